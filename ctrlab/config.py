@@ -1,0 +1,197 @@
+"""Frozen configurations: one declaration serves validation, JSON, the forms and the command line.
+
+    @dataclass(frozen=True, kw_only=True)
+    class FitConfig(Config):
+        epochs: int = option(1, minimum=1, maximum=100, help="Passes over the training rows.")
+"""
+
+import dataclasses
+import json
+import types
+import typing
+from collections.abc import Mapping, Sequence
+from functools import cache
+from typing import Any, ClassVar, Self
+
+from ctrlab.errors import ConfigError
+
+_VERSION_KEY = "version"
+
+
+def option(
+    default: Any = dataclasses.MISSING,
+    *,
+    default_factory: Any = dataclasses.MISSING,
+    help: str = "",
+    label: str = "",
+    unit: str = "",
+    minimum: float | None = None,
+    maximum: float | None = None,
+    choices: Sequence[Any] | None = None,
+    step: float | None = None,
+    advanced: bool = False,
+) -> Any:
+    """A dataclass field with the facts that a form, the command line and validation share.
+
+    Bounds are inclusive and apply to each element of a tuple. `advanced` fields start folded in forms.
+    """
+    facts = {
+        "help": help, "label": label, "unit": unit, "minimum": minimum, "maximum": maximum,
+        "choices": tuple(choices) if choices is not None else None, "step": step, "advanced": advanced,
+    }  # fmt: skip
+    return dataclasses.field(default=default, default_factory=default_factory, metadata=facts)
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class Config:
+    """Base of every configuration: immutable, keyword-only, checked when made, JSON both ways."""
+
+    VERSION: ClassVar[int] = 1
+
+    def __post_init__(self) -> None:
+        hints = type_hints(type(self))
+        for field in dataclasses.fields(self):
+            object.__setattr__(self, field.name, _coerce(hints[field.name], getattr(self, field.name)))
+        faults = [*self._field_faults(hints), *self._own_faults(hints)]
+        if faults:
+            raise ConfigError(f"{type(self).__name__}: " + "; ".join(faults))
+
+    def faults(self) -> list[str]:
+        """What is wrong across fields; subclasses override. Called only when each field alone is well typed."""
+        return []
+
+    def _field_faults(self, hints: Mapping[str, Any]) -> list[str]:
+        return [
+            fault
+            for field in dataclasses.fields(self)
+            for fault in _value_faults(field, hints[field.name], getattr(self, field.name))
+        ]
+
+    def _own_faults(self, hints: Mapping[str, Any]) -> list[str]:
+        typed = all(_matches(hints[f.name], getattr(self, f.name)) for f in dataclasses.fields(self))
+        return self.faults() if typed else []
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with `changes` applied, validated again."""
+        return dataclasses.replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types, with the version of this class under `version`."""
+        body = {field.name: _plain(getattr(self, field.name)) for field in dataclasses.fields(self)}
+        return {_VERSION_KEY: self.VERSION, **body}
+
+    def to_json(self) -> str:
+        return json.dumps(self.to_dict(), indent=2)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `to_dict`. Unknown keys and other versions are refused by name."""
+        if not isinstance(values, Mapping):
+            raise ConfigError(f"{cls.__name__}: expected an object with named settings, got {type(values).__name__}")
+        given = dict(values)
+        version = given.pop(_VERSION_KEY, cls.VERSION)
+        if version != cls.VERSION:
+            raise ConfigError(f"{cls.__name__}: version {version} is not the version {cls.VERSION} this ctrlab reads")
+        known = {field.name for field in dataclasses.fields(cls)}
+        unknown = sorted(set(given) - known)
+        if unknown:
+            raise ConfigError(f"{cls.__name__}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+        hints = type_hints(cls)
+        try:
+            return cls(**{name: _revive(hints[name], value) for name, value in given.items()})
+        except TypeError as error:  # a required setting is missing
+            raise ConfigError(f"{cls.__name__}: {str(error).split('() ', 1)[-1]}") from None
+
+    @classmethod
+    def from_json(cls, text: str) -> Self:
+        try:
+            values = json.loads(text)
+        except json.JSONDecodeError as error:
+            raise ConfigError(f"{cls.__name__}: not valid JSON ({error})") from None
+        return cls.from_dict(values)
+
+
+@cache
+def type_hints(cls: type) -> dict[str, Any]:
+    """Resolved annotations of a config class, for forms and the command line."""
+    return typing.get_type_hints(cls)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Config):
+        return value.to_dict()
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, (tuple, list)):
+        return [_plain(item) for item in value]
+    return value
+
+
+def _revive(hint: Any, value: Any) -> Any:
+    """Rebuild nested configs from their plain form; leave everything else to validation."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if isinstance(hint, type) and issubclass(hint, Config):
+        return value if isinstance(value, Config) else hint.from_dict(value)
+    if origin in (typing.Union, types.UnionType):
+        return None if value is None else _revive(next(arg for arg in args if arg is not types.NoneType), value)
+    if origin is tuple and isinstance(value, (list, tuple)) and args[1:] == (...,):
+        return tuple(_revive(args[0], item) for item in value)
+    return value
+
+
+def _coerce(hint: Any, value: Any) -> Any:
+    """Lists become tuples and ints become floats where those are what was declared."""
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if origin is tuple and isinstance(value, (list, tuple)):
+        return tuple(_coerce(args[0], item) for item in value)
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if origin in (typing.Union, types.UnionType) and value is not None:
+        return _coerce(next(arg for arg in args if arg is not types.NoneType), value)
+    return value
+
+
+def _matches(hint: Any, value: Any) -> bool:
+    origin, args = typing.get_origin(hint), typing.get_args(hint)
+    if hint is Any:
+        return True
+    if origin in (typing.Union, types.UnionType):
+        return any(_matches(arg, value) for arg in args)
+    if origin is tuple:
+        inner = args[0]
+        return isinstance(value, tuple) and all(_matches(inner, item) for item in value)
+    if origin is typing.Literal:
+        return value in args
+    if origin is not None:
+        return isinstance(value, origin)
+    if hint is int:
+        return isinstance(value, int) and not isinstance(value, bool)
+    return isinstance(value, hint)
+
+
+def _value_faults(field: dataclasses.Field[Any], hint: Any, value: Any) -> list[str]:
+    if not _matches(hint, value):
+        wanted = " or ".join(map(repr, typing.get_args(hint))) if typing.get_origin(hint) is typing.Literal else _name(hint)
+        return [f"{field.name} must be {wanted}, got {value!r}"]
+    low, high, choices = (field.metadata.get(key) for key in ("minimum", "maximum", "choices"))
+    faults = []
+    for item in value if isinstance(value, tuple) else (value,):
+        if item is None:
+            continue
+        if isinstance(item, float) and item != item:
+            faults.append(f"{field.name} must be a number, got nan")
+        elif low is not None and item < low or high is not None and item > high:
+            faults.append(f"{field.name} must be {_range(low, high)}, got {item}")
+        elif choices is not None and item not in choices:
+            faults.append(f"{field.name} must be one of {', '.join(map(str, choices))}, got {item}")
+    return faults
+
+
+def _range(low: float | None, high: float | None) -> str:
+    if low is not None and high is not None:
+        return f"between {low} and {high}"
+    return f"at least {low}" if low is not None else f"at most {high}"
+
+
+def _name(hint: Any) -> str:
+    return getattr(hint, "__name__", str(hint)) if typing.get_origin(hint) is None else str(hint)

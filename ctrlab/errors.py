@@ -1,0 +1,45 @@
+"""Every error ctrlab raises on purpose.
+
+    CtrlabError                 message may be shown to a user as it stands
+      ConfigError(ValueError)   a setting is out of range or unknown
+      UnknownNameError(LookupError)  no registered thing, artifact or job has this name
+      DataError                 a file or table cannot be read as a CTR dataset
+      SpectrumError             features from which no spectrum can be computed
+      CompressionError          a plan that cannot be applied to this model
+      StorageError              the store or an artifact's files are missing or damaged
+      JobCancelled              a job was asked to stop and did
+
+A message says what was got, what is allowed and what to do next.
+"""
+
+
+class CtrlabError(Exception):
+    """Base of all expected errors; `str(error)` is one sentence for the user."""
+
+
+class ConfigError(CtrlabError, ValueError):
+    """A configuration is invalid; the message lists every fault at once."""
+
+
+class UnknownNameError(CtrlabError, LookupError):
+    """A name that is not registered or stored; the message lists the names that are."""
+
+
+class DataError(CtrlabError):
+    """A raw file or table cannot be used as it is."""
+
+
+class SpectrumError(CtrlabError):
+    """A spectrum cannot be computed from these features."""
+
+
+class CompressionError(CtrlabError):
+    """A rank plan does not fit the model it was applied to."""
+
+
+class StorageError(CtrlabError):
+    """The store, or a file it points to, is missing, damaged or of another version."""
+
+
+class JobCancelled(CtrlabError):
+    """The user cancelled the job; nothing is wrong."""

@@ -1,0 +1,135 @@
+"""Embedding and interaction layers shared by the architectures.
+
+Shapes: B rows, F categorical fields, V numeric fields, N = F + V embedding vectors a row, d their width.
+"""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ctrlab.data.schema import FeatureSchema, Fields
+
+
+class LookupTable(nn.Module):
+    """One (num_ids, width) table of rows looked up by id. Optimizers treat its weight lazily, row by row."""
+
+    def __init__(self, num_ids: int, width: int, init_std: float = 0.01) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(num_ids, width))
+        nn.init.normal_(self.weight, std=init_std)
+
+    @property
+    def num_ids(self) -> int:
+        return self.weight.shape[0]
+
+    @property
+    def width(self) -> int:
+        return self.weight.shape[1]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (...,) integer -> rows (..., width)."""
+        # The sparse gradient holds only the batch's rows: cost does not grow with the table.
+        return functional.embedding(ids, self.weight, sparse=self.training and not torch.onnx.is_in_onnx_export())
+
+
+class FusedTable(nn.Module):
+    """All F categorical fields in one table: field f owns rows offsets[f] : offsets[f] + field_dims[f]."""
+
+    offsets: Tensor
+
+    def __init__(self, field_dims: Sequence[int], width: int, init_std: float = 0.01) -> None:
+        super().__init__()
+        self.field_dims = tuple(field_dims)
+        self.table = LookupTable(sum(field_dims), width, init_std)
+        ends = torch.tensor(self.field_dims, dtype=torch.int64).cumsum(0)
+        self.register_buffer("offsets", (ends - torch.tensor(self.field_dims, dtype=torch.int64)), persistent=False)
+
+    def rows_of(self, field: int) -> slice:
+        """The table rows that field number `field` owns."""
+        start = sum(self.field_dims[:field])
+        return slice(start, start + self.field_dims[field])
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) integer -> rows (B, F, width)."""
+        rows: Tensor = self.table(ids + self.offsets)
+        return rows
+
+
+class FieldEmbedding(nn.Module):
+    """e: a vector for every field of a row. Categorical fields look theirs up, numeric fields scale theirs by the value."""
+
+    def __init__(self, schema: FeatureSchema, embed_dim: int, init_std: float = 0.01) -> None:
+        super().__init__()
+        self.schema = schema
+        self.embed_dim = embed_dim
+        self.categorical = FusedTable(schema.field_dims, embed_dim, init_std)
+        self.numeric = nn.Parameter(torch.randn(len(schema.value_names), embed_dim) * init_std)
+
+    def forward(self, fields: Fields) -> Tensor:
+        """-> (B, N, d): the F categorical fields, then the V numeric ones."""
+        looked_up = self.categorical(fields.ids)
+        if not self.schema.value_names:
+            return looked_up  # type: ignore[no-any-return]
+        return torch.cat([looked_up, fields.values.unsqueeze(-1) * self.numeric], dim=1)
+
+
+class LinearTerm(nn.Module):
+    """The first-order term: w_0 + sum_i w_i x_i, one weight per id and per numeric field."""
+
+    def __init__(self, schema: FeatureSchema) -> None:
+        super().__init__()
+        self.categorical = FusedTable(schema.field_dims, 1, init_std=0.0)
+        self.numeric = nn.Parameter(torch.zeros(len(schema.value_names)))
+        self.bias = nn.Parameter(torch.zeros(1))
+
+    def forward(self, fields: Fields) -> Tensor:
+        """-> (B,)."""
+        return self.categorical(fields.ids).sum(dim=(1, 2)) + fields.values @ self.numeric + self.bias  # type: ignore[no-any-return]
+
+
+class InnerProductFM(nn.Module):
+    """Sum of the inner products of all pairs of embedding vectors (FM, second order), in O(N d)."""
+
+    def forward(self, embeddings: Tensor) -> Tensor:
+        """(B, N, d) -> (B,): sum_{i<j} <e_i, e_j> = 1/2 (|sum e_i|^2 - sum |e_i|^2)."""
+        square_of_sum = embeddings.sum(dim=1).square().sum(dim=1)
+        sum_of_squares = embeddings.square().sum(dim=(1, 2))
+        return 0.5 * (square_of_sum - sum_of_squares)
+
+
+class MLP(nn.Sequential):
+    """Linear (-> batch norm) -> ReLU (-> dropout) for each hidden width, then one linear unit when `head` is asked for."""
+
+    def __init__(self, in_features: int, mlp_dims: Sequence[int], *, dropout: float = 0.0, batch_norm: bool = False,
+                 head: bool = True) -> None:  # fmt: skip
+        layers: list[nn.Module] = []
+        width = in_features
+        for next_width in mlp_dims:
+            layers.append(nn.Linear(width, next_width))
+            if batch_norm:
+                layers.append(nn.BatchNorm1d(next_width))
+            layers.append(nn.ReLU())
+            if dropout:
+                layers.append(nn.Dropout(dropout))
+            width = next_width
+        if head:
+            layers.append(nn.Linear(width, 1))
+        super().__init__(*layers)
+
+
+class CrossNetwork(nn.Module):
+    """x_{l+1} = x_0 (x_l^T w_l) + b_l + x_l for each layer l (DCN, eq. 3)."""
+
+    def __init__(self, width: int, num_layers: int) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.randn(num_layers, width) / width**0.5)
+        self.biases = nn.Parameter(torch.zeros(num_layers, width))
+
+    def forward(self, x0: Tensor) -> Tensor:
+        """(B, width) -> (B, width)."""
+        x = x0
+        for weight, bias in zip(self.weights, self.biases, strict=True):
+            x = x0 * (x @ weight).unsqueeze(1) + bias + x
+        return x
