@@ -1,8 +1,8 @@
 """Frozen configurations: one declaration serves validation, JSON, the forms and the command line.
 
-    @dataclass(frozen=True, kw_only=True)
-    class FitConfig(Config):
-        epochs: int = option(1, minimum=1, maximum=100, help="Passes over the training rows.")
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(Config):
+    epochs: int = option(1, minimum=1, maximum=100, help="Passes over the training rows.")
 """
 
 import dataclasses

@@ -1,6 +1,6 @@
 """What every architecture is: a config, a schema, and a `forward` from fields to logits."""
 
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
@@ -13,9 +13,11 @@ class CTRModel(nn.Module):
 
     embedding_readers: names of the submodules whose input is the embedding's output, or its flattening. Compression
     folds the embedding's projection into them when all of them can take it.
+    structure: what compression did to the layers, as JSON that a checkpoint keeps; None for the architecture as published.
     """
 
     embedding_readers: ClassVar[tuple[str, ...]] = ()
+    structure: dict[str, Any] | None = None
 
     def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
         super().__init__()

@@ -21,7 +21,9 @@ class DeepFM(CTRModel):
         self.linear = LinearTerm(schema)
         self.embedding = FieldEmbedding(schema, config.embed_dim, config.embedding_init_std)
         self.fm = InnerProductFM()
-        self.mlp = MLP(schema.num_fields * config.embed_dim, config.mlp_dims, dropout=config.dropout, batch_norm=config.batch_norm)
+        self.mlp = MLP(
+            schema.num_fields * config.embed_dim, config.mlp_dims, dropout=config.dropout, batch_norm=config.batch_norm
+        )
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""

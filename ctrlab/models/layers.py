@@ -4,6 +4,7 @@ Shapes: B rows, F categorical fields, V numeric fields, N = F + V embedding vect
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -30,8 +31,35 @@ class LookupTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...,) integer -> rows (..., width)."""
-        # The sparse gradient holds only the batch's rows: cost does not grow with the table.
-        return functional.embedding(ids, self.weight, sparse=self.training and not torch.onnx.is_in_onnx_export())
+        if self.training and torch.is_grad_enabled() and self.weight.requires_grad:
+            looked_up: Tensor = _SparseLookup.apply(ids, self.weight)  # type: ignore[no-untyped-call]
+            return looked_up
+        return functional.embedding(ids, self.weight)
+
+
+class _SparseLookup(torch.autograd.Function):
+    """Embedding lookup whose gradient holds only the batch's distinct rows, sorted: cost does not grow with the table.
+
+    `embedding(sparse=True)` keeps one gradient row for every occurrence and leaves merging them to the optimizer, whose
+    `coalesce` took 5 times as long as the radix sort of int32 ids and the one `index_add_` here.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, weight: Tensor) -> Tensor:
+        ctx.save_for_backward(ids)
+        ctx.table_shape = weight.shape
+        return functional.embedding(ids, weight)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+        (ids,) = ctx.saved_tensors
+        num_ids, width = ctx.table_shape
+        short = ids if num_ids > torch.iinfo(torch.int32).max else ids.int()
+        rows, position = torch.unique(short, return_inverse=True)
+        summed = grad.new_zeros(len(rows), width).index_add_(0, position.flatten(), grad.reshape(-1, width))
+        return None, torch.sparse_coo_tensor(
+            rows.long().unsqueeze(0), summed, (num_ids, width), is_coalesced=True, check_invariants=False
+        )
 
 
 class FusedTable(nn.Module):
@@ -130,6 +158,6 @@ class CrossNetwork(nn.Module):
     def forward(self, x0: Tensor) -> Tensor:
         """(B, width) -> (B, width)."""
         x = x0
-        for weight, bias in zip(self.weights, self.biases, strict=True):
+        for weight, bias in zip(self.weights.unbind(), self.biases.unbind(), strict=True):
             x = x0 * (x @ weight).unsqueeze(1) + bias + x
         return x

@@ -1,0 +1,7 @@
+"""The dashboard's entrance: `streamlit run app.py`."""
+
+from ctrlab.ui.frame import frame
+from ctrlab.ui.views.home import render
+
+with frame("Home"):
+    render()

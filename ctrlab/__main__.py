@@ -1,0 +1,73 @@
+"""`python -m ctrlab`: the dashboard's services from the command line."""
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+import ctrlab
+from ctrlab.cli.output import print_json
+from ctrlab.cli.verbs import add_verbs
+from ctrlab.errors import CtrlabError
+from ctrlab.services.jobs import ensure_worker
+from ctrlab.services.workspace import open_workspace
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one verb; 0 when it worked, 1 after a sentence on standard error, 130 when interrupted."""
+    args = _parser().parse_args(argv)
+    try:
+        code = args.run(args)
+    except CtrlabError as error:
+        print_json({"error": str(error)}) if args.json else print(f"ctrlab: {error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        return 130
+    return code or 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="ctrlab", description=ctrlab.__doc__)
+    parser.add_argument("--version", action="version", version=ctrlab.__version__)
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON object")
+    common.add_argument(
+        "--home", type=Path, help="folder that holds all state (default CTRLAB_HOME, else the user's data folder)"
+    )
+    common.add_argument(
+        "--store-url", help="SQLAlchemy address of the store (default CTRLAB_STORE_URL, else a SQLite file in the home folder)"
+    )
+    subparsers = parser.add_subparsers(required=True, metavar="VERB")
+    add_verbs(subparsers, common)
+
+    worker = subparsers.add_parser("worker", help="do queued jobs until stopped", parents=[common])
+    worker.add_argument("--idle-exit-seconds", type=float, help="stop by itself after this long without a job")
+    worker.set_defaults(run=_run_worker)
+    serve = subparsers.add_parser("serve", help="start a worker and the dashboard", parents=[common])
+    serve.add_argument("--port", type=int, default=8501, help="port of the dashboard (default 8501)")
+    serve.set_defaults(run=_run_dashboard)
+    return parser
+
+
+def _run_worker(args: argparse.Namespace) -> int:
+    from ctrlab.worker.main import run_worker  # its children import torch; no other verb needs them
+
+    return run_worker(open_workspace(args.home, args.store_url), idle_exit_seconds=args.idle_exit_seconds) or 0
+
+
+def _run_dashboard(args: argparse.Namespace) -> None:
+    app = Path(ctrlab.__file__).parents[1] / "app.py"
+    if args.home:
+        os.environ["CTRLAB_HOME"] = str(args.home)
+    if args.store_url:
+        os.environ["CTRLAB_STORE_URL"] = args.store_url
+    ensure_worker(open_workspace(args.home, args.store_url))
+    print(f"The dashboard opens at http://127.0.0.1:{args.port} (stop it with Ctrl-C)", flush=True)
+    os.chdir(app.parent)  # Streamlit reads .streamlit/config.toml from the working folder
+    command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(args.port), "--server.headless", "true"]
+    os.execv(sys.executable, command)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

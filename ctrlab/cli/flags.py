@@ -1,0 +1,94 @@
+"""Command-line flags made from config classes: one declaration, the same names, bounds and help as the forms."""
+
+import argparse
+import dataclasses
+import types
+import typing
+from collections.abc import Collection
+from typing import Any, TypeVar
+
+from ctrlab.config import Config, type_hints
+
+C = TypeVar("C", bound=Config)
+
+
+def add_config_flags(
+    parser: argparse.ArgumentParser, config_class: type[Config], *, skip: Collection[str] = (), title: str = ""
+) -> None:
+    """A `--flag` for every simple field of `config_class`; a flag that is not given leaves the default in place."""
+    group = parser.add_argument_group(title or config_class.__name__)
+    hints = type_hints(config_class)
+    for field in dataclasses.fields(config_class):
+        if field.name in skip or not _is_simple(hints[field.name]):
+            continue
+        group.add_argument(
+            f"--{field.name.replace('_', '-')}",
+            dest=field.name,
+            default=argparse.SUPPRESS,
+            help=_help(field),
+            **_kind(hints[field.name]),
+        )
+
+
+def config_from_flags(config_class: type[C], args: argparse.Namespace, **fixed: Any) -> C:
+    """The config with `fixed` settings and whatever flags were given."""
+    names = {field.name for field in dataclasses.fields(config_class)} - set(fixed)
+    return config_class(**{name: value for name, value in vars(args).items() if name in names}, **fixed)
+
+
+def parse_assignments(pairs: list[str]) -> dict[str, str]:
+    """["a=1", "b=x,y"] -> {"a": "1", "b": "x,y"}."""
+    malformed = [pair for pair in pairs if "=" not in pair]
+    if malformed:
+        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {', '.join(malformed)}")
+    return dict(pair.split("=", 1) for pair in pairs)  # type: ignore[misc]
+
+
+def values_for(config_class: type[Config], texts: dict[str, str]) -> dict[str, Any]:
+    """Texts of NAME=VALUE flags as the types `config_class` declares; unknown names pass through for the config to refuse."""
+    hints = type_hints(config_class)
+    return {name: _parse(hints[name], text) if name in hints else text for name, text in texts.items()}
+
+
+def _parse(hint: Any, text: str) -> Any:
+    hint = _without_none(hint)
+    if typing.get_origin(hint) is tuple:
+        return tuple(_parse(typing.get_args(hint)[0], part) for part in text.split(",") if part)
+    if hint is bool:
+        return {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}.get(text.lower(), text)
+    if hint in (int, float):
+        try:
+            return hint(text)
+        except ValueError:
+            return text  # validation names the fault
+    return text
+
+
+def _kind(hint: Any) -> dict[str, Any]:
+    hint = _without_none(hint)
+    if hint is bool:
+        return {"action": argparse.BooleanOptionalAction}
+    if typing.get_origin(hint) is typing.Literal:
+        return {"choices": typing.get_args(hint)}
+    if typing.get_origin(hint) is tuple:
+        return {"type": lambda text: _parse(hint, text), "metavar": "A,B,..."}
+    return {"type": hint, "metavar": hint.__name__.upper()}
+
+
+def _is_simple(hint: Any) -> bool:
+    hint = _without_none(hint)
+    if typing.get_origin(hint) is tuple:
+        return _is_simple(typing.get_args(hint)[0])
+    return typing.get_origin(hint) is typing.Literal or hint in (int, float, str, bool)
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    return hint
+
+
+def _help(field: dataclasses.Field[Any]) -> str:
+    text = field.metadata.get("help", "")
+    has_default = field.default is not dataclasses.MISSING and field.default not in (None, "")
+    return (f"{text} (default {field.default})" if has_default else text).replace("%", "%%")

@@ -1,0 +1,92 @@
+"""How the command line talks: progress on standard error, results on standard output, one JSON object when asked."""
+
+import json
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, TextIO
+
+import pandas as pd
+
+from ctrlab.storage import Job
+
+
+class ProgressLine:
+    """One line on standard error that follows a job; a line per whole tenth where the output is no terminal."""
+
+    def __init__(self, stream: TextIO | None = None) -> None:
+        self._stream = stream or sys.stderr
+        self._last = ("", -1)
+        self._shown_at = 0.0
+
+    def __call__(self, job: Job) -> None:
+        if self._stream.isatty():
+            self._rewrite(job)
+        else:
+            self._append(job)
+
+    def _rewrite(self, job: Job) -> None:
+        if time.monotonic() - self._shown_at < 0.1 and job.active:
+            return
+        self._shown_at = time.monotonic()
+        end = "" if job.active else "\n"
+        self._stream.write(f"\r\x1b[K{_sentence(job)}{end}")
+        self._stream.flush()
+
+    def _append(self, job: Job) -> None:
+        mark = (job.id, int(job.progress * 10))
+        if mark != self._last:
+            self._last = mark
+            print(_sentence(job), file=self._stream, flush=True)
+
+
+def _sentence(job: Job) -> str:
+    eta = f", {job.eta_seconds:.0f} s left" if job.eta_seconds and job.active else ""
+    return f"{job.title}: {job.progress:4.0%} {job.message}{eta}"
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One JSON object on standard output, NaN written as null."""
+    print(json.dumps(_jsonable(value), allow_nan=False, default=str))
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if hasattr(value, "item"):
+        value = value.item()
+    return None if isinstance(value, float) and value != value else value
+
+
+def table_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """An aligned plain-text table; numbers to the right."""
+    cells = [[str(cell) for cell in row] for row in rows]
+    numeric = [
+        bool(cells) and all(not isinstance(cell, str) or cell == "" for cell in column) for column in zip(*rows, strict=True)
+    ]
+    widths = [max(map(len, column)) for column in zip(headers, *cells, strict=True)]
+    numeric = numeric or [False] * len(headers)
+
+    def line(row: Sequence[str]) -> str:
+        parts = [cell.rjust(w) if right else cell.ljust(w) for cell, w, right in zip(row, widths, numeric, strict=True)]
+        return "  ".join(parts).rstrip()
+
+    return "\n".join([line(headers), line(["-" * width for width in widths]), *map(line, cells)])
+
+
+def comparison_text(table: pd.DataFrame) -> str:
+    """The comparison as people read it: size against the first row, four digits of AUC."""
+    first = table.iloc[0]
+    rows = [
+        (
+            row["name"], f"{row.auc:.4f}", f"{row.log_loss:.4f}", f"{row.parameters_tables / 1e6:.3f} M", f"{row.parameters_dense / 1e6:.3f} M",
+            f"{row.bytes / 1e6:.2f} MB", f"{first.parameters / row.parameters:.2f}x", f"{row.macs / 1e3:.0f} k",
+            f"{row.torch_rows_per_second_4096 / 1e3:.0f} k", f"{row.onnx_rows_per_second_4096 / 1e3:.0f} k",
+        )
+        for row in table.itertuples(index=False)
+        for row in [row._asdict()] for row in [pd.Series(row)]
+    ]  # fmt: skip
+    headers = ["model", "AUC", "log loss", "tables", "dense", "size", "smaller", "MACs/row", "torch rows/s", "ONNX rows/s"]
+    return table_text(headers, rows)

@@ -1,0 +1,349 @@
+"""The verbs of the command line. Each builds its parser and runs by calling the same services as the dashboard."""
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignments, values_for
+from ctrlab.cli.output import ProgressLine, comparison_text, print_json, table_text
+from ctrlab.compression.configs import BOTTLENECKS, COMPRESSORS, ORDERS
+from ctrlab.compression.plan import PRESETS
+from ctrlab.data.catalog import DATASETS
+from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
+from ctrlab.errors import ConfigError
+from ctrlab.models.configs import MODELS
+from ctrlab.services import comparison, datasets, jobs, models, sample, spectra
+from ctrlab.services.lab import Lab
+from ctrlab.services.models import TrainConfig
+from ctrlab.services.spectra import SpectraConfig
+from ctrlab.storage import Artifact
+from ctrlab.training.configs import FitConfig
+
+Subparsers = Any  # argparse's own class is private
+
+
+def add_verbs(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    """Declare every verb; each leaves its function in `args.run`."""
+    for declare in (_data, _train, _import, _spectra, _compress, _compare, _export, _jobs, _demo):
+        declare(subparsers, common)
+
+
+def _open(args: argparse.Namespace) -> Lab:
+    return Lab(args.home, args.store_url, on_progress=ProgressLine())
+
+
+def _verb(
+    subparsers: Subparsers, common: argparse.ArgumentParser, name: str, run: Callable[..., None], help: str
+) -> argparse.ArgumentParser:
+    parser: argparse.ArgumentParser = subparsers.add_parser(name, help=help, description=help, parents=[common])
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _show(args: argparse.Namespace, artifact: Artifact, text: str) -> None:
+    if args.json:
+        print_json({"id": artifact.id, "kind": artifact.kind, "name": artifact.name, "parents": artifact.parents,
+                    "config": artifact.config, "summary": artifact.summary, "path": artifact.path})  # fmt: skip
+    else:
+        print(text)
+
+
+# ---------------------------------------------------------------- data
+
+
+def _data(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = subparsers.add_parser("data", help="look at, encode and list datasets")
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    inspect = _verb(verbs, common, "inspect", run_inspect, "column roles, cardinalities and missing values of a file")
+    _source_flags(inspect)
+
+    encode = _verb(verbs, common, "encode", run_encode, "encode a table into a dataset")
+    _source_flags(encode)
+    encode.add_argument("--name", default="", help="name of the dataset; the file's name when not given")
+    encode.add_argument("--known", choices=DATASETS.names(), help="read the file as this public dataset")
+    encode.add_argument("--label", help="the label column, where it is not found by itself")
+    encode.add_argument("--min-count", type=int, help="fold categorical values rarer than this into one id")
+    encode.add_argument("--config", type=Path, help="a whole DatasetConfig as JSON; other settings are then not read")
+    add_config_flags(encode, SplitConfig, title="split")
+
+    _verb(verbs, common, "list", run_list_data, "the datasets in the store")
+    _verb(verbs, common, "known", run_known, "public datasets whose format is known, with address, size and checksum")
+    _verb(verbs, common, "sample", run_sample, "open the sample: dataset, trained model and spectra")
+
+
+def _source_flags(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "paths", nargs="+", help="CSV, TSV or Parquet, plain, gz or zst; several for files that are already split"
+    )
+    add_config_flags(parser, SourceConfig, skip=("paths",), title="source")
+
+
+def run_inspect(args: argparse.Namespace) -> None:
+    """`data inspect`."""
+    inspection = datasets.inspect_source(config_from_flags(SourceConfig, args, paths=tuple(args.paths)))
+    if args.json:
+        print_json(inspection.to_dict())
+        return
+    rows = [
+        (c.name, c.role, c.distinct, f"{c.missing_share:.1%}", ", ".join(map(str, c.examples[:3]))) for c in inspection.columns
+    ]
+    print(table_text(["column", "role", "distinct", "missing", "examples"], rows))
+    print(f"{inspection.rows:,} rows looked at")
+
+
+def run_encode(args: argparse.Namespace) -> None:
+    """`data encode`."""
+    with _open(args) as lab:
+        dataset = lab.encode(_dataset_config(args))
+        rows = ", ".join(f"{split} {count:,}" for split, count in dataset.summary["rows"].items())
+        _show(args, dataset, f"{dataset.id}  {dataset.name}: {rows} rows; {len(dataset.summary['fields'])} fields")
+
+
+def _dataset_config(args: argparse.Namespace) -> DatasetConfig:
+    if args.config:
+        return DatasetConfig.from_json(args.config.read_text())
+    paths = tuple(str(Path(path).absolute()) for path in args.paths)
+    if args.known:
+        config: DatasetConfig = DATASETS[args.known].builder()(paths)
+    else:
+        source = config_from_flags(SourceConfig, args, paths=paths)
+        config = datasets.draft_config(
+            datasets.inspect_source(source), args.name or Path(paths[0]).name.split(".")[0], label=args.label
+        )
+    columns = config.columns
+    if args.min_count:
+        columns = tuple(c.replace(min_count=args.min_count) if c.role == "categorical" else c for c in columns)
+    given = {name for name in vars(args) if name in SplitConfig.__dataclass_fields__}
+    split = config.split.replace(**{name: getattr(args, name) for name in given}) if given else config.split
+    return config.replace(columns=columns, split=split, name=args.name or config.name)
+
+
+def run_list_data(args: argparse.Namespace) -> None:
+    """`data list`."""
+    with _open(args) as lab:
+        found = datasets.list_datasets(lab.workspace)
+        if args.json:
+            print_json({"datasets": [{"id": d.id, "name": d.name, "rows": d.summary["rows"]} for d in found]})
+        else:
+            rows = [(d.id, d.name, sum(d.summary["rows"].values()), d.created_at.strftime("%Y-%m-%d %H:%M")) for d in found]
+            print(table_text(["id", "name", "rows", "made"], rows))
+
+
+def run_known(args: argparse.Namespace) -> None:
+    """`data known`."""
+    known = {entry.name: entry.config_class().to_dict() for entry in DATASETS}
+    if args.json:
+        print_json(known)
+        return
+    for name, facts in known.items():
+        print(f"{name}\n" + "\n".join(f"  {key}: {value}" for key, value in facts.items() if key != "version"))
+
+
+def run_sample(args: argparse.Namespace) -> None:
+    """`data sample`."""
+    with _open(args) as lab:
+        ids = lab.open_sample()
+        print_json(ids) if args.json else print("  ".join(f"{kind} {artifact_id}" for kind, artifact_id in ids.items()))
+
+
+# ---------------------------------------------------------------- models
+
+
+def _train(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = _verb(subparsers, common, "train", run_train, "train a model on a dataset")
+    parser.add_argument("dataset", help="id of the dataset")
+    parser.add_argument("--model", default="deepfm", choices=MODELS.names(), help="architecture (default deepfm)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the architecture, e.g. embed_dim=16 mlp_dims=400,400,400",
+    )
+    parser.add_argument("--name", default="", help="shown in lists")
+    add_config_flags(parser, FitConfig, title="training")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """`train`."""
+    settings = values_for(MODELS[args.model].config_class, parse_assignments(args.set))
+    fit = config_from_flags(FitConfig, args)
+    config = TrainConfig(dataset_id=args.dataset, architecture=args.model, model=settings, fit=fit, name=args.name)
+    with _open(args) as lab:
+        model = lab.train(config)
+        _show(args, model, _model_line(lab, model))
+
+
+def _model_line(lab: Lab, model: Artifact) -> str:
+    row = comparison.comparison_table(lab.workspace, [model.id]).iloc[0]
+    return (
+        f"{model.id}  {model.name}: {row.parameters / 1e6:.3f} M parameters, test AUC {row.auc:.4f}, log loss {row.log_loss:.4f}"
+    )
+
+
+def _import(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = _verb(subparsers, common, "import", run_import, "take in a checkpoint that ctrlab wrote")
+    parser.add_argument("dataset", help="id of the dataset it was trained on")
+    parser.add_argument("checkpoint", type=Path, help="the .safetensors file")
+    parser.add_argument("--name", default="", help="shown in lists")
+
+
+def run_import(args: argparse.Namespace) -> None:
+    """`import`."""
+    with _open(args) as lab:
+        model = lab.import_checkpoint(args.dataset, args.checkpoint, args.name)
+        _show(args, model, f"{model.id}  {model.name}")
+
+
+def _export(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = _verb(subparsers, common, "export", run_export, "write a model's files: trainable and serving checkpoint, ONNX")
+    parser.add_argument("model", help="id of the model")
+    parser.add_argument("folder", type=Path, help="where to write")
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """`export`."""
+    with _open(args) as lab:
+        files = models.export_model(lab.workspace, args.model, args.folder)
+        print_json({"files": [str(path) for path in files]}) if args.json else print("\n".join(map(str, files)))
+
+
+# ---------------------------------------------------------------- spectra, compress, compare
+
+
+def _spectra(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = _verb(subparsers, common, "spectra", run_spectra, "spectra of every layer's outputs and every table")
+    parser.add_argument("model", help="id of the model")
+    parser.add_argument("--values", action="store_true", help="with --json: also every singular value")
+    add_config_flags(parser, SpectraConfig, skip=("model_id",), title="rows")
+
+
+def run_spectra(args: argparse.Namespace) -> None:
+    """`spectra`."""
+    with _open(args) as lab:
+        settings = config_from_flags(SpectraConfig, args, model_id=args.model).to_dict()
+        artifact = lab.spectra(**{key: value for key, value in settings.items() if key != "version"})
+        table = spectra.spectra_table(lab.workspace, artifact.id)
+        if args.json:
+            values = {}
+            if args.values:
+                layers = spectra.load_layer_spectra(lab.workspace, artifact.id)
+                values = {name: layer.singular_values.tolist() for name, layer in layers.items()}
+            print_json({"id": artifact.id, "layers": table.to_dict("records"), "singular_values": values})
+        else:
+            print(f"{artifact.id}  {artifact.name}")
+            print(table_text(list(table.columns), table.itertuples(index=False, name=None)))
+
+
+def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = _verb(subparsers, common, "compress", run_compress, "low-rank factors for layers and tables, then fine-tuning")
+    parser.add_argument("model", help="id of the model")
+    ranks = parser.add_mutually_exclusive_group(required=True)
+    ranks.add_argument("--energy", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
+    ranks.add_argument(
+        "--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.2=64 'embedding.*=4'; layers not named stay dense"
+    )
+    ranks.add_argument("--preset", choices=list(PRESETS), help="a named choice of all ranks")
+    parser.add_argument("--first-dense", action="store_true", help="leave the first MLP layer dense, as the paper does")
+    parser.add_argument("--method", default="afm", choices=COMPRESSORS.names(), help="how the factors are found (default afm)")
+    parser.add_argument(
+        "--bottleneck", default="none", choices=BOTTLENECKS, help="nonlinearity between the factors (default none)"
+    )
+    parser.add_argument("--order", default="mlp_first", choices=ORDERS, help="which part is compressed first (default mlp_first)")
+    parser.add_argument("--no-finetune", action="store_true", help="truncate only")
+    parser.add_argument("--no-measure", action="store_true", help="do not measure speed and accuracy afterwards")
+    parser.add_argument("--name", default="", help="shown in lists")
+    add_config_flags(parser, FitConfig, title="fine-tuning after each stage")
+
+
+def run_compress(args: argparse.Namespace) -> None:
+    """`compress`."""
+    ranks = {name: _rank(name, text) for name, text in parse_assignments(args.ranks).items()} if args.ranks else None
+    with _open(args) as lab:
+        model = lab.compress(
+            args.model, energy=args.energy, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
+            finetune=None if args.no_finetune else config_from_flags(FitConfig, args),
+            method=args.method, bottleneck=args.bottleneck, order=args.order, name=args.name, measure=not args.no_measure,
+        )  # fmt: skip
+        original = models.original_of(lab.workspace, model)
+        _show(args, model, f"{model.id}\n" + comparison_text(comparison.comparison_table(lab.workspace, [original.id, model.id])))
+
+
+def _rank(name: str, text: str) -> int:
+    if not text.isdigit():
+        raise ConfigError(f"the rank of {name} must be a whole number, got {text!r}; write {name}=64")
+    return int(text)
+
+
+def _compare(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = _verb(subparsers, common, "compare", run_compare, "AUC, size and speed of models side by side")
+    parser.add_argument("models", nargs="+", help="ids of the models; size is compared with the first")
+    parser.add_argument("--csv", type=Path, help="also write the whole table here")
+
+
+def run_compare(args: argparse.Namespace) -> None:
+    """`compare`."""
+    with _open(args) as lab:
+        table = lab.compare(args.models)
+        if args.csv:
+            table.to_csv(args.csv, index=False)
+        print_json({"models": table.to_dict("records")}) if args.json else print(comparison_text(table))
+
+
+# ---------------------------------------------------------------- jobs, demo
+
+
+def _jobs(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = _verb(subparsers, common, "jobs", run_jobs, "what ran and runs; cancel, retry, log")
+    parser.add_argument("action", nargs="?", default="list", choices=("list", "show", "log", "cancel", "retry"))
+    parser.add_argument("job", nargs="?", help="id of the job")
+    parser.add_argument("--limit", type=int, default=20, help="how many to list (default 20)")
+
+
+def run_jobs(args: argparse.Namespace) -> None:
+    """`jobs`."""
+    if args.action != "list" and not args.job:
+        raise ConfigError(f"jobs {args.action} needs the id of a job; `jobs list` shows them")
+    with _open(args) as lab:
+        if args.action == "list":
+            _list_jobs(args, lab)
+        elif args.action == "log":
+            print(jobs.job_log(lab.workspace, args.job))
+        else:
+            act = {"show": jobs.get_job, "cancel": jobs.cancel_job, "retry": jobs.retry_job}[args.action]
+            job = act(lab.workspace, args.job)
+            facts = {key: value for key, value in vars(job).items() if key != "config"}
+            print_json(facts) if args.json else print("\n".join(f"{key}: {value}" for key, value in facts.items()))
+
+
+def _list_jobs(args: argparse.Namespace, lab: Lab) -> None:
+    found = jobs.list_jobs(lab.workspace, limit=args.limit)
+    if args.json:
+        print_json(
+            {"jobs": [{"id": j.id, "kind": j.kind, "title": j.title, "state": j.state, "progress": j.progress} for j in found]}
+        )
+    else:
+        rows = [(j.id, j.state, f"{j.progress:.0%}", j.title, j.error or j.message) for j in found]
+        print(table_text(["id", "state", "done", "title", "last word"], rows))
+
+
+def _demo(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = _verb(subparsers, common, "demo", run_demo, "the whole way on the sample: spectra, compression, comparison")
+    parser.add_argument("--energy", type=float, default=0.95, help="share of variance every layer and table keeps (default 0.95)")
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    """`demo`."""
+    with _open(args) as lab:
+        ids = lab.open_sample()
+        compressed = lab.compress(
+            ids["model"], energy=args.energy, finetune=sample.SAMPLE_FINETUNE, name=f"AFM at {args.energy:.0%} energy"
+        )
+        table = lab.compare([ids["model"], compressed.id])
+        if args.json:
+            print_json({"sample": ids, "compressed": compressed.id, "models": table.to_dict("records")})
+        else:
+            print(comparison_text(table))
+            print("\nFine-tuning alone may explain a gain in AUC; a control arm (the original with the same fine-tuning) tells.")

@@ -1,0 +1,98 @@
+"""What to compress, how, and the compressors' registry; loads without torch."""
+
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal, Self
+
+from ctrlab.config import Config, option
+from ctrlab.registry import Registry
+from ctrlab.training.configs import FitConfig
+
+COMPRESSORS: Registry["MethodConfig"] = Registry("compression method")
+
+BOTTLENECKS = ("none", "relu", "prelu")
+ORDERS = ("mlp_first", "tables_first", "joint")
+Bottleneck = Literal["none", "relu", "prelu"]
+Order = Literal["mlp_first", "tables_first", "joint"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerRank(Config):
+    """The rank one layer or table is reduced to."""
+
+    layer_name: str = option(help='Qualified name of a linear layer, or "embedding.<field>".')
+    rank: int = option(minimum=1, help="Number of directions kept.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankPlan(Config):
+    """Which layers are factored, and to what rank; a layer that is absent stays dense."""
+
+    ranks: tuple[LayerRank, ...] = option((), help="One entry per layer that is compressed.")
+
+    def faults(self) -> list[str]:
+        twice = [name for name, times in Counter(entry.layer_name for entry in self.ranks).items() if times > 1]
+        return [f"layer {name} has more than one rank; give it one" for name in twice]
+
+    @classmethod
+    def of(cls, ranks: Mapping[str, int]) -> Self:
+        """A plan from {layer_name: rank}."""
+        return cls(ranks=tuple(LayerRank(layer_name=name, rank=rank) for name, rank in ranks.items()))
+
+    def as_dict(self) -> dict[str, int]:
+        """{layer_name: rank}."""
+        return {entry.layer_name: entry.rank for entry in self.ranks}
+
+    def __len__(self) -> int:
+        return len(self.ranks)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig(Config):
+    """One compression run: the plan, the method, and the fine-tuning between its stages."""
+
+    plan: RankPlan = option(help="Ranks by layer; layers left out stay dense.")
+    method: str = option("afm", help="How the factors of a layer are found.")
+    bottleneck: Bottleneck = option(
+        "none",
+        label="Nonlinearity in the bottleneck",
+        help="Between the two factors of a linear layer. prelu starts as none; relu (the paper) breaks the mimicry until fine-tuned.",
+    )
+    order: Order = option("mlp_first", help="Which layers are compressed first; each stage is followed by fine-tuning.")
+    finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; none truncates only.")
+    max_rows: int | None = option(
+        None, minimum=1, advanced=True, help="Calibration rows for spectra collected between stages; all training rows if empty."
+    )
+
+    def faults(self) -> list[str]:
+        if self.method in COMPRESSORS:
+            return []
+        return [f"method must be one of {', '.join(COMPRESSORS.names())}, got {self.method}"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodConfig(Config):
+    """Base of every compression method's settings."""
+
+
+@COMPRESSORS.register(
+    "afm",
+    builder="ctrlab.compression.afm:AFM",
+    title="Atomic feature mimicking",
+    description="Projects each layer's output features on their principal directions; keeps what the data use of the layer.",
+)
+@dataclass(frozen=True, kw_only=True)
+class AFMConfig(MethodConfig):
+    """AFM has no settings beyond the plan."""
+
+
+@COMPRESSORS.register(
+    "svd",
+    builder="ctrlab.compression.svd:WeightSVD",
+    title="SVD of the weights",
+    description="Truncates each weight matrix itself, whatever the data; the baseline AFM is measured against.",
+)
+@dataclass(frozen=True, kw_only=True)
+class SVDConfig(MethodConfig):
+    """SVD has no settings beyond the plan."""

@@ -1,0 +1,130 @@
+"""What a person decides about a dataset: where it lies, what its columns are, how it is split."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+from ctrlab.config import Config, option
+
+Role = Literal["label", "categorical", "numeric", "timestamp", "ignore"]
+Transform = Literal["standard", "log", "quantile", "criteo"]
+FileFormat = Literal["auto", "csv", "tsv", "parquet"]
+SplitMethod = Literal["random", "stratified", "time", "files"]
+
+#: The parts of a dataset. `finetune` holds training-like rows that the first training never sees.
+SPLIT_NAMES = ("train", "valid", "test", "finetune")
+#: Transforms whose result is a categorical field of buckets; the others stay numbers.
+BUCKET_TRANSFORMS = ("quantile", "criteo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class SourceConfig(Config):
+    """A raw table: one file, or the files of a table that is already split, in the order of `SPLIT_NAMES`."""
+
+    paths: tuple[str, ...] = option(help="The file; or the train, valid, test (and finetune) files.")
+    format: FileFormat = option("auto", help="auto tells by name and content; gz and zst are recognised by content.")
+    header: bool | None = option(None, help="Whether the first line holds column names; unset: found out.")
+    delimiter: str | None = option(None, advanced=True, help="One character; unset: tab for TSV, else found out.")
+    column_names: tuple[str, ...] = option((), advanced=True, help="Names for a file without a header, in order.")
+
+    def faults(self) -> list[str]:
+        faults = []
+        if not 1 <= len(self.paths) <= len(SPLIT_NAMES):
+            faults.append(f"paths must name 1 to {len(SPLIT_NAMES)} files, got {len(self.paths)}")
+        if self.delimiter is not None and len(self.delimiter) != 1:
+            faults.append(f"delimiter must be one character, got {self.delimiter!r}")
+        if twice := _repeated(self.column_names):
+            faults.append(f"column_names names {', '.join(twice)} more than once")
+        return faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class ColumnConfig(Config):
+    """What one raw column means. Settings of other roles are ignored."""
+
+    name: str = option(help="The column's name in the file.")
+    role: Role = option("ignore", help="label, categorical, numeric, timestamp, or ignore.")
+    min_count: int = option(1, minimum=1, help="Categorical: rarer values of the training rows share the out-of-vocabulary id.")
+    transform: Transform = option(
+        "standard",
+        help="Numeric: standard = zero mean and unit variance; log = sign(x) log(1+|x|), standardised; quantile = equally filled "
+        "buckets; criteo = bucket floor(log(x)^2).",
+    )
+    num_buckets: int = option(32, minimum=2, maximum=10_000, help="Numeric, quantile: how many buckets.")
+    timestamp_format: str | None = option(
+        None, advanced=True, help="Timestamp: iso, yymmddhh, epoch_s, epoch_ms, or a pattern such as %d/%m/%Y %H:%M; unset: found out."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class SplitConfig(Config):
+    """How rows are dealt to train, valid, test and finetune."""
+
+    method: SplitMethod = option(
+        "random", help="random; stratified = equal CTR in each part; time = oldest rows train; files = already split."
+    )
+    train: float = option(0.8, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows to train on.")
+    valid: float = option(0.1, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows that choose the best checkpoint.")
+    test: float = option(0.1, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows that only report.")
+    finetune: float = option(
+        0.0, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows kept aside for fine-tuning after compression; CTR models overfit on rows they saw."
+    )  # fmt: skip
+    time_column: str | None = option(None, help="Split by time: the column that holds it.")
+    seed: int = option(0, minimum=0, maximum=2**31 - 1, help="Seed of the random assignment.")
+
+    @property
+    def fractions(self) -> tuple[float, ...]:
+        """Shares in the order of `SPLIT_NAMES`."""
+        return tuple(getattr(self, name) for name in SPLIT_NAMES)
+
+    def faults(self) -> list[str]:
+        if self.method == "files":
+            return []
+        faults = []
+        total = sum(self.fractions)
+        if abs(total - 1.0) > 1e-6:
+            faults.append(f"train, valid, test and finetune must add up to 1, got {total:g}")
+        if self.train <= 0 or self.valid <= 0:
+            faults.append("train and valid must be above 0")
+        if self.method == "time" and not self.time_column:
+            faults.append("time_column must name a column when the split is by time")
+        return faults
+
+
+@dataclass(frozen=True, kw_only=True)
+class DatasetConfig(Config):
+    """Everything that determines an encoded dataset."""
+
+    name: str = option(help="Shown wherever the dataset is.")
+    source: SourceConfig = option(help="The raw file.")
+    columns: tuple[ColumnConfig, ...] = option(help="One entry a column; columns not listed are ignored.")
+    split: SplitConfig = field(default_factory=SplitConfig)
+
+    @property
+    def label(self) -> str:
+        """Name of the label column."""
+        return next(column.name for column in self.columns if column.role == "label")
+
+    @property
+    def features(self) -> tuple[ColumnConfig, ...]:
+        """The columns that become fields, in order."""
+        return tuple(column for column in self.columns if column.role in ("categorical", "numeric", "timestamp"))
+
+    def faults(self) -> list[str]:
+        faults = []
+        labels = [column.name for column in self.columns if column.role == "label"]
+        if len(labels) != 1:
+            faults.append(f"exactly one column must be the label, got {', '.join(labels) or 'none'}; set one column's role to label")
+        if not self.features:
+            faults.append("no column is left to learn from; make at least one categorical, numeric or timestamp")
+        if twice := _repeated([column.name for column in self.columns]):
+            faults.append(f"columns lists {', '.join(twice)} more than once")
+        by_files = self.split.method == "files"
+        if by_files and len(self.source.paths) < 2:
+            faults.append("a split by files needs at least a train and a valid file, got 1 path")
+        if not by_files and len(self.source.paths) > 1:
+            faults.append(f"a {self.split.method} split takes one file, got {len(self.source.paths)}; give one path or split by files")
+        return faults
+
+
+def _repeated(names: "tuple[str, ...] | list[str]") -> list[str]:
+    return sorted({name for name in names if list(names).count(name) > 1}) if len(set(names)) < len(names) else []

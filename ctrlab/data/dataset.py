@@ -1,0 +1,157 @@
+"""The encoded dataset on disk: integer ids, float values and labels as memory-mapped arrays, one set a split.
+
+Layout of the folder:
+    dataset.json                 format version, config, schema, summary
+    encoder.json, vocabulary.parquet  what `FieldEncoder.load` needs to encode further rows alike
+    counts.npy                   int64 (sum of field_dims,), how often each id occurs in the training rows
+    <split>.ids.npy              int32 (n, F)
+    <split>.values.npy           float32 (n, V)
+    <split>.labels.npy           uint8 (n,)
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrlab.data.configs import DatasetConfig
+from ctrlab.data.schema import FeatureSchema
+from ctrlab.errors import DataError, UnknownNameError
+
+FORMAT_VERSION = 1
+MANIFEST = "dataset.json"
+COUNTS = "counts.npy"
+
+
+@dataclass(frozen=True)
+class Split:
+    """The rows of one part, as memory maps.
+
+    ids: int32 (n, F).
+    values: float32 (n, V), standardised; a missing number is 0, the training mean.
+    labels: uint8 (n,), 1 = click.
+    """
+
+    name: str
+    ids: NDArray[np.int32]
+    values: NDArray[np.float32]
+    labels: NDArray[np.uint8]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+
+@dataclass(frozen=True)
+class FieldSummary:
+    """What one field looks like over the training rows (`oov_share`: over the rows outside them).
+
+    kind: "categorical" or "numeric". column: the raw column it came from.
+    cardinality: ids in use, reserved ids not counted; 0 for a numeric field.
+    missing_share, oov_share: shares of rows, 0..1.
+    head_share: share of training rows held by the most frequent 1 % of the ids (at least one id).
+    unreadable: cells of all rows that were not empty and yet no number or time; they count as missing.
+    """
+
+    name: str
+    column: str
+    kind: str
+    cardinality: int
+    missing_share: float
+    oov_share: float
+    head_share: float
+    unreadable: int
+
+
+@dataclass(frozen=True)
+class DatasetSummary:
+    """Rows and click-through rate of each split, and a line a field."""
+
+    rows: dict[str, int]
+    ctr: dict[str, float]
+    fields: tuple[FieldSummary, ...]
+    size_bytes: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"fields": [asdict(field) for field in self.fields]}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        fields = tuple(FieldSummary(**field) for field in values["fields"])
+        return cls(rows=values["rows"], ctr=values["ctr"], fields=fields, size_bytes=values["size_bytes"])
+
+
+@dataclass(frozen=True)
+class EncodedDataset:
+    """An opened dataset; arrays are mapped when asked for."""
+
+    path: Path
+    config: DatasetConfig
+    schema: FeatureSchema
+    summary: DatasetSummary
+
+    @classmethod
+    def open(cls, path: str | Path) -> Self:
+        """Open a folder that `encode_dataset` wrote.
+
+        Raises:
+            DataError: the folder holds no encoded dataset, or one of another format version.
+        """
+        path = Path(path)
+        try:
+            manifest = json.loads((path / MANIFEST).read_text())
+        except (OSError, ValueError):
+            raise DataError(f"{path} holds no encoded dataset ({MANIFEST} is missing or damaged); encode the raw file again") from None
+        version = manifest.get("format_version")
+        if version != FORMAT_VERSION:
+            raise DataError(f"{path} has dataset format {version}, this ctrlab reads {FORMAT_VERSION}; encode the raw file again")
+        return cls(
+            path=path,
+            config=DatasetConfig.from_dict(manifest["config"]),
+            schema=FeatureSchema.from_dict(manifest["schema"]),
+            summary=DatasetSummary.from_dict(manifest["summary"]),
+        )
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        """Names of the parts that hold rows."""
+        return tuple(self.summary.rows)
+
+    def num_rows(self, split: str) -> int:
+        self._check(split)
+        return self.summary.rows[split]
+
+    def split(self, name: str) -> Split:
+        """The rows of one part, memory-mapped read-only."""
+        self._check(name)
+        return Split(name, *(_map(split_file(self.path, name, part)) for part in ("ids", "values", "labels")))
+
+    def counts(self, field: int) -> NDArray[np.int64]:
+        """How often each id of categorical field number `field` occurs in the training rows, int64 (field_dim,)."""
+        offset = sum(self.schema.field_dims[:field])
+        return self._counts[offset : offset + self.schema.field_dims[field]]
+
+    @cached_property
+    def _counts(self) -> NDArray[np.int64]:
+        counts: NDArray[np.int64] = _map(self.path / COUNTS)
+        return counts
+
+    def _check(self, split: str) -> None:
+        if split not in self.summary.rows:
+            raise UnknownNameError(f"dataset {self.config.name!r} has no split {split!r}; it has {', '.join(self.splits)}")
+
+
+def split_file(folder: Path, split: str, part: str) -> Path:
+    """Where `part` ("ids", "values" or "labels") of a split lies."""
+    return folder / f"{split}.{part}.npy"
+
+
+def _map(path: Path) -> NDArray[Any]:
+    try:
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+    except (OSError, ValueError) as error:
+        raise DataError(f"{path.name} of the encoded dataset is missing or damaged ({error}); encode the raw file again") from None
+    return array  # type: ignore[no-any-return]

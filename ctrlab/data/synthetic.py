@@ -1,0 +1,205 @@
+"""A seeded, Criteo-like advertising log whose right ranks are known.
+
+Every categorical value k of field f has a true embedding e_f[k] = B_f z_f[k], where B_f (D, r_f) is an orthonormal basis of a
+random subspace, so the field's true table has rank r_f. The log-odds of a click are those of a factorization machine:
+
+    logit = bias + sum_f a_f[k_f] + sum_v w_v x_v + sum_{f<g} <e_f[k_f], e_g[k_g]>
+
+Values follow a Zipf law, some are missing (a missing value is one more k), numbers are skewed counts, and the click is drawn
+from the logit: no model can reach an AUC of 1, and the best possible one, `SyntheticTable.best_auc`, is known.
+"""
+
+import gzip
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctrlab.config import Config, option
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class SyntheticConfig(Config):
+    """Shape and difficulty of a synthetic log. Defaults make the sample that ships with ctrlab."""
+
+    num_rows: int = option(50_000, minimum=100, maximum=100_000_000, help="Rows to draw.")
+    seed: int = option(7, minimum=0, maximum=2**31 - 1, help="Seed of the world and of the rows.")
+    field_names: tuple[str, ...] = option(
+        ("device", "region", "site", "placement", "advertiser", "campaign", "creative", "audience"), help="Categorical fields."
+    )
+    cardinalities: tuple[int, ...] = option(
+        (10, 50, 800, 24, 200, 1000, 2000, 400), minimum=2, maximum=10_000_000, help="Number of values of each categorical field."
+    )
+    ranks: tuple[int, ...] = option((1, 2, 2, 1, 3, 3, 2, 3), minimum=1, maximum=64, help="Rank of each field's true embedding table.")
+    latent_dim: int = option(4, minimum=1, maximum=64, help="Dimension D of the space the true embeddings lie in.")
+    numeric_names: tuple[str, ...] = option(
+        ("ad_age", "views", "clicks", "page_depth", "session_seconds", "bid"), help="Numeric columns: skewed counts."
+    )
+    zipf_exponent: float = option(1.1, minimum=0.0, maximum=3.0, help="How strongly the frequent values dominate.")
+    missing_share: float = option(0.08, minimum=0.0, maximum=0.9, help="Mean share of empty cells; it differs by column.")
+    ctr: float = option(0.2, minimum=0.001, maximum=0.999, help="Click-through rate.")
+    first_order_std: float = option(0.55, minimum=0.0, maximum=10.0, help="Spread of the first-order part of the log-odds.")
+    numeric_std: float = option(0.45, minimum=0.0, maximum=10.0, help="Spread of the numeric part of the log-odds.")
+    interaction_std: float = option(1.3, minimum=0.0, maximum=10.0, help="Spread of the low-rank interaction in the log-odds.")
+
+    @property
+    def planted_ranks(self) -> dict[str, int]:
+        """The true rank of each categorical field's table."""
+        return dict(zip(self.field_names, self.ranks, strict=True))
+
+    def faults(self) -> list[str]:
+        faults = []
+        lengths = {len(self.field_names), len(self.cardinalities), len(self.ranks)}
+        if len(lengths) > 1 or not self.field_names:
+            faults.append("field_names, cardinalities and ranks must list the same fields, at least one")
+        if self.ranks and max(self.ranks) > self.latent_dim:
+            faults.append(f"ranks must be at most latent_dim={self.latent_dim}, got {max(self.ranks)}")
+        names = (*self.field_names, *self.numeric_names, "click")
+        if len(set(names)) < len(names):
+            faults.append("column names must differ from each other and from click")
+        return faults
+
+
+@dataclass(frozen=True)
+class SyntheticTable:
+    """A generated log with the truth behind it.
+
+    frame: the raw table, columns click, numeric columns, categorical columns; nulls where a cell is empty.
+    probabilities: float64 (n,), the true click probability of each row.
+    embeddings: for each field, its true embeddings, float64 (cardinality + 1, D); the last row is the missing value's.
+    """
+
+    frame: pl.DataFrame
+    probabilities: FloatArray
+    embeddings: dict[str, FloatArray]
+
+    @property
+    def best_auc(self) -> float:
+        """AUC of the true probabilities on these rows: what a perfect model would get."""
+        clicked = self.frame["click"].to_numpy().astype(bool)
+        ranks = pl.Series(self.probabilities).rank("average").to_numpy()
+        positives, negatives = int(clicked.sum()), int((~clicked).sum())
+        return float((ranks[clicked].sum() - positives * (positives + 1) / 2) / (positives * negatives))
+
+
+def planted_ranks(config: SyntheticConfig | None = None) -> dict[str, int]:
+    """The true rank of each categorical field's table."""
+    return (config or SyntheticConfig()).planted_ranks
+
+
+def generate(config: SyntheticConfig | None = None) -> pl.DataFrame:
+    """The raw table alone; see `simulate`."""
+    return simulate(config).frame
+
+
+def simulate(config: SyntheticConfig | None = None) -> SyntheticTable:
+    """Draw a world and `num_rows` rows from it; the same config gives the same table."""
+    config = config or SyntheticConfig()
+    # Three independent streams, so that more rows or other numbers leave the world's embeddings as they are.
+    world, rows, clicks = (np.random.default_rng((config.seed, stream)) for stream in range(3))
+    picks = {
+        name: _draw_values(rows, config.num_rows, size, config.zipf_exponent, _missing_share(world, config))
+        for name, size in zip(config.field_names, config.cardinalities, strict=True)
+    }
+    picked = {name: np.bincount(pick, minlength=size + 1) for (name, pick), size in zip(picks.items(), config.cardinalities, strict=True)}
+    embeddings = {name: _embeddings(world, picked[name], config.planted_ranks[name], config.latent_dim) for name in picks}
+    numbers, numeric_part = _draw_numbers(world, rows, config)
+    logits = (
+        _scaled(_first_order(world, picks, picked), config.first_order_std)
+        + _scaled(numeric_part, config.numeric_std)
+        + _scaled(_interaction([embeddings[name][pick] for name, pick in picks.items()]), config.interaction_std)
+    )
+    probabilities = _sigmoid(logits + _bias_for(logits, config.ctr))
+    clicked = pl.Series("click", (clicks.random(config.num_rows) < probabilities).astype(np.int8))
+    tokens = [_as_tokens(world, name, pick, len(picked[name]) - 1) for name, pick in picks.items()]
+    return SyntheticTable(pl.DataFrame([clicked, *numbers, *tokens]), probabilities, embeddings)
+
+
+def write_sample(path: str | Path, config: SyntheticConfig | None = None) -> SyntheticTable:
+    """Write the raw table as .csv, .csv.gz or .parquet, by the name's ending, and return it with its truth."""
+    table = simulate(config)
+    path = Path(path)
+    if path.suffix == ".parquet":
+        table.frame.write_parquet(path, compression="zstd", compression_level=19)
+    elif path.suffix == ".gz":
+        # mtime=0 keeps the file the same to the byte each time it is made.
+        with path.open("wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=9, mtime=0) as packed:
+            packed.write(table.frame.write_csv().encode())
+    else:
+        table.frame.write_csv(path)
+    return table
+
+
+def _missing_share(world: np.random.Generator, config: SyntheticConfig) -> float:
+    """A column's own share of empty cells: some columns are full, some often empty, as in real logs."""
+    return float(np.clip(config.missing_share * world.exponential(), 0.0, 0.9)) if world.random() < 0.7 else 0.0
+
+
+def _draw_values(rows: np.random.Generator, num_rows: int, size: int, exponent: float, missing: float) -> NDArray[np.int64]:
+    """Zipf-distributed values 0..size-1, by falling frequency; `size` stands for an empty cell."""
+    weights = 1.0 / (np.arange(size) + 2.0) ** exponent
+    picks = np.searchsorted(np.cumsum(weights / weights.sum()), rows.random(num_rows)).clip(0, size - 1)
+    return np.where(rows.random(num_rows) < missing, size, picks)
+
+
+def _embeddings(world: np.random.Generator, counts: NDArray[np.int64], rank: int, latent_dim: int) -> FloatArray:
+    """True embeddings (size + 1, D) of exactly `rank`, centred and white within their subspace over the drawn rows."""
+    basis = np.linalg.qr(world.standard_normal((latent_dim, rank)))[0]
+    latent = world.standard_normal((len(counts), rank))
+    latent -= np.average(latent, axis=0, weights=counts)
+    scatter = (latent * counts[:, None]).T @ latent / counts.sum()
+    return latent @ np.linalg.inv(np.linalg.cholesky(scatter)).T @ basis.T
+
+
+def _first_order(world: np.random.Generator, picks: dict[str, NDArray[np.int64]], counts: dict[str, NDArray[np.int64]]) -> FloatArray:
+    return np.sum([world.standard_normal(len(counts[name]))[pick] for name, pick in picks.items()], axis=0)
+
+
+def _interaction(vectors: list[FloatArray]) -> FloatArray:
+    """Sum over field pairs of inner products, by the square-of-sum identity."""
+    total = np.sum(vectors, axis=0)
+    return 0.5 * ((total**2).sum(axis=1) - np.sum([(vector**2).sum(axis=1) for vector in vectors], axis=0))
+
+
+def _draw_numbers(
+    world: np.random.Generator, rows: np.random.Generator, config: SyntheticConfig
+) -> tuple[list[pl.Series], FloatArray]:
+    """Skewed non-negative counts with empty cells, and their part of the log-odds (an empty cell adds nothing)."""
+    columns, part = [], np.zeros(config.num_rows)
+    for name in config.numeric_names:
+        location, spread, weight = world.uniform(0.5, 2.5), world.uniform(0.6, 1.4), world.standard_normal()
+        missing = rows.random(config.num_rows) < _missing_share(world, config)
+        normal = rows.standard_normal(config.num_rows)
+        part += np.where(missing, 0.0, weight * normal)
+        counts = np.floor(np.exp(location + spread * normal)).astype(np.int64)
+        columns.append(pl.Series(name, counts).set(pl.Series(missing), None))
+    return columns, part
+
+
+def _as_tokens(world: np.random.Generator, name: str, picks: NDArray[np.int64], size: int) -> pl.Series:
+    """Values as opaque words, as in anonymised logs; a leading letter keeps them from passing as numbers. Null: an empty cell."""
+    digits = max(2, len(f"{4 * size:x}"))
+    words = [f"{name[0]}{code:0{digits}x}" for code in world.permutation(16**digits)[:size]]
+    return pl.Series(name, [*words, None]).gather(picks)
+
+
+def _scaled(part: FloatArray, std: float) -> FloatArray:
+    spread = part.std()
+    return (part - part.mean()) * (std / spread) if spread > 0 else np.zeros_like(part)
+
+
+def _bias_for(logits: FloatArray, ctr: float) -> float:
+    """The bias at which the mean click probability is `ctr`, by bisection."""
+    low, high = -60.0, 60.0
+    for _ in range(60):
+        middle = (low + high) / 2
+        low, high = (middle, high) if _sigmoid(logits + middle).mean() < ctr else (low, middle)
+    return (low + high) / 2
+
+
+def _sigmoid(logits: FloatArray) -> FloatArray:
+    return np.asarray(0.5 * (1.0 + np.tanh(0.5 * logits)))

@@ -1,0 +1,178 @@
+"""Spectra of a model: linear layers from forward passes over calibration rows, tables from their rows and the training counts."""
+
+from collections.abc import Callable, Collection, Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from ctrlab.data.batches import iterate_batches
+from ctrlab.data.dataset import EncodedDataset
+from ctrlab.data.schema import Fields
+from ctrlab.decomposition.covariance import Moments, decompose
+from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.decomposition.trace import evaluating, trace_outputs
+from ctrlab.errors import JobCancelled, SpectrumError, UnknownNameError
+from ctrlab.models.base import CTRModel
+from ctrlab.models.inventory import ModelLayer, list_layers
+from ctrlab.models.layers import FieldEmbedding
+
+_BATCH_ROWS = 8192
+#: Table rows brought to float64 at a time.
+_TABLE_ROWS = 65_536
+
+
+def collect_covariances(
+    model: nn.Module,
+    batches: Iterable[Any],
+    layer_names: Iterable[str] | None = None,
+    on_progress: Callable[[int], None] = lambda batches_done: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, Moments]:
+    """Moments of the outputs of linear layers while `model` runs over `batches`, in evaluation mode and without gradients.
+
+    Args:
+        model: any module; its training mode and hooks are left as found.
+        batches: each is passed to `model` as its one argument; arrays become tensors on the model's device.
+        layer_names: qualified names; by default every linear layer that can be compressed.
+        on_progress: called with the number of batches done.
+        should_stop: asked before every batch.
+
+    Raises:
+        JobCancelled: `should_stop()` was true.
+    """
+    names = _linear_names(model) if layer_names is None else list(layer_names)
+    device = _device_of(model)
+    moments = {name: Moments(int(model.get_submodule(name).out_features), device) for name in names}  # type: ignore[arg-type]
+    with evaluating(model), torch.no_grad(), trace_outputs(model, names, lambda name, output: _absorb(moments[name], output)):
+        for done, batch in enumerate(batches, start=1):
+            if should_stop():
+                raise JobCancelled("collecting spectra was cancelled")
+            model(_to_tensors(batch, device))
+            on_progress(done)
+    return moments
+
+
+def table_moments(
+    weight: Tensor, counts: Tensor | np.ndarray[Any, Any], should_stop: Callable[[], bool] = lambda: False
+) -> Moments:
+    """Moments of an embedding's output without a forward pass: rows (n, d) of the table weighted by how often each id occurs (n,).
+
+    Rows are read in chunks, so a table larger than memory (a memory-mapped one) streams.
+    """
+    if len(weight) != len(counts):
+        raise SpectrumError(f"a table of {len(weight)} ids was given {len(counts)} counts; use the counts of its own dataset")
+    moments = Moments(weight.shape[1], weight.device)
+    for start in range(0, len(weight), _TABLE_ROWS):
+        if should_stop():
+            raise JobCancelled("collecting spectra was cancelled")
+        part = slice(start, start + _TABLE_ROWS)
+        moments.update(weight[part], torch.as_tensor(counts[part], device=weight.device))
+    return moments
+
+
+def collect_spectra(
+    model: CTRModel,
+    dataset: EncodedDataset,
+    *,
+    layer_names: Collection[str] | None = None,
+    max_rows: int | None = None,
+    split: str = "train",
+    on_progress: Callable[[float, str], None] = lambda fraction, message: None,
+    should_stop: Callable[[], bool] = lambda: False,
+) -> dict[str, LayerSpectrum]:
+    """{layer_name: spectrum} of every linear layer and table of `model` that can be compressed, or of `layer_names` among them.
+
+    Linear layers are seen on `max_rows` rows of `split` drawn at random (all of them by default). Tables always use the counts of the
+    whole training split, which cost nothing.
+    """
+    layers = _select(model, layer_names)
+    tables = [layer for layer in layers if layer.kind == "embedding"]
+    linear = [layer for layer in layers if layer.kind == "linear"]
+    moments = {layer.layer_name: table_moments(_table(model, layer), dataset.counts(_field(layer)), should_stop) for layer in tables}
+    if linear:
+        rows = min(dataset.num_rows(split), max_rows or dataset.num_rows(split))
+        moments |= collect_covariances(
+            model,
+            _fields_of(dataset, split, max_rows),
+            [layer.layer_name for layer in linear],
+            lambda done: on_progress(0.9 * min(1.0, done * _BATCH_ROWS / max(rows, 1)), f"{min(done * _BATCH_ROWS, rows):,} rows"),
+            should_stop,
+        )
+    spectra = {}
+    for number, layer in enumerate(layers, start=1):
+        if should_stop():
+            raise JobCancelled("collecting spectra was cancelled")
+        values = weight_singular_values(_weight(model, layer))
+        spectra[layer.layer_name] = decompose(layer.layer_name, layer.kind, moments[layer.layer_name], values)
+        on_progress(0.9 + 0.1 * number / len(layers), f"spectrum of {layer.layer_name}")
+    return spectra
+
+
+def weight_singular_values(weight: Tensor) -> Tensor:
+    """float64 (min(n, m),) descending. Tall tables go through their (d, d) Gram matrix, in chunks of rows."""
+    if weight.shape[0] <= 8 * weight.shape[1]:
+        return torch.linalg.svdvals(weight.detach().double())
+    gram = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float64, device=weight.device)
+    for chunk in weight.detach().split(_TABLE_ROWS):
+        rows = chunk.double()
+        gram += rows.T @ rows
+    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0)
+
+
+def _select(model: nn.Module, layer_names: Collection[str] | None) -> list[ModelLayer]:
+    layers = [layer for layer in list_layers(model) if layer.skip_reason is None]
+    if layer_names is None:
+        return layers
+    unknown = sorted(set(layer_names) - {layer.layer_name for layer in layers})
+    if unknown:
+        known = ", ".join(layer.layer_name for layer in layers)
+        raise UnknownNameError(f"no layer with a spectrum is called {', '.join(unknown)}; there are {known}")
+    return [layer for layer in layers if layer.layer_name in set(layer_names)]
+
+
+def _linear_names(model: nn.Module) -> list[str]:
+    return [layer.layer_name for layer in _select(model, None) if layer.kind == "linear"]
+
+
+def _absorb(moments: Moments, output: Tensor) -> None:
+    moments.update(output)
+
+
+def _fields_of(dataset: EncodedDataset, split: str, max_rows: int | None) -> Iterator[Fields]:
+    # A sample is drawn by shuffling: the file's first rows may be its oldest. The whole split needs no shuffling.
+    batches = iterate_batches(dataset.split(split), _BATCH_ROWS, shuffle=max_rows is not None, max_rows=max_rows)
+    return (fields for fields, _ in batches)
+
+
+def _field(layer: ModelLayer) -> int:
+    assert layer.field is not None  # tables always know theirs
+    return layer.field
+
+
+def _weight(model: nn.Module, layer: ModelLayer) -> Tensor:
+    if layer.kind == "embedding":
+        return _table(model, layer)
+    weight: Tensor = model.get_submodule(layer.module_name).weight  # type: ignore[assignment]
+    return weight
+
+
+def _table(model: nn.Module, layer: ModelLayer) -> Tensor:
+    """The rows of one field, a view into the fused table."""
+    embedding = model.get_submodule(layer.module_name)
+    assert isinstance(embedding, FieldEmbedding)
+    return embedding.categorical.table.weight.detach()[embedding.categorical.rows_of(_field(layer))]
+
+
+def _device_of(model: nn.Module) -> torch.device:
+    parameter = next(model.parameters(), None)
+    return parameter.device if parameter is not None else torch.device("cpu")
+
+
+def _to_tensors(batch: Any, device: torch.device) -> Any:
+    if isinstance(batch, Fields):
+        return Fields(*(torch.as_tensor(part, device=device) for part in batch))
+    if isinstance(batch, (np.ndarray, Tensor)):
+        return torch.as_tensor(batch, device=device)
+    return batch

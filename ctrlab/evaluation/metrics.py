@@ -1,0 +1,200 @@
+"""How good the predictions are: AUC, log loss, calibration. Plain numpy, exact, linear in memory."""
+
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from typing import Any, Self
+
+import numpy as np
+import torch
+from numpy.typing import ArrayLike, NDArray
+
+from ctrlab.data.batches import iterate_batches
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import Fields
+from ctrlab.errors import DataError, JobCancelled
+from ctrlab.models.base import CTRModel
+
+EVALUATION_BATCH_SIZE = 8192
+CALIBRATION_BINS = 20
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Accuracy of one model on one split.
+
+    calibration_ratio: mean predicted probability / click-through rate; 1 is unbiased, above 1 predicts too many clicks.
+    calibration_error: expected calibration error, see `calibration`.
+    """
+
+    auc: float
+    log_loss: float
+    calibration_ratio: float
+    calibration_error: float
+    num_rows: int
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        return cls(**values)
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Predicted against observed click rates.
+
+    ratio: mean prediction / click-through rate.
+    error: mean over rows of |mean prediction - click rate| of the row's bin.
+    predicted, observed: mean prediction and click rate of each bin that holds rows, float64.
+    counts: rows of each of those bins, int64.
+    """
+
+    ratio: float
+    error: float
+    predicted: NDArray[np.float64]
+    observed: NDArray[np.float64]
+    counts: NDArray[np.int64]
+
+
+def auc(labels: ArrayLike, scores: ArrayLike) -> float:
+    """Area under the ROC curve: P(score of a click > score of a non-click) + half the probability of a tie, exactly.
+
+    Args:
+        labels: (n,) of 0 and 1.
+        scores: (n,) anything that grows with the probability of a click; logits will do.
+
+    Raises:
+        DataError: lengths differ, labels of one class only or other than 0 and 1, or scores with nan.
+    """
+    clicked, scores = _checked(labels, scores)
+    # Two sorts of the parts cost no more than one of the whole and leave the labels out of it.
+    positive, negative = np.sort(scores[clicked]), np.sort(scores[~clicked])
+    below = np.searchsorted(negative, positive, side="left")
+    tied = positive == negative[np.minimum(below, len(negative) - 1)]
+    tied &= below < len(negative)
+    ties = np.searchsorted(negative, positive[tied], side="right") - below[tied]
+    wins = int(below.sum(dtype=np.int64)) + 0.5 * int(ties.sum(dtype=np.int64))
+    return wins / (len(positive) * len(negative))
+
+
+def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
+    """Mean binary cross-entropy in nats, from logits: log(1 + e^x) - y x, stable for any finite x.
+
+    Raises:
+        DataError: as `auc`, except that one class alone is fine.
+    """
+    clicked, x = _checked(labels, logits, both_classes=False)
+    x = x.astype(np.float64)
+    # log(1 + e^x) = max(x, 0) + log(1 + e^-|x|); minus x for a click, which turns max(x, 0) into max(-x, 0).
+    signed = np.where(clicked, -x, x)
+    return float((np.maximum(signed, 0.0) + np.log1p(np.exp(-np.abs(x)))).mean())
+
+
+def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = CALIBRATION_BINS) -> Calibration:
+    """Calibration ratio and expected calibration error over `bins` equally wide bins of [0, 1].
+
+    Raises:
+        DataError: as `auc`, or a probability outside [0, 1].
+    """
+    clicked, probabilities = _checked(labels, probabilities)
+    if probabilities.min() < 0 or probabilities.max() > 1:
+        low, high = probabilities.min(), probabilities.max()
+        raise DataError(f"probabilities must lie between 0 and 1, got {low:.4g} to {high:.4g}; apply the sigmoid to logits first")
+    index = np.minimum((probabilities * bins).astype(np.int64), bins - 1)
+    counts = np.bincount(index, minlength=bins)
+    predicted = np.bincount(index, weights=probabilities, minlength=bins)
+    observed = np.bincount(index, weights=clicked, minlength=bins)
+    held = counts > 0
+    return Calibration(
+        ratio=float(predicted.sum() / observed.sum()),
+        error=float(np.abs(predicted - observed).sum() / len(probabilities)),
+        predicted=predicted[held] / counts[held],
+        observed=observed[held] / counts[held],
+        counts=counts[held],
+    )
+
+
+def sigmoid(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
+    """1 / (1 + e^-x) in float64, without overflow."""
+    # tanh saturates quietly at both ends, where e^-x would overflow.
+    return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
+
+
+def never() -> bool:
+    """The default of every `should_stop`: nobody asked to."""
+    return False
+
+
+def predict_logits(
+    model: CTRModel, split: Split, batch_size: int = EVALUATION_BATCH_SIZE, *, should_stop: Callable[[], bool] = never
+) -> NDArray[np.float32]:
+    """The model's logits for every row of a split, float32 (n,), in the rows' order. The model is left in the mode it was in.
+
+    Raises:
+        JobCancelled: `should_stop()` was true between two batches.
+    """
+    device = next(model.parameters()).device
+    logits = np.empty(len(split), np.float32)
+    was_training = model.training
+    model.eval()
+    start = 0
+    try:
+        with torch.inference_mode():
+            for fields, _ in iterate_batches(split, batch_size, shuffle=False):
+                if should_stop():
+                    raise JobCancelled("cancelled while predicting")
+                out = model(to_tensors(fields, device))
+                logits[start : start + len(out)] = out.float().cpu().numpy()
+                start += len(out)
+    finally:
+        model.train(was_training)
+    return logits
+
+
+def to_tensors(fields: Fields, device: torch.device) -> Fields:
+    """A batch of arrays as tensors on `device`; on the CPU they share memory."""
+    ids, values = (torch.from_numpy(array).to(device) for array in fields)
+    return Fields(ids, values)
+
+
+def evaluate_model(
+    model: CTRModel, split: Split, batch_size: int = EVALUATION_BATCH_SIZE, *, should_stop: Callable[[], bool] = never
+) -> Metrics:
+    """AUC, log loss and calibration of a model on a split.
+
+    Raises:
+        DataError: the split has rows of one class only, or the model predicts nan.
+        JobCancelled: `should_stop()` was true between two batches.
+    """
+    return metrics_of(split.labels, predict_logits(model, split, batch_size, should_stop=should_stop))
+
+
+def metrics_of(labels: ArrayLike, logits: NDArray[np.float32]) -> Metrics:
+    """All metrics of logits (n,) that are there already, e.g. from ONNX Runtime."""
+    calibrated = calibration(labels, sigmoid(logits))
+    return Metrics(
+        auc=auc(labels, logits),
+        log_loss=log_loss(labels, logits),
+        calibration_ratio=calibrated.ratio,
+        calibration_error=calibrated.error,
+        num_rows=len(logits),
+    )
+
+
+def _checked(labels: ArrayLike, scores: ArrayLike, *, both_classes: bool = True) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+    """Labels as booleans and scores as an array, once both are known to be usable."""
+    labels, scores = np.asarray(labels), np.asarray(scores)
+    if labels.ndim != 1 or labels.shape != scores.shape:
+        raise DataError(f"labels and scores must be of one length, got shapes {labels.shape} and {scores.shape}")
+    clicked = labels == 1
+    num_clicks = int(np.count_nonzero(clicked))
+    if num_clicks + int(np.count_nonzero(labels == 0)) != len(labels):
+        raise DataError("labels must be 0 or 1; give the column that says whether a row was clicked")
+    if len(labels) == 0:
+        raise DataError("there are no rows to measure; give a split that holds some")
+    if both_classes and num_clicks in (0, len(labels)):
+        raise DataError(f"all {len(labels)} labels are {int(num_clicks > 0)}; AUC and calibration need rows of both classes")
+    if np.isnan(scores).any():
+        raise DataError("the predictions contain nan; the model has diverged, train it again with a lower learning rate")
+    return clicked, scores

@@ -1,0 +1,45 @@
+"""What a model costs before and after, tables and dense part apart."""
+
+import plotly.graph_objects as go
+
+from ctrlab.evaluation.profile import Cost
+from ctrlab.figures.registry import FIGURES
+from ctrlab.figures.text import count, percent, times
+from ctrlab.figures.theme import AFM, ORIGINAL, axis, figure
+
+
+def describe_cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("original", "compressed")) -> str:
+    """Parameters of both, the factor between them, and the share of the smaller model that is tables."""
+    change = (
+        f"{times(before.parameters / max(after.parameters, 1))} smaller" if after.parameters < before.parameters else "no smaller"
+    )
+    share = percent(after.parameters_tables / max(after.parameters, 1), 0)
+    return f"{count(before.parameters)} parameters become {count(after.parameters)}, {change}; {share} of what is left is tables."
+
+
+@FIGURES.register(title="Parameters before and after", describe=describe_cost_bars)
+def cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("original", "compressed")) -> go.Figure:
+    """Two bars, original above compressed; each split into tables (plain) and dense part (hatched)."""
+    hatch = {"fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.65)", "size": 6, "solidity": 0.35}
+    traces = [
+        {
+            "type": "bar", "orientation": "h", "name": part, "y": list(names),
+            "x": [getattr(cost, field) for cost in (before, after)],
+            "marker": {"color": [ORIGINAL.color, AFM.color], "pattern": {"shape": shape, **hatch}},
+            "text": [f"{part} {count(getattr(cost, field))}" for cost in (before, after)],
+            "textposition": "inside", "insidetextanchor": "middle", "constraintext": "inside", "textangle": 0,
+            "hovertemplate": "%{y}: %{text}<extra></extra>",
+        }
+        for part, field, shape in (("tables", "parameters_tables", ""), ("dense", "parameters_dense", "/"))
+    ]  # fmt: skip
+    return figure(
+        traces,
+        name="cost-bars",
+        height=150,
+        x=axis("parameters", tickformat="~s", rangemode="tozero"),
+        y={"autorange": "reversed", "automargin": True},
+        barmode="stack",
+        bargap=0.3,
+        showlegend=False,
+        uniformtext={"minsize": 10, "mode": "hide"},
+    )

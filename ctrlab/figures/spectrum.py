@@ -1,0 +1,184 @@
+"""A layer's spectrum and its running sum: the two charts of the Spectra page."""
+
+from collections.abc import Mapping
+
+import numpy as np
+import plotly.graph_objects as go
+
+from ctrlab.decomposition.spectrum import FloatArray, LayerSpectrum
+from ctrlab.figures.registry import FIGURES
+from ctrlab.figures.text import percent
+from ctrlab.figures.theme import AFM, ORIGINAL, THRESHOLD, axis, figure, light, line, thin, vertical
+
+#: Shares of the variance whose ranks are marked everywhere.
+ENERGIES = (0.90, 0.95, 0.99)
+#: Values further below the first are rounding noise of float32 features; the axis ends there.
+_FLOOR = 1e-8
+
+
+def _normalised(values: FloatArray) -> FloatArray:
+    """Values over the first one; what is too small to mean anything becomes a gap, for a log axis has no zero."""
+    if len(values) == 0 or values[0] <= 0:
+        return np.full(len(values), np.nan)
+    shares = values / values[0]
+    return np.where(shares >= _FLOOR, shares, np.nan)
+
+
+def describe_spectrum(layer: LayerSpectrum, *, chosen_rank: int | None = None) -> str:
+    """How fast the features' spectrum falls against that of the weights."""
+    if layer.total_variance <= 0:
+        return f"The output of {layer.layer_name} never varies on these rows, so it has no spectrum."
+    features = int(np.count_nonzero(layer.singular_values >= 0.01 * layer.singular_values[0]))
+    text = f"Of the {layer.width} output directions of {layer.layer_name}, {features} {_reach(features)} 1 % of the strongest one"
+    weights = layer.weight_singular_values
+    if len(weights) and weights[0] > 0:
+        text += f"; of its {len(weights)} weight directions {int(np.count_nonzero(weights >= 0.01 * weights[0]))} do"
+    return f"{text}."
+
+
+def _reach(number: int) -> str:
+    return "reaches" if number == 1 else "reach"
+
+
+@FIGURES.register(title="Singular values", describe=describe_spectrum)
+def spectrum(layer: LayerSpectrum, *, chosen_rank: int | None = None) -> go.Figure:
+    """Singular values of the output features and of the weight, each over its own first value, on a log axis.
+
+    Args:
+        layer: the spectrum; without weight singular values only the features are drawn.
+        chosen_rank: marked when given.
+    """
+    features, weights = _normalised(layer.singular_values), _normalised(layer.weight_singular_values)
+    traces = [_curve(features, "output features", line(ORIGINAL, 2.4), "circle")]
+    if len(weights):
+        traces.append(_curve(weights, "weight", {**line(THRESHOLD, 1.8), "dash": "dash"}, "circle-open"))
+    marks = [vertical(chosen_rank, f"chosen rank {chosen_rank}", role=AFM)] if chosen_rank else []
+    lowest = np.nanmin(np.concatenate([features, weights]), initial=0.1)
+    return figure(
+        traces,
+        name=f"spectrum-{layer.layer_name}",
+        height=320,
+        x=axis("direction", range=_span(layer.width), tickformat="d"),
+        y=axis(
+            "singular value / the first",
+            type="log",
+            range=[np.log10(lowest) - 0.15, 0.2],
+            exponentformat="power",
+            dtick=_decades(lowest),
+        ),
+        shapes=[rule for rule, _ in marks],
+        annotations=[label for _, label in marks],
+    )
+
+
+def _curve(values: FloatArray, name: str, style: dict[str, object], symbol: str) -> dict[str, object]:
+    index = thin(len(values))
+    few = len(values) <= 32
+    return {
+        "type": "scatter", "x": (index + 1).astype(np.int32), "y": light(values[index]), "name": name, "line": style,
+        "mode": "lines+markers" if few else "lines", "marker": {"size": 6, "symbol": symbol},
+        "hovertemplate": f"{name} %{{x}}: %{{y:.3~g}} of the first<extra></extra>",
+    }  # fmt: skip
+
+
+def _decades(lowest: float) -> int:
+    return 1 if lowest > 1e-5 else 2
+
+
+def _span(width: int) -> list[float]:
+    """A little air on both sides, so that rank 1 and the last are not on the frame."""
+    air = max(0.5, 0.02 * width)
+    return [1 - air, width + air]
+
+
+def energy_ranks(layer: LayerSpectrum) -> dict[float, int]:
+    """The smallest ranks that keep 90, 95 and 99 % of the variance."""
+    return {energy: layer.rank_for(energy) for energy in ENERGIES}
+
+
+def describe_cumulative_variance(
+    layer: LayerSpectrum,
+    *,
+    break_even: float | None = None,
+    chosen_rank: int | None = None,
+    energies: tuple[float, ...] = ENERGIES,
+) -> str:
+    """How few directions hold 99 % of the variance, and what the chosen rank keeps."""
+    if layer.total_variance <= 0:
+        return f"The output of {layer.layer_name} never varies on these rows: rank 1 keeps all of it."
+    rank = layer.rank_for(0.99)
+    where = f"lies in {rank}" if rank < layer.width else f"needs all {rank}"
+    text = f"99 % of the variance of {layer.layer_name} {where} of {layer.width} directions"
+    if chosen_rank and chosen_rank < layer.width:
+        text += f"; rank {chosen_rank} keeps {percent(layer.cumulative[chosen_rank - 1])}"
+    elif break_even is not None:
+        text += f"; two factors are smaller below rank {break_even:.0f}"
+    return f"{text}."
+
+
+@FIGURES.register(title="Cumulative variance", describe=describe_cumulative_variance)
+def cumulative_variance(
+    layer: LayerSpectrum,
+    *,
+    break_even: float | None = None,
+    chosen_rank: int | None = None,
+    energies: tuple[float, ...] = ENERGIES,
+) -> go.Figure:
+    """The share of the output variance that the first k directions keep.
+
+    Args:
+        layer: the spectrum.
+        break_even: rank from which two factors are no smaller than the layer; the region beyond is shaded.
+        chosen_rank: marked when given.
+        energies: shares whose ranks are marked.
+    """
+    ranks = {energy: layer.rank_for(energy) for energy in energies}
+    index = thin(layer.width, keep=[rank - 1 for rank in (*ranks.values(), chosen_rank or 1)])
+    curve = {
+        "type": "scatter", "x": (index + 1).astype(np.int32), "y": light(100 * layer.cumulative[index]), "name": "variance kept",
+        "mode": "lines+markers" if layer.width <= 32 else "lines", "line": line(ORIGINAL, 2.4), "marker": {"size": 6},
+        "hovertemplate": "rank %{x} keeps %{y:.2f} %<extra></extra>", "showlegend": False,
+    }  # fmt: skip
+    shapes, annotations = _break_even_region(layer.width, break_even)
+    if chosen_rank:
+        rule, label = vertical(chosen_rank, f"chosen rank {chosen_rank}", level=1, role=AFM)
+        shapes, annotations = [*shapes, rule], [*annotations, label | {"y": 0.45}]
+    lowest = float(100 * layer.cumulative[0]) if layer.width else 0.0
+    return figure(
+        [curve, _energy_marks(ranks)],
+        name=f"cumulative-{layer.layer_name}",
+        height=320,
+        x=axis("rank", range=_span(layer.width), tickformat="d"),
+        y=axis("variance kept, %", range=[max(0.0, min(lowest, 88.0) - 4), 102], ticksuffix=" %"),
+        shapes=shapes,
+        annotations=annotations,
+    )
+
+
+def _energy_marks(ranks: Mapping[float, int]) -> dict[str, object]:
+    """A dot where the curve crosses each energy; equal ranks share one label."""
+    labels: dict[int, list[str]] = {}
+    for energy, rank in ranks.items():
+        labels.setdefault(rank, []).append(f"{100 * energy:.0f}")
+    highest = {rank: max(energy for energy, other in ranks.items() if other == rank) for rank in labels}
+    return {
+        "type": "scatter", "mode": "markers+text", "name": "90 / 95 / 99 %", "showlegend": False, "cliponaxis": False,
+        "x": np.asarray(list(labels), dtype=np.int32), "y": light([100 * highest[rank] for rank in labels]),
+        "text": [f"{'/'.join(parts)} %: k = {rank}" for rank, parts in labels.items()],
+        "textposition": "bottom right", "textfont": {"size": 11},
+        "marker": {"size": 9, "color": ORIGINAL.color, "symbol": "circle-open", "line": {"width": 2}},
+        "hovertemplate": "%{text}<extra></extra>",
+    }  # fmt: skip
+
+
+def _break_even_region(width: int, break_even: float | None) -> tuple[list[dict[str, object]], list[dict[str, object]]]:
+    if break_even is None or break_even >= width:
+        return [], []
+    shade = {
+        "type": "rect", "x0": break_even, "x1": _span(width)[1], "y0": 0, "y1": 1, "yref": "paper", "layer": "below",
+        "line": {"width": 0}, "fillcolor": "rgba(128,133,136,0.13)",
+    }  # fmt: skip
+    rule, label = vertical(break_even, f"stays dense from {break_even:.0f}", role=THRESHOLD)
+    right_half = break_even > 0.6 * width
+    label |= {"y": 0.16, "xanchor": "right" if right_half else "left", "xshift": -4 if right_half else 4}
+    return [shade, rule], [label]

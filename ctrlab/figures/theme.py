@@ -1,0 +1,111 @@
+"""One look for every figure: colours with one meaning each, and the layout they share.
+
+Colours are from Okabe and Ito's palette ("Color Universal Design", 2008), which people with any common colour blindness
+can tell apart; each reaches 3:1 contrast on the light and on the dark page. Dash and marker repeat what colour says.
+Paper and plot are transparent and text is left to the page, so one figure serves both.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import plotly.graph_objects as go
+from numpy.typing import ArrayLike, NDArray
+
+#: Rules, ticks and everything that is neither a model nor a method; readable on light and on dark.
+GREY = "#808588"
+#: A grid that recedes on light and on dark.
+FAINT = "rgba(128,133,136,0.22)"
+#: Points sent for one curve at most; more cannot be seen at the width of a page.
+MAX_POINTS = 256
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a mark stands for, and how it looks wherever it appears."""
+
+    name: str
+    color: str
+    dash: str
+    symbol: str
+
+
+ORIGINAL = Role("original", "#0072b2", "solid", "circle")
+AFM = Role("AFM", "#d55e00", "solid", "diamond")
+CONTROL = Role("control", "#009e73", "dash", "square")
+RIVAL = Role("rival", "#b66a94", "dashdot", "triangle-up")
+THRESHOLD = Role("threshold", GREY, "dot", "line-ns-open")
+
+ROLES = {role.name: role for role in (ORIGINAL, AFM, CONTROL, RIVAL, THRESHOLD)}
+#: What the kinds of models in a comparison are drawn as.
+KIND_ROLES = {"original": ORIGINAL, "compressed": AFM, "control": CONTROL, "rival": RIVAL}
+
+
+def line(role: Role, width: float = 2.0) -> dict[str, Any]:
+    """A plotly line in the colour and dash of `role`."""
+    return {"color": role.color, "dash": role.dash, "width": width}
+
+
+def marker(role: Role, size: float = 9.0) -> dict[str, Any]:
+    """A plotly marker in the colour and shape of `role`."""
+    return {"color": role.color, "symbol": role.symbol, "size": size}
+
+
+def axis(title: str, **settings: Any) -> dict[str, Any]:
+    """An axis with a quiet grid and its unit in the title."""
+    return {
+        "title": {"text": title, "standoff": 8}, "gridcolor": FAINT, "linecolor": GREY, "zeroline": False, "automargin": True,
+        **settings,
+    }  # fmt: skip
+
+
+def figure(
+    traces: Sequence[dict[str, Any]], *, name: str, height: int, x: dict[str, Any], y: dict[str, Any], **layout: Any
+) -> go.Figure:
+    """A figure in the common layout. `name` keeps zoom and hidden traces across redraws (plotly's `uirevision`).
+
+    Traces are plain dicts: building graph objects one by one takes three times as long.
+    """
+    common = {
+        "height": height,
+        "margin": {"t": 10, "r": 10, "b": 10, "l": 10},
+        "paper_bgcolor": "rgba(0,0,0,0)",
+        "plot_bgcolor": "rgba(0,0,0,0)",
+        "uirevision": name,
+        "hovermode": "closest",
+        "legend": {"orientation": "h", "x": 0, "y": 1.02, "xanchor": "left", "yanchor": "bottom", "title": {"text": ""}},
+        "xaxis": x,
+        "yaxis": y,
+    }
+    return go.Figure(data=list(traces), layout=common | layout)
+
+
+def thin(length: int, keep: Sequence[int] = ()) -> NDArray[np.intp]:
+    """At most 256 indices of `length` points: every one of the head, then even steps; `keep` and the last always among them."""
+    if length <= MAX_POINTS:
+        return np.arange(length)
+    kept = np.unique([*[index for index in keep if 0 <= index < length], length - 1])[:64]
+    head = np.arange(96)
+    rest = np.linspace(96, length - 1, MAX_POINTS - len(head) - len(kept)).astype(np.intp)
+    return np.unique(np.concatenate([head, rest, kept]))
+
+
+def light(values: ArrayLike) -> NDArray[np.float32]:
+    """float32: half the bytes to the browser, and far below what a pixel can show."""
+    return np.asarray(values, dtype=np.float32)
+
+
+def vertical(
+    x: float, text: str, *, level: int = 0, role: Role = THRESHOLD, y_top: float = 1.0
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A vertical rule at `x` with a label at its top, as a (shape, annotation); `level` moves labels below one another."""
+    rule = {
+        "type": "line", "x0": x, "x1": x, "y0": 0, "y1": y_top, "yref": "paper",
+        "line": {"color": role.color, "dash": role.dash, "width": 1.4},
+    }  # fmt: skip
+    label = {
+        "x": x, "y": y_top, "yref": "paper", "yanchor": "top", "xanchor": "left", "xshift": 3, "yshift": -14 * level,
+        "text": text, "showarrow": False, "font": {"size": 11, "color": role.color},
+    }  # fmt: skip
+    return rule, label

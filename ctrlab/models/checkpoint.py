@@ -1,0 +1,119 @@
+"""Models on disk: one safetensors file each, with all that is needed to build the model again. Never pickle."""
+
+import importlib
+import json
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import safetensors.torch
+import torch
+from safetensors import SafetensorError
+from torch import Tensor
+
+from ctrlab.data.schema import FeatureSchema
+from ctrlab.errors import DataError, StorageError
+from ctrlab.models.base import CTRModel, build_model
+from ctrlab.models.configs import MODELS
+from ctrlab.models.header import FORMAT_VERSION, METADATA_KEY, MODEL_KIND, ModelHeader, read_document, read_model_header
+
+#: How each kind of compressed structure is built again: `structure["kind"]` -> "module:function" with the signature
+#: `(model, structure) -> model`. It gets the uncompressed architecture and swaps layers in; weights are loaded afterwards.
+#: Only what stands here is ever imported, for a file must not choose the code that reads it. Paths, because models come
+#: before compression in the order of imports.
+REBUILDERS: dict[str, str] = {"factored": "ctrlab.compression.surgery:rebuild"}
+
+
+def save_model(model: CTRModel, path: str | Path) -> None:
+    """Write `model` to one file, atomically: a kill leaves the old file or the new one, never half of one.
+
+    A compressed model carries `model.structure`, JSON with a `kind` of `REBUILDERS`, and is saved without its original.
+    """
+    document = {
+        "kind": MODEL_KIND,
+        "architecture": MODELS.entry_for(model.config).name,
+        "config": model.config.to_dict(),
+        "schema": model.schema.to_dict(),
+        "fingerprint": model.schema.fingerprint,
+        "structure": model.structure,
+    }
+    save_tensors(path, model.state_dict(), document)
+
+
+def load_model(path: str | Path, schema: FeatureSchema | None = None) -> CTRModel:
+    """The model of a checkpoint, on the CPU, in evaluation mode.
+
+    Args:
+        schema: the schema of the data it will be used on, to refuse a model of other data here and not by wrong numbers.
+
+    Raises:
+        StorageError: the file is missing, a pickle, damaged, of another version, or not ctrlab's.
+        DataError: the model was trained on data of another fingerprint than `schema`'s.
+    """
+    path = Path(path)
+    header = read_model_header(path)
+    if schema is not None:
+        _check_schema(header.schema, schema, path)
+    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: loading must not move anyone's random numbers
+        model = build_model(header.config, header.schema)
+        if header.structure is not None:
+            model = _rebuild(model, header, path)
+    try:
+        model.load_state_dict(load_tensors(path))
+    except RuntimeError as error:
+        reason = str(error).strip().splitlines()[-1].strip()
+        raise StorageError(f"the weights in {path.name} do not fit the model it describes ({reason}); save the model again") from None
+    return model.eval()
+
+
+def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], document: Mapping[str, Any]) -> None:
+    """Write tensors and a JSON document (with its `kind`) to one safetensors file, atomically."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    # One fixed name, so that what a kill leaves behind is overwritten by the next write.
+    unfinished = path.with_name(f".{path.name}.part")
+    whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    metadata = {METADATA_KEY: json.dumps({"format_version": FORMAT_VERSION, **document})}
+    try:
+        safetensors.torch.save_file(whole, unfinished, metadata)
+        with unfinished.open("rb+") as file:
+            os.fsync(file.fileno())
+        unfinished.replace(path)
+    except (OSError, SafetensorError) as error:
+        unfinished.unlink(missing_ok=True)
+        raise StorageError(f"cannot write {path} ({error}); free some space or choose another folder") from None
+
+
+def load_tensors(path: str | Path) -> dict[str, Tensor]:
+    """All tensors of a safetensors file, on the CPU."""
+    try:
+        tensors: dict[str, Tensor] = safetensors.torch.load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise StorageError(f"{Path(path).name} is truncated or damaged: {error}; copy it again or save the model again") from None
+    return tensors
+
+
+def load_document(path: str | Path, kind: str) -> dict[str, Any]:
+    """The JSON document that `save_tensors` wrote; `StorageError` when the file is not such a `kind`."""
+    return read_document(Path(path), kind)[0]
+
+
+def _check_schema(found: FeatureSchema, wanted: FeatureSchema, path: Path) -> None:
+    if found != wanted:
+        raise DataError(
+            f"{path.name} was trained on data of another encoding (fingerprint {found.fingerprint}, this dataset has "
+            f"{wanted.fingerprint}); choose the dataset it was trained on"
+        )
+
+
+def _rebuild(model: CTRModel, header: ModelHeader, path: Path) -> CTRModel:
+    kind = (header.structure or {}).get("kind")
+    if kind not in REBUILDERS:
+        raise StorageError(f"{path.name} has layers of kind {kind!r}; this ctrlab knows {', '.join(REBUILDERS)}; update ctrlab")
+    module_name, _, function = REBUILDERS[kind].partition(":")
+    try:
+        rebuilt: CTRModel = getattr(importlib.import_module(module_name), function)(model, header.structure)
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise StorageError(f"{path.name} is truncated or damaged: its structure cannot be built ({error}); save the model again") from error
+    return rebuilt

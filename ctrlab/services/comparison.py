@@ -1,0 +1,107 @@
+"""Comparison: measure models on the same rows with the same clock, and set the numbers side by side."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from ctrlab.config import Config, option
+from ctrlab.services.handlers import JOB_HANDLERS
+from ctrlab.services.models import require_artifact
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact
+
+LATENCY_BATCH_SIZES = (1, 256, 4096)
+
+
+@JOB_HANDLERS.register(
+    "evaluate", builder="ctrlab.services.work.evaluate:run", title="Measure", description="AUC, size and speed of models."
+)
+@dataclass(frozen=True, kw_only=True)
+class EvaluateConfig(Config):
+    """Which models to measure on which rows."""
+
+    model_ids: tuple[str, ...]
+    split: str = option("test", choices=("valid", "test"), help="Rows the accuracy is measured on.")
+    batch_sizes: tuple[int, ...] = option(
+        LATENCY_BATCH_SIZES, minimum=1, maximum=1 << 20, help="Batch sizes the speed is measured at."
+    )
+    seconds_per_timing: float = option(
+        0.4, minimum=0.05, maximum=60.0, advanced=True, unit="s", help="Time spent on each timing."
+    )
+    threads: int | None = option(None, minimum=1, maximum=256, advanced=True, help="Empty for all cores.")
+
+
+def submit_evaluate(workspace: Workspace, config: EvaluateConfig) -> str:
+    """Queue the measurement; the job's result lists the new `evaluations`."""
+    names = [require_artifact(workspace, model_id, "model").name for model_id in config.model_ids]
+    return workspace.store.jobs.submit("evaluate", f"Measure {', '.join(names)}", config.to_dict()).id
+
+
+def latest_evaluation(workspace: Workspace, model_id: str) -> Artifact | None:
+    """The newest measurement of a model, if there is one."""
+    found = workspace.store.artifacts.list(kind="evaluation", parent=model_id)
+    return found[0] if found else None
+
+
+def comparison_table(workspace: Workspace, model_ids: list[str]) -> pd.DataFrame:
+    """One row a model; NaN where a model was not measured.
+
+    Columns: id, name, kind ("original" or "compressed"), architecture, auc, log_loss, calibration_ratio, calibration_error,
+    parameters_tables, parameters_dense, bytes_tables, bytes_dense (of the served, folded form), macs (per row), and for runtime r in
+    (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
+    """
+    rows = [_comparison_row(workspace, require_artifact(workspace, model_id, "model")) for model_id in model_ids]
+    return pd.DataFrame(rows)
+
+
+def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
+    evaluation = latest_evaluation(workspace, model.id)
+    measured = evaluation.summary if evaluation else {}
+    metrics, cost = measured.get("metrics", {}), model.summary["cost_folded"]
+    row: dict[str, Any] = {
+        "id": model.id,
+        "name": model.name,
+        "kind": "compressed" if model.config.get("compression") else "original",
+        "architecture": model.summary["architecture"],
+        "split": measured.get("split"),
+        "measured_rows": metrics.get("num_rows"),
+    }
+    row |= {key: metrics.get(key, np.nan) for key in ("auc", "log_loss", "calibration_ratio", "calibration_error")}
+    row |= {key: cost[key] for key in ("parameters_tables", "parameters_dense", "bytes_tables", "bytes_dense", "macs")}
+    row["parameters"] = row["parameters_tables"] + row["parameters_dense"]
+    row["bytes"] = row["bytes_tables"] + row["bytes_dense"]
+    for runtime in ("torch", "onnx"):
+        timings = measured.get("latency", {}).get(runtime, {})
+        for batch_size in LATENCY_BATCH_SIZES:
+            timing = timings.get(str(batch_size), {})
+            for key in ("p50_ms", "p99_ms", "rows_per_second"):
+                row[f"{runtime}_{key}_{batch_size}"] = timing.get(key, np.nan)
+    return row
+
+
+def pareto_mask(table: pd.DataFrame, cost: str = "parameters", benefit: str = "auc") -> np.ndarray:
+    """(rows,) bool: True where no other row costs no more and benefits no less, one of them strictly. NaN is never on the front."""
+    costs, benefits = table[cost].to_numpy(float), table[benefit].to_numpy(float)
+    no_worse = (costs[None] <= costs[:, None]) & (benefits[None] >= benefits[:, None])
+    better = (costs[None] < costs[:, None]) | (benefits[None] > benefits[:, None])
+    dominated: np.ndarray = (no_worse & better).any(axis=1)
+    return ~dominated & ~np.isnan(costs) & ~np.isnan(benefits)
+
+
+def config_difference(workspace: Workspace, id_a: str, id_b: str) -> pd.DataFrame:
+    """The settings in which two artifacts differ: columns setting, a, b. A setting that one lacks shows as "-"."""
+    a, b = (_flatten(workspace.store.artifacts.get(artifact_id).config) for artifact_id in (id_a, id_b))
+    names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
+    return pd.DataFrame(
+        {"setting": names, "a": [str(a.get(n, "-")) for n in names], "b": [str(b.get(n, "-")) for n in names]}, dtype=object
+    )
+
+
+def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
+    if isinstance(value, dict):
+        return {name: leaf for key, item in value.items() for name, leaf in _flatten(item, f"{prefix}{key}.").items()}
+    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
+        return {name: leaf for i, item in enumerate(value) for name, leaf in _flatten(item, f"{prefix}{i}.").items()}
+    return {prefix.rstrip("."): value}

@@ -1,0 +1,30 @@
+"""Compression: queue AFM with its fine-tuning. The prediction beside the sliders is `ctrlab.compression.plan.predict`."""
+
+from dataclasses import dataclass
+
+from ctrlab.compression.configs import CompressConfig
+from ctrlab.config import Config, option
+from ctrlab.services.handlers import JOB_HANDLERS
+from ctrlab.services.models import require_artifact
+from ctrlab.services.workspace import Workspace
+
+
+@JOB_HANDLERS.register(
+    "compress", builder="ctrlab.services.work.compress:run", title="Compress", description="Low-rank factors, then fine-tuning."
+)
+@dataclass(frozen=True, kw_only=True)
+class CompressJobConfig(Config):
+    """Which model, by which spectra, to which ranks."""
+
+    model_id: str
+    spectra_id: str
+    compress: CompressConfig
+    name: str = option("", help="Shown in lists; empty for a name made from the plan.")
+    measure: bool = option(True, help="Also measure accuracy, size and speed of the original and the compressed model.")
+
+
+def submit_compress(workspace: Workspace, config: CompressJobConfig) -> str:
+    """Queue the compression; the job's result holds the new `model` id and, when measured, the `evaluations`."""
+    model = require_artifact(workspace, config.model_id, "model")
+    require_artifact(workspace, config.spectra_id, "spectra")
+    return workspace.store.jobs.submit("compress", f"Compress {model.name}", config.to_dict()).id

@@ -1,0 +1,147 @@
+"""Background jobs: what runs, how far it is, its log and curves, stopping and retrying it, and having a worker for it."""
+
+import math
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Job, JobState
+from ctrlab.storage.code_version import code_version
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+#: Enough for any log that a person reads; the file itself keeps everything.
+_LOG_TAIL_BYTES = 512 * 1024
+#: An auto-started worker leaves after this long without a job.
+WORKER_IDLE_SECONDS = 1800.0
+#: The time a worker may take from its start until it is on the roster, on a busy machine.
+_START_SECONDS = 30.0
+#: Between two starts when the first ended at once.
+_RESTART_SECONDS = 2.0
+
+
+def list_jobs(workspace: Workspace, limit: int | None = 100, states: Iterable[JobState] | None = None) -> list[Job]:
+    """Newest first. A job whose worker died is never shown as running."""
+    wanted = None if states is None else tuple(states)
+    jobs = workspace.store.jobs.list(limit, wanted)
+    return workspace.store.jobs.list(limit, wanted) if _settle(workspace, jobs) else jobs
+
+
+def get_job(workspace: Workspace, job_id: str) -> Job:
+    """The job as it truly is; UnknownNameError when there is none."""
+    job = workspace.store.jobs.get(job_id)
+    return workspace.store.jobs.get(job_id) if _settle(workspace, [job]) else job
+
+
+def cancel_job(workspace: Workspace, job_id: str) -> Job:
+    """Stop a job: at once when it is queued or its worker is dead, within two seconds when it runs."""
+    workspace.store.jobs.request_cancel(job_id)
+    return get_job(workspace, job_id)
+
+
+def retry_job(workspace: Workspace, job_id: str) -> Job:
+    """Queue a failed, cancelled or interrupted job again; it continues from its last checkpoint. StorageError in other states."""
+    return workspace.store.jobs.retry(job_id)
+
+
+def job_log(workspace: Workspace, job_id: str, max_lines: int = 500) -> str:
+    """The end of the job's log; "" while there is none."""
+    path = workspace.store.jobs.get(job_id).log_path
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, 2)
+            file.seek(max(0, size - _LOG_TAIL_BYTES))
+            lines = file.read().decode("utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return ""
+    return "\n".join(lines[-max_lines:])
+
+
+def job_curves(workspace: Workspace, job_id: str, since_step: int | None = None) -> "pd.DataFrame":
+    """The job's metrics: columns step (int64), name, value (float64), by step."""
+    import pandas as pd  # half a second that the worker and the command line do not need
+
+    rows = workspace.store.metrics.read(job_id, since_step)
+    table = pd.DataFrame(rows, columns=["step", "name", "value"])
+    return table.astype({"step": "int64", "value": "float64"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkerState:
+    """Whether somebody works on this store, and on what.
+
+    outdated: the worker runs another version of the code than this process.
+    """
+
+    alive: bool
+    pid: int | None
+    started_at: datetime | None
+    running: tuple[str, ...]
+    queued: int
+    outdated: bool
+
+
+def worker_state(workspace: Workspace) -> WorkerState:
+    """What the worker is doing now."""
+    alive = workspace.store.workers.alive()
+    active = list_jobs(workspace, limit=None, states=("queued", "running"))
+    return WorkerState(
+        alive=bool(alive),
+        pid=alive[0].pid if alive else None,
+        started_at=alive[0].started_at if alive else None,
+        running=tuple(job.id for job in active if job.state == "running"),
+        queued=sum(job.state == "queued" for job in active),
+        outdated=bool(alive) and alive[0].code_version != code_version(),
+    )
+
+
+_started: dict[Path, tuple["subprocess.Popen[bytes]", float]] = {}
+_starting = threading.Lock()
+
+
+def ensure_worker(workspace: Workspace, command: Sequence[str] | None = None) -> None:
+    """Start a worker, detached from this process, if none is alive. Cheap enough to call on every page.
+
+    Several processes may do this at once: of the workers they start, one stays and the others exit quietly.
+
+    Args:
+        workspace: where the jobs are.
+        command: another way to start a worker than `python -m ctrlab worker`.
+    """
+    with _starting:
+        process, since = _started.get(workspace.home, (None, -math.inf))
+        patience = _RESTART_SECONDS if process is None or process.poll() is not None else _START_SECONDS
+        if time.monotonic() - since < patience:
+            return  # it is about to be alive, or it ended at once and would again
+        if workspace.store.workers.alive():
+            return
+        _started[workspace.home] = (_spawn(workspace, command or _worker_command()), time.monotonic())
+
+
+def _worker_command() -> list[str]:
+    return [sys.executable, "-m", "ctrlab", "worker", "--idle-exit", str(int(WORKER_IDLE_SECONDS))]
+
+
+def _spawn(workspace: Workspace, command: Sequence[str]) -> "subprocess.Popen[bytes]":
+    """A process in a session of its own, which outlives this one."""
+    with (workspace.home / "worker.log").open("ab") as log:
+        return subprocess.Popen(
+            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
+            cwd=workspace.home, env=workspace.environment(),
+        )  # fmt: skip
+
+
+def _settle(workspace: Workspace, jobs: Sequence[Job]) -> bool:
+    """End or queue again what a dead worker left running; whether anything changed."""
+    running = [job for job in jobs if job.state == "running" and job.worker_id]
+    if not any(workspace.store.workers.is_known_dead(job.worker_id or "") for job in running):
+        return False
+    return bool(workspace.store.jobs.reap_expired())

@@ -1,0 +1,144 @@
+"""The whole flow as plain calls that return when the work is done; the command line is a thin layer over it.
+
+    lab = ctrlab.Lab()
+    dataset = lab.encode(config)
+    model = lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm"))
+    spectra = lab.spectra(model.id)
+    compressed = lab.compress(model.id, ranks={"mlp.2": 64, "mlp.4": 64, "embedding.*": 4}, finetune=FitConfig())
+    print(lab.compare([model.id, compressed.id]))
+
+Every call is a job in the store, so the dashboard shows it, a killed one resumes, and its lineage is recorded.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import pandas as pd
+
+from ctrlab.compression.configs import CompressConfig, RankPlan
+from ctrlab.compression.plan import plan_ranks, preset_plan
+from ctrlab.data.configs import DatasetConfig
+from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
+from ctrlab.services import comparison, compression, datasets, models, sample, spectra
+from ctrlab.services.runner import run_job
+from ctrlab.services.workspace import Workspace, open_workspace
+from ctrlab.storage import Artifact, Job
+from ctrlab.training.configs import FitConfig
+
+OnProgress = Callable[[Job], None]
+
+
+class Lab:
+    """One home folder, used from Python: each method does its step and returns the stored result.
+
+    Args:
+        home: where everything is kept; default CTRLAB_HOME, else the user's data folder.
+        url: SQLAlchemy address of another store than the SQLite file in `home`.
+        on_progress: called with the running Job a few times a second.
+    """
+
+    def __init__(
+        self, home: Path | str | None = None, url: str | None = None, on_progress: OnProgress = lambda job: None
+    ) -> None:
+        self.workspace: Workspace = open_workspace(Path(home) if home else None, url)
+        self._on_progress = on_progress
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.workspace.store.close()
+
+    def encode(self, config: DatasetConfig) -> Artifact:
+        """Read, split and encode a table."""
+        return self._artifact(datasets.submit_encode(self.workspace, config), "dataset")
+
+    def open_sample(self) -> dict[str, str]:
+        """The ids of the sample's dataset, model and spectra, opened now if they were not before."""
+        found = sample.sample_ids(self.workspace)
+        return found or self.wait(sample.submit_open_sample(self.workspace))
+
+    def train(self, config: models.TrainConfig) -> Artifact:
+        """Train a model."""
+        return self._artifact(models.submit_train(self.workspace, config), "model")
+
+    def import_checkpoint(self, dataset_id: str, path: Path, name: str = "") -> Artifact:
+        """Take in a checkpoint that ctrlab wrote."""
+        return self._artifact(models.import_checkpoint(self.workspace, dataset_id, path, name), "model")
+
+    def spectra(self, model_id: str, **settings: Any) -> Artifact:
+        """Spectra of every layer and table; `settings` are those of `SpectraConfig`."""
+        config = spectra.SpectraConfig(model_id=model_id, **settings)
+        return self._artifact(spectra.submit_spectra(self.workspace, config), "spectra")
+
+    def plan(
+        self,
+        model_id: str,
+        *,
+        energy: float | None = None,
+        ranks: Mapping[str, int] | None = None,
+        preset: str | None = None,
+        keep_first_dense: bool = False,
+    ) -> RankPlan:
+        """A rank plan by energy, by explicit ranks (patterns allowed), or by a preset's name: exactly one of the three."""
+        if sum(choice is not None for choice in (energy, ranks, preset)) != 1:
+            raise ConfigError("choose ranks by exactly one of energy, ranks and preset")
+        profile = models.model_profile(self.workspace, model_id)
+        layer_spectra = spectra.load_layer_spectra(self.workspace, self.spectra_of(model_id).id)
+        if preset is not None:
+            return preset_plan(preset, profile, layer_spectra)
+        return plan_ranks(profile, layer_spectra, energy=energy, ranks=ranks, keep_first_dense=keep_first_dense)
+
+    def spectra_of(self, model_id: str) -> Artifact:
+        """The model's newest spectra, computed now if there are none."""
+        return spectra.latest_spectra(self.workspace, model_id) or self.spectra(model_id)
+
+    def compress(
+        self,
+        model_id: str,
+        *,
+        plan: RankPlan | None = None,
+        finetune: FitConfig | None = None,
+        name: str = "",
+        measure: bool = True,
+        keep_first_dense: bool = False,
+        energy: float | None = None,
+        ranks: Mapping[str, int] | None = None,
+        preset: str | None = None,
+        **settings: Any,
+    ) -> Artifact:
+        """Compress and fine-tune; `settings` are those of `CompressConfig` (method, bottleneck, order, ...)."""
+        chosen = plan or self.plan(model_id, energy=energy, ranks=ranks, preset=preset, keep_first_dense=keep_first_dense)
+        config = compression.CompressJobConfig(
+            model_id=model_id,
+            spectra_id=self.spectra_of(model_id).id,
+            compress=CompressConfig(plan=chosen, finetune=finetune, **settings),
+            name=name,
+            measure=measure,
+        )
+        return self._artifact(compression.submit_compress(self.workspace, config), "model")
+
+    def evaluate(self, model_ids: Sequence[str], **settings: Any) -> None:
+        """Measure accuracy, size and speed; `settings` are those of `EvaluateConfig`."""
+        config = comparison.EvaluateConfig(model_ids=tuple(model_ids), **settings)
+        self.wait(comparison.submit_evaluate(self.workspace, config))
+
+    def compare(self, model_ids: Sequence[str]) -> pd.DataFrame:
+        """The comparison table; models that were never measured are measured first."""
+        unmeasured = [model_id for model_id in model_ids if comparison.latest_evaluation(self.workspace, model_id) is None]
+        if unmeasured:
+            self.evaluate(unmeasured)
+        return comparison.comparison_table(self.workspace, list(model_ids))
+
+    def wait(self, job_id: str) -> dict[str, Any]:
+        """Do a queued job here, or watch the worker that has it; its result, or CtrlabError with its error."""
+        job = run_job(self.workspace, job_id, on_change=self._on_progress)
+        if job.state == "succeeded":
+            return job.result
+        if job.state == "cancelled":
+            raise JobCancelled(f"{job.title} was cancelled; `jobs retry {job.id}` continues it")
+        raise CtrlabError(job.error or f"{job.title} {job.state}; see `jobs log {job.id}`")
+
+    def _artifact(self, job_id: str, kind: str) -> Artifact:
+        return self.workspace.store.artifacts.get(self.wait(job_id)[kind])

@@ -1,0 +1,125 @@
+"""Models: train one on an encoded dataset, bring a checkpoint of ctrlab's own, list what there is."""
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ctrlab.config import Config, option
+from ctrlab.errors import ConfigError, CtrlabError, DataError
+from ctrlab.evaluation.profile import ModelProfile
+from ctrlab.models.configs import MODELS, ModelConfig
+from ctrlab.models.header import read_model_header
+from ctrlab.services.handlers import JOB_HANDLERS
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact
+from ctrlab.training.configs import FitConfig
+
+#: Inside a model artifact's folder: the trainable form, and the folded form for serving.
+MODEL_FILE = "model.safetensors"
+SERVING_FILE = "serving.safetensors"
+#: Inside an evaluation artifact's folder: what ONNX Runtime was measured with.
+ONNX_FILE = "model.onnx"
+
+
+@JOB_HANDLERS.register(
+    "train", builder="ctrlab.services.work.train:run", title="Train", description="Train an architecture on a dataset."
+)
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(Config):
+    """What to train on what. `model` holds the settings of `architecture`'s own config class."""
+
+    dataset_id: str
+    architecture: str
+    model: dict[str, Any] = option(default_factory=dict)
+    fit: FitConfig = option(default_factory=FitConfig)
+    name: str = option("", help="Shown in lists; empty for a name made from the architecture.")
+
+    def faults(self) -> list[str]:
+        """An unknown architecture, or settings its config class refuses."""
+        try:
+            self.model_config()
+        except CtrlabError as error:
+            return [str(error)]
+        return []
+
+    def model_config(self) -> ModelConfig:
+        """`model` as the architecture's own config."""
+        config: ModelConfig = MODELS[self.architecture].config_class.from_dict(self.model)  # type: ignore[assignment]
+        return config
+
+
+@JOB_HANDLERS.register(
+    "import", builder="ctrlab.services.work.import_model:run", title="Import", description="Take in a ctrlab checkpoint."
+)
+@dataclass(frozen=True, kw_only=True)
+class ImportConfig(Config):
+    """A checkpoint file that ctrlab wrote, for a dataset of the same fingerprint."""
+
+    dataset_id: str
+    path: str
+    name: str = ""
+
+
+def submit_train(workspace: Workspace, config: TrainConfig) -> str:
+    """Queue a training; the job's result holds the new `model` id."""
+    require_artifact(workspace, config.dataset_id, "dataset")
+    title = config.name or MODELS[config.architecture].title
+    return workspace.store.jobs.submit("train", f"Train {title}", config.to_dict()).id
+
+
+def import_checkpoint(workspace: Workspace, dataset_id: str, path: Path, name: str = "") -> str:
+    """Check a checkpoint's header now (no pickle, this schema), then queue its import; returns the job id."""
+    dataset = require_artifact(workspace, dataset_id, "dataset")
+    header = read_model_header(path)
+    wanted = dataset.summary.get("fingerprint")
+    if header.schema.fingerprint != wanted:
+        raise DataError(
+            f"{Path(path).name} was trained on data of another encoding (fingerprint {header.schema.fingerprint}, this dataset has "
+            f"{wanted}); choose the dataset it was trained on"
+        )
+    config = ImportConfig(dataset_id=dataset_id, path=str(path), name=name)
+    return workspace.store.jobs.submit("import", f"Import {Path(path).name}", config.to_dict()).id
+
+
+def list_models(workspace: Workspace, dataset_id: str | None = None) -> list[Artifact]:
+    """Original and compressed models, newest first; of one dataset when given."""
+    models = workspace.store.artifacts.list(kind="model")
+    return [model for model in models if dataset_id is None or model.config.get("dataset_id") == dataset_id]
+
+
+def model_profile(workspace: Workspace, model_id: str) -> ModelProfile:
+    """The layers and costs of a stored model, without loading it."""
+    return ModelProfile.from_dict(require_artifact(workspace, model_id, "model").summary["profile"])
+
+
+def model_file(model: Artifact) -> Path:
+    """The checkpoint inside a model artifact."""
+    return model.path / MODEL_FILE
+
+
+def model_files(workspace: Workspace, model_id: str) -> dict[str, Path]:
+    """{file name: path} of a model's trainable and serving checkpoints and, once it was measured, its ONNX file."""
+    model = require_artifact(workspace, model_id, "model")
+    evaluations = workspace.store.artifacts.list(kind="evaluation", parent=model_id)
+    found = [model.path / MODEL_FILE, model.path / SERVING_FILE, *(evaluation.path / ONNX_FILE for evaluation in evaluations[:1])]
+    return {path.name: path for path in found if path.exists()}
+
+
+def export_model(workspace: Workspace, model_id: str, folder: Path) -> list[Path]:
+    """Copy a model's files into `folder`; returns the copies."""
+    folder.mkdir(parents=True, exist_ok=True)
+    return [Path(shutil.copy2(path, folder / name)) for name, path in model_files(workspace, model_id).items()]
+
+
+def original_of(workspace: Workspace, model: Artifact) -> Artifact:
+    """The uncompressed model that a compressed one came from; an original is its own."""
+    original_id = model.config.get("original_id")
+    return workspace.store.artifacts.get(original_id) if original_id else model
+
+
+def require_artifact(workspace: Workspace, artifact_id: str, kind: str) -> Artifact:
+    artifact = workspace.store.artifacts.get(artifact_id)
+    if artifact.kind != kind:
+        raise ConfigError(f"{artifact_id} is a {artifact.kind}, not a {kind}; give the id of a {kind}")
+    return artifact

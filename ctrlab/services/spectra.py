@@ -1,0 +1,59 @@
+"""Spectra: compute the covariance spectrum of every layer's outputs and every table, and read it back."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ctrlab.config import Config, option
+from ctrlab.decomposition.spectrum import LayerSpectrum, load_spectra
+from ctrlab.services.handlers import JOB_HANDLERS
+from ctrlab.services.models import model_profile, require_artifact
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact
+
+
+@JOB_HANDLERS.register(
+    "spectra", builder="ctrlab.services.work.spectra:run", title="Spectra", description="PCA of every layer's outputs."
+)
+@dataclass(frozen=True, kw_only=True)
+class SpectraConfig(Config):
+    """Which model's outputs, over which rows."""
+
+    model_id: str
+    split: str = option("train", choices=("train", "valid", "finetune"), help="Rows whose layer outputs are decomposed.")
+    max_rows: int | None = option(None, minimum=1, label="Calibration rows", help="Empty for every row of the split.")
+    batch_size: int = option(
+        4096, minimum=1, maximum=1 << 20, advanced=True, help="Rows a forward pass; does not change the result."
+    )
+
+
+def submit_spectra(workspace: Workspace, config: SpectraConfig) -> str:
+    """Queue the decomposition; the job's result holds the new `spectra` id."""
+    model = require_artifact(workspace, config.model_id, "model")
+    return workspace.store.jobs.submit("spectra", f"Spectra of {model.name}", config.to_dict()).id
+
+
+def latest_spectra(workspace: Workspace, model_id: str) -> Artifact | None:
+    """The newest spectra of a model, if any were computed."""
+    found = workspace.store.artifacts.list(kind="spectra", parent=model_id)
+    return found[0] if found else None
+
+
+def load_layer_spectra(workspace: Workspace, spectra_id: str) -> dict[str, LayerSpectrum]:
+    """Every layer's spectrum by layer name, in the model's order, without eigenvectors."""
+    return load_spectra(require_artifact(workspace, spectra_id, "spectra").path)
+
+
+def spectra_table(workspace: Workspace, spectra_id: str) -> pd.DataFrame:
+    """One row a layer: layer, kind, in_features, out_features, k90, k95, k99, effective_rank, break_even."""
+    artifact = require_artifact(workspace, spectra_id, "spectra")
+    profile = model_profile(workspace, artifact.config["model_id"])
+    rows = []
+    for name, spectrum in load_layer_spectra(workspace, spectra_id).items():
+        layer = profile.by_name[name]
+        ranks = {f"k{percent}": spectrum.rank_for(percent / 100) for percent in (90, 95, 99)}
+        rows.append(
+            {"layer": name, "kind": layer.kind, "in_features": layer.in_features, "out_features": layer.out_features, **ranks,
+             "effective_rank": round(spectrum.effective_rank, 2), "break_even": round(layer.break_even, 1)}
+        )  # fmt: skip
+    return pd.DataFrame(rows)

@@ -1,0 +1,56 @@
+"""The `compress` job: factors and fine-tuning stage by stage, then the same measurement for original and result."""
+
+from ctrlab.compression.pipeline import compress_and_finetune
+from ctrlab.decomposition.spectrum import load_spectra
+from ctrlab.services.comparison import latest_evaluation
+from ctrlab.services.compression import CompressJobConfig
+from ctrlab.services.handlers import JobContext
+from ctrlab.services.work.evaluate import measure_and_file
+from ctrlab.services.work.shared import file_model, open_model, stage_folder
+
+#: Share of the progress bar that compression and fine-tuning take when measuring follows.
+_PIPELINE_SHARE = 0.85
+
+
+def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
+    """Compress, fine-tune, file the model, and measure it beside its original."""
+    original, model, dataset = open_model(context.workspace, config.model_id)
+    spectra = load_spectra(context.workspace.store.artifacts.get(config.spectra_id).path, eigenvectors=True)
+    share = _PIPELINE_SHARE if config.measure else 1.0
+    result = compress_and_finetune(
+        model,
+        dataset,
+        config.compress,
+        spectra,
+        on_progress=lambda fraction, message: context.report(share * fraction, message),
+        on_metric=context.metric,
+        should_stop=context.should_stop,
+        checkpoint_dir=stage_folder(context, "stages"),
+    )
+    compressed = file_model(
+        context,
+        result.model,
+        name=config.name or f"{original.name}, {config.compress.method.upper()}",
+        parents=[original.id, config.spectra_id],
+        config={
+            "dataset_id": original.config["dataset_id"],
+            "architecture": original.config["architecture"],
+            "model": original.config["model"],
+            "original_id": original.id,
+            "spectra_id": config.spectra_id,
+            "compression": config.compress.to_dict(),
+        },
+        summary={"compression": result.summary()},
+        seed=config.compress.finetune.seed if config.compress.finetune else None,
+    )
+    if config.measure:
+        _measure_both(context, original.id, compressed.id, share)
+    return {"model": compressed.id}
+
+
+def _measure_both(context: JobContext, original_id: str, compressed_id: str, start: float) -> None:
+    if latest_evaluation(context.workspace, original_id) is None:
+        context.report(start, "measuring the original")
+        measure_and_file(context, original_id)
+    context.report((1 + start) / 2, "measuring the compressed model")
+    measure_and_file(context, compressed_id)

@@ -1,0 +1,23 @@
+"""The `encode` job."""
+
+from ctrlab.data.configs import DatasetConfig
+from ctrlab.data.dataset import EncodedDataset
+from ctrlab.data.encode import encode_dataset
+from ctrlab.services.handlers import JobContext
+from ctrlab.storage import Artifact
+
+
+def run(config: DatasetConfig, context: JobContext) -> dict[str, str]:
+    """Encode the table and file it as a dataset."""
+    dataset = encode_dataset(config, context.folder / "dataset", on_progress=context.report, should_stop=context.should_stop)
+    return {"dataset": file_dataset(context, dataset).id}
+
+
+def file_dataset(context: JobContext, dataset: EncodedDataset) -> Artifact:
+    """Move an encoded dataset into the store."""
+    schema = dataset.schema
+    summary = dataset.summary.to_dict() | {"fingerprint": schema.fingerprint, "schema": schema.to_dict()}
+    config = dataset.config
+    return context.add_artifact(
+        "dataset", config.name, config=config.to_dict(), summary=summary, seed=config.split.seed, files_from=dataset.path
+    )

@@ -1,0 +1,69 @@
+"""The `evaluate` job: every model is measured in its serving form, on the same rows, one after the other."""
+
+from typing import Any
+
+from ctrlab.compression.fold import fold
+from ctrlab.data.dataset import Split
+from ctrlab.evaluation.latency import Latency, measure_latency, measure_onnx_latency
+from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.reports.export import export_onnx
+from ctrlab.services.comparison import EvaluateConfig
+from ctrlab.services.handlers import JobContext
+from ctrlab.services.models import ONNX_FILE
+from ctrlab.services.work.shared import open_model, stage_folder
+from ctrlab.storage import Artifact
+
+
+def run(config: EvaluateConfig, context: JobContext) -> dict[str, Any]:
+    """Measure each model and file one evaluation a model."""
+    evaluations = []
+    for number, model_id in enumerate(config.model_ids):
+        context.stop_if_asked()
+        context.report(number / len(config.model_ids), f"measuring model {number + 1} of {len(config.model_ids)}")
+        evaluations.append(measure_and_file(context, model_id, config).id)
+    return {"evaluations": evaluations}
+
+
+def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig | None = None) -> Artifact:
+    """Accuracy, cost and latency of one model's serving form, with its ONNX file."""
+    config = config or EvaluateConfig(model_ids=(model_id,))
+    artifact, model, dataset = open_model(context.workspace, model_id)
+    serving = fold(model)
+    split = config.split if config.split in dataset.splits else "valid"
+    rows = dataset.split(split)
+    metrics = evaluate_model(serving, rows, should_stop=context.should_stop)
+    context.stop_if_asked()
+    folder = stage_folder(context, f"evaluation-{model_id}")
+    export_onnx(serving, folder / ONNX_FILE)
+    summary = {
+        "split": split,
+        "metrics": metrics.to_dict(),
+        "latency": _latencies(serving, folder, rows, config),
+        "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
+    }
+    return context.add_artifact(
+        "evaluation",
+        f"Measurement of {artifact.name}",
+        parents=[model_id],
+        config=config.to_dict(),
+        summary=summary,
+        files_from=folder,
+        key=f"evaluation of {model_id}",
+    )
+
+
+def _latencies(serving: Any, folder: Any, rows: Split, config: EvaluateConfig) -> dict[str, dict[str, Any]]:
+    settings: dict[str, Any] = {
+        "batch_sizes": config.batch_sizes,
+        "seconds": config.seconds_per_timing,
+        "threads": config.threads,
+    }
+    timings = {
+        "torch": measure_latency(serving, rows, **settings),
+        "onnx": measure_onnx_latency(folder / ONNX_FILE, rows, **settings),
+    }
+    return {runtime: {str(size): _plain(latency) for size, latency in found.items()} for runtime, found in timings.items()}
+
+
+def _plain(latency: Latency) -> dict[str, float]:
+    return latency.to_dict()

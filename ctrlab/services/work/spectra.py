@@ -1,0 +1,38 @@
+"""The `spectra` job."""
+
+from ctrlab.decomposition.collect import collect_spectra
+from ctrlab.decomposition.spectrum import save_spectra
+from ctrlab.services.handlers import JobContext
+from ctrlab.services.spectra import SpectraConfig
+from ctrlab.services.work.shared import open_model
+from ctrlab.storage import Artifact
+
+
+def run(config: SpectraConfig, context: JobContext) -> dict[str, str]:
+    """Decompose every layer's outputs and every table."""
+    return {"spectra": decompose_and_file(config, context).id}
+
+
+def decompose_and_file(config: SpectraConfig, context: JobContext, start: float = 0.0, end: float = 1.0) -> Artifact:
+    """Collect a model's spectra and file them; progress runs from `start` to `end`."""
+    artifact, model, dataset = open_model(context.workspace, config.model_id)
+    found = collect_spectra(
+        model,
+        dataset,
+        split=config.split,
+        max_rows=config.max_rows,
+        on_progress=lambda fraction, message: context.report(start + (end - start) * fraction, message),
+        should_stop=context.should_stop,
+    )
+    folder = context.folder / "spectra"
+    save_spectra(folder, found)
+    rows = min(dataset.num_rows(config.split), config.max_rows or dataset.num_rows(config.split))
+    summary = {"num_layers": len(found), "calibration_rows": rows, "split": config.split}
+    return context.add_artifact(
+        "spectra",
+        f"Spectra of {artifact.name}",
+        parents=[artifact.id],
+        config=config.to_dict(),
+        summary=summary,
+        files_from=folder,
+    )

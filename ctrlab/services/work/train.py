@@ -1,0 +1,38 @@
+"""The `train` job."""
+
+import torch
+
+from ctrlab.models.base import build_model
+from ctrlab.models.configs import MODELS
+from ctrlab.services.handlers import JobContext
+from ctrlab.services.models import TrainConfig
+from ctrlab.services.work.evaluate import measure_and_file
+from ctrlab.services.work.shared import file_model, open_dataset, report_fit
+from ctrlab.training.loop import fit
+
+
+def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
+    """Train, keep the best checkpoint by validation, measure it."""
+    dataset = open_dataset(context.workspace, config.dataset_id)
+    torch.manual_seed(config.fit.seed)
+    model = build_model(config.model_config(), dataset.schema)
+    result = fit(
+        model,
+        dataset,
+        config.fit,
+        on_step=report_fit(context, 0.0, 0.9, "training"),
+        should_stop=context.should_stop,
+        checkpoint_path=context.folder / "fit.safetensors",
+    )
+    artifact = file_model(
+        context,
+        result.model,
+        name=config.name or MODELS[config.architecture].title,
+        parents=[config.dataset_id],
+        config={"dataset_id": config.dataset_id, **config.to_dict(), "model": config.model_config().to_dict()},
+        summary={"training": result.summary()},
+        seed=config.fit.seed,
+    )
+    context.report(0.92, "measuring accuracy, size and speed")
+    evaluation = measure_and_file(context, artifact.id)
+    return {"model": artifact.id, "evaluation": evaluation.id}

@@ -1,0 +1,226 @@
+"""The catalogue of datasets, models, spectra, plans and evaluations: a row each, and a folder for those with files.
+
+A folder is moved into place before its row is written, and a row is deleted before its folder: a crash between the two
+leaves a folder that nothing refers to, which `sweep` removes, and never a row without its files.
+"""
+
+import errno
+import secrets
+import shutil
+import time
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from ctrlab.errors import ConfigError, StorageError, UnknownNameError
+from ctrlab.storage import schema
+from ctrlab.storage.code_version import code_version
+from ctrlab.storage.database import Database
+from ctrlab.storage.records import ID_PREFIXES, Artifact, ArtifactKind
+
+_MAX_NAME_LENGTH = 200
+_INCOMING = ".incoming-"
+#: A folder without a row may belong to a process that is just writing the row; an hour later it does not.
+_ORPHAN_SECONDS = 3600.0
+
+_Artifacts = list[Artifact]  # inside the class, `list` is its method
+_table, _links = schema.artifacts, schema.artifact_parents
+
+
+class ArtifactCatalogue:
+    """Artifacts by id; see `Artifact` for what each one is."""
+
+    def __init__(self, database: Database, root: Path) -> None:
+        self._database = database
+        self._root = root
+
+    def add(
+        self,
+        kind: ArtifactKind,
+        name: str,
+        *,
+        parents: Sequence[str] = (),
+        config: Mapping[str, Any] | None = None,
+        summary: Mapping[str, Any] | None = None,
+        seed: int | None = None,
+        files_from: Path | None = None,
+        job_id: str | None = None,
+        job_key: str | None = None,
+    ) -> Artifact:
+        """File a new artifact; the folder `files_from` is moved, not copied, into the store.
+
+        With `job_id` it is filed once per job and `job_key` (the kind, when not given): a job that was killed right after
+        adding and runs again gets the artifact it made before.
+
+        Raises:
+            ConfigError: an unknown kind or an unusable name.
+            UnknownNameError: a parent that does not exist.
+            StorageError: the files are missing or cannot be moved; they are then where they were.
+        """
+        _check(kind, name, files_from)
+        key = (job_key or kind) if job_id else None
+        if job_id and (earlier := self._made_by(job_id, key)):
+            return earlier
+        artifact_id = self._new_id(ID_PREFIXES[kind])
+        values = {
+            "id": artifact_id, "kind": kind, "name": name.strip(), "config": dict(config or {}), "summary": dict(summary or {}),
+            "seed": seed, "code_version": code_version(), "created_at": datetime.now(UTC), "job_id": job_id, "job_key": key,
+        }  # fmt: skip
+        folder = self._root / artifact_id
+        if files_from is not None:
+            _move_folder(files_from, folder)
+        try:
+            self._insert(values, tuple(parents))
+        except BaseException:
+            if files_from is not None:
+                _move_folder(folder, files_from)
+            raise
+        return self.get(artifact_id)
+
+    def get(self, artifact_id: str) -> Artifact:
+        """The artifact with this id; UnknownNameError when there is none."""
+        found = self._select(_table.c.id == artifact_id)
+        if not found:
+            latest = ", ".join(artifact.id for artifact in self.list(limit=5)) or "none yet"
+            raise UnknownNameError(f"no artifact is called {artifact_id!r}; it may have been deleted (the latest are: {latest})")
+        return found[0]
+
+    def list(self, kind: ArtifactKind | None = None, parent: str | None = None, *, limit: int | None = None) -> _Artifacts:
+        """Newest first; of one kind, or made directly from `parent`, or both."""
+        conditions = [] if kind is None else [_table.c.kind == kind]
+        if parent is not None:
+            conditions.append(_table.c.id.in_(sa.select(_links.c.child_id).where(_links.c.parent_id == parent)))
+        return self._select(*conditions, limit=limit)
+
+    def rename(self, artifact_id: str, name: str) -> Artifact:
+        """Change the name that people see; ids never change."""
+        _check_name(name)
+        with self._database.write() as connection:
+            connection.execute(sa.update(_table).where(_table.c.id == artifact_id).values(name=name.strip()))
+        return self.get(artifact_id)
+
+    def lineage(self, artifact_id: str) -> _Artifacts:
+        """Everything the artifact was made from, oldest first, itself last."""
+        return sorted(self._closure(artifact_id, _links.c.child_id, _links.c.parent_id), key=lambda item: item.created_at)
+
+    def dependents(self, artifact_id: str) -> _Artifacts:
+        """Everything made from the artifact, directly or not, oldest first."""
+        closure = self._closure(artifact_id, _links.c.parent_id, _links.c.child_id)
+        return sorted((item for item in closure if item.id != artifact_id), key=lambda item: item.created_at)
+
+    def delete(self, artifact_id: str, *, cascade: bool = False) -> tuple[str, ...]:
+        """Delete an artifact with its files, and with `cascade` all that was made from it; the ids that are gone.
+
+        Raises:
+            StorageError: other artifacts depend on it and `cascade` is false; the sentence names them.
+        """
+        victim, dependents = self.get(artifact_id), self.dependents(artifact_id)
+        if dependents and not cascade:
+            names = ", ".join(f"{item.id} ({item.name})" for item in dependents)
+            raise StorageError(
+                f"{victim.id} ({victim.name}) cannot be deleted because these were made from it: {names}; "
+                "delete them first, or delete it together with them"
+            )
+        ids = (artifact_id, *(item.id for item in dependents))
+        try:
+            with self._database.write() as connection:
+                connection.execute(sa.delete(_links).where(_links.c.child_id.in_(ids)))
+                connection.execute(sa.delete(_table).where(_table.c.id.in_(ids)))
+        except exc.IntegrityError:
+            raise StorageError(f"{artifact_id} got a new dependent while it was being deleted; look again, then delete") from None
+        for gone in ids:
+            shutil.rmtree(self._root / gone, ignore_errors=True)
+        return ids
+
+    def sweep(self, older_than_seconds: float = _ORPHAN_SECONDS) -> tuple[str, ...]:
+        """Remove folders that no artifact refers to, left by a crash; the names of those removed."""
+        folders = [folder for folder in self._root.iterdir() if _age_seconds(folder) > older_than_seconds]
+        with self._database.read() as connection:
+            known = set(connection.execute(sa.select(_table.c.id)).scalars())
+        orphans = [folder for folder in folders if folder.name not in known]
+        for folder in orphans:
+            shutil.rmtree(folder, ignore_errors=True)
+        return tuple(folder.name for folder in orphans)
+
+    def _insert(self, values: Mapping[str, Any], parents: tuple[str, ...]) -> None:
+        links = [{"child_id": values["id"], "position": i, "parent_id": parent} for i, parent in enumerate(parents)]
+        with self._database.write() as connection:
+            found = set(connection.execute(sa.select(_table.c.id).where(_table.c.id.in_(parents))).scalars())
+            if missing := [parent for parent in parents if parent not in found]:
+                raise UnknownNameError(f"no artifact is called {', '.join(missing)}; a parent must be in the store first")
+            connection.execute(sa.insert(_table).values(**values))
+            if links:
+                connection.execute(sa.insert(_links), links)
+
+    def _made_by(self, job_id: str, key: str | None) -> Artifact | None:
+        found = self._select(_table.c.job_id == job_id, _table.c.job_key == key)
+        return found[0] if found else None
+
+    def _new_id(self, prefix: str) -> str:
+        while True:
+            artifact_id = f"{prefix}-{secrets.token_hex(4)}"
+            if not (self._root / artifact_id).exists() and not self._select(_table.c.id == artifact_id):
+                return artifact_id
+
+    def _select(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> _Artifacts:
+        statement = sa.select(_table).where(*conditions).order_by(_table.c.sequence.desc()).limit(limit)
+        parents: dict[str, list[str]] = defaultdict(list)
+        with self._database.read() as connection:
+            rows = connection.execute(statement).all()
+            links = sa.select(_links.c.child_id, _links.c.parent_id).order_by(_links.c.child_id, _links.c.position)
+            if len(rows) <= 100:  # else the list of ids costs more than the table
+                links = links.where(_links.c.child_id.in_([row.id for row in rows]))
+            for child, parent in connection.execute(links) if rows else ():
+                parents[child].append(parent)
+        return [self._record(row, tuple(parents[row.id])) for row in rows]
+
+    def _record(self, row: sa.Row[Any], parents: tuple[str, ...]) -> Artifact:
+        return Artifact(
+            id=row.id, kind=row.kind, name=row.name, parents=parents, config=row.config, summary=row.summary, seed=row.seed,
+            code_version=row.code_version, created_at=row.created_at, path=self._root / row.id, job_id=row.job_id,
+        )  # fmt: skip
+
+    def _closure(self, artifact_id: str, near: sa.Column[str], far: sa.Column[str]) -> _Artifacts:
+        """The artifact and all that links lead to, going from `near` to `far`."""
+        reached = sa.select(sa.literal(self.get(artifact_id).id).label("id")).cte("reached", recursive=True)
+        reached = reached.union(sa.select(far).where(near == reached.c.id))
+        return self._select(_table.c.id.in_(sa.select(reached.c.id)))
+
+
+def _check(kind: str, name: str, files_from: Path | None) -> None:
+    if kind not in ID_PREFIXES:
+        raise ConfigError(f"an artifact's kind must be one of {', '.join(ID_PREFIXES)}, got {kind!r}")
+    _check_name(name)
+    if files_from is not None and not files_from.is_dir():
+        raise StorageError(f"the folder {files_from} with the files of {name!r} does not exist; write them before adding")
+
+
+def _check_name(name: str) -> None:
+    if not 0 < len(name.strip()) <= _MAX_NAME_LENGTH:
+        raise ConfigError(f"a name must have 1 to {_MAX_NAME_LENGTH} characters, got {len(name.strip())}")
+
+
+def _move_folder(source: Path, target: Path) -> None:
+    """Rename, or across file systems copy under a hidden name and rename: `target` is either whole or absent."""
+    try:
+        source.rename(target)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise StorageError(f"the files in {source} could not be moved into the store: {error.strerror}") from error
+        incoming = target.with_name(_INCOMING + target.name)
+        shutil.copytree(source, incoming)
+        incoming.rename(target)
+        shutil.rmtree(source, ignore_errors=True)
+
+
+def _age_seconds(folder: Path) -> float:
+    """Since the folder was last moved or changed (a rename leaves its modification time alone)."""
+    try:
+        return time.time() - folder.stat().st_ctime
+    except FileNotFoundError:
+        return 0.0

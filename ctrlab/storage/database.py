@@ -1,0 +1,136 @@
+"""One database behind a URL: how it is opened, read and written, whichever of the two kinds it is."""
+
+import sqlite3
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy import exc
+
+from ctrlab.errors import ConfigError, StorageError
+from ctrlab.storage.schema import SCHEMA_VERSION, metadata, schema_version
+
+#: How long a statement waits for another process's write to end.
+BUSY_SECONDS = 30.0
+#: An arbitrary number that all ctrlab processes use to make the schema one after the other (PostgreSQL).
+_SCHEMA_LOCK_KEY = 0x6374726C6162
+
+
+class Database:
+    """Connections to one store. `read` gives one consistent snapshot, `write` one transaction that is committed at its end."""
+
+    def __init__(self, url: str | sa.URL) -> None:
+        self.url = _parse(url)
+        self.is_sqlite = self.url.get_backend_name() == "sqlite"
+        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if self.is_sqlite else {"pool_pre_ping": True}
+        try:
+            self._engine = sa.create_engine(self.url, **options)
+        except (ImportError, exc.ArgumentError, TypeError) as error:
+            raise ConfigError(f"the store address {self} cannot be used ({error}); install its driver or correct it") from None
+        if self.is_sqlite:
+            sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            sa.event.listen(self._engine, "begin", _begin_sqlite)
+        self._reader = self._engine.execution_options(ctrlab_reads=True)
+
+    def __str__(self) -> str:
+        return self.url.render_as_string(hide_password=True)
+
+    @contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """A connection for reading."""
+        with self._translated(), self._reader.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """A transaction; an exception inside takes everything back."""
+        with self._translated(), self._engine.begin() as connection:
+            yield connection
+
+    def prepare(self) -> None:
+        """Make the schema if there is none; refuse another version's. Safe when several processes do it at once."""
+        if self.is_sqlite:
+            self._switch_to_wal()
+        version = self._version()
+        if version is None:
+            version = self._create_schema()
+        if version != SCHEMA_VERSION:
+            raise StorageError(
+                f"the store {self} has schema version {version} and this ctrlab reads version {SCHEMA_VERSION}; "
+                "use the ctrlab that made it, or choose a new folder with CTRLAB_HOME"
+            )
+
+    def close(self) -> None:
+        """Close every connection."""
+        self._engine.dispose()
+
+    def _version(self) -> int | None:
+        with self.read() as connection:
+            if not sa.inspect(connection).has_table(schema_version.name):
+                return None
+            return connection.execute(sa.select(schema_version.c.version)).scalar_one_or_none()
+
+    def _create_schema(self) -> int:
+        with self.write() as connection:  # on SQLite the transaction itself keeps others out
+            if not self.is_sqlite:
+                connection.execute(sa.select(sa.func.pg_advisory_xact_lock(_SCHEMA_LOCK_KEY)))
+            metadata.create_all(connection)
+            found = connection.execute(sa.select(schema_version.c.version)).scalar_one_or_none()
+            if found is None:
+                connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
+            return SCHEMA_VERSION if found is None else found
+
+    def _switch_to_wal(self) -> None:
+        """Readers never wait for writers. SQLite's own waiting does not cover this switch, so wait here."""
+        deadline = time.monotonic() + BUSY_SECONDS
+        while True:
+            try:
+                with self._translated(), self._engine.connect() as connection:
+                    raw = connection.connection.dbapi_connection
+                    assert raw is not None
+                    raw.execute("PRAGMA journal_mode=WAL")
+                return
+            except StorageError as error:
+                if "locked" not in str(error) or time.monotonic() > deadline:
+                    raise
+                time.sleep(0.02)
+
+    @contextmanager
+    def _translated(self) -> Iterator[None]:
+        """What a database says when it is away, damaged or busy, as one sentence; our own mistakes stay as they are."""
+        try:
+            yield
+        except (exc.IntegrityError, exc.ProgrammingError):
+            raise
+        except (exc.DBAPIError, sqlite3.Error) as error:
+            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+            raise StorageError(f"the store {self} cannot be used: {reason}; check that it is there and may be written") from error
+
+
+def _parse(url: str | sa.URL) -> sa.URL:
+    try:
+        parsed = sa.make_url(url)
+    except exc.ArgumentError:
+        raise ConfigError(f"{url!r} is not a store address; write sqlite:///file or postgresql://user@host/name") from None
+    if parsed.drivername in ("postgresql", "postgres"):
+        parsed = parsed.set(drivername="postgresql+psycopg")
+    if parsed.get_backend_name() not in ("sqlite", "postgresql"):
+        raise ConfigError(f"a store lives in sqlite or postgresql, got {parsed.get_backend_name()}; correct CTRLAB_STORE_URL")
+    if parsed.get_backend_name() == "sqlite" and parsed.database in (None, "", ":memory:"):
+        raise ConfigError("a store in memory cannot be shared with the worker; give sqlite:/// and a file")
+    return parsed
+
+
+def _set_up_sqlite(connection: Any, _record: object) -> None:
+    connection.isolation_level = None  # we begin transactions ourselves, see _begin_sqlite
+    connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+    connection.execute("PRAGMA foreign_keys=ON")
+    connection.execute("PRAGMA synchronous=NORMAL")  # in WAL a killed process loses nothing, and a commit needs no fsync
+
+
+def _begin_sqlite(connection: sa.Connection) -> None:
+    """Take the write lock at once: a transaction that reads first and writes later fails instead of waiting its turn."""
+    reads = connection.get_execution_options().get("ctrlab_reads", False)
+    connection.exec_driver_sql("BEGIN" if reads else "BEGIN IMMEDIATE")

@@ -1,0 +1,246 @@
+"""Jobs and their queue: one table holds what is to do, who does it, how far it is and how it ended.
+
+    queued -> running -> succeeded | failed | cancelled | interrupted
+
+Every change names the state it starts from in its WHERE clause, so of two processes that want the same job one gets it.
+A running job belongs to (worker_id, attempts) until its lease expires; nobody else's writes reach it. A worker that dies
+is noticed at once on the same machine, by the file lock the kernel let go of, and when the lease runs out elsewhere.
+"""
+
+import secrets
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import sqlalchemy as sa
+
+from ctrlab.errors import StorageError, UnknownNameError
+from ctrlab.storage import schema
+from ctrlab.storage.database import Database
+from ctrlab.storage.records import RETRYABLE_STATES, Job, JobState
+from ctrlab.storage.workers import WorkerRoster
+
+#: How long a worker elsewhere may be silent before its jobs are taken away.
+LEASE_SECONDS = 30.0
+#: How many workers a job may lose before it is left alone: it may be what kills them.
+MAX_LOST_WORKERS = 3
+
+EndState = Literal["succeeded", "failed", "cancelled", "interrupted"]
+
+_Jobs = list[Job]  # inside the class, `list` is its method
+_table = schema.jobs
+_RELEASED = {"worker_id": None, "lease_expires_at": None, "eta_seconds": None}
+
+
+class Pulse(NamedTuple):
+    """What a running job hears back: whether it is still this worker's, and whether it should stop."""
+
+    owned: bool
+    cancel_requested: bool
+
+
+class JobQueue:
+    """Jobs by id, and the order in which they run."""
+
+    def __init__(self, database: Database, root: Path, workers: WorkerRoster, lease_seconds: float = LEASE_SECONDS) -> None:
+        self._database = database
+        self._root = root
+        self._workers = workers
+        self._lease = timedelta(seconds=lease_seconds)
+
+    # What people ask for
+
+    def submit(self, kind: str, title: str, config: Mapping[str, Any]) -> Job:
+        """Put a new job at the end of the queue."""
+        now = _now()
+        job_id = f"job-{secrets.token_hex(4)}"
+        values = {
+            "id": job_id, "kind": kind, "title": title, "config": dict(config), "state": "queued", "progress": 0.0,
+            "message": "waiting", "result": {}, "error_expected": False, "attempts": 0, "lost_workers": 0,
+            "cancel_requested": False, "created_at": now, "queued_at": now,
+        }  # fmt: skip
+        (self._root / job_id).mkdir(parents=True, exist_ok=True)
+        with self._database.write() as connection:
+            connection.execute(sa.insert(_table).values(**values))
+        return self.get(job_id)
+
+    def get(self, job_id: str) -> Job:
+        """The job with this id; UnknownNameError when there is none."""
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(_table).where(_table.c.id == job_id)).first()
+        if row is None:
+            raise UnknownNameError(f"no job is called {job_id!r}; the list of jobs has those that are")
+        return self._record(row)
+
+    def list(self, limit: int | None = None, states: Iterable[JobState] | None = None) -> _Jobs:
+        """Newest first; only those in one of `states` when given."""
+        statement = sa.select(_table).order_by(_table.c.sequence.desc()).limit(limit)
+        if states is not None:
+            statement = statement.where(_table.c.state.in_(tuple(states)))
+        with self._database.read() as connection:
+            return [self._record(row) for row in connection.execute(statement)]
+
+    def count(self, state: JobState) -> int:
+        """How many jobs are in `state`."""
+        with self._database.read() as connection:
+            return connection.execute(sa.select(sa.func.count()).where(_table.c.state == state)).scalar_one()
+
+    def request_cancel(self, job_id: str) -> Job:
+        """A queued job is cancelled now; a running one is asked to stop; one that ended stays as it is."""
+        ended = _ended("cancelled") | {"message": "cancelled before it started", "cancel_requested": True}
+        if not self._change(job_id, ("queued",), ended):
+            self._change(job_id, ("running",), {"cancel_requested": True})
+        return self.get(job_id)
+
+    def retry(self, job_id: str) -> Job:
+        """Put a job that failed, was cancelled or was interrupted back into the queue; its checkpoints are kept.
+
+        Raises:
+            StorageError: the job is in another state.
+        """
+        values = {
+            "state": "queued", "message": "waiting to continue", "queued_at": _now(), "started_at": None, "finished_at": None,
+            "error": None, "error_expected": False, "cancel_requested": False, "lost_workers": 0, **_RELEASED,
+        }  # fmt: skip
+        if not self._change(job_id, RETRYABLE_STATES, values):
+            state = self.get(job_id).state
+            raise StorageError(f"{job_id} is {state}; only a job that is {', '.join(RETRYABLE_STATES)} can be retried")
+        return self.get(job_id)
+
+    # What workers do
+
+    def claim(self, worker_id: str, job_id: str | None = None) -> Job | None:
+        """Take the job that has waited longest (or the one named, if it still waits); None when there is none to take."""
+        waiting = _table.alias("waiting")
+        first = sa.select(waiting.c.sequence).where(waiting.c.state == "queued")
+        if job_id is not None:
+            first = first.where(waiting.c.id == job_id)
+        first = first.order_by(waiting.c.queued_at, waiting.c.sequence).limit(1).with_for_update(skip_locked=True)
+        now = _now()
+        statement = (
+            sa.update(_table)
+            .where(_table.c.sequence == first.scalar_subquery(), _table.c.state == "queued")
+            .values(
+                state="running", worker_id=worker_id, lease_expires_at=now + self._lease, attempts=_table.c.attempts + 1,
+                started_at=now, message="starting", cancel_requested=False,
+            )
+            .returning(_table)
+        )  # fmt: skip
+        if not self._any_queued():  # an idle worker then never takes the write lock
+            return None
+        with self._database.write() as connection:
+            row = connection.execute(statement).first()
+        return None if row is None else self._record(row)
+
+    def heartbeat(self, jobs: Sequence[Job]) -> dict[str, Pulse]:
+        """Renew the leases of running jobs; job id -> what became of it."""
+        if not jobs:
+            return {}
+        with self._database.write() as connection:
+            return {job.id: self._touch(connection, job, {"lease_expires_at": _now() + self._lease}) for job in jobs}
+
+    def watch(self, jobs: Sequence[Job]) -> dict[str, Pulse]:
+        """The same news as `heartbeat` gives, without writing."""
+        columns = _table.c.id, _table.c.state, _table.c.worker_id, _table.c.attempts, _table.c.cancel_requested
+        with self._database.read() as connection:
+            rows = connection.execute(sa.select(*columns).where(_table.c.id.in_([job.id for job in jobs]))).all()
+        found = {row.id: row for row in rows}
+        return {job.id: _pulse_of(job, found.get(job.id)) for job in jobs}
+
+    def report(self, job: Job, progress: float, message: str, eta_seconds: float | None = None) -> Pulse:
+        """Write how far a running job is."""
+        progress = min(max(float(progress), 0.0), 1.0)
+        with self._database.write() as connection:
+            return self._touch(connection, job, {"progress": progress, "message": message, "eta_seconds": eta_seconds})
+
+    def finish(
+        self,
+        job: Job,
+        state: EndState,
+        *,
+        result: Mapping[str, Any] | None = None,
+        error: str | None = None,
+        error_expected: bool = False,
+        message: str | None = None,
+    ) -> bool:
+        """Record how a running job ended; False when it is no longer this worker's to end."""
+        values = _ended(state) | {"result": dict(result or {}), "error": error, "error_expected": error_expected}
+        if state == "succeeded":
+            values["progress"] = 1.0
+        if message is not None:
+            values["message"] = message
+        with self._database.write() as connection:
+            return self._touch(connection, job, values).owned
+
+    def release(self, job: Job) -> bool:
+        """Give a running job back to the queue, at its old place: its worker is stopping in good order."""
+        values = {"state": "queued", "message": "waiting for a worker to continue", **_RELEASED}
+        with self._database.write() as connection:
+            return self._touch(connection, job, values).owned
+
+    def reap_expired(self) -> _Jobs:
+        """Deal with running jobs whose worker is gone; the jobs that changed.
+
+        A job that was to be cancelled is cancelled, one that lost too many workers is interrupted, any other is queued again.
+        """
+        now = _now()
+        with self._database.read() as connection:
+            running = connection.execute(sa.select(_table).where(_table.c.state == "running")).all()
+        lost = [row for row in running if row.lease_expires_at < now or self._workers.is_known_dead(row.worker_id)]
+        return [self.get(row.id) for row in lost if self._take_from_dead(row)]
+
+    def _take_from_dead(self, row: sa.Row[Any]) -> bool:
+        lost = row.lost_workers + 1
+        if row.cancel_requested:
+            values = _ended("cancelled") | {"message": "cancelled; its worker was gone"}
+        elif lost >= MAX_LOST_WORKERS:
+            error = (
+                f"its worker died {lost} times while it ran, perhaps of memory; read the job's log, "
+                "then retry to continue from the last checkpoint"
+            )
+            values = _ended("interrupted") | {"message": "interrupted", "error": error, "error_expected": True}
+        else:
+            values = {"state": "queued", "message": "its worker died; waiting to continue", **_RELEASED}
+        unchanged = (_table.c.attempts == row.attempts, _table.c.lease_expires_at == row.lease_expires_at)
+        return self._change(row.id, ("running",), values | {"lost_workers": lost}, *unchanged)
+
+    def _touch(self, connection: sa.Connection, job: Job, values: Mapping[str, Any]) -> Pulse:
+        """Change a running job if it still belongs to the attempt that `job` describes."""
+        mine = (_table.c.id == job.id, _table.c.state == "running", _table.c.worker_id == job.worker_id)
+        statement = sa.update(_table).where(*mine, _table.c.attempts == job.attempts).values(**values)
+        row = connection.execute(statement.returning(_table.c.cancel_requested)).first()
+        return Pulse(False, False) if row is None else Pulse(True, row.cancel_requested)
+
+    def _change(
+        self, job_id: str, states: Sequence[JobState], values: Mapping[str, Any], *conditions: sa.ColumnElement[bool]
+    ) -> bool:
+        statement = sa.update(_table).where(_table.c.id == job_id, _table.c.state.in_(states), *conditions).values(**values)
+        with self._database.write() as connection:
+            return connection.execute(statement).rowcount == 1
+
+    def _any_queued(self) -> bool:
+        with self._database.read() as connection:
+            return connection.execute(sa.select(_table.c.id).where(_table.c.state == "queued").limit(1)).first() is not None
+
+    def _record(self, row: sa.Row[Any]) -> Job:
+        return Job(
+            id=row.id, kind=row.kind, title=row.title, config=row.config, state=row.state, progress=float(row.progress),
+            message=row.message, eta_seconds=row.eta_seconds, result=row.result, error=row.error,
+            error_expected=row.error_expected, attempts=row.attempts, cancel_requested=row.cancel_requested,
+            created_at=row.created_at, queued_at=row.queued_at, started_at=row.started_at, finished_at=row.finished_at,
+            worker_id=row.worker_id, folder=self._root / row.id,
+        )  # fmt: skip
+
+
+def _now() -> datetime:
+    return datetime.now(UTC)
+
+
+def _ended(state: EndState) -> dict[str, Any]:
+    return {"state": state, "finished_at": _now(), **_RELEASED}
+
+
+def _pulse_of(job: Job, row: Any) -> Pulse:
+    owned = row is not None and (row.state, row.worker_id, row.attempts) == ("running", job.worker_id, job.attempts)
+    return Pulse(owned, bool(owned and row is not None and row.cancel_requested))

@@ -1,0 +1,54 @@
+"""Settings of a training; loads without torch, so the dashboard can draw its form."""
+
+from dataclasses import dataclass
+
+from ctrlab.config import Config, option
+
+
+@dataclass(frozen=True, kw_only=True)
+class FitConfig(Config):
+    """How to train, or fine-tune, a model."""
+
+    epochs: int = option(1, minimum=1, maximum=1000, help="Passes over the rows. CTR models mostly overfit after one, tables first.")
+    batch_size: int = option(4096, minimum=1, maximum=65536, unit="rows", help="Rows per optimizer step.")
+    learning_rate: float = option(1e-3, minimum=1e-7, maximum=1.0, step=1e-4, help="Step size of Adam.")
+    optimizer: str = option(
+        "lazy_adam",
+        choices=("lazy_adam", "adam"),
+        advanced=True,
+        help="lazy_adam moves only the batch's rows of the embedding tables, whatever their size. adam moves every row at every step, "
+        "as most published results did; slow for large tables.",
+    )
+    l2_embedding: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=10.0,
+        advanced=True,
+        label="L2 on embeddings",
+        help="Adds l2/2 times the squared norm of the tables to the loss: of the batch's rows (lazy_adam) or of all rows (adam).",
+    )
+    l2_dense: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=10.0,
+        advanced=True,
+        label="L2 on other weights",
+        help="Adds l2/2 times the squared norm of all weights outside the tables to the loss.",
+    )
+    clip_norm: float = option(
+        10.0, minimum=0.0, maximum=1e6, advanced=True, help="Scale gradients down to this norm where they exceed it; 0 for never."
+    )
+    evaluations_per_epoch: int = option(4, minimum=1, maximum=100, help="How often an epoch stops to measure the validation rows.")
+    patience: int = option(
+        4, minimum=0, maximum=1000, help="Stop after this many evaluations without a better validation AUC; 0 for never."
+    )
+    keep_initial: bool = option(
+        False, help="Count the model as it came as a candidate for the best: fine-tuning that only harms then changes nothing."
+    )
+    rows: str = option(
+        "train", choices=("train", "finetune"), help="Which part of the dataset to train on; finetune is a part kept aside from training."
+    )
+    seed: int = option(0, minimum=0, maximum=2**31 - 1, help="Fixes the order of rows and dropout.")
+    device: str = option(
+        "auto", choices=("auto", "cpu", "cuda"), advanced=True, help="auto uses a CUDA graphics card where there is one."
+    )

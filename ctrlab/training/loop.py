@@ -1,0 +1,315 @@
+"""`fit`: one loop for training and fine-tuning, which can be watched, cancelled, killed and resumed."""
+
+import copy
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctrlab.data.batches import Batch, iterate_batches, num_batches
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import FeatureSchema, fingerprint_of
+from ctrlab.errors import ConfigError, DataError, JobCancelled
+from ctrlab.evaluation.metrics import evaluate_model, never, to_tensors
+from ctrlab.models.base import CTRModel
+from ctrlab.training.configs import FitConfig
+from ctrlab.training.optim import FitOptimizer
+from ctrlab.training.state import CheckpointFile, FitState, Progress, random_state, restore_random_state
+
+#: Shortest time between two calls of `on_step`, and between two of `should_stop`, which may ask a database.
+REPORT_SECONDS = 0.2
+POLL_SECONDS = 0.05
+
+
+class Dataset(Protocol):
+    """What `fit` needs of a dataset; `ctrlab.data.dataset.EncodedDataset` is one."""
+
+    @property
+    def schema(self) -> FeatureSchema: ...
+
+    @property
+    def splits(self) -> tuple[str, ...]: ...
+
+    def split(self, name: str) -> Split: ...
+
+
+@dataclass(frozen=True)
+class FitProgress:
+    """A moment of a fit.
+
+    fraction: 0..1 of all steps. epoch: counted from 0.
+    train_loss: mean log loss of the batches since the last evaluation, nan before the first step.
+    valid_auc, valid_log_loss: of the evaluation that was just made, None at all other moments.
+    rows_per_second: of training, evaluations not counted. eta_seconds: None until there is something to extrapolate.
+    """
+
+    fraction: float
+    step: int
+    total_steps: int
+    epoch: int
+    train_loss: float
+    valid_auc: float | None
+    valid_log_loss: float | None
+    rows_per_second: float
+    eta_seconds: float | None
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What came out of a fit.
+
+    model: the best by validation AUC, or the last where there are no validation rows; on the CPU, in evaluation mode.
+    history: a row an evaluation: step, epoch, train_loss, valid_auc, valid_log_loss (the last two None without validation rows).
+    best_step: the step whose weights these are; 0 is the model as it came.
+    seconds: wall clock over all runs of this fit. rows_per_second: of training, evaluations not counted.
+    """
+
+    model: CTRModel
+    history: list[dict[str, Any]]
+    best_step: int
+    best_auc: float | None
+    steps: int
+    stopped_early: bool
+    seconds: float
+    rows_per_second: float
+
+
+def _ignore(progress: FitProgress) -> None:
+    """The default of `on_step`."""
+
+
+def fit(
+    model: CTRModel,
+    dataset: Dataset,
+    config: FitConfig,
+    *,
+    on_step: Callable[[FitProgress], None] = _ignore,
+    should_stop: Callable[[], bool] = never,
+    checkpoint_path: Path | None = None,
+    checkpoint_seconds: float = 5.0,
+) -> FitResult:
+    """Train a copy of `model` and return the best by validation AUC; `model` itself is left as it is.
+
+    Args:
+        on_step: called after every evaluation, and between them at most every 0.2 s.
+        should_stop: asked at most every 0.05 s, between two batches.
+        checkpoint_path: where to keep the state. When a file is there the fit goes on from it, and ends with the same weights,
+            history and best step, bit for bit, as one that was never broken off (on the CPU, with the same number of threads;
+            CUDA adds gradients in no fixed order). The finished state stays there: fitting again returns at once.
+        checkpoint_seconds: time between two writes; longer for models whose writing would take over 5 % of the time.
+
+    Raises:
+        ConfigError: CUDA asked for where there is none, or the training diverged.
+        DataError: the data has another schema than the model, no rows, or validation rows of one class only.
+        StorageError: `checkpoint_path` is damaged or belongs to another fit.
+        JobCancelled: `should_stop()` was true.
+    """
+    device = _device(config)
+    train, valid = _checked_splits(model, dataset, config)
+    torch.set_flush_denormal(True)  # Adam's fading moments become denormal numbers, which are up to 100 times slower
+    with _own_random_numbers(device):
+        run = _Fit(copy.deepcopy(model).to(device), train, valid, config, on_step, should_stop)
+        file = CheckpointFile(checkpoint_path, _identity(model, train, config), checkpoint_seconds)
+        return run.run(file)
+
+
+class _Fit:
+    """One run of `fit`: the model in training, its optimizer and where it stands."""
+
+    def __init__(
+        self,
+        model: CTRModel,
+        train: Split,
+        valid: Split | None,
+        config: FitConfig,
+        on_step: Callable[[FitProgress], None],
+        should_stop: Callable[[], bool],
+    ) -> None:
+        self.model = model
+        self.device = next(model.parameters()).device
+        self.train, self.valid, self.config = train, valid, config
+        self.on_step = on_step
+        self.stop = _Throttled(should_stop, POLL_SECONDS)
+        self.optimizer = FitOptimizer(model, config)
+        self.progress = Progress()
+        self.best: dict[str, Tensor] | None = None
+        # A last batch of one row has no batch statistics: it is left out.
+        self.max_rows = len(train) - (len(train) % config.batch_size == 1 and len(train) > 1)
+        self.steps_per_epoch = num_batches(train, config.batch_size, self.max_rows)
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
+        self.started = time.monotonic()
+        self.last_report = -math.inf
+        self.first_step = 0
+
+    @property
+    def total_steps(self) -> int:
+        return self.config.epochs * self.steps_per_epoch
+
+    def run(self, file: CheckpointFile) -> FitResult:
+        torch.manual_seed(self.config.seed)
+        state = file.load()
+        if state is not None:
+            self._restore(state)
+        elif self.config.keep_initial:
+            self._evaluate()
+        self.model.train()
+        for batch in self._batches():
+            self._check_stop()
+            self._step(batch)
+            if self._at_evaluation:
+                self._evaluate()
+            elif time.monotonic() - self.last_report >= REPORT_SECONDS:
+                self._report()
+            if file.due:
+                file.save(self._state())
+        if not self.progress.finished:
+            self.progress.finished = True
+            file.save(self._state())
+        return self._result()
+
+    def _batches(self) -> Iterator[Batch]:
+        """The batches that are left, epoch by epoch, up to an early stop."""
+        progress = self.progress
+        while progress.epoch < self.config.epochs and not progress.finished:
+            batches = iterate_batches(
+                self.train,
+                self.config.batch_size,
+                shuffle=True,
+                seed=_epoch_seed(self.config.seed, progress.epoch),
+                start_batch=progress.batch,
+                max_rows=self.max_rows,
+            )
+            for batch in batches:
+                if self._stale:
+                    return
+                progress.batch += 1
+                yield batch
+            progress.epoch, progress.batch = progress.epoch + 1, 0
+            if self._stale:
+                return
+
+    @property
+    def _stale(self) -> bool:
+        """Whether `patience` evaluations went by without a better one."""
+        return 0 < self.config.patience <= self.progress.stale
+
+    def _step(self, batch: Batch) -> None:
+        started = time.monotonic()
+        fields, labels = batch
+        self.optimizer.zero_grad()
+        logits = self.model(to_tensors(fields, self.device))
+        loss = functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels).to(self.device))
+        loss.backward()  # type: ignore[no-untyped-call]
+        self.optimizer.step()
+        self.loss_sum += loss.detach()
+        self.progress.step += 1
+        self.progress.loss_steps += 1
+        self.progress.rows += len(labels)
+        self.progress.training_seconds += time.monotonic() - started
+
+    @property
+    def _at_evaluation(self) -> bool:
+        """Whether the step just made ends one of the epoch's `evaluations_per_epoch` equal parts."""
+        done, parts, total = self.progress.batch, self.config.evaluations_per_epoch, self.steps_per_epoch
+        return done * parts // total > (done - 1) * parts // total
+
+    def _evaluate(self) -> None:
+        """Measure the validation rows, append to the history, keep the weights if they are the best so far."""
+        progress, train_loss = self.progress, self._train_loss()
+        metrics = None if self.valid is None else evaluate_model(self.model, self.valid, should_stop=self.stop)
+        valid_auc, valid_log_loss = (metrics.auc, metrics.log_loss) if metrics else (None, None)
+        progress.history.append(
+            {
+                "step": progress.step,
+                "epoch": progress.epoch,
+                "train_loss": None if math.isnan(train_loss) else train_loss,
+                "valid_auc": valid_auc,
+                "valid_log_loss": valid_log_loss,
+            }
+        )
+        if valid_auc is not None:
+            self._keep_if_best(valid_auc)
+        self._report(valid_auc, valid_log_loss)
+        self.loss_sum.zero_()
+        progress.loss_steps = 0
+
+    def _keep_if_best(self, valid_auc: float) -> None:
+        progress = self.progress
+        if progress.best_auc is not None and valid_auc <= progress.best_auc:
+            progress.stale += 1
+            return
+        progress.best_auc, progress.best_step, progress.stale = valid_auc, progress.step, 0
+        self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def _train_loss(self) -> float:
+        """Mean loss since the last evaluation; nan where there was no step yet."""
+        if not self.progress.loss_steps:
+            return math.nan
+        loss = float(self.loss_sum) / self.progress.loss_steps
+        if not math.isfinite(loss):
+            raise ConfigError(
+                f"the training diverged by step {self.progress.step}: its loss is {loss}; "
+                f"lower the learning rate, now {self.config.learning_rate:g}"
+            )
+        return loss
+
+    def _report(self, valid_auc: float | None = None, valid_log_loss: float | None = None) -> None:
+        progress = self.progress
+        self.last_report = time.monotonic()
+        steps_here = progress.step - self.first_step
+        left = self.total_steps - progress.step
+        self.on_step(
+            FitProgress(
+                fraction=progress.step / self.total_steps,
+                step=progress.step,
+                total_steps=self.total_steps,
+                epoch=min(progress.epoch, self.config.epochs - 1),
+                train_loss=self._train_loss(),
+                valid_auc=valid_auc,
+                valid_log_loss=valid_log_loss,
+                rows_per_second=_rate(progress),
+                eta_seconds=(self.last_report - self.started) / steps_here * left if steps_here else None,
+            )
+        )
+
+    def _check_stop(self) -> None:
+        if self.stop():
+            raise JobCancelled(f"the training was cancelled after {self.progress.step} of {self.total_steps} steps")
+
+    def _state(self) -> FitState:
+        progress = self.progress
+        progress.loss_sum = float(self.loss_sum)
+        now = time.monotonic()
+        progress.seconds, self.started_counting = progress.seconds + now - self.started_counting, now
+        return FitState(progress, self.model.state_dict(), self.optimizer.state_tensors(), random_state(self.device), self.best)
+
+    def _restore(self, state: FitState) -> None:
+        self.progress, self.best = state.progress, state.best
+        self.model.load_state_dict(state.model)
+        self.optimizer.load_state_tensors(state.optimizer)
+        self.loss_sum.fill_(state.progress.loss_sum)
+        self.first_step = state.progress.step
+        restore_random_state(state.random, self.device)
+
+    def _result(self) -> FitResult:
+        progress = self.progress
+        if self.best is not None:
+            self.model.load_state_dict(self.best)
+        return FitResult(
+            model=self.model.cpu().eval(),
+            history=progress.history,
+            best_step=progress.best_step if self.best is not None else progress.step,
+            best_auc=progress.best_auc,
+            steps=progress.step,
+            stopped_early=progress.step < self.total_steps,
+            seconds=progress.seconds,
+            rows_per_second=_rate(progress),
+        )

@@ -1,0 +1,134 @@
+"""Adam for models whose tables are far larger than a batch.
+
+`LazyAdam` treats a table row by row: a row and its moments move only in the steps whose batch holds its id, so a step costs
+what the batch costs, however large the table. Dense `Adam` moves every row at every step: a row that was seen once goes on
+along its decaying momentum, some ten times as far as the lazy update takes it, and its second moment fades meanwhile. The two
+therefore train to different weights from the same seed. Published CTR results (FuxiCTR, DeepCTR) use the dense form with an
+L2 term over the whole table; the lazy form's L2 term covers the batch's rows alone. Bias correction counts all steps in both.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor, nn
+
+from ctrlab.models.layers import LookupTable
+from ctrlab.training.configs import FitConfig
+
+BETAS = (0.9, 0.999)
+EPSILON = 1e-8
+
+
+def table_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """The weights of all lookup tables, shared ones once, in the order of the model's modules."""
+    tables = {id(module.weight): module.weight for module in model.modules() if isinstance(module, LookupTable)}
+    return [weight for weight in tables.values() if weight.requires_grad]
+
+
+class FitOptimizer:
+    """Adam over a whole model: tables as the config says, everything else densely.
+
+    State is kept by parameter name, so that it can be written beside the weights and put back.
+    """
+
+    def __init__(self, model: nn.Module, config: FitConfig) -> None:
+        self._names = {id(parameter): name for name, parameter in model.named_parameters()}
+        self._clip_norm = config.clip_norm
+        self._lazy = config.optimizer == "lazy_adam"
+        self._tables = table_parameters(model)
+        tables = {id(parameter) for parameter in self._tables}
+        dense = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in tables]
+        groups = [{"params": dense, "weight_decay": config.l2_dense}]
+        if not self._lazy:
+            groups.append({"params": self._tables, "weight_decay": config.l2_embedding})
+        self._adam = torch.optim.Adam(groups, lr=config.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
+        self._lazy_adam = LazyAdam(self._tables if self._lazy else [], lr=config.learning_rate, l2=config.l2_embedding)
+
+    def zero_grad(self) -> None:
+        self._adam.zero_grad()
+        self._lazy_adam.zero_grad()
+
+    def step(self) -> None:
+        """Update from the gradients of the last backward pass, clipped when so configured."""
+        for weight in self._tables:
+            if weight.grad is not None:
+                weight.grad = weight.grad.coalesce() if self._lazy else weight.grad.to_dense()
+        if self._clip_norm:
+            clip_gradients_(self._parameters(), self._clip_norm)
+        self._adam.step()
+        self._lazy_adam.step()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """Everything that a resumed run needs, by parameter name and moment."""
+        states = {**self._adam.state, **self._lazy_adam.state}
+        return {f"{self._names[id(p)]}|{key}": value for p, state in states.items() for key, value in state.items()}
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state_tensors`, onto the devices of the parameters."""
+        by_name = {self._names[id(p)]: p for p in self._parameters()}
+        lazy = {id(weight) for weight in self._lazy_adam.weights}
+        for key, value in tensors.items():
+            name, _, moment = key.rpartition("|")
+            parameter = by_name[name]
+            owner: LazyAdam | torch.optim.Adam = self._lazy_adam if id(parameter) in lazy else self._adam
+            # The lazy step counter is read by Python at every step: it stays off the graphics card.
+            on_host = owner is self._lazy_adam and moment == "step"
+            owner.state.setdefault(parameter, {})[moment] = value if on_host else value.to(parameter.device)
+
+    def _parameters(self) -> list[nn.Parameter]:
+        dense = [parameter for group in self._adam.param_groups for parameter in group["params"]]
+        return [*dense, *self._lazy_adam.weights]
+
+
+class LazyAdam:
+    """Adam that touches only the rows a coalesced sparse gradient names: weight, first and second moment alike."""
+
+    def __init__(self, weights: Iterable[nn.Parameter], *, lr: float, l2: float = 0.0) -> None:
+        self.weights = list(weights)
+        self.lr = lr
+        self.l2 = l2
+        self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
+
+    def zero_grad(self) -> None:
+        for weight in self.weights:
+            weight.grad = None
+
+    @torch.no_grad()
+    def step(self) -> None:
+        """One update of the rows in each weight's `.grad`, which must be sparse and coalesced."""
+        for weight in self.weights:
+            if weight.grad is not None:
+                self._update_(weight, weight.grad)
+
+    def _update_(self, weight: nn.Parameter, grad: Tensor) -> None:
+        state = self.state.get(weight)
+        if state is None:
+            state = self.state[weight] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(weight, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
+            }
+        state["step"] += 1
+        step = int(state["step"])
+        rows, g = grad._indices()[0], grad._values()
+        touched = weight.index_select(0, rows)
+        if self.l2:
+            g = g.add(touched, alpha=self.l2)
+        m = state["exp_avg"].index_select(0, rows).lerp_(g, 1 - BETAS[0])
+        v = state["exp_avg_sq"].index_select(0, rows).mul_(BETAS[1]).addcmul_(g, g, value=1 - BETAS[1])
+        correction = (1 - BETAS[1] ** step) ** 0.5
+        touched.addcdiv_(m, v.sqrt().div_(correction).add_(EPSILON), value=-self.lr / (1 - BETAS[0] ** step))
+        state["exp_avg"].index_copy_(0, rows, m)
+        state["exp_avg_sq"].index_copy_(0, rows, v)
+        weight.index_copy_(0, rows, touched)
+
+
+@torch.no_grad()
+def clip_gradients_(parameters: Iterable[nn.Parameter], max_norm: float) -> None:
+    """Scale all gradients, dense and coalesced sparse, so that their joint L2 norm is at most `max_norm`."""
+    gradients = [p.grad._values() if p.grad.is_sparse else p.grad for p in parameters if p.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([torch.linalg.vector_norm(gradient) for gradient in gradients]))
+    scale = (max_norm / (norm + 1e-6)).clamp(max=1.0)
+    if scale.device.type == "cuda" or scale < 1.0:  # on a GPU, asking costs more than multiplying
+        for gradient in gradients:
+            gradient.mul_(scale)

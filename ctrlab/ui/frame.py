@@ -1,0 +1,90 @@
+"""The frame around every page: page settings, sidebar, the strip of what is in hand, the title, and a safety net."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import streamlit as st
+
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage.records import Artifact
+from ctrlab.ui import cache, state
+from ctrlab.ui.feedback import escape, guarded
+from ctrlab.ui.navigation import PAGES, Page
+
+_ASSETS = Path(__file__).parent / "assets"
+
+
+@contextmanager
+def frame(page: str) -> Iterator[None]:
+    """Draw the frame of the page called `page`; the view goes inside the block.
+
+        with frame("Data"):
+            render()
+
+    Title and lead are drawn here, so views start with their content. An error in the view is shown in its place.
+    """
+    shown = PAGES[page]
+    st.set_page_config(
+        page_title="ctrlab" if page == "Home" else f"{shown.title} · ctrlab",
+        page_icon=str(_ASSETS / "icon.png"),
+        layout="wide",
+    )
+    st.html(_ASSETS / "style.css")
+    with guarded() as outcome:
+        workspace = cache.workspace()
+        cache.keep_worker_alive()
+        dropped = state.sync(workspace)
+        _sidebar(workspace, shown)
+        if page != "Learn":
+            _strip(workspace)
+        _title(shown)
+        for note in dropped:
+            st.warning(escape(note), icon=":material/link_off:")
+    if outcome.failed:
+        st.stop()
+    with guarded():
+        yield
+
+
+def _sidebar(workspace: Workspace, shown: Page) -> None:
+    in_hand = state.current()
+    running = len(workspace.store.jobs.list(limit=20, states=("queued", "running")))
+    with st.sidebar:
+        with st.container(horizontal=True, vertical_alignment="center", gap="small", key="brand"):
+            st.image(str(_ASSETS / "icon.png"), width=26)
+            st.markdown("**ctrlab**")
+        group = ""
+        for page in PAGES.values():
+            if page.group != group:
+                group = page.group
+                st.caption(group)
+            label = f"{page.name} :gray-badge[{running} active]" if page.name == "Jobs" and running else page.name
+            st.page_link(page.path, label=label, icon=page.icon, width="stretch", query_params=in_hand.params(job=None))
+
+
+def _strip(workspace: Workspace) -> None:
+    """Dataset, model and newest compressed model in hand, each a link to where it is shown and can be changed."""
+    in_hand = state.current()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="in-hand"):
+        for label, page, artifact in _in_hand(workspace, in_hand):
+            name = f"**{escape(artifact.name)}**" if artifact else ":gray[none yet]"
+            st.page_link(
+                PAGES[page].path,
+                label=f":gray[{label}] {name}",
+                query_params=in_hand.params(job=None),
+            )
+
+
+def _in_hand(workspace: Workspace, in_hand: state.InHand) -> list[tuple[str, str, Artifact | None]]:
+    artifacts = workspace.store.artifacts
+    dataset = artifacts.get(in_hand.dataset) if in_hand.dataset else None
+    model = artifacts.get(in_hand.model) if in_hand.model else None
+    compressed = artifacts.list(kind="model", parent=model.id) if model else []
+    return [("Dataset", "Data", dataset), ("Model", "Model", model), ("Compressed", "Compare", next(iter(compressed), None))]
+
+
+def _title(shown: Page) -> None:
+    st.title(shown.title, anchor=False)
+    if shown.lead:
+        st.caption(shown.lead)

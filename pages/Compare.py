@@ -1,0 +1,7 @@
+"""The Compare page; its content lives in ctrlab.ui.views.compare."""
+
+from ctrlab.ui.frame import frame
+from ctrlab.ui.views.compare import render
+
+with frame("Compare"):
+    render()

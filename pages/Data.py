@@ -1,0 +1,7 @@
+"""The Data page; its content lives in ctrlab.ui.views.data."""
+
+from ctrlab.ui.frame import frame
+from ctrlab.ui.views.data import render
+
+with frame("Data"):
+    render()

@@ -1,0 +1,7 @@
+"""The Jobs page; its content lives in ctrlab.ui.views.jobs."""
+
+from ctrlab.ui.frame import frame
+from ctrlab.ui.views.jobs import render
+
+with frame("Jobs"):
+    render()

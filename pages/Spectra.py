@@ -1,0 +1,7 @@
+"""The Spectra page; its content lives in ctrlab.ui.views.spectra."""
+
+from ctrlab.ui.frame import frame
+from ctrlab.ui.views.spectra import render
+
+with frame("Spectra"):
+    render()

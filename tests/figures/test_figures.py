@@ -1,0 +1,229 @@
+import json
+from itertools import combinations
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.errors import UnknownNameError
+from ctrlab.evaluation.profile import Cost
+from ctrlab.figures import FIGURES, cumulative_variance, describe_cumulative_variance, rank_overview, spectrum, theme
+from ctrlab.figures.text import count, percent, size, times
+from ctrlab.services.comparison import pareto_mask
+
+BATCHES = (1, 256, 4096)
+
+
+def layer_spectrum(eigenvalues, name="mlp.2", weights=400) -> LayerSpectrum:
+    eigenvalues = np.asarray(eigenvalues, dtype=np.float64)
+    return LayerSpectrum(
+        layer_name=name, kind="linear", eigenvalues=eigenvalues, eigenvectors=None, mean=np.zeros(len(eigenvalues)),
+        num_samples=20_000, weight_singular_values=np.linspace(2.0, 1.0, weights),
+    )  # fmt: skip
+
+
+def low_rank_layer(width=400) -> LayerSpectrum:
+    """98.5 % of the variance in one direction, 1 % in the second, the rest spread thin."""
+    eigenvalues = np.full(width, 0.005 / (width - 2))
+    eigenvalues[:2] = 0.985, 0.01
+    return layer_spectrum(eigenvalues)
+
+
+def comparison() -> pd.DataFrame:
+    rows = [
+        {
+            "id": "md-1",
+            "name": "DeepFM",
+            "kind": "original",
+            "auc": 0.7629,
+            "parameters": 1_700_000,
+            "bytes": 6_800_000,
+            "macs": 640_000,
+        },
+        {
+            "id": "md-2",
+            "name": "DeepFM AFM",
+            "kind": "compressed",
+            "auc": 0.7631,
+            "parameters": 560_000,
+            "bytes": 2_240_000,
+            "macs": 99_000,
+        },
+        {
+            "id": "md-3",
+            "name": "worse",
+            "kind": "compressed",
+            "auc": 0.7600,
+            "parameters": 900_000,
+            "bytes": 3_600_000,
+            "macs": 99_000,
+        },
+        {"id": "md-4", "name": "unmeasured", "kind": "compressed", "auc": np.nan, "parameters": 10, "bytes": 40, "macs": 1},
+    ]
+    for row in rows:
+        speeds = {f"{runtime}_rows_per_second_{batch}": 900.0 * batch**0.5 for runtime in ("torch", "onnx") for batch in BATCHES}
+        row |= dict.fromkeys(speeds, np.nan) if np.isnan(row["auc"]) else speeds
+    table = pd.DataFrame(rows)
+    return table.assign(on_front=pareto_mask(table))
+
+
+def overview() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"layer": ["mlp.0", "embedding.C1"], "kind": ["linear", "embedding"], "width": [400, 16], "k90": [20, 2], "k99": [80, 4],
+         "break_even": [200.0, 15.9]}
+    )  # fmt: skip
+
+
+def curves() -> pd.DataFrame:
+    steps = np.arange(5000)
+    losses = pd.DataFrame({"step": steps, "name": "train_loss", "value": 0.6 / (1 + steps)})
+    aucs = pd.DataFrame({"step": [1000, 2000, 3000], "name": "valid_auc", "value": [0.71, 0.76, 0.75]})
+    return pd.concat([losses, aucs, pd.DataFrame({"step": [1], "name": "rows_per_second", "value": [6e4]})])
+
+
+def fields() -> pd.DataFrame:
+    return pd.DataFrame(
+        {"name": ["C1", "C2", "price"], "kind": ["categorical", "categorical", "numeric"], "cardinality": [900_000, 100_000, 0],
+         "head_share": [0.9, 0.5, 0.0]}
+    )  # fmt: skip
+
+
+ARGUMENTS = {
+    "spectrum": (low_rank_layer(2000),),
+    "cumulative_variance": (low_rank_layer(2000),),
+    "rank_overview": (overview(),),
+    "cost_bars": (
+        Cost(parameters_tables=1_000_000, parameters_dense=600_000),
+        Cost(parameters_tables=250_000, parameters_dense=150_000),
+    ),
+    "auc_size_scatter": (comparison(),),
+    "latency_bars": (comparison(),),
+    "training_curves": (curves(),),
+    "cardinalities": (fields(),),
+    "head_shares": (fields(),),
+}
+SENTENCES = {
+    "spectrum": "Of the 2000 output directions of mlp.2, 2 reach 1 % of the strongest one; of its 400 weight directions 400 do.",
+    "cumulative_variance": "99 % of the variance of mlp.2 lies in 2 of 2000 directions.",
+    "rank_overview": "In the median, 99 % of the variance needs 20 % of a linear layer's width (1 layer) and 25 % of a table's width (1 table).",
+    "cost_bars": "1.60 M parameters become 400 k, 4.0x smaller; 62 % of what is left is tables.",
+    "auc_size_scatter": "Of 3 measured models, no other is both smaller and better than: DeepFM AFM (560 k, AUC 0.7631).",
+    "latency_bars": "At batch 4096 the fastest is DeepFM in PyTorch: 57.6 k rows/s.",
+    "training_curves": "Training loss 0.0001 at step 5.00 k; best validation AUC 0.7600 at step 2.00 k.",
+    "cardinalities": "1.00 M ids in 2 fields; C1 alone has 900 k of them (90 %).",
+    "head_shares": "The most frequent 1 % of the ids carry 70 % of the rows in the median field, 90 % in C1.",
+}
+
+
+@pytest.mark.parametrize("name", FIGURES.names())
+def test_every_figure_is_light_transparent_and_keeps_its_zoom(name):
+    figure = FIGURES[name].draw(*ARGUMENTS[name])
+    assert figure.layout.uirevision and figure.layout.margin.t == 10
+    assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
+    for trace in figure.data:
+        values = np.asarray(trace.x if trace.orientation == "h" else trace.y)
+        assert len(values) <= theme.MAX_POINTS
+        assert trace.type != "scattergl"
+    json.loads(figure.to_json())
+
+
+@pytest.mark.parametrize("name", FIGURES.names())
+def test_every_figure_is_described_by_its_own_numbers(name):
+    assert FIGURES[name].describe(*ARGUMENTS[name]) == SENTENCES[name]
+
+
+def test_an_unknown_figure_names_those_that_exist():
+    with pytest.raises(UnknownNameError, match="cumulative_variance"):
+        FIGURES["pie"]
+
+
+def test_a_spectrum_starts_at_one_and_leaves_out_rounding_noise():
+    figure = spectrum(layer_spectrum([4.0, 1.0, 1e-30], weights=2))
+    features, weights = figure.data
+    np.testing.assert_allclose(features.y, [1.0, 0.5, np.nan])
+    np.testing.assert_allclose(weights.y, [1.0, 0.5])
+
+
+def test_a_layer_that_never_varies_is_said_so_and_still_drawn():
+    dead = layer_spectrum(np.zeros(8))
+    assert "never varies" in describe_cumulative_variance(dead)
+    assert spectrum(dead).layout.yaxis.type == "log"
+
+
+def test_cumulative_variance_marks_each_energy_at_its_rank():
+    layer = layer_spectrum([90.0, 5.0, 4.0, 1.0])
+    marks = cumulative_variance(layer).data[1]
+    assert dict(zip(marks.x, marks.text, strict=True)) == {1: "90 %: k = 1", 2: "95 %: k = 2", 3: "99 %: k = 3"}
+
+
+def test_equal_ranks_share_one_mark():
+    marks = cumulative_variance(layer_spectrum([999.0, 0.5, 0.5])).data[1]
+    assert list(marks.text) == ["90/95/99 %: k = 1"]
+
+
+def test_break_even_and_the_chosen_rank_are_drawn_where_they_are():
+    figure = cumulative_variance(low_rank_layer(), break_even=200.0, chosen_rank=64)
+    assert [shape.x0 for shape in figure.layout.shapes] == [200.0, 200.0, 64]
+    assert [note.text for note in figure.layout.annotations] == ["stays dense from 200", "chosen rank 64"]
+    assert "rank 64 keeps 99.6 %" in describe_cumulative_variance(low_rank_layer(), chosen_rank=64)
+
+
+def test_thinning_keeps_the_head_the_last_and_the_marks():
+    index = theme.thin(100_000, keep=[54_321])
+    assert len(index) <= theme.MAX_POINTS and set(range(96)) <= set(index) and {54_321, 99_999} <= set(index)
+
+
+def test_the_lit_row_of_the_overview_is_the_selected_layer():
+    shape = rank_overview(overview(), selected="mlp.0").layout.shapes[0]
+    assert (shape.y0, shape.y1) == (0.5, 1.5)  # categories count from the bottom, mlp.0 is on top of two
+
+
+def luminance(color: np.ndarray) -> float:
+    linear = np.where(color <= 0.04045, color / 12.92, ((color + 0.055) / 1.055) ** 2.4)
+    return float(linear @ [0.2126, 0.7152, 0.0722])
+
+
+def rgb(color: str) -> np.ndarray:
+    return np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+
+
+@pytest.mark.parametrize("role", theme.ROLES.values(), ids=lambda role: role.name)
+@pytest.mark.parametrize("background", ["#fcfcfb", "#14191b"], ids=["light", "dark"])
+def test_colours_reach_contrast_three_on_both_pages(role, background):
+    low, high = sorted((luminance(rgb(role.color)), luminance(rgb(background))))
+    assert (high + 0.05) / (low + 0.05) >= 3.0
+
+
+#: Machado, Oliveira and Fernandes (2009), severity 1, on linear RGB.
+DICHROMACIES = {
+    "protanopia": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "deuteranopia": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "tritanopia": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}
+
+
+@pytest.mark.parametrize("matrix", DICHROMACIES.values(), ids=DICHROMACIES)
+def test_roles_differ_in_colour_for_the_colour_blind_or_else_in_shape(matrix):
+    seen = {}
+    for role in theme.ROLES.values():
+        linear = np.clip(np.asarray(matrix) @ np.power(rgb(role.color), 2.2), 0, 1)
+        seen[role.name] = np.power(linear, 1 / 2.2)
+    for (a, color_a), (b, color_b) in combinations(seen.items(), 2):
+        assert np.linalg.norm(color_a - color_b) > 0.12 or theme.ROLES[a].dash != theme.ROLES[b].dash
+    assert len({role.symbol for role in theme.ROLES.values()}) == len(theme.ROLES)
+    assert np.linalg.norm(seen["original"] - seen["AFM"]) > 0.3
+
+
+@pytest.mark.parametrize(
+    ("written", "text"),
+    [
+        (count(1_700_000), "1.70 M"), (count(61_234), "61.2 k"), (count(842), "842"), (count(999_600), "1.00 M"), (count(0), "0"),
+        (size(6_800_000), "6.80 MB"), (size(12), "12 B"),
+        (times(2.94), "2.9x"), (times(12.3), "12x"),
+        (percent(0.0), "0 %"), (percent(1.0), "100 %"),
+        (percent(0.999999), "99.99 %"), (percent(0.00001), "< 0.01 %"), (percent(0.012), "1.2 %"),
+    ],
+)  # fmt: skip
+def test_numbers_read_as_people_write_them(written, text):
+    assert written == text
