@@ -95,12 +95,12 @@ class Config:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(given) - known)
         if unknown:
-            raise ConfigError(f"{cls.__name__}: unknown setting {', '.join(unknown)}; known are {', '.join(sorted(known))}")
+            raise ConfigError(f"{cls.__name__}: unknown setting {', '.join(map(str, unknown))}; known are {', '.join(sorted(known))}")
+        missing = [field.name for field in dataclasses.fields(cls) if field.name not in given and _is_required(field)]
+        if missing:
+            raise ConfigError(f"{cls.__name__}: setting {', '.join(missing)} is required")
         hints = type_hints(cls)
-        try:
-            return cls(**{name: _revive(hints[name], value) for name, value in given.items()})
-        except TypeError as error:  # a required setting is missing
-            raise ConfigError(f"{cls.__name__}: {str(error).split('() ', 1)[-1]}") from None
+        return cls(**{name: _revive(hints[name], value) for name, value in given.items()})
 
     @classmethod
     def from_json(cls, text: str) -> Self:
@@ -115,6 +115,10 @@ class Config:
 def type_hints(cls: type) -> dict[str, Any]:
     """Resolved annotations of a config class, for forms and the command line."""
     return typing.get_type_hints(cls)
+
+
+def _is_required(field: "dataclasses.Field[Any]") -> bool:
+    return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
 
 def _plain(value: Any) -> Any:
@@ -180,7 +184,7 @@ def _value_faults(field: dataclasses.Field[Any], hint: Any, value: Any) -> list[
             continue
         if isinstance(item, float) and item != item:
             faults.append(f"{field.name} must be a number, got nan")
-        elif low is not None and item < low or high is not None and item > high:
+        elif (low is not None and item < low) or (high is not None and item > high):
             faults.append(f"{field.name} must be {_range(low, high)}, got {item}")
         elif choices is not None and item not in choices:
             faults.append(f"{field.name} must be one of {', '.join(map(str, choices))}, got {item}")

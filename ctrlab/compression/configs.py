@@ -57,7 +57,7 @@ class CompressConfig(Config):
     bottleneck: Bottleneck = option(
         "none",
         label="Nonlinearity in the bottleneck",
-        help="Between the two factors of a linear layer. prelu starts as none; relu (the paper) breaks the mimicry until fine-tuned.",
+        help="Between the two factors of a linear layer. prelu starts as none; relu (the paper) needs fine-tuning.",
     )
     order: Order = option("mlp_first", help="Which layers are compressed first; each stage is followed by fine-tuning.")
     finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; none truncates only.")

@@ -59,10 +59,7 @@ def plan_ranks(
     """
     if (energy is None) == (ranks is None):
         raise CompressionError("a plan is made by energy or by ranks; give exactly one of them")
-    if energy is not None:
-        chosen = _ranks_by_energy(profile, spectra or {}, energy)
-    else:
-        chosen = _expand_patterns(profile, ranks or {})
+    chosen = _expand_patterns(profile, ranks or {}) if energy is None else _ranks_by_energy(profile, spectra or {}, energy)
     validate_plan(profile, RankPlan.of(chosen))
     first = first_layers(profile) if keep_first_dense else frozenset()
     kept = {name: rank for name, rank in chosen.items() if name not in first and pays(profile.by_name[name], rank)}
@@ -101,7 +98,7 @@ def _expand_patterns(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[st
         chosen.update({name: rank for name in names if fnmatchcase(name, pattern)})
     chosen.update({name: rank for name, rank in ranks.items() if name in names})
     unmatched = {
-        pattern: rank for pattern, rank in ranks.items() if not any(name == pattern or fnmatchcase(name, pattern) for name in names)
+        pattern: rank for pattern, rank in ranks.items() if not any(fnmatchcase(name, pattern) for name in (*names, *chosen))
     }
     return {name: chosen[name] for name in names if name in chosen} | unmatched
 
@@ -109,8 +106,6 @@ def _expand_patterns(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[st
 def validate_plan(profile: ModelProfile, plan: RankPlan) -> None:
     """Refuse a plan that does not fit the model, listing every fault at once with the layer and its bounds."""
     faults = [fault for name, rank in plan.as_dict().items() if (fault := _fault(profile, name, rank))]
-    if profile.compressed and len(plan):
-        faults.insert(0, "the model is compressed already; start from its original")
     if faults:
         raise CompressionError("the plan does not fit the model: " + "; ".join(faults))
 
@@ -144,8 +139,11 @@ def predict(profile: ModelProfile, spectra: Spectra | None, plan: RankPlan, bott
     """Cost and error of `plan` before anything is built.
 
     Raises:
-        CompressionError: the plan does not fit the model, or a planned layer has no spectrum though spectra are given.
+        CompressionError: the plan does not fit the model, the model is compressed already, or a planned layer has no spectrum
+            though spectra are given.
     """
+    if profile.compressed:
+        raise CompressionError("the model is compressed already; predict from its original")
     validate_plan(profile, plan)
     ranks = effective_ranks(profile, plan)
     if spectra:
@@ -196,8 +194,6 @@ def _explicit_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: 
 
 def _folded_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck) -> Cost:
     """fixed part + linear layers + latent tables + readers of S latents (see ReaderProfile)."""
-    if profile.compressed:
-        return profile.cost
     read = {reader.first_layer for reader in profile.readers}
     cost = profile.folded_fixed
     latent_width = profile.num_values
@@ -214,7 +210,9 @@ def _folded_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bo
     return cost
 
 
-def _reader_cost(profile: ModelProfile, reader: ReaderProfile, latents: int, ranks: Mapping[str, int], bottleneck: Bottleneck) -> Cost:
+def _reader_cost(
+    profile: ModelProfile, reader: ReaderProfile, latents: int, ranks: Mapping[str, int], bottleneck: Bottleneck
+) -> Cost:
     dense = reader.parameters_base + reader.parameters_slope * latents
     macs = reader.macs_base + reader.macs_slope * latents
     if reader.first_layer is not None:

@@ -1,14 +1,14 @@
 """Spectra of a model: linear layers from forward passes over calibration rows, tables from their rows and the training counts."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
-from typing import Any
+from typing import Any, Protocol, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ctrlab.data.batches import iterate_batches
-from ctrlab.data.dataset import EncodedDataset
+from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
 from ctrlab.decomposition.covariance import Moments, decompose
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -21,6 +21,18 @@ from ctrlab.models.layers import FieldEmbedding
 _BATCH_ROWS = 8192
 #: Table rows brought to float64 at a time.
 _TABLE_ROWS = 65_536
+
+
+class CalibrationData(Protocol):
+    """What spectra need of a dataset; `ctrlab.data.dataset.EncodedDataset` is one."""
+
+    def split(self, name: str) -> Split:
+        """The rows of one part."""
+        ...
+
+    def counts(self, field: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """How often each id of a categorical field occurs in the training rows."""
+        ...
 
 
 def collect_covariances(
@@ -57,7 +69,7 @@ def collect_covariances(
 def table_moments(
     weight: Tensor, counts: Tensor | np.ndarray[Any, Any], should_stop: Callable[[], bool] = lambda: False
 ) -> Moments:
-    """Moments of an embedding's output without a forward pass: rows (n, d) of the table weighted by how often each id occurs (n,).
+    """Moments of an embedding's output without a forward pass: the rows (n, d) weighted by how often each id occurs (n,).
 
     Rows are read in chunks, so a table larger than memory (a memory-mapped one) streams.
     """
@@ -68,13 +80,13 @@ def table_moments(
         if should_stop():
             raise JobCancelled("collecting spectra was cancelled")
         part = slice(start, start + _TABLE_ROWS)
-        moments.update(weight[part], torch.as_tensor(counts[part], device=weight.device))
+        moments.update(weight[part], _tensor(counts[part], weight.device))
     return moments
 
 
 def collect_spectra(
     model: CTRModel,
-    dataset: EncodedDataset,
+    dataset: CalibrationData,
     *,
     layer_names: Collection[str] | None = None,
     max_rows: int | None = None,
@@ -84,20 +96,26 @@ def collect_spectra(
 ) -> dict[str, LayerSpectrum]:
     """{layer_name: spectrum} of every linear layer and table of `model` that can be compressed, or of `layer_names` among them.
 
-    Linear layers are seen on `max_rows` rows of `split` drawn at random (all of them by default). Tables always use the counts of the
-    whole training split, which cost nothing.
+    Linear layers are seen on `max_rows` rows of `split` drawn at random (all of them by default). Tables always use the counts
+    of the whole training split, which cost nothing.
     """
     layers = _select(model, layer_names)
     tables = [layer for layer in layers if layer.kind == "embedding"]
     linear = [layer for layer in layers if layer.kind == "linear"]
-    moments = {layer.layer_name: table_moments(_table(model, layer), dataset.counts(_field(layer)), should_stop) for layer in tables}
+    moments = {}
+    for layer in tables:
+        moments[layer.layer_name] = table_moments(_table(model, layer), dataset.counts(_field(layer)), should_stop)
     if linear:
-        rows = min(dataset.num_rows(split), max_rows or dataset.num_rows(split))
+
+        def report_rows(seen: int) -> None:
+            on_progress(0.9 * seen / max(rows, 1), f"{seen:,} of {rows:,} rows")
+
+        rows = min(len(dataset.split(split)), max_rows or len(dataset.split(split)))
         moments |= collect_covariances(
             model,
             _fields_of(dataset, split, max_rows),
             [layer.layer_name for layer in linear],
-            lambda done: on_progress(0.9 * min(1.0, done * _BATCH_ROWS / max(rows, 1)), f"{min(done * _BATCH_ROWS, rows):,} rows"),
+            lambda done: report_rows(min(done * _BATCH_ROWS, rows)),
             should_stop,
         )
     spectra = {}
@@ -140,7 +158,7 @@ def _absorb(moments: Moments, output: Tensor) -> None:
     moments.update(output)
 
 
-def _fields_of(dataset: EncodedDataset, split: str, max_rows: int | None) -> Iterator[Fields]:
+def _fields_of(dataset: CalibrationData, split: str, max_rows: int | None) -> Iterator[Fields]:
     # A sample is drawn by shuffling: the file's first rows may be its oldest. The whole split needs no shuffling.
     batches = iterate_batches(dataset.split(split), _BATCH_ROWS, shuffle=max_rows is not None, max_rows=max_rows)
     return (fields for fields, _ in batches)
@@ -154,15 +172,15 @@ def _field(layer: ModelLayer) -> int:
 def _weight(model: nn.Module, layer: ModelLayer) -> Tensor:
     if layer.kind == "embedding":
         return _table(model, layer)
-    weight: Tensor = model.get_submodule(layer.module_name).weight  # type: ignore[assignment]
+    weight: Tensor = cast(nn.Linear, model.get_submodule(layer.module_name)).weight
     return weight
 
 
 def _table(model: nn.Module, layer: ModelLayer) -> Tensor:
     """The rows of one field, a view into the fused table."""
-    embedding = model.get_submodule(layer.module_name)
-    assert isinstance(embedding, FieldEmbedding)
-    return embedding.categorical.table.weight.detach()[embedding.categorical.rows_of(_field(layer))]
+    embedding = cast(FieldEmbedding, model.get_submodule(layer.module_name))
+    rows: Tensor = embedding.categorical.table.weight.detach()[embedding.categorical.rows_of(_field(layer))]
+    return rows
 
 
 def _device_of(model: nn.Module) -> torch.device:
@@ -172,7 +190,10 @@ def _device_of(model: nn.Module) -> torch.device:
 
 def _to_tensors(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, Fields):
-        return Fields(*(torch.as_tensor(part, device=device) for part in batch))
-    if isinstance(batch, (np.ndarray, Tensor)):
-        return torch.as_tensor(batch, device=device)
-    return batch
+        return Fields(*(_tensor(part, device) for part in batch))
+    return _tensor(batch, device) if isinstance(batch, (np.ndarray, Tensor)) else batch
+
+
+def _tensor(values: Any, device: torch.device) -> Tensor:
+    # Arrays are copied: a read-only memory map may not stand behind a tensor.
+    return torch.tensor(values, device=device) if isinstance(values, np.ndarray) else values.to(device)

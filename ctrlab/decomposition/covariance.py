@@ -1,9 +1,9 @@
 """Streaming mean and covariance of features, exact enough to trust the smallest eigenvalue.
 
-Each block is centred on its own mean and blocks merge by Chan, Golub and LeVeque's formula (1979). All of it is float64: a float32
-product of 4096 centred rows carries errors of about 1e-6 of the *largest* eigenvalue, and in CTR models, where one direction can
-hold 99 % of the variance, that is more than 1e-4 of what a truncation discards. It costs 2.5 times the float32 product and is still
-a fraction of the forward pass that makes the features. Sum of squares minus squared mean is never formed.
+Each block is centred on its own mean and blocks merge by Chan, Golub and LeVeque's formula (1979). All of it is float64: the
+error of a float32 product goes with the *largest* eigenvalue, and in CTR models, where one direction can hold 99 % of the
+variance, what a truncation discards may be a thousand times smaller. The float64 product takes 2.5 times as long. A sum of
+squares minus a squared mean is never formed.
 """
 
 from typing import Self

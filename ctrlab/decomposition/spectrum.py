@@ -60,7 +60,8 @@ class LayerSpectrum:
     def explained_variance_ratio(self) -> FloatArray:
         """(d,) each direction's share of the variance; all zero for an output that never varies."""
         total = self.total_variance
-        return self.eigenvalues / total if total > 0 else np.zeros_like(self.eigenvalues)
+        shares: FloatArray = self.eigenvalues / total if total > 0 else np.zeros_like(self.eigenvalues)
+        return shares
 
     @cached_property
     def cumulative(self) -> FloatArray:
@@ -106,7 +107,7 @@ def save_spectra(folder: Path, spectra: Mapping[str, LayerSpectrum]) -> None:
     index: list[dict[str, Any]] = []
     for number, spectrum in enumerate(spectra.values()):
         if spectrum.eigenvectors is None:
-            raise SpectrumError(f"the spectrum of {spectrum.layer_name} was loaded without eigenvectors and cannot be saved again")
+            raise SpectrumError(f"the spectrum of {spectrum.layer_name} has no eigenvectors; load it with them before saving")
         # Field names may hold any character, so archive members are numbered and the index keeps the names.
         small[f"{number}.eigenvalues"] = spectrum.eigenvalues
         small[f"{number}.mean"] = spectrum.mean

@@ -1,9 +1,9 @@
 """Measured cost of a module, and the profile from which the cost of any plan is predicted.
 
-MACs per row, the convention: one for each weight of a matrix product (linear layers, projections, cross and numeric weights) and for
-each element of an elementwise product that the architecture itself asks for (squares in an FM, x_0 times a scalar in a cross layer,
-the scale of batch normalisation). Additions, biases, activations and look-ups by id are not counted. A module that is not known here and
-does not say `row_macs()` counts one for each of its own parameters.
+MACs per row, the convention: one for each weight of a matrix product (linear layers, projections, cross and numeric weights)
+and for each element of an elementwise product that the architecture itself asks for (squares in an FM, x_0 times a scalar in
+a cross layer, the scale of batch normalisation). Additions, biases, activations and look-ups by id are not counted. A module
+that is not known here and does not say `row_macs()` counts one for each of its own parameters.
 """
 
 from collections.abc import Callable, Iterator
@@ -17,7 +17,7 @@ from ctrlab.models.inventory import is_compressed, list_layers
 from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM, LinearTerm, LookupTable
 
 M = TypeVar("M", bound=nn.Module)
-MacsRule = Callable[[Any, nn.Module], int]
+MacsRule = Callable[[Any, Any], int]
 #: (model, reader's name) -> its folded cost and the names of the modules it takes the place of; None where it cannot fold.
 ReaderRule = Callable[[CTRModel, str], tuple[ReaderProfile, tuple[str, ...]] | None]
 
@@ -30,7 +30,7 @@ _MACS: dict[type[nn.Module], MacsRule] = {
     FieldEmbedding: lambda module, _: module.numeric.numel(),
     LinearTerm: lambda module, _: module.numeric.numel(),
     CrossNetwork: lambda module, _: 2 * module.weights.numel(),
-    InnerProductFM: lambda _, model: (model.schema.num_fields + 1) * model.config.embed_dim,  # type: ignore[union-attr, operator]
+    InnerProductFM: lambda _, model: (model.schema.num_fields + 1) * model.config.embed_dim,
 }
 
 _READERS: dict[type[nn.Module], ReaderRule] = {}
@@ -144,11 +144,16 @@ def profile_model(model: CTRModel) -> ModelProfile:
         architecture=type(model).__name__,
         layers=tuple(
             LayerProfile(
-                layer_name=layer.layer_name, kind=layer.kind, in_features=layer.in_features, out_features=layer.out_features,
-                parameters=layer.parameters, has_bias=layer.has_bias, skip_reason=layer.skip_reason,
+                layer_name=layer.layer_name,
+                kind=layer.kind,
+                in_features=layer.in_features,
+                out_features=layer.out_features,
+                parameters=layer.parameters,
+                has_bias=layer.has_bias,
+                skip_reason=layer.skip_reason,
             )
             for layer in layers
-        ),  # fmt: skip
+        ),
         cost=cost,
         folded_fixed=cost - _variable_cost(model, replaced),
         readers=readers,

@@ -33,10 +33,12 @@ class Metrics:
     num_rows: int
 
     def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
         return asdict(self)
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
         return cls(**values)
 
 

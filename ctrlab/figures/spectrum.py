@@ -1,5 +1,6 @@
 """A layer's spectrum and its running sum: the two charts of the Spectra page."""
 
+import math
 from collections.abc import Mapping
 
 import numpy as np
@@ -112,7 +113,7 @@ def describe_cumulative_variance(
     if chosen_rank and chosen_rank < layer.width:
         text += f"; rank {chosen_rank} keeps {percent(layer.cumulative[chosen_rank - 1])}"
     elif break_even is not None:
-        text += f"; two factors are smaller below rank {break_even:.0f}"
+        text += f"; two factors are smaller below rank {math.ceil(break_even)}"
     return f"{text}."
 
 
@@ -178,7 +179,7 @@ def _break_even_region(width: int, break_even: float | None) -> tuple[list[dict[
         "type": "rect", "x0": break_even, "x1": _span(width)[1], "y0": 0, "y1": 1, "yref": "paper", "layer": "below",
         "line": {"width": 0}, "fillcolor": "rgba(128,133,136,0.13)",
     }  # fmt: skip
-    rule, label = vertical(break_even, f"stays dense from {break_even:.0f}", role=THRESHOLD)
+    rule, label = vertical(break_even, f"stays dense from {math.ceil(break_even)}", role=THRESHOLD)
     right_half = break_even > 0.6 * width
     label |= {"y": 0.16, "xanchor": "right" if right_half else "left", "xshift": -4 if right_half else 4}
     return [shade, rule], [label]

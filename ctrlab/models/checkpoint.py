@@ -63,7 +63,9 @@ def load_model(path: str | Path, schema: FeatureSchema | None = None) -> CTRMode
         model.load_state_dict(load_tensors(path))
     except RuntimeError as error:
         reason = str(error).strip().splitlines()[-1].strip()
-        raise StorageError(f"the weights in {path.name} do not fit the model it describes ({reason}); save the model again") from None
+        raise StorageError(
+            f"the weights in {path.name} do not fit the model it describes ({reason}); save the model again"
+        ) from None
     return model.eval()
 
 
@@ -115,5 +117,7 @@ def _rebuild(model: CTRModel, header: ModelHeader, path: Path) -> CTRModel:
     try:
         rebuilt: CTRModel = getattr(importlib.import_module(module_name), function)(model, header.structure)
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise StorageError(f"{path.name} is truncated or damaged: its structure cannot be built ({error}); save the model again") from error
+        raise StorageError(
+            f"{path.name} is truncated or damaged: its structure cannot be built ({error}); save the model again"
+        ) from error
     return rebuilt

@@ -81,7 +81,9 @@ def read_document(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]
     except (ValueError, KeyError, TypeError):
         raise _damaged(path, "its description is not readable") from None
     if version != FORMAT_VERSION:
-        raise StorageError(f"{path.name} has checkpoint format {version}, this ctrlab reads {FORMAT_VERSION}; save it again with this version")
+        raise StorageError(
+            f"{path.name} has checkpoint format {version}, this ctrlab reads {FORMAT_VERSION}; save it again with this version"
+        )
     if found != kind:
         raise StorageError(f"{path.name} holds a {found}, not a {kind}; give a file that holds a {kind}")
     return document, header
@@ -98,7 +100,9 @@ def _safetensors_header(path: Path) -> dict[str, Any]:
     except FileNotFoundError:
         raise StorageError(f"there is no checkpoint at {path}; give the path of a .safetensors file that ctrlab wrote") from None
     except OSError as error:
-        raise StorageError(f"{path} cannot be read ({error.strerror}); give the path of a .safetensors file that ctrlab wrote") from None
+        raise StorageError(
+            f"{path} cannot be read ({error.strerror}); give the path of a .safetensors file that ctrlab wrote"
+        ) from None
     if not body.startswith(b"{"):
         raise _foreign(path, prefix)
     try:
@@ -120,7 +124,9 @@ def _foreign(path: Path, prefix: bytes) -> StorageError:
             f"{path.name} is a Python pickle (or an archive of one), which can run code when it is loaded; "
             "ctrlab reads only the .safetensors checkpoints that it wrote"
         )
-    return StorageError(f"{path.name} is not a safetensors file, or is cut off at its beginning; give a checkpoint that ctrlab saved")
+    return StorageError(
+        f"{path.name} is not a safetensors file, or is cut off at its beginning; give a checkpoint that ctrlab saved"
+    )
 
 
 def _damaged(path: Path, detail: str) -> StorageError:

@@ -23,10 +23,12 @@ class LookupTable(nn.Module):
 
     @property
     def num_ids(self) -> int:
+        """Rows of the table."""
         return self.weight.shape[0]
 
     @property
     def width(self) -> int:
+        """Numbers in a row."""
         return self.weight.shape[1]
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -51,7 +53,7 @@ class _SparseLookup(torch.autograd.Function):
         return functional.embedding(ids, weight)
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
         (ids,) = ctx.saved_tensors
         num_ids, width = ctx.table_shape
         short = ids if num_ids > torch.iinfo(torch.int32).max else ids.int()

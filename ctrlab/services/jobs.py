@@ -127,7 +127,7 @@ def ensure_worker(workspace: Workspace, command: Sequence[str] | None = None) ->
 
 
 def _worker_command() -> list[str]:
-    return [sys.executable, "-m", "ctrlab", "worker", "--idle-exit", str(int(WORKER_IDLE_SECONDS))]
+    return [sys.executable, "-m", "ctrlab", "worker", "--idle-exit-seconds", str(int(WORKER_IDLE_SECONDS))]
 
 
 def _spawn(workspace: Workspace, command: Sequence[str]) -> "subprocess.Popen[bytes]":

@@ -56,7 +56,9 @@ def run_job(workspace: Workspace, job_id: str, should_stop: ShouldStop = lambda:
         lock.path.unlink(missing_ok=True)
 
 
-def run_claimed(workspace: Workspace, job: Job, should_stop: ShouldStop = lambda: False, on_change: OnChange | None = None) -> None:
+def run_claimed(
+    workspace: Workspace, job: Job, should_stop: ShouldStop = lambda: False, on_change: OnChange | None = None
+) -> None:
     """Run a job that was claimed for this process, and record how it ended."""
     folder_lock = FileLock(job.folder / ".lock")
     if not folder_lock.acquire(_FOLDER_SECONDS):
@@ -145,7 +147,7 @@ class _Pulse:
                 self._listen()
                 if self._on_change is not None:
                     self._on_change(self._store.jobs.get(self._job.id))
-            except StorageError as error:  # busy or away for a while: what was not written is written later
+            except Exception as error:  # the store is busy or away: what was not written is written later
                 self._context.log(f"progress could not be written: {error}")
 
     def _write(self) -> None:

@@ -174,10 +174,12 @@ class JobQueue:
             return self._touch(connection, job, values).owned
 
     def release(self, job: Job) -> bool:
-        """Give a running job back to the queue, at its old place: its worker is stopping in good order."""
-        values = {"state": "queued", "message": "waiting for a worker to continue", **_RELEASED}
+        """Give a running job back to the queue at its old place, for its worker is stopping; cancel it if that was asked."""
+        queued = {"state": "queued", "message": "waiting for a worker to continue", **_RELEASED}
         with self._database.write() as connection:
-            return self._touch(connection, job, values).owned
+            pulse = self._touch(connection, job, {"lease_expires_at": _now()})  # holds the row until the next statement
+            ended = _ended("cancelled") | {"message": "cancelled"}
+            return self._touch(connection, job, ended if pulse.cancel_requested else queued).owned
 
     def reap_expired(self) -> _Jobs:
         """Deal with running jobs whose worker is gone; the jobs that changed.

@@ -9,15 +9,15 @@ from ctrlab.config import Config, option
 class FitConfig(Config):
     """How to train, or fine-tune, a model."""
 
-    epochs: int = option(1, minimum=1, maximum=1000, help="Passes over the rows. CTR models mostly overfit after one, tables first.")
+    epochs: int = option(1, minimum=1, maximum=1000, help="Passes over the rows. CTR models mostly overfit after one.")
     batch_size: int = option(4096, minimum=1, maximum=65536, unit="rows", help="Rows per optimizer step.")
     learning_rate: float = option(1e-3, minimum=1e-7, maximum=1.0, step=1e-4, help="Step size of Adam.")
     optimizer: str = option(
         "lazy_adam",
         choices=("lazy_adam", "adam"),
         advanced=True,
-        help="lazy_adam moves only the batch's rows of the embedding tables, whatever their size. adam moves every row at every step, "
-        "as most published results did; slow for large tables.",
+        help="lazy_adam moves only those rows of the tables that the batch uses, so large tables cost nothing. "
+        "adam moves every row at every step, as most published results did.",
     )
     l2_embedding: float = option(
         0.0,
@@ -38,7 +38,7 @@ class FitConfig(Config):
     clip_norm: float = option(
         10.0, minimum=0.0, maximum=1e6, advanced=True, help="Scale gradients down to this norm where they exceed it; 0 for never."
     )
-    evaluations_per_epoch: int = option(4, minimum=1, maximum=100, help="How often an epoch stops to measure the validation rows.")
+    evaluations_per_epoch: int = option(4, minimum=1, maximum=100, help="How often in an epoch the validation rows are measured.")
     patience: int = option(
         4, minimum=0, maximum=1000, help="Stop after this many evaluations without a better validation AUC; 0 for never."
     )
@@ -46,7 +46,7 @@ class FitConfig(Config):
         False, help="Count the model as it came as a candidate for the best: fine-tuning that only harms then changes nothing."
     )
     rows: str = option(
-        "train", choices=("train", "finetune"), help="Which part of the dataset to train on; finetune is a part kept aside from training."
+        "train", choices=("train", "finetune"), help="The part of the data to train on; finetune is one kept aside."
     )
     seed: int = option(0, minimum=0, maximum=2**31 - 1, help="Fixes the order of rows and dropout.")
     device: str = option(

@@ -3,9 +3,9 @@
 import copy
 import math
 import time
+import zlib
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -33,12 +33,18 @@ class Dataset(Protocol):
     """What `fit` needs of a dataset; `ctrlab.data.dataset.EncodedDataset` is one."""
 
     @property
-    def schema(self) -> FeatureSchema: ...
+    def schema(self) -> FeatureSchema:
+        """The fields and their fingerprint."""
+        ...
 
     @property
-    def splits(self) -> tuple[str, ...]: ...
+    def splits(self) -> tuple[str, ...]:
+        """Names of the parts that hold rows."""
+        ...
 
-    def split(self, name: str) -> Split: ...
+    def split(self, name: str) -> Split:
+        """The rows of one part."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -115,7 +121,7 @@ def fit(
     device = _device(config)
     train, valid = _checked_splits(model, dataset, config)
     torch.set_flush_denormal(True)  # Adam's fading moments become denormal numbers, which are up to 100 times slower
-    with _own_random_numbers(device):
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         run = _Fit(copy.deepcopy(model).to(device), train, valid, config, on_step, should_stop)
         file = CheckpointFile(checkpoint_path, _identity(model, train, config), checkpoint_seconds)
         return run.run(file)
@@ -145,9 +151,10 @@ class _Fit:
         self.max_rows = len(train) - (len(train) % config.batch_size == 1 and len(train) > 1)
         self.steps_per_epoch = num_batches(train, config.batch_size, self.max_rows)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.started = time.monotonic()
-        self.last_report = -math.inf
         self.first_step = 0
+        self.last_report = -math.inf
+        # Three clocks: of this run, up to where `progress.seconds` has counted, and since when rows have been trained on.
+        self.started = self.counted = self.lap = time.monotonic()
 
     @property
     def total_steps(self) -> int:
@@ -158,9 +165,10 @@ class _Fit:
         state = file.load()
         if state is not None:
             self._restore(state)
-        elif self.config.keep_initial:
+        elif self.config.keep_initial and self.valid is not None:
             self._evaluate()
         self.model.train()
+        self.lap = time.monotonic()
         for batch in self._batches():
             self._check_stop()
             self._step(batch)
@@ -170,6 +178,7 @@ class _Fit:
                 self._report()
             if file.due:
                 file.save(self._state())
+            self.lap = time.monotonic()
         if not self.progress.finished:
             self.progress.finished = True
             file.save(self._state())
@@ -202,7 +211,6 @@ class _Fit:
         return 0 < self.config.patience <= self.progress.stale
 
     def _step(self, batch: Batch) -> None:
-        started = time.monotonic()
         fields, labels = batch
         self.optimizer.zero_grad()
         logits = self.model(to_tensors(fields, self.device))
@@ -213,7 +221,7 @@ class _Fit:
         self.progress.step += 1
         self.progress.loss_steps += 1
         self.progress.rows += len(labels)
-        self.progress.training_seconds += time.monotonic() - started
+        self.progress.training_seconds += time.monotonic() - self.lap
 
     @property
     def _at_evaluation(self) -> bool:
@@ -285,11 +293,14 @@ class _Fit:
             raise JobCancelled(f"the training was cancelled after {self.progress.step} of {self.total_steps} steps")
 
     def _state(self) -> FitState:
-        progress = self.progress
-        progress.loss_sum = float(self.loss_sum)
+        self.progress.loss_sum = float(self.loss_sum)
+        self._count_seconds()
+        model, optimizer = self.model.state_dict(), self.optimizer.state_tensors()
+        return FitState(self.progress, model, optimizer, random_state(self.device), self.best)
+
+    def _count_seconds(self) -> None:
         now = time.monotonic()
-        progress.seconds, self.started_counting = progress.seconds + now - self.started_counting, now
-        return FitState(progress, self.model.state_dict(), self.optimizer.state_tensors(), random_state(self.device), self.best)
+        self.progress.seconds, self.counted = self.progress.seconds + now - self.counted, now
 
     def _restore(self, state: FitState) -> None:
         self.progress, self.best = state.progress, state.best
@@ -301,6 +312,7 @@ class _Fit:
 
     def _result(self) -> FitResult:
         progress = self.progress
+        self._count_seconds()
         if self.best is not None:
             self.model.load_state_dict(self.best)
         return FitResult(
@@ -313,3 +325,71 @@ class _Fit:
             seconds=progress.seconds,
             rows_per_second=_rate(progress),
         )
+
+
+class _Throttled:
+    """A question that is passed on at most every `seconds`, and whose yes is final."""
+
+    def __init__(self, ask: Callable[[], bool], seconds: float) -> None:
+        self._ask, self._seconds = ask, seconds
+        self._asked = -math.inf
+        self._answer = False
+
+    def __call__(self) -> bool:
+        if not self._answer and time.monotonic() - self._asked >= self._seconds:
+            self._answer = self._ask()
+            self._asked = time.monotonic()
+        return self._answer
+
+
+def _device(config: FitConfig) -> torch.device:
+    if config.device == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    if config.device == "cuda" and not torch.cuda.is_available():
+        raise ConfigError("device cuda was asked for, but torch finds no CUDA graphics card here; choose auto or cpu")
+    return torch.device(config.device)
+
+
+def _checked_splits(model: CTRModel, dataset: Dataset, config: FitConfig) -> tuple[Split, Split | None]:
+    """The rows to train on and to validate on, once they are known to fit the model."""
+    if model.schema != dataset.schema:
+        raise DataError(
+            f"the model was built for data of another encoding (fingerprint {model.schema.fingerprint}, this dataset has "
+            f"{dataset.schema.fingerprint}); choose the dataset it was trained on"
+        )
+    train = dataset.split(config.rows)
+    if len(train) == 0:
+        raise DataError(f"the {config.rows} split has no rows; encode the data with a larger share for it")
+    valid = dataset.split("valid") if "valid" in dataset.splits else None
+    if valid is None or len(valid) == 0:
+        return train, None
+    clicks = int(np.count_nonzero(valid.labels))
+    if clicks in (0, len(valid)):
+        raise DataError(f"all {len(valid)} validation labels are {int(clicks > 0)}; split the data so that it holds both")
+    return train, valid
+
+
+def _identity(model: CTRModel, train: Split, config: FitConfig) -> dict[str, Any]:
+    """What must be the same for a saved state to be of this fit; weights by a sample of each tensor."""
+    weights = {name: _checksum(tensor) for name, tensor in model.state_dict().items()}
+    return {
+        "model": fingerprint_of([type(model).__name__, model.config.to_dict(), model.structure, weights]),
+        "dataset": [model.schema.fingerprint, train.name, len(train)],
+        "configuration": config.to_dict(),
+    }
+
+
+def _checksum(tensor: Tensor) -> int:
+    flat = tensor.detach().flatten()
+    sample = flat[:: max(1, flat.numel() // 65536)].cpu().contiguous()
+    return zlib.crc32(sample.view(torch.uint8).numpy().tobytes())
+
+
+def _epoch_seed(seed: int, epoch: int) -> int:
+    """A seed for the order of rows of one epoch; neighbouring seeds share no epoch."""
+    return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
+
+
+def _rate(progress: Progress) -> float:
+    """Training rows a second, over all runs of the fit."""
+    return progress.rows / progress.training_seconds if progress.training_seconds else 0.0

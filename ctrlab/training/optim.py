@@ -45,6 +45,7 @@ class FitOptimizer:
         self._lazy_adam = LazyAdam(self._tables if self._lazy else [], lr=config.learning_rate, l2=config.l2_embedding)
 
     def zero_grad(self) -> None:
+        """Forget the last gradients."""
         self._adam.zero_grad()
         self._lazy_adam.zero_grad()
 
@@ -60,8 +61,8 @@ class FitOptimizer:
 
     def state_tensors(self) -> dict[str, Tensor]:
         """Everything that a resumed run needs, by parameter name and moment."""
-        states = {**self._adam.state, **self._lazy_adam.state}
-        return {f"{self._names[id(p)]}|{key}": value for p, state in states.items() for key, value in state.items()}
+        states = [*self._adam.state.items(), *self._lazy_adam.state.items()]
+        return {f"{self._names[id(p)]}|{key}": value for p, state in states for key, value in state.items()}
 
     def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
         """The inverse of `state_tensors`, onto the devices of the parameters."""
@@ -90,6 +91,7 @@ class LazyAdam:
         self.state: dict[nn.Parameter, dict[str, Tensor]] = {}
 
     def zero_grad(self) -> None:
+        """Forget the last gradients."""
         for weight in self.weights:
             weight.grad = None
 

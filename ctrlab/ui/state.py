@@ -63,10 +63,9 @@ def sync(workspace: Workspace) -> list[str]:
     """
     remembered = st.session_state.get(_SESSION_KEY, {})
     given = {key: st.query_params[key] for key in KEYS if st.query_params.get(key)}
-    if "dataset" in given and "model" not in given and given["dataset"] != remembered.get("dataset"):
-        remembered = {"job": remembered.get("job")}
-    elif "model" in given and "spectra" not in given and given["model"] != remembered.get("model"):
-        remembered = {"job": remembered.get("job")}
+    for key, below in (("dataset", "model"), ("model", "spectra")):  # a link to another dataset or model leaves the old one's
+        if key in given and below not in given and given[key] != remembered.get(key):
+            remembered = {"job": remembered.get("job")}
     ids, dropped = _existing(workspace, {**remembered, **given})
     _write(InHand(**_with_parents(workspace, ids)))
     return dropped

@@ -14,6 +14,7 @@ import os
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -39,8 +40,11 @@ def main(argv: Sequence[str] | None = None) -> None:
     if job is not None:
         threading.Thread(target=_end_with_worker, name="end with the worker", daemon=True).start()
         _print_into(job)
-        run_claimed(workspace, job)
-    sys.stdout.flush()
+        try:
+            run_claimed(workspace, job)
+        except BaseException:
+            traceback.print_exc()
+            os._exit(1)
     os._exit(0)  # threads that a library left behind must not keep the process
 
 

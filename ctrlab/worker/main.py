@@ -1,6 +1,5 @@
 """`python -m ctrlab worker`: the one worker of a home folder."""
 
-import argparse
 import logging
 import signal
 import sys
@@ -8,24 +7,10 @@ import threading
 from collections.abc import Sequence
 
 from ctrlab.services.handlers import HANDLER_MODULES
-from ctrlab.services.workspace import Workspace, open_workspace
+from ctrlab.services.workspace import Workspace
 from ctrlab.worker.supervisor import Supervisor, logger
 
 _MAX_LOG_BYTES = 5_000_000
-
-
-def main(argv: Sequence[str] | None = None) -> int:
-    """The command line of the worker; returns the exit status."""
-    parser = argparse.ArgumentParser(prog="python -m ctrlab worker", description="Run the jobs of a home folder until stopped.")
-    parser.add_argument("--home", help="home folder (default: CTRLAB_HOME, else the user's data directory)")
-    parser.add_argument("--idle-exit", type=float, metavar="SECONDS", help="leave after this long without a job")
-    parser.add_argument("--concurrency", type=int, default=1, help="how many jobs run at once (default: %(default)s)")
-    arguments = parser.parse_args(argv)
-    if arguments.concurrency < 1:
-        parser.error(f"--concurrency must be at least 1, got {arguments.concurrency}")
-    workspace = open_workspace(arguments.home)
-    run_worker(workspace, idle_exit_seconds=arguments.idle_exit, concurrency=arguments.concurrency)
-    return 0
 
 
 def run_worker(
@@ -34,8 +19,8 @@ def run_worker(
     idle_exit_seconds: float | None = None,
     concurrency: int = 1,
     handler_modules: Sequence[str] = HANDLER_MODULES,
-) -> None:
-    """Run jobs until SIGTERM or SIGINT; return at once and quietly where the home folder has a living worker.
+) -> int:
+    """Run jobs until SIGTERM or SIGINT; return 0, the exit status. Where the home folder has a living worker, return at once.
 
     When stopped, the jobs that run go back to the queue and continue from their checkpoints with the next worker.
 
@@ -59,8 +44,9 @@ def run_worker(
             election.release()
         # A job may have come between the last look and the leaving of the roster; whoever sent it saw a living worker.
         if reason == "stopped" or workspace.store.jobs.count("queued") == 0:
-            return
+            return 0
     logger.info("another worker is alive on %s", workspace.home)
+    return 0
 
 
 def _set_up_log(workspace: Workspace) -> None:

@@ -33,7 +33,13 @@ class ChildProcess:
         environment = {name: str(threads) for name in _THREAD_VARIABLES} | workspace.environment() | {"PYTHONUNBUFFERED": "1"}
         with (workspace.home / "worker.log").open("ab") as log:
             self._process = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=log, stderr=log, start_new_session=True, cwd=workspace.home, env=environment
+                command,
+                stdin=subprocess.PIPE,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                cwd=workspace.home,
+                env=environment,
             )
         with contextlib.suppress(OSError):  # it may have ended already
             os.setpriority(os.PRIO_PROCESS, self._process.pid, _NICENESS)

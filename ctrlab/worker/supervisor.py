@@ -48,7 +48,12 @@ class Supervisor:
     """One worker's life, under one worker id."""
 
     def __init__(
-        self, workspace: Workspace, modules: Sequence[str], concurrency: int, idle_exit_seconds: float | None, stop: threading.Event
+        self,
+        workspace: Workspace,
+        modules: Sequence[str],
+        concurrency: int,
+        idle_exit_seconds: float | None,
+        stop: threading.Event,
     ) -> None:
         self._workspace = workspace
         self._store = workspace.store
@@ -66,7 +71,7 @@ class Supervisor:
 
     def run(self) -> EndReason:
         """Work until told to stop, or until there was nothing to do for `idle_exit_seconds`."""
-        lock = self._store.workers.hold(self._worker_id)
+        self._lock = self._store.workers.hold(self._worker_id)
         logger.info("worker %s started", self._worker_id)
         try:
             while not self._stop.is_set():
@@ -76,7 +81,7 @@ class Supervisor:
             return "stopped"
         finally:
             self._leave()
-            lock.release()
+            self._lock.release()
             logger.info("worker %s ended", self._worker_id)
 
     def _turn(self) -> None:
@@ -87,12 +92,11 @@ class Supervisor:
             self._take()
             self._stop.wait(_TICK_SECONDS)
         except StorageError as error:
-            if not self._workspace.home.exists():
-                logger.warning("%s is gone", self._workspace.home)
-                self._stop.set()
-            else:
-                logger.warning("%s", error)
-                self._stop.wait(_STORE_AWAY_SECONDS)
+            logger.warning("%s", error)
+            self._stop.wait(_STORE_AWAY_SECONDS)
+        if not self._lock.path.exists():  # somebody removed the home folder, perhaps made another in its place
+            logger.warning("%s is gone", self._workspace.home)
+            self._stop.set()
 
     def _beat(self) -> None:
         if time.monotonic() - self._beaten < _BEAT_SECONDS:
@@ -179,10 +183,7 @@ class Supervisor:
             running.child.end()
         try:
             for running in self._running:
-                if running.cancelled:
-                    self._store.jobs.finish(running.job, "cancelled", message="cancelled")
-                else:
-                    self._store.jobs.release(running.job)
+                self._store.jobs.release(running.job)
             self._store.workers.forget(self._worker_id)
         except StorageError as error:
             logger.warning("%s", error)  # the next worker sees that this one is gone

@@ -106,7 +106,8 @@ ARGUMENTS = {
 SENTENCES = {
     "spectrum": "Of the 2000 output directions of mlp.2, 2 reach 1 % of the strongest one; of its 400 weight directions 400 do.",
     "cumulative_variance": "99 % of the variance of mlp.2 lies in 2 of 2000 directions.",
-    "rank_overview": "In the median, 99 % of the variance needs 20 % of a linear layer's width (1 layer) and 25 % of a table's width (1 table).",
+    "rank_overview": "In the median, 99 % of the variance needs 20 % of a linear layer's width (1 layer) "
+    "and 25 % of a table's width (1 table).",
     "cost_bars": "1.60 M parameters become 400 k, 4.0x smaller; 62 % of what is left is tables.",
     "auc_size_scatter": "Of 3 measured models, no other is both smaller and better than: DeepFM AFM (560 k, AUC 0.7631).",
     "latency_bars": "At batch 4096 the fastest is DeepFM in PyTorch: 57.6 k rows/s.",

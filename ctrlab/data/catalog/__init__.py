@@ -1,0 +1,11 @@
+"""Known public datasets: where they are, how large, and the settings that read them."""
+
+from ctrlab.data.catalog.avazu import AVAZU
+from ctrlab.data.catalog.criteo import CRITEO, CRITEO_X1
+from ctrlab.data.catalog.frappe import FRAPPE_X1
+from ctrlab.data.catalog.known import KnownDataset, KnownDatasets
+from ctrlab.data.catalog.movielens import MOVIELENS
+
+DATASETS = KnownDatasets(CRITEO, AVAZU, FRAPPE_X1, MOVIELENS, CRITEO_X1)
+
+__all__ = ["DATASETS", "KnownDataset", "KnownDatasets"]

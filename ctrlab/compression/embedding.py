@@ -1,0 +1,144 @@
+"""The field embedding with latent tables: trainable with explicit projections, and the serving form that returns the latents.
+
+Fields of one rank share one fused table, so that a forward pass costs one look-up and one batched product per *rank*, whatever
+the number of fields.
+"""
+
+from collections.abc import Sequence
+from typing import TypeVar, cast
+
+import torch
+from torch import Tensor, nn
+
+from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.models.layers import FusedTable
+
+R = TypeVar("R", int, int | None)
+
+
+class TableGroup(nn.Module):
+    """The latents z of the fields that share one width.
+
+    fields: their numbers among the schema's categorical fields.
+    Parameters: (sum of their ids) width.
+    """
+
+    columns: Tensor
+
+    def __init__(self, schema: FeatureSchema, fields: Sequence[int], width: int) -> None:
+        super().__init__()
+        self.fields = tuple(fields)
+        self.width = width
+        self.tables = FusedTable([schema.field_dims[field] for field in fields], width)
+        self.takes_all = self.fields == tuple(range(len(schema.field_dims)))
+        self.register_buffer("columns", torch.tensor(self.fields, dtype=torch.int64), persistent=False)
+
+    @property
+    def weight(self) -> Tensor:
+        """The fused table (sum of ids, width)."""
+        return self.tables.table.weight
+
+    def latents(self, ids: Tensor) -> Tensor:
+        """ids (B, F) of all fields -> z (B, fields of this group, width)."""
+        own = ids if self.takes_all else ids.index_select(1, self.columns)
+        return self.tables(own)  # type: ignore[no-any-return]
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """The vectors of fields that stay dense are their latents."""
+        return self.latents(ids)
+
+
+class ProjectedGroup(TableGroup):
+    """Fields reduced to one rank: e_f = U_f z_f + mu_f.
+
+    Parameters: (sum of their ids) rank in the table; per field d rank in `projection` and d in `mean`.
+    """
+
+    def __init__(self, schema: FeatureSchema, fields: Sequence[int], rank: int, embed_dim: int) -> None:
+        super().__init__(schema, fields, rank)
+        self.projection = nn.Parameter(torch.zeros(len(fields), embed_dim, rank))
+        self.mean = nn.Parameter(torch.zeros(len(fields), embed_dim))
+
+    def row_macs(self) -> int:
+        """One per element of every U_f."""
+        return self.projection.numel()
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> e (B, fields of this group, d)."""
+        z = self.latents(ids).transpose(0, 1)
+        return torch.bmm(z, self.projection.transpose(1, 2)).transpose(0, 1) + self.mean
+
+
+class FactoredEmbedding(nn.Module):
+    """A FieldEmbedding with reduced tables: `ranks[f]` is the rank of categorical field f, None where it stays dense."""
+
+    order: Tensor
+
+    def __init__(self, schema: FeatureSchema, embed_dim: int, ranks: Sequence[int | None]) -> None:
+        super().__init__()
+        self.schema = schema
+        self.embed_dim = embed_dim
+        self.ranks = tuple(ranks)
+        self.groups = nn.ModuleList(
+            TableGroup(schema, fields, embed_dim) if rank is None else ProjectedGroup(schema, fields, rank, embed_dim)
+            for rank, fields in _fields_by_rank(ranks).items()
+        )
+        self.numeric = nn.Parameter(torch.zeros(len(schema.value_names), embed_dim))
+        placed = [field for group in self.groups for field in cast(TableGroup, group).fields]
+        self.in_order = placed == sorted(placed)
+        self.register_buffer("order", torch.tensor(placed, dtype=torch.int64).argsort(), persistent=False)
+
+    @property
+    def compression_note(self) -> str:
+        return "tables reduced already"
+
+    def row_macs(self) -> int:
+        """The numeric vectors; the groups count their projections."""
+        return self.numeric.numel()
+
+    def forward(self, fields: Fields) -> Tensor:
+        """-> (B, N, d): the F categorical fields, then the V numeric ones, as FieldEmbedding gives them."""
+        vectors = torch.cat([group(fields.ids) for group in self.groups], dim=1)
+        if not self.in_order:
+            vectors = vectors.index_select(1, self.order)
+        if not self.schema.value_names:
+            return vectors
+        return torch.cat([vectors, fields.values.unsqueeze(-1) * self.numeric], dim=1)
+
+
+class FoldedEmbedding(nn.Module):
+    """The serving form: latents side by side, group by group, then the numeric values as they are; no projection.
+
+    Its readers have the projections folded into them (compression.fold).
+    """
+
+    def __init__(self, schema: FeatureSchema, widths: Sequence[int]) -> None:
+        super().__init__()
+        self.schema = schema
+        self.groups = nn.ModuleList(TableGroup(schema, fields, width) for width, fields in _fields_by_rank(widths).items())
+
+    @property
+    def compression_note(self) -> str:
+        return "folded for serving"
+
+    @property
+    def latent_width(self) -> int:
+        """S: the width of the output."""
+        groups = cast("list[TableGroup]", list(self.groups))
+        return sum(group.width * len(group.fields) for group in groups) + len(self.schema.value_names)
+
+    def row_macs(self) -> int:
+        return 0
+
+    def forward(self, fields: Fields) -> Tensor:
+        """-> (B, S)."""
+        parts = [cast(TableGroup, group).latents(fields.ids).flatten(1) for group in self.groups]
+        if self.schema.value_names:
+            parts.append(fields.values)
+        return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+
+def _fields_by_rank(ranks: Sequence[R]) -> dict[R, list[int]]:
+    """{rank: its fields}, dense (None) last, in order of rank so that the same ranks always make the same groups."""
+    distinct = sorted(set(ranks), key=lambda rank: (rank is None, rank or 0))
+    return {rank: [field for field, own in enumerate(ranks) if own == rank] for rank in distinct}

@@ -1,0 +1,80 @@
+"""A linear layer as two factors."""
+
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from ctrlab.compression.configs import Bottleneck
+
+
+class FactoredLinear(nn.Module):
+    """y = W2 act(W1 x + b1) + b2 with W1 (rank, in) and W2 (out, rank).
+
+    bottleneck: act is the identity ("none"), "relu", or "prelu" with one slope per direction, started at 1: the identity until
+    fine-tuning bends it.
+    Parameters: rank (in + out) + rank + out; "prelu" adds rank.
+    """
+
+    def __init__(self, in_features: int, rank: int, out_features: int, bottleneck: Bottleneck = "none") -> None:
+        super().__init__()
+        self.bottleneck = bottleneck
+        self.reduce = nn.Linear(in_features, rank)
+        self.activation = _activation(bottleneck, rank)
+        self.restore = nn.Linear(rank, out_features)
+
+    @property
+    def in_features(self) -> int:
+        return self.reduce.in_features
+
+    @property
+    def rank(self) -> int:
+        return self.reduce.out_features
+
+    @property
+    def out_features(self) -> int:
+        return self.restore.out_features
+
+    @property
+    def compression_note(self) -> str:
+        return f"factored to rank {self.rank} already"
+
+    def row_macs(self) -> int:
+        """None of its own: the two factors count theirs."""
+        return 0
+
+    def scale_output_(self, scale: Tensor, shift: Tensor) -> None:
+        """In place: y <- scale y + shift, as a batch normalisation behind this layer does in evaluation mode."""
+        scale_output_(self.restore, scale, shift)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        y: Tensor = self.restore(self.activation(self.reduce(x)))
+        return y
+
+
+def _activation(bottleneck: Bottleneck, rank: int) -> nn.Module:
+    makers = {"none": nn.Identity, "relu": nn.ReLU, "prelu": lambda: nn.PReLU(rank, init=1.0)}
+    return makers[bottleneck]()  # type: ignore[operator, no-any-return]
+
+
+@torch.no_grad()
+def scale_output_(linear: nn.Linear, scale: Tensor, shift: Tensor) -> None:
+    """In place: W <- diag(scale) W, b <- scale b + shift, computed in float64."""
+    bias = bias_or_zeros(linear).double()
+    set_linear_(linear, linear.weight.double() * scale.double().unsqueeze(1), bias * scale.double() + shift.double())
+
+
+def bias_or_zeros(linear: nn.Linear) -> Tensor:
+    """The bias (out,), or zeros where the layer has none."""
+    bias = cast("Tensor | None", linear.bias)
+    return bias if bias is not None else linear.weight.new_zeros(linear.out_features)
+
+
+@torch.no_grad()
+def set_linear_(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
+    """Give `linear` this weight (out, in) and bias (out,), in the type and on the device it has."""
+    linear.weight.copy_(weight)
+    if cast("Tensor | None", linear.bias) is None:
+        linear.bias = nn.Parameter(torch.empty(linear.out_features, dtype=linear.weight.dtype, device=linear.weight.device))
+    linear.bias.copy_(bias)

@@ -1,0 +1,279 @@
+"""Compress, fine-tune, compress the rest, fine-tune: the paper's procedure, watchable, cancellable and resumable."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from ctrlab.compression.configs import CompressConfig, RankPlan
+from ctrlab.compression.plan import effective_ranks, validate_plan
+from ctrlab.compression.surgery import CompressedLayer, compress_model, compressor_for, layer_rows, skipped_layers
+from ctrlab.data.schema import fingerprint_of
+from ctrlab.decomposition.collect import CalibrationData, collect_spectra
+from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.errors import CompressionError, JobCancelled, StorageError
+from ctrlab.evaluation.cost import profile_model
+from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.evaluation.profile import ModelProfile
+from ctrlab.models.base import CTRModel
+from ctrlab.models.checkpoint import load_model, save_model
+from ctrlab.training.loop import Dataset, FitProgress, fit
+
+#: Shares of a stage's progress bar; collecting is one forward pass, fine-tuning several and with gradients.
+_COLLECTED, _TRUNCATED = 0.2, 0.25
+
+Spectra = Mapping[str, LayerSpectrum]
+OnProgress = Callable[[float, str], None]
+OnStep = Callable[[str, FitProgress], None]
+
+
+class CompressionData(Dataset, CalibrationData, Protocol):
+    """What the pipeline needs of a dataset; `ctrlab.data.dataset.EncodedDataset` is one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StageResult:
+    """What one stage did.
+
+    ranks: the layers it factored.
+    truncated_auc, truncated_log_loss: on the validation rows right after factoring, before fine-tuning; None without such rows.
+    valid_auc, valid_log_loss: of the model the stage hands on, the best by validation AUC with step 0 counted.
+    best_step, steps: of the fine-tuning; 0 means that fine-tuning found nothing better than truncation.
+    history: a row an evaluation, as `FitResult.history`.
+    """
+
+    name: str
+    ranks: dict[str, int]
+    truncated_auc: float | None
+    truncated_log_loss: float | None
+    valid_auc: float | None
+    valid_log_loss: float | None
+    best_step: int
+    steps: int
+    seconds: float
+    history: list[dict[str, Any]]
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class PipelineResult:
+    """The compressed and fine-tuned model, in its trainable form (see `compression.fold` for serving), and how it came to be."""
+
+    model: CTRModel
+    plan: RankPlan
+    stages: tuple[StageResult, ...]
+    rows: tuple[CompressedLayer, ...]
+    skipped: dict[str, str]
+
+
+def compress_and_finetune(
+    model: CTRModel,
+    dataset: CompressionData,
+    config: CompressConfig,
+    spectra: Spectra | None = None,
+    *,
+    on_progress: OnProgress = lambda fraction, message: None,
+    on_step: OnStep = lambda stage, progress: None,
+    should_stop: Callable[[], bool] = lambda: False,
+    checkpoint_dir: Path | None = None,
+) -> PipelineResult:
+    """Run the stages of `config.order`; `model` itself is not changed.
+
+    Args:
+        spectra: of `model`, with eigenvectors; used as long as the model is still the original. Later stages, and stages for
+            which spectra are missing, collect their own from the model as it is by then.
+        on_progress: called with the fraction done, 0..1, and what is being done.
+        on_step: called with the stage's name and each FitProgress of its fine-tuning.
+        checkpoint_dir: where to keep finished stages and the state of the running one; a later call goes on from there.
+
+    Raises:
+        CompressionError: the plan does not fit the model, or leaves every layer dense.
+        StorageError: `checkpoint_dir` belongs to another compression.
+        JobCancelled: `should_stop()` was true.
+    """
+    profile = profile_model(model)
+    validate_plan(profile, config.plan)
+    ranks = effective_ranks(profile, config.plan)
+    if not ranks:
+        raise CompressionError("the plan leaves every layer dense; choose a rank below break-even for at least one layer")
+    stages = _stages(profile, ranks, config)
+    if checkpoint_dir is not None:
+        _claim(checkpoint_dir, _identity(model, config))
+    current, results = model, []
+    for number, (name, stage_ranks) in enumerate(stages):
+        stage = _Stage(
+            name, stage_ranks, current, dataset, config, spectra or {} if current is model else {},
+            _part(on_progress, number, len(stages), name), on_step, should_stop,
+            checkpoint_dir / f"{number + 1}-{name}" if checkpoint_dir is not None else None,
+        )  # fmt: skip
+        current, result = stage.run()
+        results.append(result)
+    return PipelineResult(
+        model=current, plan=RankPlan.of(ranks), stages=tuple(results),
+        rows=layer_rows(profile, ranks, config.bottleneck), skipped=skipped_layers(profile, config.plan, ranks),
+    )  # fmt: skip
+
+
+@dataclass(frozen=True)
+class _Stage:
+    """One stage: collect what it needs, factor its layers, fine-tune. Its folder, where it has one, makes each step resumable."""
+
+    name: str
+    ranks: dict[str, int]
+    model: CTRModel
+    dataset: CompressionData
+    config: CompressConfig
+    spectra: Spectra
+    report: OnProgress
+    on_step: OnStep
+    should_stop: Callable[[], bool]
+    folder: Path | None
+
+    def run(self) -> tuple[CTRModel, StageResult]:
+        done = self._finished()
+        if done is not None:
+            return done
+        truncated = self._truncated()
+        model, result = self._measure(truncated) if self.config.finetune is None else self._finetune(truncated)
+        self._save(model, result)
+        self.report(1.0, "done")
+        return model, result
+
+    def _truncated(self) -> CTRModel:
+        """The model with this stage's layers factored; kept, so that a resumed fine-tuning starts from the very same weights."""
+        path = self._path("truncated.safetensors")
+        if path is not None and path.exists():
+            return load_model(path, self.dataset.schema)
+        spectra = self._spectra_of_stage()
+        self._check_stop()
+        self.report(_COLLECTED, f"factoring {len(self.ranks)} layers")
+        plan = RankPlan.of(self.ranks)
+        model = compress_model(self.model, plan, spectra, self.config.bottleneck, self.config.method).model.eval()
+        if path is not None:
+            save_model(model, path)
+        return model
+
+    def _spectra_of_stage(self) -> Spectra:
+        if not compressor_for(self.config.method).needs_spectra:
+            return {}
+        if all(name in self.spectra and self.spectra[name].eigenvectors is not None for name in self.ranks):
+            return self.spectra
+        return collect_spectra(
+            self.model, self.dataset, layer_names=self.ranks, max_rows=self.config.max_rows, should_stop=self.should_stop,
+            on_progress=lambda fraction, message: self.report(_COLLECTED * fraction, f"collecting features, {message}"),
+        )  # fmt: skip
+
+    def _finetune(self, truncated: CTRModel) -> tuple[CTRModel, StageResult]:
+        assert self.config.finetune is not None
+        self.report(_TRUNCATED, "fine-tuning")
+        fitted = fit(
+            truncated,
+            self.dataset,
+            # Fine-tuning can only help: the truncated model is a candidate for the best.
+            self.config.finetune.replace(keep_initial=True),
+            on_step=self._fit_progress,
+            should_stop=self.should_stop,
+            checkpoint_path=self._path("fit.safetensors"),
+        )
+        at = {row["step"]: row for row in reversed(fitted.history)}
+        first, best = at.get(0, {}), at.get(fitted.best_step, {})
+        return fitted.model, StageResult(
+            name=self.name, ranks=self.ranks,
+            truncated_auc=first.get("valid_auc"), truncated_log_loss=first.get("valid_log_loss"),
+            valid_auc=best.get("valid_auc"), valid_log_loss=best.get("valid_log_loss"), best_step=fitted.best_step,
+            steps=fitted.steps, seconds=fitted.seconds, history=fitted.history,
+        )  # fmt: skip
+
+    def _measure(self, truncated: CTRModel) -> tuple[CTRModel, StageResult]:
+        """The result of a stage without fine-tuning."""
+        self.report(_TRUNCATED, "measuring")
+        valid = self.dataset.split("valid") if "valid" in self.dataset.splits else ()
+        metrics = evaluate_model(truncated, valid, should_stop=self.should_stop) if len(valid) else None  # type: ignore[arg-type]
+        auc, log_loss = (metrics.auc, metrics.log_loss) if metrics else (None, None)
+        return truncated, StageResult(
+            name=self.name, ranks=self.ranks, truncated_auc=auc, truncated_log_loss=log_loss, valid_auc=auc,
+            valid_log_loss=log_loss, best_step=0, steps=0, seconds=0.0, history=[],
+        )  # fmt: skip
+
+    def _fit_progress(self, progress: FitProgress) -> None:
+        self.on_step(self.name, progress)
+        done = _TRUNCATED + (1 - _TRUNCATED) * progress.fraction
+        self.report(done, f"fine-tuning, step {progress.step} of {progress.total_steps}")
+
+    def _check_stop(self) -> None:
+        if self.should_stop():
+            raise JobCancelled("the compression was cancelled")
+
+    def _path(self, name: str) -> Path | None:
+        return self.folder / name if self.folder is not None else None
+
+    def _finished(self) -> tuple[CTRModel, StageResult] | None:
+        if self.folder is None or not (self.folder / "stage.json").exists():
+            return None
+        result = StageResult(**json.loads((self.folder / "stage.json").read_text(encoding="utf-8")))
+        return load_model(self.folder / "model.safetensors", self.dataset.schema), result
+
+    def _save(self, model: CTRModel, result: StageResult) -> None:
+        """Keep the stage's model and drop what only its running needed. `stage.json` comes last: it says that all is there."""
+        if self.folder is None:
+            return
+        save_model(model, self.folder / "model.safetensors")
+        _write_json(self.folder / "stage.json", asdict(result))
+        for leftover in self.folder.iterdir():
+            if leftover.name not in ("model.safetensors", "stage.json"):
+                leftover.unlink()
+
+
+def _stages(profile: ModelProfile, ranks: Mapping[str, int], config: CompressConfig) -> list[tuple[str, dict[str, int]]]:
+    """(name, ranks) in the order of `config`; a stage without layers does not run."""
+    if config.order == "joint":
+        return [("joint", dict(ranks))]
+    tables = {name: rank for name, rank in ranks.items() if profile.by_name[name].kind == "embedding"}
+    linear = {name: rank for name, rank in ranks.items() if name not in tables}
+    stages = [("mlp", linear), ("tables", tables)]
+    if config.order == "tables_first":
+        stages.reverse()
+    return [(name, stage_ranks) for name, stage_ranks in stages if stage_ranks]
+
+
+def _part(on_progress: OnProgress, number: int, total: int, stage: str) -> OnProgress:
+    """The progress of one stage as a part of the whole."""
+    return lambda fraction, message: on_progress((number + fraction) / total, f"{stage}: {message}")
+
+
+def _identity(model: CTRModel, config: CompressConfig) -> str:
+    """Tells one compression from another: settings, architecture, data and weights."""
+    sums = {name: float(tensor.double().sum()) for name, tensor in model.state_dict().items()}
+    return fingerprint_of([config.to_dict(), type(model).__name__, model.config.to_dict(), model.schema.to_dict(), sums])
+
+
+def _claim(folder: Path, identity: str) -> None:
+    """Make `folder` this compression's, or see that it is."""
+    marker = folder / "run.json"
+    if not marker.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        _write_json(marker, {"identity": identity})
+        return
+    try:
+        found = json.loads(marker.read_text(encoding="utf-8"))["identity"]
+    except (ValueError, KeyError, TypeError):
+        found = None
+    if found != identity:
+        raise StorageError(f"{folder.name} holds the checkpoints of another compression; give another folder or remove this one")
+
+
+def _write_json(path: Path, content: dict[str, Any]) -> None:
+    """Atomically, and on disk when this returns."""
+    unfinished = path.with_name(f".{path.name}.part")
+    with unfinished.open("w", encoding="utf-8") as file:
+        json.dump(content, file)
+        file.flush()
+        os.fsync(file.fileno())
+    unfinished.replace(path)
+
+
+def discard_checkpoints(folder: Path) -> None:
+    """Remove what `compress_and_finetune` kept in `folder`, once its result is stored elsewhere."""
+    shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,60 @@
+"""Criteo display advertising: the challenge's original text file, and the form benchmarks share."""
+
+from ctrlab.data.catalog.known import KnownDataset
+from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig, SplitConfig, Transform
+
+NUMERIC_NAMES = tuple(f"I{i}" for i in range(1, 14))
+CATEGORICAL_NAMES = tuple(f"C{i}" for i in range(1, 27))
+COLUMN_NAMES = ("label", *NUMERIC_NAMES, *CATEGORICAL_NAMES)
+
+
+def _columns(transform: Transform) -> tuple[ColumnConfig, ...]:
+    return (
+        ColumnConfig(name="label", role="label"),
+        *(ColumnConfig(name=name, role="numeric", transform=transform) for name in NUMERIC_NAMES),
+        *(ColumnConfig(name=name, role="categorical") for name in CATEGORICAL_NAMES),
+    )
+
+
+def _original(source: SourceConfig, split: SplitConfig) -> DatasetConfig:
+    # A Parquet copy brings its names; the original text has none.
+    named = source if source.paths[0].lower().endswith((".parquet", ".pq")) else source.replace(column_names=COLUMN_NAMES, delimiter="\t")
+    return DatasetConfig(name="Criteo", source=named, columns=_columns("criteo"), split=split)
+
+
+def _x1(source: SourceConfig, split: SplitConfig) -> DatasetConfig:
+    return DatasetConfig(name="Criteo_x1", source=source, columns=_columns("standard"), split=split)
+
+
+CRITEO = KnownDataset(
+    name="criteo",
+    title="Criteo display advertising",
+    description="A week of display ads: 13 counts and 26 hashed categorical columns. Counts become floor(log(x)^2) buckets.",
+    address="https://go.criteo.net/criteo-research-kaggle-display-advertising-challenge-dataset.tar.gz",
+    files="unpack the archive and choose train.txt (tab-separated, no header)",
+    size="4.58 GB (4,576,820,670 bytes) packed",
+    size_source="length the server reports, as others have recorded it; not checked here",
+    num_rows=45_840_617,
+    licence="CC BY-NC-SA 4.0: research use, no commercial use",
+    make_config=_original,
+)
+
+CRITEO_X1 = KnownDataset(
+    name="criteo_x1",
+    title="Criteo_x1 (BARS benchmark)",
+    description="The same data as the BARS benchmark shares it: split 7:2:1, counts already scaled, values already numbered.",
+    address="https://huggingface.co/datasets/reczoo/Criteo_x1",
+    files="unpack Criteo_x1.zip and choose train.csv, valid.csv and test.csv",
+    size="2.89 GB packed",
+    size_source="dataset page",
+    num_rows=45_840_617,
+    licence="that of the original: CC BY-NC-SA 4.0, research use, no commercial use",
+    make_config=_x1,
+    checksums={
+        "train.csv": "30b89c1c7213013b92df52ec44f52dc5",
+        "valid.csv": "f73c71fb3c4f66b6ebdfa032646bea72",
+        "test.csv": "2c48b26e84c04a69b948082edae46f8c",
+    },
+    checksum_source="dataset page",
+    num_files=3,
+)

@@ -1,0 +1,182 @@
+"""All fields of a dataset together: fitted on training rows, applied to any row, kept beside the data without pickle."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctrlab.data.configs import ColumnConfig
+from ctrlab.data.fields import MAX_UNREADABLE_SHARE, Field, Mask, TextField, make_fields, restore_field
+from ctrlab.data.schema import FeatureSchema, fingerprint_of
+from ctrlab.errors import DataError
+
+ENCODER_FILE, VOCABULARY_FILE = "encoder.json", "vocabulary.parquet"
+_VERSION = 1
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class EncodedBlock:
+    """Rows as a model reads them: ids int32 (n, F), values float32 (n, V)."""
+
+    ids: NDArray[np.int32]
+    values: NDArray[np.float32]
+
+
+@dataclass(frozen=True)
+class ProvisionalBlock:
+    """Rows as they are before the vocabularies are known: codes int32 (n, K), numbers float64 (n, M)."""
+
+    codes: NDArray[np.int32]
+    numbers: NDArray[np.float64]
+
+
+class FieldEncoder:
+    """Raw columns to ids and values.
+
+    Either `fit` on blocks of training rows, or, to read a large file once: `observe` every block with a mask of its training
+    rows, `finish`, then `finalize` what `observe` returned.
+
+    id_fields, value_fields: the fields behind the F columns of ids and the V columns of values.
+    coded_fields, number_fields: the same fields by what `observe` gives: int32 codes or float64 numbers.
+    """
+
+    def __init__(self, fields: Sequence[Field]) -> None:
+        self.fields = tuple(fields)
+        names = [field.name for field in self.fields]
+        if twice := sorted({name for name in names if names.count(name) > 1}):
+            raise DataError(f"two fields would be called {', '.join(twice)}; rename a column or ignore one")
+        self.coded_fields = [field for field in self.fields if field.codes_are_ids]
+        self.number_fields = [field for field in self.fields if not field.codes_are_ids]
+        self.id_fields = [field for field in self.fields if field.gives_ids]
+        self.value_fields = [field for field in self.fields if not field.gives_ids]
+
+    @classmethod
+    def for_columns(cls, columns: Iterable[ColumnConfig]) -> Self:
+        """An unfitted encoder of the columns that are features."""
+        return cls([field for column in columns for field in make_fields(column)])
+
+    @classmethod
+    def fit(cls, blocks: Iterable[pl.DataFrame], columns: Iterable[ColumnConfig]) -> Self:
+        """Fit on blocks of String columns, all of whose rows are training rows."""
+        encoder = cls.for_columns(columns)
+        num_rows = 0
+        for block in blocks:
+            encoder.observe(block, np.ones(len(block), np.bool_))
+            num_rows += len(block)
+        encoder.finish(num_rows)
+        return encoder
+
+    def observe(self, block: pl.DataFrame, train: Mask) -> ProvisionalBlock:
+        """Learn from the rows where `train` is true; give all rows their provisional codes."""
+        columns = _in_threads(lambda field: field.observe(block[field.column], train), self.coded_fields + self.number_fields)
+        split = len(self.coded_fields)
+        return ProvisionalBlock(_stack(columns[:split], len(block), np.int32), _stack(columns[split:], len(block), np.float64))
+
+    def finish(self, num_rows: int) -> None:
+        """Settle vocabularies and statistics.
+
+        Raises:
+            DataError: too many cells of a numeric or time column could not be read.
+        """
+        for field in self.fields:
+            if field.unreadable > MAX_UNREADABLE_SHARE * num_rows:
+                raise DataError(
+                    f"column {field.column!r}: {field.unreadable} of {num_rows} cells are no "
+                    f"{'number' if field.kind == 'numeric' or not field.codes_are_ids else 'readable value'}; make it categorical or ignore it"
+                )
+        _in_threads(lambda field: field.finish(), list(self.fields))
+
+    def finalize(self, block: ProvisionalBlock) -> EncodedBlock:
+        """What `observe` returned, with the ids and values that now are known."""
+        codes = {field.name: block.codes[:, i] for i, field in enumerate(self.coded_fields)}
+        codes |= {field.name: block.numbers[:, i] for i, field in enumerate(self.number_fields)}
+        return self._assemble(lambda field: field.finalize(codes[field.name]), len(block.codes))
+
+    def transform(self, block: pl.DataFrame) -> EncodedBlock:
+        """Encode rows with the fitted vocabularies and statistics.
+
+        Raises:
+            DataError: a column is missing.
+        """
+        missing = sorted({field.column for field in self.fields} - set(block.columns))
+        if missing:
+            raise DataError(f"column {', '.join(missing)} is missing; the rows must have the columns the dataset was made from")
+        return self._assemble(lambda field: field.transform(block[field.column]), len(block))
+
+    @cached_property
+    def schema(self) -> FeatureSchema:
+        """Names and sizes of the fitted fields, with the fingerprint of their vocabularies and statistics."""
+        return FeatureSchema(
+            field_names=tuple(field.name for field in self.id_fields),
+            field_dims=tuple(field.field_dim for field in self.id_fields),
+            value_names=tuple(field.name for field in self.value_fields),
+            fingerprint=fingerprint_of([self._states(), {name: _digest(texts) for name, texts in self._vocabularies().items()}]),
+        )
+
+    def save(self, folder: Path) -> None:
+        """Write `encoder.json` and `vocabulary.parquet` into a folder."""
+        (folder / ENCODER_FILE).write_text(json.dumps({"version": _VERSION, "fields": self._states()}, indent=1))
+        tables = [pl.DataFrame({"field": [name], "text": [texts]}) for name, texts in self._vocabularies().items()]
+        empty = pl.DataFrame(schema={"field": pl.String, "text": pl.List(pl.String)})
+        pl.concat([empty, *tables]).write_parquet(folder / VOCABULARY_FILE, compression="zstd")
+
+    @classmethod
+    def load(cls, folder: Path) -> Self:
+        """The inverse of `save`.
+
+        Raises:
+            DataError: the files are missing, damaged or of another version.
+        """
+        try:
+            stored = json.loads((folder / ENCODER_FILE).read_text())
+            texts = dict(pl.read_parquet(folder / VOCABULARY_FILE).iter_rows())
+        except (OSError, ValueError, pl.exceptions.PolarsError):
+            raise DataError(f"{folder} holds no field encoder, or a damaged one; encode the raw file again") from None
+        if stored.get("version") != _VERSION:
+            raise DataError(f"{folder} has encoder version {stored.get('version')}, this ctrlab reads {_VERSION}; encode the raw file again")
+        return cls([restore_field(state, pl.Series(texts.get(state["name"], []), dtype=pl.String)) for state in stored["fields"]])
+
+    def _assemble(self, encode: "Callable[[Field], NDArray[Any]]", num_rows: int) -> EncodedBlock:
+        columns = _in_threads(encode, self.id_fields + self.value_fields)
+        split = len(self.id_fields)
+        return EncodedBlock(_stack(columns[:split], num_rows, np.int32), _stack(columns[split:], num_rows, np.float32))
+
+    def _states(self) -> list[dict[str, Any]]:
+        return [field.state() for field in self.fields]
+
+    def _vocabularies(self) -> dict[str, pl.Series]:
+        return {field.name: field.vocabulary for field in self.fields if isinstance(field, TextField)}
+
+
+def _digest(texts: pl.Series) -> str:
+    """A hash of a vocabulary that does not depend on the version of any library."""
+    digest = hashlib.sha256()
+    for start in range(0, len(texts), 1 << 16):
+        digest.update("\0".join(texts[start : start + (1 << 16)]).encode())
+        digest.update(b"\1")
+    return digest.hexdigest()
+
+
+def _in_threads(work: Callable[[Field], T], fields: list[Field]) -> list[T]:
+    """`work` of each field; polars and numpy let go of the interpreter, so threads help."""
+    if len(fields) < 2:
+        return [work(field) for field in fields]
+    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+        return list(pool.map(work, fields))
+
+
+def _stack(columns: list[Any], num_rows: int, dtype: type) -> NDArray[Any]:
+    stacked = np.empty((num_rows, len(columns)), dtype)
+    for i, column in enumerate(columns):
+        stacked[:, i] = column
+    return stacked

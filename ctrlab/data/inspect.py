@@ -1,0 +1,230 @@
+"""A first look at a raw table: what each column seems to be, and a draft of how to encode it."""
+
+import re
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from ctrlab.data.configs import ColumnConfig, DatasetConfig, Role, SourceConfig, SplitConfig, Transform
+from ctrlab.data.fields import read_numbers
+from ctrlab.data.labels import ALLOWED_TEXT, is_label, label_value
+from ctrlab.data.readers import open_table
+from ctrlab.data.timestamps import find_format
+from ctrlab.errors import DataError
+
+#: Cells looked at in all: a very wide table is judged by fewer rows.
+MAX_CELLS = 20_000_000
+#: A column counts as numeric or as an identifier when at least this share of its cells is.
+_NEARLY_ALL = 0.99
+#: Whole numbers with at most this many different values are codes rather than quantities.
+_FEW_NUMBERS = 20
+#: Identifiers: this share of the rows has a value of its own, in a table of at least so many rows.
+_IDENTIFIER_SHARE, _IDENTIFIER_ROWS = 0.95, 200
+#: A field with more values than this gets a minimum count of 2, so that its out-of-vocabulary id is trained.
+_MANY_VALUES = 1000
+_NUM_EXAMPLES = 5
+_LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "converted")
+_ID_NAME = re.compile(r"(^|_)(id|uid|user|item|code|zip|cat|category|type)(_|$|\d)|[a-z]Id$", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class ColumnInspection:
+    """What one column holds, in the rows that were looked at.
+
+    role: what it seems to be, and reason: why, as half a sentence.
+    distinct: different values, empty cells not counted. missing_share: 0..1.
+    examples: its most frequent values. minimum, maximum: of its numbers, None if it has none.
+    min_count, transform, timestamp_format: the draft's settings for it.
+    """
+
+    name: str
+    role: Role
+    reason: str
+    distinct: int
+    missing_share: float
+    examples: tuple[str, ...]
+    minimum: float | None = None
+    maximum: float | None = None
+    min_count: int = 1
+    transform: Transform = "standard"
+    timestamp_format: str | None = None
+
+
+@dataclass(frozen=True)
+class TableInspection:
+    """A first look at a table.
+
+    source: the source with everything filled in that was found out. columns: in the order of the file.
+    rows: how many rows were looked at; complete: whether that is all of them.
+    label_candidates: columns that could be the label, the likeliest first; empty if none can.
+    ctr: share of clicks in the first candidate, None without one.
+    size_bytes: of the file on disk.
+    """
+
+    source: SourceConfig
+    columns: tuple[ColumnInspection, ...]
+    rows: int
+    complete: bool
+    label_candidates: tuple[str, ...]
+    ctr: float | None
+    size_bytes: int
+
+    @property
+    def column(self) -> dict[str, ColumnInspection]:
+        """Columns by name."""
+        return {column.name: column for column in self.columns}
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"source": self.source.to_dict(), "columns": [asdict(column) for column in self.columns]}
+
+
+def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: int | None = None) -> TableInspection:
+    """Look at the first rows of a raw table (of the first file, if there are several).
+
+    Args:
+        max_rows: rows to look at; fewer in a table of hundreds of columns.
+        max_bytes: refuse a larger file.
+
+    Raises:
+        DataError: the file cannot be read as a table.
+    """
+    reader = open_table(source, max_bytes=max_bytes)
+    wanted = max(1, min(max_rows, MAX_CELLS // max(1, len(reader.column_names))))
+    blocks, rows, complete = [], 0, True
+    for block in reader.blocks():
+        if rows + len(block) > wanted:
+            blocks, complete = [*blocks, block.head(wanted - rows)], False
+            break
+        blocks.append(block)
+        rows += len(block)
+    if not blocks:
+        raise DataError(f"{reader.path.name} has no rows; give a file with data")
+    frame = pl.concat(blocks)
+    candidates = _label_candidates(frame)
+    columns = tuple(_inspect_column(frame[name], is_label_column=name in candidates[:1]) for name in frame.columns)
+    layout = reader.layout
+    text = layout.format != "parquet"
+    known = source.replace(
+        format=layout.format,
+        header=layout.header if text else None,
+        delimiter=layout.delimiter if text else None,
+        column_names=layout.column_names if text and not layout.header else (),
+    )
+    ctr = float(np.mean([label_value(text) == 1.0 for text in frame[candidates[0]]])) if candidates else None
+    return TableInspection(known, columns, len(frame), complete, candidates, ctr, reader.total_bytes)
+
+
+def draft_config(inspection: TableInspection, name: str, *, label: str | None = None) -> DatasetConfig:
+    """The dataset as the inspection sees it, to be corrected by a person.
+
+    Args:
+        label: the label column; by default the first candidate.
+
+    Raises:
+        DataError: there is no label, or nothing but the label to learn from.
+    """
+    label = label or next(iter(inspection.label_candidates), None)
+    if label is None:
+        raise DataError(f"no column of the table can be the label; one column must hold two values, {ALLOWED_TEXT}")
+    if label not in inspection.column:
+        raise DataError(f"the table has no column {label!r} to be the label; its columns are {', '.join(inspection.column)}")
+    columns = tuple(_draft_column(column, label) for column in inspection.columns)
+    if all(column.role in ("label", "ignore") for column in columns):
+        reasons = "; ".join(f"{column.name}: {column.reason}" for column in inspection.columns[:5] if column.name != label)
+        raise DataError(f"no column is left to learn from beside the label {label!r} ({reasons or 'it is the only one'}); give a table with more columns")
+    by_files = len(inspection.source.paths) > 1
+    return DatasetConfig(
+        name=name, source=inspection.source, columns=columns, split=SplitConfig(method="files" if by_files else "stratified")
+    )
+
+
+def _draft_column(column: ColumnInspection, label: str) -> ColumnConfig:
+    if column.name == label:
+        return ColumnConfig(name=column.name, role="label")
+    # A candidate that was not chosen is a field like any other.
+    role = "categorical" if column.role == "label" else column.role
+    return ColumnConfig(
+        name=column.name,
+        role=role,
+        min_count=column.min_count,
+        transform=column.transform,
+        timestamp_format=column.timestamp_format,
+    )
+
+
+def _label_candidates(frame: pl.DataFrame) -> tuple[str, ...]:
+    """Two-valued columns without gaps: those with a telling name first, else in the order of the file."""
+
+    def could_be(column: pl.Series) -> bool:
+        values = column.head(10_000).unique()
+        return len(values) <= 8 and not column.null_count() and is_label(column.unique().to_list())
+
+    fitting = [name for name in frame.columns if could_be(frame[name])]
+    named = [wanted for wanted in _LABEL_NAMES for name in fitting if name.lower() == wanted]
+    order = {name: (named.index(name.lower()) if name.lower() in named else len(named)) for name in fitting}
+    return tuple(sorted(fitting, key=order.__getitem__))
+
+
+def _inspect_column(texts: pl.Series, *, is_label_column: bool) -> ColumnInspection:
+    present = texts.drop_nulls()
+    counts = present.value_counts(sort=True)
+    facts: dict[str, Any] = {
+        "name": texts.name,
+        "distinct": len(counts),
+        "missing_share": 1 - len(present) / max(1, len(texts)),
+        "examples": tuple(counts[texts.name].head(_NUM_EXAMPLES).to_list()),
+    }
+    if is_label_column:
+        return ColumnInspection(**facts, role="label", reason=f"holds two values, {' and '.join(sorted(facts['examples']))}")
+    if len(counts) == 0:
+        return ColumnInspection(**facts, role="ignore", reason="every cell is empty")
+    numbers = read_numbers(present)[0]
+    share = float((~np.isnan(numbers)).mean())
+    if share > 0:
+        facts |= {"minimum": float(np.nanmin(numbers)), "maximum": float(np.nanmax(numbers))}
+    if len(counts) == 1:
+        return ColumnInspection(**facts, role="ignore", reason=f"every row has the same value, {counts[texts.name][0]}")
+    if timestamp_format := find_format(present, texts.name):
+        return ColumnInspection(**facts, role="timestamp", reason=f"holds times ({timestamp_format})", timestamp_format=timestamp_format)
+    return _categorical_or_numeric(facts, counts, numbers if share >= _NEARLY_ALL else None, len(present))
+
+
+def _categorical_or_numeric(facts: dict[str, Any], counts: pl.DataFrame, numbers: "np.ndarray[Any, Any] | None", rows: int) -> ColumnInspection:
+    if numbers is not None and (reason := _quantity(facts, counts, numbers)):
+        skewed = facts["minimum"] >= 0 and facts["maximum"] > 100
+        return ColumnInspection(**facts, role="numeric", reason=reason, transform="log" if skewed else "standard")
+    distinct = facts["distinct"]
+    if rows >= _IDENTIFIER_ROWS and distinct >= _IDENTIFIER_SHARE * rows:
+        return ColumnInspection(**facts, role="ignore", reason="nearly every row has a value of its own, as identifiers do")
+    what = "numbers that look like codes" if numbers is not None else "texts"
+    reason = f"{distinct:,} different values, {what}"
+    return ColumnInspection(**facts, role="categorical", reason=reason, min_count=2 if distinct > _MANY_VALUES else 1)
+
+
+def _quantity(facts: dict[str, Any], counts: pl.DataFrame, numbers: "np.ndarray[Any, Any]") -> str | None:
+    """Why these numbers are quantities rather than codes; None if they are codes.
+
+    Quantities have fractions, or are counts: the larger, the rarer. Codes have neither, and their names often say id.
+    """
+    real = numbers[~np.isnan(numbers)]
+    if bool((real != np.floor(real)).any()):
+        return "numbers with fractions"
+    if facts["distinct"] <= _FEW_NUMBERS or _ID_NAME.search(facts["name"]):
+        return None
+    frequent = counts.head(50)
+    sizes = pl.Series(read_numbers(frequent[:, 0])[0])
+    falling = -_rank_correlation(sizes, frequent[:, 1])
+    if falling > 0.5:
+        return "counts: the larger, the rarer"
+    if facts["distinct"] > len(real) / 2:
+        return "whole numbers, hardly any twice"
+    return None
+
+
+def _rank_correlation(a: pl.Series, b: pl.Series) -> float:
+    ranks = (a.rank().to_numpy(), b.cast(pl.Float64).rank().to_numpy())
+    if any(rank.std() == 0 for rank in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])

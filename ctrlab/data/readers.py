@@ -1,0 +1,343 @@
+"""Raw tables, block by block: CSV, TSV and Parquet, plain, gzip or zstandard, all cells as text.
+
+Memory holds a few blocks whatever the size of the file. Everything that can be wrong with a file becomes one `DataError`.
+"""
+
+import io
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.csv as pa_csv
+import pyarrow.parquet as pq
+
+from ctrlab.data.configs import SourceConfig
+from ctrlab.errors import DataError
+
+#: A block holds about this many cells, whatever the number of columns.
+BLOCK_CELLS = 2_000_000
+_HEAD_BYTES = 1 << 18
+_CSV_CHUNK_BYTES = 4 << 20
+_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
+_PARQUET_MAGIC = b"PAR1"
+_DELIMITERS = ",\t;|"
+_FORMATS_HINT = "give a CSV, TSV or Parquet file, plain, .gz or .zst"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """How a file turned out to be written. `delimiter` and `quoted` mean nothing for Parquet."""
+
+    format: str
+    column_names: tuple[str, ...]
+    compression: str | None = None
+    delimiter: str = ","
+    header: bool = True
+    quoted: bool = True
+    multiline: bool = False
+
+
+class TableReader:
+    """An opened raw file.
+
+    column_names: names in the order of the file. layout: what was found out about the file.
+    total_bytes: size on disk.
+    """
+
+    def __init__(self, path: Path, layout: Layout, block_rows: int | None) -> None:
+        self.path = path
+        self.layout = layout
+        self.column_names = layout.column_names
+        self.total_bytes = path.stat().st_size
+        self.block_rows = block_rows or max(256, min(1 << 16, BLOCK_CELLS // max(1, len(self.column_names))))
+        self._bytes_read = 0
+
+    @property
+    def bytes_read(self) -> int:
+        """How much of `total_bytes` the running `blocks()` has consumed; for Parquet in proportion to rows."""
+        return self._bytes_read
+
+    def blocks(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+        """Frames of String columns, at most `block_rows` rows each; an empty cell is null.
+
+        Args:
+            columns: the columns to read, in this order; all by default.
+
+        Raises:
+            DataError: the file is damaged, ragged or not UTF-8, with the line where that is known.
+        """
+        names = list(self.column_names if columns is None else columns)
+        self._bytes_read = 0
+        batches = self._parquet_batches(names) if self.layout.format == "parquet" else self._csv_batches(names)
+        pending: list[pa.RecordBatch] = []
+        rows = 0
+        for batch in batches:
+            while batch.num_rows:
+                room = self.block_rows - rows
+                pending.append(batch.slice(0, room))
+                rows += pending[-1].num_rows
+                batch = batch.slice(pending[-1].num_rows)
+                if rows == self.block_rows:
+                    yield _as_text(pending)
+                    pending, rows = [], 0
+        if pending:
+            yield _as_text(pending)
+        self._bytes_read = self.total_bytes
+
+    def _csv_batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+        layout = self.layout
+        with pa.OSFile(str(self.path)) as raw:
+            try:
+                reader = pa_csv.open_csv(
+                    raw if layout.compression is None else pa.CompressedInputStream(raw, layout.compression),
+                    read_options=pa_csv.ReadOptions(
+                        block_size=_CSV_CHUNK_BYTES, column_names=list(self.column_names), skip_rows=int(layout.header)
+                    ),
+                    parse_options=pa_csv.ParseOptions(
+                        delimiter=layout.delimiter,
+                        quote_char='"' if layout.quoted else False,
+                        newlines_in_values=layout.multiline,
+                    ),
+                    convert_options=pa_csv.ConvertOptions(
+                        column_types=dict.fromkeys(self.column_names, pa.string()),
+                        include_columns=names,
+                        null_values=[""],
+                        strings_can_be_null=True,
+                    ),
+                )
+                for batch in reader:
+                    self._bytes_read = raw.tell()
+                    yield batch
+            except (pa.ArrowInvalid, OSError) as error:
+                raise self._explain(error) from None
+
+    def _parquet_batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            with pq.ParquetFile(self.path) as file:
+                total, done = max(1, file.metadata.num_rows), 0
+                for batch in file.iter_batches(batch_size=self.block_rows, columns=names):
+                    done += batch.num_rows
+                    self._bytes_read = self.total_bytes * done // total
+                    yield _empty_text_to_null(batch.select(names))
+        except (pa.ArrowInvalid, OSError) as error:
+            raise _damaged(self.path, error) from None
+
+    def _explain(self, error: Exception) -> DataError:
+        """One sentence for what pyarrow says of a text file."""
+        text, name = str(error), self.path.name
+        if ragged := re.search(r"Row #(\d+): Expected (\d+) columns, got (\d+)", text):
+            line, expected, got = ragged.groups()
+            return DataError(
+                f"{name}: row {line} has {_count(got, 'cell')} where {expected} are expected; "
+                "every row needs one cell a column, so mend or remove that row, or set the delimiter"
+            )
+        if "Expected" in text and "columns" in text:
+            return DataError(f"{name}: a row has too few or too many cells; every row needs {len(self.column_names)}; mend or remove it")
+        if "UTF8" in text:
+            row = re.search(r"Row #(\d+)", text)
+            return _not_utf8(name, f"row {row.group(1)}" if row else "a row")
+        if "straddles" in text:
+            return DataError(f"{name}: a line is longer than {_CSV_CHUNK_BYTES >> 20} MB; {_FORMATS_HINT}")
+        if isinstance(error, pa.ArrowInvalid) and "Empty CSV" in text:
+            return DataError(f"{name} has column names and no rows; give a file with data")
+        return _damaged(self.path, error)
+
+
+def open_table(
+    source: SourceConfig, block_rows: int | None = None, *, part: int = 0, max_bytes: int | None = None
+) -> TableReader:
+    """Look at the beginning of one of the source's files and get ready to read it.
+
+    Args:
+        block_rows: rows a block; by default about `BLOCK_CELLS` cells.
+        part: which of `source.paths` to open.
+        max_bytes: refuse a larger file.
+
+    Raises:
+        DataError: no such file, too large, empty, not a table, or names that do not fit.
+    """
+    path = Path(source.paths[part]).expanduser()
+    _check_file(path, max_bytes)
+    with path.open("rb") as file:
+        magic = file.read(4)
+    if magic == _PARQUET_MAGIC:
+        layout = _parquet_layout(path)
+    elif source.format == "parquet":
+        raise DataError(f"{path.name} is not a Parquet file (it does not begin with PAR1); set its format to auto, csv or tsv")
+    else:
+        layout = _text_layout(path, source, next((kind for start, kind in _COMPRESSIONS.items() if magic.startswith(start)), None))
+    if source.column_names and layout.format == "parquet" and tuple(source.column_names) != layout.column_names:
+        raise DataError(f"{path.name} brings its own column names ({', '.join(layout.column_names[:5])}, ...); leave column_names empty")
+    return TableReader(path, layout, block_rows)
+
+
+def _check_file(path: Path, max_bytes: int | None) -> None:
+    if not path.exists():
+        raise DataError(f"{path} does not exist; check the path")
+    if path.is_dir():
+        raise DataError(f"{path} is a directory; give the path of one file in it")
+    if not path.is_file():
+        raise DataError(f"{path} is not a regular file; {_FORMATS_HINT}")
+    if not os.access(path, os.R_OK):
+        raise DataError(f"{path} may not be read by this user; change its permissions")
+    size = path.stat().st_size
+    if size == 0:
+        raise DataError(f"{path.name} is empty; {_FORMATS_HINT} with rows in it")
+    if max_bytes is not None and size > max_bytes:
+        raise DataError(f"{path.name} is {_megabytes(size)}, more than the allowed {_megabytes(max_bytes)}; give a smaller file or raise the limit")
+
+
+def _parquet_layout(path: Path) -> Layout:
+    try:
+        schema = pq.read_schema(path)
+        rows = pq.read_metadata(path).num_rows
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(path, error) from None
+    nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+    if nested:
+        raise DataError(f"{path.name}: column {', '.join(nested)} holds lists or records; a CTR table has one value a cell, so flatten it")
+    if not rows:
+        raise DataError(f"{path.name} has no rows; give a file with data")
+    return Layout("parquet", _checked_names(path.name, schema.names))
+
+
+def _text_layout(path: Path, source: SourceConfig, compression: str | None) -> Layout:
+    head, whole = _head(path, compression)
+    lines = _decode(path.name, head, whole).replace("\r\n", "\n").split("\n")
+    if not any(line.strip() for line in lines):
+        raise DataError(f"{path.name} is empty; {_FORMATS_HINT} with rows in it")
+    lines = [line for line in lines if line][:200]
+    delimiter = source.delimiter or ("\t" if source.format == "tsv" else _sniff_delimiter(lines))
+    quoted = delimiter != "\t" or b'"' in head
+    first = _cells(lines[0], delimiter, quoted)
+    header = source.header
+    if header is None:
+        header = first == list(source.column_names) if source.column_names else _looks_like_header(first)
+    if source.column_names and len(source.column_names) != len(first):
+        raise DataError(
+            f"{path.name}: column_names gives {_count(len(source.column_names), 'name')} and the first line has {_count(len(first), 'cell')}; "
+            "give one name a column, or set the delimiter"
+        )
+    if header and whole and len(lines) < 2:
+        raise DataError(f"{path.name} has column names and no rows; give a file with data, or say that it has no header")
+    names = source.column_names or (first if header else [f"column_{i}" for i in range(1, len(first) + 1)])
+    return Layout(
+        "tsv" if delimiter == "\t" else "csv",
+        _checked_names(path.name, names),
+        compression=compression,
+        delimiter=delimiter,
+        header=header,
+        quoted=quoted,
+        multiline=quoted and b'"' in head,
+    )
+
+
+def _head(path: Path, compression: str | None) -> tuple[bytes, bool]:
+    """The first bytes of the text, and whether that is all of it."""
+    try:
+        with pa.OSFile(str(path)) as raw:
+            stream: Any = raw if compression is None else pa.CompressedInputStream(raw, compression)
+            head: bytes = stream.read(_HEAD_BYTES)
+            whole = len(head) < _HEAD_BYTES or not stream.read(1)
+    except (pa.ArrowInvalid, OSError) as error:
+        raise _damaged(path, error) from None
+    return head, whole
+
+
+def _decode(name: str, head: bytes, whole: bool) -> str:
+    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
+        raise DataError(f"{name} is UTF-16 text; save it as UTF-8 and try again")
+    if head.startswith(b"PK\x03\x04"):
+        raise DataError(f"{name} is a zip archive or a spreadsheet; unpack it or save it as CSV, then give that file")
+    if b"\0" in head or sum(byte < 9 for byte in head[:4096]) > len(head[:4096]) // 100:
+        raise DataError(f"{name} is a binary file, not a text table; {_FORMATS_HINT}")
+    # A character cut in two at the end of the head is no fault: judge whole lines where there are any.
+    complete = head if whole else head[: head.rfind(b"\n") + 1] or head
+    try:
+        return complete.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise _not_utf8(name, f"line {complete[: error.start].count(bytes([10])) + 1}") from None
+
+
+def _sniff_delimiter(lines: list[str]) -> str:
+    """The character that splits the first lines into equally many cells, and most of them."""
+
+    def score(delimiter: str) -> tuple[float, int]:
+        counts = [line.count(delimiter) for line in lines]
+        return (counts.count(counts[0]) / len(counts) if counts[0] else -1.0, counts[0])
+
+    best = max(_DELIMITERS, key=score)
+    return best if score(best)[0] > 0 else ","
+
+
+def _cells(line: str, delimiter: str, quoted: bool) -> list[str]:
+    if not quoted or '"' not in line:
+        return line.split(delimiter)
+    options = pa_csv.ParseOptions(delimiter=delimiter)
+    table = pa_csv.read_csv(io.BytesIO((line + "\n").encode()), parse_options=options)
+    return list(table.column_names)
+
+
+def _looks_like_header(cells: list[str]) -> bool:
+    """Names are words: all but the first non-empty (an index column has no name), all different, none of them a number."""
+    words = cells[1:] if len(cells) > 1 and not cells[0] else cells
+    return all(words) and len(set(words)) == len(words) and not any(_is_number(word) for word in words)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _checked_names(file: str, names: Sequence[str]) -> tuple[str, ...]:
+    cleaned = tuple(name.strip() or f"column_{i}" for i, name in enumerate(names, 1))
+    if len(set(cleaned)) < len(cleaned):
+        twice = sorted({name for name in cleaned if cleaned.count(name) > 1})
+        raise DataError(f"{file} has more than one column named {', '.join(twice)}; rename them so that each name occurs once")
+    return cleaned
+
+
+def _as_text(batches: list[pa.RecordBatch]) -> pl.DataFrame:
+    frame = pl.from_arrow(pa.Table.from_batches(batches))
+    assert isinstance(frame, pl.DataFrame)
+    others = [name for name, dtype in frame.schema.items() if dtype != pl.String]
+    if others:
+        frame = frame.with_columns(pl.col(others).cast(pl.String))
+    return frame
+
+
+def _empty_text_to_null(batch: pa.RecordBatch) -> pa.RecordBatch:
+    """An empty text in Parquet means what an empty cell means in CSV."""
+    columns = [
+        pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column) if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else column
+        for column in batch.columns
+    ]
+    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+
+def _not_utf8(name: str, where: str) -> DataError:
+    return DataError(f"{name}: {where} is not UTF-8 text; save the file as UTF-8 and try again")
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    if "runcated" in str(error):
+        return DataError(f"{path.name} ends too early (its compressed data is cut off); copy or download it again")
+    reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__
+    return DataError(f"{path.name} is damaged and cannot be read ({reason}); copy or download it again")
+
+
+def _count(number: str | int, noun: str) -> str:
+    return f"{number} {noun}" if int(number) == 1 else f"{number} {noun}s"
+
+
+def _megabytes(size: int) -> str:
+    return f"{size / 1e9:.1f} GB" if size >= 1e9 else f"{size / 1e6:.1f} MB" if size >= 1e5 else f"{size} bytes"

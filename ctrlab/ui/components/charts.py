@@ -1,0 +1,56 @@
+"""A figure on a page: its sentence below, "what is this" beside it, PNG under a sensible name."""
+
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from ctrlab.ui.components.downloads import file_name
+from ctrlab.ui.components.explain import explain
+from ctrlab.ui.feedback import escape
+
+if TYPE_CHECKING:
+    import plotly.graph_objects as go
+
+_UNUSED_BUTTONS = ["select2d", "lasso2d", "autoScale2d", "zoomIn2d", "zoomOut2d", "pan2d", "zoom2d"]
+
+
+def chart(
+    figure: "go.Figure",
+    key: str,
+    *,
+    sentence: str = "",
+    name: str = "",
+    topic: str | None = None,
+    alt: str = "",
+    **arguments: Any,
+) -> Any:
+    """Draw `figure` and the sentence that says what it shows in this case.
+
+    Args:
+        key: keeps zoom and hidden traces across reruns.
+        sentence: shown under the chart and read out as its alternative text.
+        name: file name of the PNG, without extension; `key` when empty.
+        topic: what "What is this?" explains (a key of `topics.TOPICS`).
+        arguments: passed to `st.plotly_chart`, e.g. `on_select`.
+
+    Returns:
+        What `st.plotly_chart` returns: the selection where `on_select` is given.
+    """
+    selection = st.plotly_chart(
+        figure,
+        key=key,
+        alt=alt or sentence or None,
+        config={
+            "displaylogo": False,
+            "modeBarButtonsToRemove": _UNUSED_BUTTONS,
+            "toImageButtonOptions": {"filename": file_name(name or key, suffix="")[:-1], "format": "png", "scale": 2},
+        },
+        **arguments,
+    )
+    if sentence or topic:
+        with st.container(horizontal=True, vertical_alignment="top", gap="small", key=f"{key}-foot"):
+            if sentence:
+                st.caption(escape(sentence), width="stretch")
+            if topic:
+                explain(topic, key=f"{key}-explain")
+    return selection

@@ -1,0 +1,184 @@
+"""A form drawn from a config class: labels, help, bounds and choices are those of its `option()`s.
+
+What is typed stays, valid or not, also across page changes; validation is the class's own, and every fault is shown at once.
+"""
+
+import dataclasses
+import types
+import typing
+from collections.abc import Collection, Mapping
+from typing import Any, TypeVar
+
+import streamlit as st
+
+from ctrlab.config import Config, type_hints
+from ctrlab.errors import ConfigError
+from ctrlab.ui import format
+from ctrlab.ui.feedback import sentence
+
+C = TypeVar("C", bound=Config)
+_REQUIRED = dataclasses.MISSING
+
+
+def config_form(
+    config_class: type[C],
+    *,
+    key: str,
+    values: Mapping[str, Any] | C | None = None,
+    omit: Collection[str] = (),
+    fixed: Mapping[str, Any] | None = None,
+    columns: int = 3,
+) -> C | None:
+    """Draw the settings of `config_class` and return the config, or None after showing what is wrong.
+
+    Args:
+        key: prefix of the widgets' keys; another key is another form with its own memory.
+        values: what to start from instead of the class's defaults.
+        omit: settings not shown; they keep their start value.
+        fixed: settings not shown, set to these values.
+        columns: widgets side by side.
+    """
+    start = _start_values(config_class, values) | dict(fixed or {})
+    shown = [field for field in dataclasses.fields(config_class) if field.name not in {*omit, *(fixed or {})}]
+    plain = [field for field in shown if not _is_config(type_hints(config_class)[field.name])]
+    faults: list[str] = []
+    result = dict(start)
+    advanced = [field for field in plain if field.metadata.get("advanced")]
+    with st.container(gap="small", key=f"{key}-form"):
+        result |= _draw(config_class, [f for f in plain if f not in advanced], start, key, columns, faults)
+        if advanced:
+            with st.expander("More settings"):
+                result |= _draw(config_class, advanced, start, key, columns, faults)
+    if not faults:
+        try:
+            return config_class(**{name: value for name, value in result.items() if value is not _REQUIRED})
+        except ConfigError as error:
+            faults = [_readable(fault, shown) for fault in str(error).split(": ", 1)[-1].split("; ")]
+    show_faults(faults)
+    return None
+
+
+def show_faults(faults: list[str]) -> None:
+    """Every fault of a form at once, one a line."""
+    text = "\n".join(f"- {sentence(fault)}" for fault in faults) if len(faults) > 1 else sentence(faults[0])
+    st.error(text, icon=":material/error:")
+
+
+def label_of(field: "dataclasses.Field[Any]") -> str:
+    """The label of a setting: its own, else its name in words."""
+    words = str(field.metadata.get("label") or field.name.replace("_", " "))
+    return words[0].upper() + words[1:]
+
+
+def _start_values(config_class: type[Config], values: Mapping[str, Any] | Config | None) -> dict[str, Any]:
+    if isinstance(values, Config):
+        values = {field.name: getattr(values, field.name) for field in dataclasses.fields(values)}
+    given = values or {}
+    return {field.name: given.get(field.name, _default(field)) for field in dataclasses.fields(config_class)}
+
+
+def _default(field: "dataclasses.Field[Any]") -> Any:
+    return field.default_factory() if field.default_factory is not dataclasses.MISSING else field.default
+
+
+def _is_config(hint: Any) -> bool:
+    return any(isinstance(part, type) and issubclass(part, Config) for part in (hint, *typing.get_args(hint)))
+
+
+def _draw(
+    config_class: type[Config], fields: list["dataclasses.Field[Any]"], start: dict[str, Any], key: str, columns: int,
+    faults: list[str],
+) -> dict[str, Any]:  # fmt: skip
+    hints = type_hints(config_class)
+    result = {}
+    for first in range(0, len(fields), columns):
+        for column, field in zip(st.columns(columns, vertical_alignment="bottom"), fields[first : first + columns], strict=False):
+            with column:
+                try:
+                    result[field.name] = _widget(field, hints[field.name], start[field.name], f"{key}-{field.name}")
+                except ValueError as error:
+                    faults.append(str(error))
+    return result
+
+
+def _widget(field: "dataclasses.Field[Any]", hint: Any, start: Any, key: str) -> Any:
+    """One setting's widget and its value; ValueError with a sentence when text cannot be read as the setting's type."""
+    facts = field.metadata
+    label, unit = label_of(field), facts.get("unit")
+    label = f"{label} ({unit})" if unit else label
+    optional, inner = _unwrap(hint)
+    start = None if start is _REQUIRED else start
+    common: dict[str, Any] = {"key": key, "help": _help(facts), "persist_state": "session"}
+    choices = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else facts.get("choices")
+    if choices:
+        options = [*([None] if optional else []), *choices]
+        index = options.index(start) if start in options else 0
+        return st.selectbox(label, options, index=index, format_func=_choice, **common)
+    if inner is bool:
+        if optional:
+            options = [None, True, False]
+            return st.selectbox(label, options, index=options.index(start), format_func=_choice, **common)
+        return st.toggle(label, bool(start), **common)
+    if inner is int:
+        step = int(facts.get("step") or 1)
+        number = st.number_input(label, value=None if start is None else int(start), step=step, placeholder="not set", **common)
+        return _required(number, optional, label)
+    if inner is float:
+        step = float(facts.get("step") or 0.1)
+        value = None if start is None else float(start)
+        number = st.number_input(label, value=value, step=step, format=_float_format(value, step), placeholder="not set", **common)
+        return _required(number, optional, label)
+    if typing.get_origin(inner) is tuple:
+        text = st.text_input(label, ", ".join(format.setting(item) for item in start or ()), **common)
+        return _parse_tuple(text or "", typing.get_args(inner)[0], label)
+    text = st.text_input(label, start or "", placeholder="not set" if optional else None, **common)
+    return None if optional and not text else text
+
+
+def _unwrap(hint: Any) -> tuple[bool, Any]:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        inner = [arg for arg in typing.get_args(hint) if arg is not types.NoneType]
+        return len(inner) < len(typing.get_args(hint)), inner[0]
+    return False, hint
+
+
+def _help(facts: Mapping[str, Any]) -> str | None:
+    low, high = facts.get("minimum"), facts.get("maximum")
+    bounds = ""
+    if low is not None and high is not None:
+        bounds = f"From {low:g} to {high:g}."
+    elif low is not None:
+        bounds = f"At least {low:g}."
+    return " ".join(part for part in (facts.get("help"), bounds) if part) or None
+
+
+def _choice(value: Any) -> str:
+    return "found out" if value is None else format.setting(value)
+
+
+def _float_format(start: Any, step: float) -> str:
+    smallest = min(abs(value) for value in (start or step, step) if value)
+    return "%.1e" if smallest < 1e-4 else "%.4f" if smallest < 1e-2 else "%.2f"
+
+
+def _required(value: Any, optional: bool, label: str) -> Any:
+    if value is None and not optional:
+        raise ValueError(f"{label} is empty; type a number")
+    return value
+
+
+def _parse_tuple(text: str, item: type, label: str) -> tuple[Any, ...]:
+    words = [word for word in text.replace(";", ",").replace(" ", ",").split(",") if word]
+    try:
+        return tuple(item(word) for word in words)
+    except ValueError:
+        kind = {int: "whole numbers", float: "numbers"}.get(item, "words")
+        raise ValueError(f"{label} must be {kind} with commas between them, got {text!r}") from None
+
+
+def _readable(fault: str, fields: list["dataclasses.Field[Any]"]) -> str:
+    """A fault of the class names the setting as the code does; the form names it as its label does."""
+    for field in fields:
+        if fault.startswith(f"{field.name} "):
+            return label_of(field) + fault[len(field.name) :]
+    return fault

@@ -1,0 +1,34 @@
+"""Every table as CSV, every record as JSON."""
+
+import json
+import re
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def file_name(*parts: str, suffix: str) -> str:
+    """Parts joined into a name that every system takes: ("Sample ads", "fields"), "csv" -> sample-ads-fields.csv."""
+    words = re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
+    return f"{words or 'table'}.{suffix}"
+
+
+def download_table(table: "pd.DataFrame", *name: str, key: str | None = None) -> None:
+    """A quiet button that saves `table` as CSV."""
+    target = file_name(*name, suffix="csv")
+    st.download_button(
+        "CSV", lambda: table.to_csv(index=False), target, "text/csv", key=key or f"download-{target}", icon=":material/download:",
+        type="tertiary", on_click="ignore", help=f"Save the table as {target}",
+    )  # fmt: skip
+
+
+def download_json(values: dict[str, Any], *name: str, label: str = "JSON", key: str | None = None) -> None:
+    """A quiet button that saves `values` as JSON: a config to repeat, a record to keep."""
+    target = file_name(*name, suffix="json")
+    st.download_button(
+        label, json.dumps(values, indent=2), target, "application/json", key=key or f"download-{target}",
+        icon=":material/download:", type="tertiary", on_click="ignore", help=f"Save as {target}",
+    )  # fmt: skip

@@ -1,0 +1,156 @@
+"""A job as it runs: bar, message, time left, curves, cancel; afterwards how it ended, and a way to try again.
+
+The block polls the store twice a second while the job is active and not at all afterwards. It draws the same elements in
+the same places throughout, so nothing on the page moves.
+"""
+
+from collections.abc import Callable, Collection
+
+import streamlit as st
+
+from ctrlab.services import jobs
+from ctrlab.storage import Job
+from ctrlab.ui import cache, format, state
+from ctrlab.ui.feedback import escape, guarded, sentence
+from ctrlab.ui.navigation import PAGES
+
+_POLL_SECONDS = 0.5
+_STATE_LOOKS = {
+    "queued": ("gray", ":material/hourglass_empty:"),
+    "running": ("blue", ":material/play_circle:"),
+    "succeeded": ("green", ":material/check_circle:"),
+    "failed": ("red", ":material/error:"),
+    "cancelled": ("gray", ":material/cancel:"),
+    "interrupted": ("orange", ":material/power_off:"),
+}
+#: Where the result of a kind of job is looked at.
+_RESULT_PAGES = {"dataset": "Data", "model": "Model", "spectra": "Spectra", "evaluations": "Compare", "evaluation": "Compare"}
+
+
+def job_progress(
+    job_id: str, *, curves: bool = False, on_success: Callable[[Job], None] | None = None, quiet_success: bool = False
+) -> Job:
+    """Show the job, live while it is active; the whole page runs again once it has ended.
+
+    Args:
+        curves: also draw the loss and validation AUC that the job reports.
+        on_success: called once, in the browser session that watched the job end well, e.g. to take its results in hand.
+        quiet_success: draw nothing for a job that succeeded; the page shows its result.
+
+    Returns:
+        The job as it is now.
+    """
+    job = jobs.get_job(cache.workspace(), job_id)
+    watched = _watched_key(job_id)
+    if job.active:
+        st.session_state[watched] = True
+    elif st.session_state.pop(watched, None) is not None and job.state == "succeeded" and on_success is not None:
+        on_success(job)
+    if job.state == "succeeded" and quiet_success:
+        return job
+    live = st.fragment(_block, run_every=_POLL_SECONDS if job.active else None)
+    live(job_id, curves, job.active)
+    return job
+
+
+def watch(job_id: str) -> None:
+    """Take a job that was just submitted in hand, so that this page shows it and learns of its end, however soon that is."""
+    jobs.ensure_worker(cache.workspace())
+    st.session_state[_watched_key(job_id)] = True
+    state.hold(job=job_id)
+
+
+def job_of_page(kinds: Collection[str]) -> Job | None:
+    """The job that a page about these kinds should show: the one in hand, else the newest that is active."""
+    workspace, in_hand = cache.workspace(), state.current().job
+    if in_hand is not None and (job := jobs.get_job(workspace, in_hand)).kind in kinds:
+        return job
+    active = jobs.list_jobs(workspace, limit=20, states=("queued", "running"))
+    return next((job for job in active if job.kind in kinds), None)
+
+
+def _watched_key(job_id: str) -> str:
+    return f"watched-{job_id}"
+
+
+def state_badge(job: Job) -> None:
+    """The job's state as a small coloured word with a sign."""
+    color, icon = _STATE_LOOKS[job.state]
+    st.badge(job.state, icon=icon, color=color)  # type: ignore[arg-type]
+
+
+def result_links(job: Job, *, short: bool = False) -> None:
+    """A link to everything that the job made; only to the last of it when `short`."""
+    ids = {key: value for key, value in job.result.items() if key in state.KEYS and isinstance(value, str)}
+    names = list(dict.fromkeys(_RESULT_PAGES[kind] for kind in job.result if kind in _RESULT_PAGES))
+    for page in (PAGES[name] for name in (names[-1:] if short else names)):
+        params = ids or state.current().params(job=None)
+        st.page_link(page.path, label=f"Open in {page.name}", icon=page.icon, query_params=params)
+
+
+def _block(job_id: str, curves: bool, was_active: bool) -> None:
+    with guarded():
+        job = jobs.get_job(cache.workspace(), job_id)
+        if was_active and not job.active:
+            st.rerun()
+        with st.container(border=True, key=f"job-{job_id}"):
+            _head(job)
+            _bar(job)
+            _failure(job)
+            if curves:
+                _curves(job)
+
+
+def _head(job: Job) -> None:
+    workspace = cache.workspace()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"job-head-{job.id}"):
+        state_badge(job)
+        st.markdown(f"**{escape(job.title)}**", width="stretch")
+        if job.active:
+            st.button(
+                "Cancelling" if job.cancel_requested else "Cancel", key=f"cancel-{job.id}", icon=":material/stop_circle:",
+                disabled=job.cancel_requested, on_click=jobs.cancel_job, args=(workspace, job.id),
+            )  # fmt: skip
+        elif job.retryable:
+            st.button("Try again", key=f"retry-{job.id}", icon=":material/refresh:", on_click=_retry, args=(job.id,))
+
+
+def _retry(job_id: str) -> None:
+    workspace = cache.workspace()
+    jobs.retry_job(workspace, job_id)
+    jobs.ensure_worker(workspace)
+
+
+def _bar(job: Job) -> None:
+    if job.state == "queued":
+        waiting = jobs.worker_state(cache.workspace())
+        behind = " behind " + format.plural(len(waiting.running), "running job") if waiting.running else ""
+        st.progress(job.progress, text=f"Waiting for the worker{behind}" if waiting.alive else "Starting the worker")
+    elif job.state == "running":
+        parts = [job.message or "Working", f"{100 * job.progress:.0f} %"]
+        if job.eta_seconds is not None:
+            parts.append(f"{format.duration(job.eta_seconds)} left")
+        st.progress(min(job.progress, 1.0), text=escape(" · ".join(parts)))
+    else:
+        took = f" after {format.duration(job.duration_seconds)}" if job.duration_seconds is not None else ""
+        st.caption(f"{job.state.capitalize()}{took}.")
+
+
+def _failure(job: Job) -> None:
+    if job.state == "interrupted":
+        st.info("The worker stopped before the job was done. Try again: it goes on from its checkpoint.", icon=":material/info:")
+    if job.state != "failed":
+        return
+    if job.error_expected:
+        st.error(sentence(job.error or "The job failed"), icon=":material/error:")
+        return
+    st.error("Something unexpected went wrong in this job; here is its log.", icon=":material/error:")
+    with st.expander("Log", expanded=True):
+        st.code(jobs.job_log(cache.workspace(), job.id, max_lines=60) or job.error or "", language=None, height=240)
+
+
+def _curves(job: Job) -> None:
+    from ctrlab.ui.components.figure import figure  # pandas and plotly are not needed before the first curve
+
+    table = jobs.job_curves(cache.workspace(), job.id)
+    figure("training_curves", table, key=f"curves-{job.id}", file=f"training curves {job.id}", title="", topic="training")

@@ -1,0 +1,62 @@
+"""What the Spectra and Compress pages know of each layer, as one table."""
+
+import math
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ctrlab.ui import cache, format
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ctrlab.evaluation.profile import LayerProfile
+
+_TIMES = "\N{MULTIPLICATION SIGN}"
+#: Singular values drawn small beside each layer.
+_HEAD = 24
+
+
+def shape(layer: "LayerProfile") -> str:
+    """'400 x 400' of a linear layer (inputs, outputs), '12.3 k ids x 16' of a table."""
+    if layer.kind == "embedding":
+        return f"{format.count(layer.in_features)} ids {_TIMES} {layer.out_features}"
+    return f"{layer.in_features} {_TIMES} {layer.out_features}"
+
+
+def layer_table(model_id: str, spectra_id: str) -> "pd.DataFrame":
+    """One row a compressible layer with a spectrum, linear layers first. Shared between sessions: do not change it.
+
+    Columns: layer, kind, shape (text), width, parameters, k90, k95, k99, effective_rank, break_even (the first rank that
+    stays dense),
+    head (list: the first singular values over the first of them).
+    """
+    return _layer_table(str(cache.workspace().home), model_id, spectra_id)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _layer_table(home: str, model_id: str, spectra_id: str) -> "pd.DataFrame":
+    import pandas as pd
+
+    spectra, profile = cache.layer_spectra(spectra_id), cache.model_profile(model_id)
+    layers = sorted(
+        (layer for layer in profile.compressible if layer.layer_name in spectra), key=lambda layer: layer.kind != "linear"
+    )
+    rows = []
+    for layer in layers:
+        spectrum = spectra[layer.layer_name]
+        values = spectrum.singular_values
+        rows.append(
+            {
+                "layer": layer.layer_name,
+                "kind": layer.kind,
+                "shape": shape(layer),
+                "width": spectrum.width,
+                "parameters": layer.parameters,
+                **{f"k{percent}": spectrum.rank_for(percent / 100) for percent in (90, 95, 99)},
+                "effective_rank": spectrum.effective_rank,
+                "break_even": math.ceil(layer.break_even),
+                "head": (values[:_HEAD] / (values[0] or 1.0)).tolist(),
+            }
+        )
+    return pd.DataFrame(rows)

@@ -1,0 +1,93 @@
+"""The plan being made: a rank for every layer, kept for the session and in the URL, with undo and redo.
+
+A layer at its full width, or at or above break-even, is dense. Pages change the plan only through `change`.
+"""
+
+from collections.abc import Mapping, Sequence
+from itertools import groupby
+
+import streamlit as st
+
+from ctrlab.compression.configs import RankPlan
+from ctrlab.compression.plan import pays
+from ctrlab.evaluation.profile import LayerProfile, ModelProfile
+
+_PARAMETER = "plan"
+_MAX_UNDO = 100
+
+Ranks = dict[str, int]
+
+
+def current(spectra_id: str, layers: Sequence[LayerProfile], start: Mapping[str, int]) -> Ranks:
+    """{layer: rank} of this session; else of the link that was followed; else `start`, with what it lacks dense."""
+    key = _key(spectra_id)
+    if key not in st.session_state:
+        linked = decode(st.query_params.get(_PARAMETER, ""), layers)
+        st.session_state[key] = {"now": linked or {x.layer_name: start.get(x.layer_name, x.out_features) for x in layers}}
+        st.session_state[key] |= {"past": [], "future": []}
+    ranks: Ranks = st.session_state[key]["now"]
+    link = encode(ranks, layers)
+    if st.query_params.get(_PARAMETER) != link:
+        st.query_params[_PARAMETER] = link
+    return ranks
+
+
+def change(spectra_id: str, changes: Mapping[str, int]) -> None:
+    """Give some layers new ranks; undo takes all of them back at once."""
+    plan = st.session_state[_key(spectra_id)]
+    changed = {**plan["now"], **changes}
+    if changed != plan["now"]:
+        plan["past"] = [*plan["past"], plan["now"]][-_MAX_UNDO:]
+        plan["now"], plan["future"] = changed, []
+
+
+def undo(spectra_id: str) -> None:
+    """Back to the plan before the last change."""
+    plan = st.session_state[_key(spectra_id)]
+    plan["future"].append(plan["now"])
+    plan["now"] = plan["past"].pop()
+
+
+def redo(spectra_id: str) -> None:
+    """Take back an undo."""
+    plan = st.session_state[_key(spectra_id)]
+    plan["past"].append(plan["now"])
+    plan["now"] = plan["future"].pop()
+
+
+def can_undo(spectra_id: str) -> bool:
+    """Whether anything was changed."""
+    return bool(st.session_state[_key(spectra_id)]["past"])
+
+
+def can_redo(spectra_id: str) -> bool:
+    """Whether anything was undone."""
+    return bool(st.session_state[_key(spectra_id)]["future"])
+
+
+def as_plan(ranks: Mapping[str, int], profile: ModelProfile) -> RankPlan:
+    """The plan as a job takes it: without the layers that stay dense."""
+    return RankPlan.of({name: rank for name, rank in ranks.items() if pays(profile.by_name[name], rank)})
+
+
+def encode(ranks: Mapping[str, int], layers: Sequence[LayerProfile]) -> str:
+    """Ranks in the order of the layers, runs shortened: '2x26.64.64.400'."""
+    runs = ((rank, len(list(run))) for rank, run in groupby(ranks[layer.layer_name] for layer in layers))
+    return ".".join(str(rank) if length == 1 else f"{rank}x{length}" for rank, length in runs)
+
+
+def decode(text: str, layers: Sequence[LayerProfile]) -> Ranks | None:
+    """The inverse of `encode`; None for a link that does not fit these layers."""
+    ranks: list[int] = []
+    for run in text.split("."):
+        rank, _, times = run.partition("x")
+        if not rank.isdecimal() or not (times or "1").isdecimal() or int(times or 1) > len(layers):
+            return None
+        ranks += [int(rank)] * int(times or 1)
+    if len(ranks) != len(layers) or any(not 1 <= rank <= layer.out_features for rank, layer in zip(ranks, layers, strict=True)):
+        return None
+    return {layer.layer_name: rank for layer, rank in zip(layers, ranks, strict=True)}
+
+
+def _key(spectra_id: str) -> str:
+    return f"plan:{spectra_id}"

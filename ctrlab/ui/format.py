@@ -1,0 +1,79 @@
+"""Numbers as people read them, on every page alike; counts, sizes and shares are those of the figures' labels."""
+
+import math
+from datetime import UTC, datetime
+from typing import Any
+
+from ctrlab.figures.text import count, percent, plural, size, times
+
+__all__ = ["ago", "auc", "count", "difference", "duration", "number", "percent", "plural", "rate", "setting", "size", "times"]
+
+NONE = "\N{EN DASH}"
+
+
+def _missing(value: float | None) -> bool:
+    return value is None or math.isnan(value)
+
+
+def number(value: float | None) -> str:
+    """`count`, with a dash for None and NaN."""
+    return NONE if _missing(value) else count(value)  # type: ignore[arg-type]
+
+
+def auc(value: float | None) -> str:
+    """0.76291 -> '0.7629'."""
+    return NONE if _missing(value) else f"{value:.4f}"
+
+
+def difference(value: float | None) -> str:
+    """0.00061 -> '+0.0006', -0.0012 -> '−0.0012' (a true minus sign)."""
+    if value is None or math.isnan(value):
+        return NONE
+    text = f"{abs(value):.4f}"
+    if float(text) == 0:
+        return f"±{text}"
+    return f"{'+' if value > 0 else '−'}{text}"  # noqa: RUF001
+
+
+def rate(rows_per_second: float | None) -> str:
+    """61_000 -> '61.0 k rows/s'."""
+    return NONE if _missing(rows_per_second) else f"{count(rows_per_second)} rows/s"  # type: ignore[arg-type]
+
+
+def duration(seconds: float | None) -> str:
+    """0.4 -> 'under 1 s', 42 -> '42 s', 95 -> '1 min 35 s', 7300 -> '2 h 1 min'."""
+    if seconds is None or math.isnan(seconds):
+        return NONE
+    if seconds < 1:
+        return "under 1 s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    minutes, rest = divmod(whole, 60)
+    if minutes < 60:
+        return f"{minutes} min {rest} s" if rest and minutes < 10 else f"{minutes} min"
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes} min" if minutes else f"{hours} h"
+
+
+def ago(moment: datetime, now: datetime | None = None) -> str:
+    """'just now', '3 min ago', '2 h ago', then the date."""
+    seconds = ((now or datetime.now(UTC)) - moment).total_seconds()
+    if seconds < 45:
+        return "just now"
+    if seconds < 3600:
+        return f"{max(1, round(seconds / 60))} min ago"
+    if seconds < 24 * 3600:
+        return f"{round(seconds / 3600)} h ago"
+    return f"{moment:%d %b %Y}"
+
+
+def setting(value: Any) -> str:
+    """A setting's value in a list of settings: tuples as '400, 400', yes/no, floats without noise."""
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if value is None:
+        return "not set"
+    if isinstance(value, (tuple, list)):
+        return ", ".join(map(setting, value))
+    return f"{value:g}" if isinstance(value, float) else str(value)

@@ -1,0 +1,5 @@
+"""The Compare page."""
+
+
+def render() -> None:
+    """The page."""

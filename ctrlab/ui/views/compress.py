@@ -1,0 +1,384 @@
+"""The Compress page: ranks by slider, what they will cost before anything runs, and the run itself."""
+
+import html
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import streamlit as st
+
+from ctrlab.compression.configs import BOTTLENECKS, ORDERS, Bottleneck, CompressConfig
+from ctrlab.compression.plan import PRESETS, Prediction, pays, plan_ranks, predict
+from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.evaluation.profile import LayerProfile, ModelProfile
+from ctrlab.services import compression as service
+from ctrlab.services import models, spectra
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact, Job
+from ctrlab.training.configs import FitConfig
+from ctrlab.ui import cache, format, state
+from ctrlab.ui.components import rank_plan
+from ctrlab.ui.components.explain import explain
+from ctrlab.ui.components.figure import figure
+from ctrlab.ui.components.layers import shape
+from ctrlab.ui.components.task import task
+from ctrlab.ui.feedback import empty, escape
+from ctrlab.ui.format import count, percent, size, times
+from ctrlab.ui.navigation import PAGES
+
+_STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
+_START_ENERGY = 0.99
+#: Below the rate of training: fine-tuning on rows the tables have memorised loses AUC at 1e-3.
+_LEARNING_RATE = 2e-4
+
+_BOTTLENECK_NAMES = {"none": "None", "relu": "ReLU", "prelu": "PReLU"}
+_ORDER_NAMES = {"mlp_first": "MLP first, then tables", "tables_first": "Tables first, then MLP", "joint": "All at once"}
+
+
+@dataclass(frozen=True)
+class _Bench:
+    """What the page works on; shared objects that nobody changes."""
+
+    model: Artifact
+    spectra_id: str
+    profile: ModelProfile
+    spectra: Mapping[str, LayerSpectrum]
+    linear: tuple[LayerProfile, ...]
+    tables: tuple[LayerProfile, ...]
+    finetune_rows: int
+
+    @property
+    def layers(self) -> tuple[LayerProfile, ...]:
+        return self.linear + self.tables
+
+
+def render() -> None:
+    """The page."""
+    workspace, in_hand = cache.workspace(), state.current()
+    if in_hand.model is None:
+        empty(
+            "No model in hand",
+            "Choose or train the model that is to become smaller, or open the sample.",
+            "Model",
+            "Choose a model",
+        )
+        return
+    model = workspace.store.artifacts.get(in_hand.model)
+    if cache.model_profile(model.id).compressed:
+        _is_compressed(workspace, model)
+        return
+    spectra_id = in_hand.spectra or _latest(workspace, model.id)
+    if spectra_id is None:
+        what = f"Ranks are chosen from the spectra of {escape(model.name)}; computing them takes one pass over the training rows."
+        empty("No spectra yet", what, "Spectra", "Compute spectra")
+        return
+    st.html(_STYLE)
+    _workbench(model.id, spectra_id)
+
+
+def _latest(workspace: Workspace, model_id: str) -> str | None:
+    found = spectra.latest_spectra(workspace, model_id)
+    return state.hold(spectra=found.id).spectra if found else None
+
+
+def _is_compressed(workspace: Workspace, model: Artifact) -> None:
+    original = models.original_of(workspace, model)
+    st.markdown(f"**{escape(model.name)}** is compressed already. Ranks are chosen on its original, {escape(original.name)}.")
+    st.page_link(
+        PAGES["Compress"].path, label=f"Compress {escape(original.name)} again", icon=":material/arrow_back:",
+        query_params=state.current().params(model=original.id, spectra=None, job=None),
+    )  # fmt: skip
+
+
+def _bench(model_id: str, spectra_id: str) -> _Bench:
+    model = cache.workspace().store.artifacts.get(model_id)
+    profile, found = cache.model_profile(model_id), cache.layer_spectra(spectra_id)
+    layers = [layer for layer in profile.compressible if layer.layer_name in found]
+    return _Bench(
+        model=model,
+        spectra_id=spectra_id,
+        profile=profile,
+        spectra=found,
+        linear=tuple(layer for layer in layers if layer.kind == "linear"),
+        tables=tuple(layer for layer in layers if layer.kind == "embedding"),
+        finetune_rows=cache.dataset_summary(model.config["dataset_id"])["rows"].get("finetune", 0),
+    )
+
+
+@st.fragment
+def _workbench(model_id: str, spectra_id: str) -> None:
+    """Sliders on the left, their consequence on the right; a slider step runs this function and nothing else."""
+    bench = _bench(model_id, spectra_id)
+    ranks = rank_plan.current(spectra_id, bench.layers, plan_ranks(bench.profile, bench.spectra, energy=_START_ENERGY).as_dict())
+    bottleneck: Bottleneck = st.session_state.get("bottleneck") or "none"
+    prediction = predict(bench.profile, bench.spectra, rank_plan.as_plan(ranks, bench.profile), bottleneck)
+    left, right = st.columns([13, 8], gap="large")
+    with left:
+        _presets(bench)
+        _break_even_marks(bench)
+        _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
+        _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4)
+    with right, st.container(key="prediction"):
+        _prediction(bench, prediction, bottleneck)
+        _run(bench, ranks, prediction, bottleneck)
+
+
+# -- Ranks ------------------------------------------------------------------------------------------------------------------
+
+
+def _presets(bench: _Bench) -> None:
+    """Whole plans by one click, and the way back."""
+    key = bench.spectra_id
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="presets"):
+        for name, preset in PRESETS.items():
+            st.button(preset.title, key=f"preset-{name}", help=preset.description, on_click=_apply_preset, args=(bench, name))
+        st.button("All dense", key="preset-dense", help="Nothing is compressed.", on_click=_set, args=(bench, {}))
+        st.button("Undo", icon=":material/undo:", key="undo", type="tertiary", disabled=not rank_plan.can_undo(key),
+                  on_click=rank_plan.undo, args=(key,))  # fmt: skip
+        st.button("Redo", icon=":material/redo:", key="redo", type="tertiary", disabled=not rank_plan.can_redo(key),
+                  on_click=rank_plan.redo, args=(key,))  # fmt: skip
+
+
+def _apply_preset(bench: _Bench, name: str) -> None:
+    _set(bench, PRESETS[name].make(bench.profile, bench.spectra).as_dict())
+
+
+def _set(bench: _Bench, ranks: Mapping[str, int]) -> None:
+    """Take these ranks; every layer they leave out is dense."""
+    rank_plan.change(
+        bench.spectra_id, {layer.layer_name: ranks.get(layer.layer_name, layer.out_features) for layer in bench.layers}
+    )
+
+
+def _group(
+    bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction, *, folded: bool
+) -> None:
+    """A master slider over a row a layer; many rows start folded away."""
+    if not layers:
+        return
+    if len(layers) > 1:
+        _master(bench, title, layers, ranks, prediction)
+    if not folded:
+        _rows(bench, layers, ranks, prediction)
+        return
+    expander = st.expander(f"Each of the {len(layers)} tables", key=f"each-{layers[0].kind}", on_change="rerun")
+    if expander.open:
+        with expander:
+            _rows(bench, layers, ranks, prediction)
+
+
+def _master(bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
+    chosen = [ranks[layer.layer_name] for layer in layers]
+    widest = max(layer.out_features for layer in layers)
+    lost = sum(prediction.variance_lost[layer.layer_name] for layer in layers) / len(layers)
+    before, after = (
+        sum(layer.parameters for layer in layers),
+        sum(_parameters(layer, ranks[layer.layer_name]) for layer in layers),
+    )
+    ends = f"{min(chosen)}" if min(chosen) == max(chosen) else f"{min(chosen)} to {max(chosen)}"
+    _slider_row(
+        key=f"master:{bench.model.id}:{bench.spectra_id}:{layers[0].kind}",
+        name=f"<b>{title}</b><small>{len(layers)} together</small>",
+        label=f"Rank of {title[0].lower()}{title[1:]}",
+        value=sorted(chosen)[len(chosen) // 2],
+        width=widest,
+        facts=_facts(f"rank {ends}", lost, after, before),
+        take=lambda rank: rank_plan.change(bench.spectra_id, {x.layer_name: min(rank, x.out_features) for x in layers}),
+        css="master",
+    )
+
+
+def _rows(bench: _Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
+    for layer in layers:
+        name, rank = layer.layer_name, ranks[layer.layer_name]
+        dense = not pays(layer, rank)
+        shown = name.removeprefix("embedding.")
+        _slider_row(
+            key=f"rank:{bench.model.id}:{bench.spectra_id}:{name}",
+            name=f"{html.escape(shown)}<small>{shape(layer)}</small>",
+            label=f"Rank of {name}",
+            value=rank,
+            width=layer.out_features,
+            facts=_facts(
+                "dense" if dense else f"{rank} of {layer.out_features}",
+                None if dense else prediction.variance_lost[name],
+                _parameters(layer, rank),
+                layer.parameters,
+                note=f"break-even {math.ceil(layer.break_even)}" if dense and rank < layer.out_features else "",
+            ),
+            take=lambda rank, name=name: rank_plan.change(bench.spectra_id, {name: rank}),
+            css=f"layer-{_number(bench, name)}",
+        )
+
+
+def _slider_row(*, key: str, name: str, label: str, value: int, width: int, facts: str, take: object, css: str) -> None:
+    """Name and shape, slider, facts. The slider fires on release; its key carries model and layer, for its range does."""
+    left, middle, right = st.columns([3, 7, 6], vertical_alignment="center", gap="small")
+    left.html(f'<div class="rank-name">{name}</div>')
+    if width == 1:
+        middle.html('<div class="rank-name"><small>one-dimensional</small></div>')
+    else:
+        st.session_state[key] = value
+        with middle.container(key=f"track-{css}-{width}"):
+            st.slider(
+                label, 1, width, key=key, label_visibility="collapsed", on_change=lambda: take(st.session_state[key])  # type: ignore[operator]
+            )  # fmt: skip
+    right.html(facts)
+
+
+def _facts(rank: str, lost: float | None, after: int, before: int, note: str = "") -> str:
+    share = 0.0 if lost is None else min(lost, 1.0)
+    lost_text = html.escape(note) if note else ("nothing lost" if not share else f"{percent(share)} lost")
+    bar = f'<i class="lost" style="--lost:{100 * share**0.5:.1f}%"></i>'
+    return (
+        f'<div class="rank-facts"><span>{rank}</span><span>{lost_text}{bar}</span>'
+        f"<span>{count(after)}<small> of {count(before)}</small></span></div>"
+    )
+
+
+def _parameters(layer: LayerProfile, rank: int) -> int:
+    """Of the layer's two factors, or of the layer where it stays dense."""
+    return sum(layer.factored(rank)[:2]) if pays(layer, rank) else layer.parameters
+
+
+def _number(bench: _Bench, name: str) -> int:
+    return next(number for number, layer in enumerate(bench.layers) if layer.layer_name == name)
+
+
+def _break_even_marks(bench: _Bench) -> None:
+    """Hatching on each slider from break-even on, and a tick at the rank for 99 %; one style sheet, the same at every step."""
+    rules = []
+    for number, layer in enumerate(bench.layers):
+        width = layer.out_features
+        if width == 1:
+            continue
+        edge = 100 * (min(layer.break_even, width) - 1) / (width - 1)
+        tick = 100 * (bench.spectra[layer.layer_name].rank_for(0.99) - 1) / (width - 1)
+        rules.append(f".st-key-track-layer-{number}-{width}{{--edge:{edge:.2f}%;--tick:{tick:.2f}%}}")
+    st.html(f"<style>{''.join(rules)}</style>")
+
+
+# -- Prediction -------------------------------------------------------------------------------------------------------------
+
+
+def _prediction(bench: _Bench, prediction: Prediction, bottleneck: Bottleneck) -> None:
+    """What the plan will cost and lose."""
+    before, after = prediction.cost_original_folded, prediction.cost_folded
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-prediction"):
+        st.markdown("**Prediction**")
+        explain("afm", key="explain-prediction")
+    factor = before.parameters / max(after.parameters, 1)
+    lost = prediction.variance_lost_total
+    st.html(
+        '<div class="headline" role="status">'
+        f"<div><b>{count(after.parameters)}</b><span>parameters</span></div>"
+        f"<div><b>{times(factor)}</b><span>smaller</span></div>"
+        f"<div><b>{percent(lost)}</b><span>variance lost{'' if bottleneck != 'relu' else ' *'}</span></div></div>"
+    )
+    rows = [
+        ("Tables", before.parameters_tables, after.parameters_tables, count, "parameters"),
+        ("Dense part", before.parameters_dense, after.parameters_dense, count, "parameters"),
+        ("Size", before.size_bytes, after.size_bytes, size, ""),
+        ("Work per row", before.macs, after.macs, count, "MACs"),
+    ]
+    body = "".join(
+        f"<tr><th scope='row'>{name} <small>{unit}</small></th><td>{write(old)}</td><td>{write(new)}</td>"
+        f"<td>{format.NONE if new >= old else times(old / max(new, 1))}</td></tr>"
+        for name, old, new, write, unit in rows
+    )
+    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Serving form", "Original", "Planned", "Smaller"))
+    st.html(f"<table class='costs'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
+    figure("cost_bars", before, after, names=("original", "planned"), key="cost-bars", file=f"plan-{bench.model.id}", title="")
+    if bottleneck == "relu":
+        st.caption("\\* A ReLU between the factors breaks the mimicry until fine-tuned: the variance lost does not hold for it.")
+    if prediction.cost_explicit.parameters != after.parameters:
+        explicit = count(prediction.cost_explicit.parameters)
+        st.caption(f"While training: {explicit} parameters, with the projections of the tables in place.")
+
+
+# -- Run --------------------------------------------------------------------------------------------------------------------
+
+
+def _run(bench: _Bench, ranks: Mapping[str, int], prediction: Prediction, bottleneck: Bottleneck) -> None:
+    """How to run it, the button named by what it does, and then its progress in the same place."""
+    order, finetune = _settings(bench)
+    after = prediction.cost_folded
+    reason = "" if prediction.ranks else "every layer is dense; lower the rank of at least one below its break-even"
+    factor = prediction.cost_original_folded.parameters / max(after.parameters, 1)
+
+    def submit() -> str:
+        config = CompressConfig(
+            plan=rank_plan.as_plan(ranks, bench.profile), bottleneck=bottleneck, order=order, finetune=finetune
+        )
+        return service.submit_compress(
+            cache.workspace(),
+            service.CompressJobConfig(
+                model_id=bench.model.id,
+                spectra_id=bench.spectra_id,
+                compress=config,
+                name=f"{bench.model.name}, AFM {times(factor)}",
+            ),
+        )
+
+    task(
+        "compress",
+        f"Compress to {count(after.parameters)} parameters",
+        submit,
+        belongs=lambda job: job.config.get("model_id") == bench.model.id,
+        disabled=reason,
+        done=lambda job: _done(bench, job),
+    )
+
+
+def _settings(bench: _Bench) -> tuple[str, FitConfig | None]:
+    """Nonlinearity, order, fine-tuning."""
+    left, right = st.columns(2, gap="small")
+    with left:
+        st.segmented_control(
+            "Between the factors",
+            BOTTLENECKS,
+            format_func=_BOTTLENECK_NAMES.__getitem__,
+            key="bottleneck",
+            default="none",
+            required=True,
+            help="A nonlinearity between the two factors of a linear layer. PReLU starts as none and may bend while fine-tuning; "
+            "ReLU is the paper's and makes the predicted variance void.",
+        )
+    with right:
+        order = st.selectbox("Order", ORDERS, format_func=_ORDER_NAMES.__getitem__, key="order",
+                             help="Fine-tuning follows each stage.")  # fmt: skip
+    left, right = st.columns(2, gap="small")
+    with left:
+        epochs = st.number_input("Fine-tuning epochs", 0, 20, 1, key="epochs", help="After each stage; 0 truncates only.")
+    with right:
+        rate = st.number_input(
+            "Learning rate", 1e-6, 1e-1, _LEARNING_RATE, step=1e-4, format="%.0e", key="rate", disabled=not epochs
+        )
+    rows = "train"
+    if bench.finetune_rows:
+        names = {"finetune": f"{count(bench.finetune_rows)} rows kept aside", "train": "training rows again"}
+        rows = st.segmented_control(
+            "Fine-tune on",
+            list(names),
+            format_func=names.__getitem__,
+            key="rows",
+            default="finetune",
+            required=True,
+            disabled=not epochs,
+        )
+    # Step 0 counts, so that fine-tuning which only harms changes nothing.
+    return order, FitConfig(epochs=epochs, learning_rate=rate, rows=rows, keep_initial=True) if epochs else None
+
+
+def _done(bench: _Bench, job: Job) -> None:
+    compressed = cache.workspace().store.artifacts.get(job.result["model"])
+    cost = compressed.summary["cost_folded"]
+    st.success(
+        f"{escape(compressed.name)} is ready: {count(cost['parameters_tables'] + cost['parameters_dense'])} parameters.",
+        icon=":material/check_circle:",
+    )
+    st.page_link(
+        PAGES["Compare"].path, label="Compare it with the original", icon=":material/arrow_forward:",
+        query_params=state.current().params(job=None) | {"models": f"{bench.model.id},{compressed.id}"},
+    )  # fmt: skip

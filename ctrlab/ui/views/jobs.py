@@ -1,0 +1,99 @@
+"""The Jobs page: everything that ran or runs, and one job in full when its id is in the address."""
+
+import streamlit as st
+
+from ctrlab.services import jobs
+from ctrlab.storage import Job
+from ctrlab.ui import cache, format, state
+from ctrlab.ui.components.downloads import download_json
+from ctrlab.ui.components.job_progress import job_progress, result_links, state_badge
+from ctrlab.ui.feedback import empty, escape, guarded
+from ctrlab.ui.navigation import PAGES
+
+_POLL_SECONDS = 1.0
+_PAGE_SIZE = 40
+_FILTERS = {
+    "All": None,
+    "Active": ("queued", "running"),
+    "Succeeded": ("succeeded",),
+    "Not finished": ("failed", "cancelled", "interrupted"),
+}
+_WITH_CURVES = ("train", "compress")
+
+
+def render() -> None:
+    """The page."""
+    workspace = cache.workspace()
+    in_hand = state.current().job
+    if in_hand is not None:
+        _detail(jobs.get_job(workspace, in_hand))
+    recent = jobs.list_jobs(workspace, limit=_PAGE_SIZE)
+    if not recent:
+        empty("Nothing has run yet", "Open the sample on the home page, and its job appears here.", "Home", "To the sample")
+        return
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="jobs-head"):
+        st.segmented_control(
+            "Which jobs", list(_FILTERS), default="All", required=True, key="jobs-filter", label_visibility="collapsed",
+            persist_state="session",
+        )  # fmt: skip
+        _worker_note()
+    active = any(job.active for job in recent)
+    st.fragment(_list, run_every=_POLL_SECONDS if active else None)(active)
+
+
+def _worker_note() -> None:
+    worker = jobs.worker_state(cache.workspace())
+    if not worker.alive:
+        st.caption("No worker yet; one starts with the next job.", width="content")
+    elif worker.outdated:
+        st.caption("The worker runs an older version of the code; it is replaced when it has nothing to do.", width="content")
+    else:
+        st.caption(f"Worker {worker.pid}: {'busy' if worker.running else 'waiting for work'}", width="content")
+
+
+def _detail(job: Job) -> None:
+    """One job: progress, results, curves, log, and the settings that repeat it."""
+    job_progress(job.id, curves=job.kind in _WITH_CURVES)
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="job-actions"):
+        if job.state == "succeeded":
+            result_links(job)
+        download_json(job.config, job.title, label="Settings", key="job-settings")
+        st.button("Close", key="close-job", icon=":material/close:", type="tertiary", on_click=state.hold, kwargs={"job": None})
+    with st.expander("Log", expanded=job.active):
+        st.fragment(_log, run_every=_POLL_SECONDS if job.active else None)(job.id)
+    st.subheader("All jobs", anchor=False)
+
+
+def _log(job_id: str) -> None:
+    with guarded():
+        st.code(jobs.job_log(cache.workspace(), job_id) or "No line yet.", language=None, height=260, wrap_lines=True)
+
+
+def _list(was_active: bool) -> None:
+    with guarded():
+        chosen = st.session_state.get("jobs-filter") or "All"
+        found = jobs.list_jobs(cache.workspace(), limit=_PAGE_SIZE, states=_FILTERS[chosen])
+        if was_active and not any(job.active for job in jobs.list_jobs(cache.workspace(), limit=_PAGE_SIZE)):
+            st.rerun()
+        for job in found:
+            _row(job)
+        if not found:
+            st.caption("None of these.")
+
+
+def _row(job: Job) -> None:
+    in_hand = state.current()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"row-{job.id}"):
+        state_badge(job)
+        st.page_link(PAGES["Jobs"].path, label=escape(job.title), query_params=in_hand.params(job=job.id), width="stretch")
+        st.caption(_progress_words(job), width="content")
+
+
+def _progress_words(job: Job) -> str:
+    if job.state == "running":
+        left = f", {format.duration(job.eta_seconds)} left" if job.eta_seconds is not None else ""
+        return f"{100 * job.progress:.0f} %{left}"
+    if job.state == "queued":
+        return "waiting"
+    took = f"took {format.duration(job.duration_seconds)} · " if job.duration_seconds is not None else ""
+    return took + format.ago(job.created_at)

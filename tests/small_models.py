@@ -1,0 +1,97 @@
+"""Small models and in-memory data for the tests of decomposition, evaluation and compression."""
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.decomposition.collect import collect_spectra
+from ctrlab.models.base import CTRModel, build_model
+from ctrlab.models.configs import DCNConfig, DeepFMConfig
+
+torch.set_num_threads(1)
+
+SCHEMA = FeatureSchema(
+    field_names=("site", "device", "ad"), field_dims=(50, 40, 300), value_names=("age", "price"), fingerprint="small"
+)
+ARCHITECTURES = ("deepfm", "dcn")
+_CONFIGS = {"deepfm": DeepFMConfig, "dcn": DCNConfig}
+
+
+def make_model(architecture: str, seed: int = 0, schema: FeatureSchema = SCHEMA, *, noise: float = 0.05, **settings) -> CTRModel:
+    """A model with all parameters away from their special initial values."""
+    settings = {"embed_dim": 8, "mlp_dims": (32, 24), "embedding_init_std": 0.3} | settings
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        model = build_model(_CONFIGS[architecture](**settings), schema)
+        perturb_(model, noise)
+        for module in model.modules():
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.running_mean.normal_(std=0.5)
+                module.running_var.uniform_(0.5, 2.0)
+    return model.eval()
+
+
+def perturb_(model: torch.nn.Module, std: float, seed: int = 1) -> None:
+    """Add noise to every parameter, as fine-tuning would."""
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.add_(torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype), alpha=std)
+
+
+def random_fields(num_rows: int, seed: int = 0, schema: FeatureSchema = SCHEMA) -> Fields:
+    """Rows with Zipf-like ids."""
+    random = np.random.default_rng(seed)
+    ids = [np.minimum(random.zipf(1.3, num_rows), dim) - 1 for dim in schema.field_dims]
+    values = random.normal(size=(num_rows, len(schema.value_names)))
+    return Fields(torch.tensor(np.stack(ids, 1), dtype=torch.int32), torch.tensor(values, dtype=torch.float32))
+
+
+@dataclass
+class MemoryDataset:
+    """Stands in for an EncodedDataset; labels depend on the fields, so that there is something to learn."""
+
+    schema: FeatureSchema = SCHEMA
+    num_train: int = 1200
+    seed: int = 0
+    parts: dict[str, Split] = field(init=False)
+
+    def __post_init__(self) -> None:
+        sizes = {"train": self.num_train, "valid": 400}
+        self.parts = {name: self._part(name, size, self.seed + number) for number, (name, size) in enumerate(sizes.items())}
+
+    def _part(self, name: str, size: int, seed: int) -> Split:
+        fields = random_fields(size, seed, self.schema)
+        score = (fields.ids[:, 0] % 3 - 1).numpy() + (fields.values[:, 0].numpy() if fields.values.shape[1] else 0)
+        clicks = np.random.default_rng(seed).random(size) < 1 / (1 + np.exp(1 - score))
+        return Split(name, fields.ids.numpy(), fields.values.numpy(), clicks.astype(np.uint8))
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.parts)
+
+    def split(self, name: str) -> Split:
+        return self.parts[name]
+
+    def num_rows(self, name: str) -> int:
+        return len(self.parts[name])
+
+    def counts(self, number: int) -> np.ndarray:
+        return np.bincount(self.parts["train"].ids[:, number], minlength=self.schema.field_dims[number])
+
+    def fields(self, name: str = "train") -> Fields:
+        part = self.parts[name]
+        return Fields(torch.from_numpy(part.ids), torch.from_numpy(part.values))
+
+
+def spectra_of(model: CTRModel, dataset: MemoryDataset | None = None):
+    return collect_spectra(model, dataset or MemoryDataset(model.schema))
+
+
+def logits(model: CTRModel, fields: Fields) -> Tensor:
+    with torch.no_grad():
+        return model(fields)
