@@ -53,7 +53,7 @@ def _parser() -> argparse.ArgumentParser:
 def _run_worker(args: argparse.Namespace) -> int:
     from ctrlab.worker.main import run_worker  # its children import torch; no other verb needs them
 
-    return run_worker(open_workspace(args.home, args.store_url), idle_exit_seconds=args.idle_exit_seconds) or 0
+    return run_worker(open_workspace(args.home, args.store_url), idle_exit_seconds=args.idle_exit_seconds)
 
 
 def _run_dashboard(args: argparse.Namespace) -> None:

@@ -106,7 +106,7 @@ def _dataset_config(args: argparse.Namespace) -> DatasetConfig:
         return DatasetConfig.from_json(args.config.read_text())
     paths = tuple(str(Path(path).absolute()) for path in args.paths)
     if args.known:
-        config: DatasetConfig = DATASETS[args.known].builder()(paths)
+        config = DATASETS[args.known].config_for(paths)
     else:
         source = config_from_flags(SourceConfig, args, paths=paths)
         config = datasets.draft_config(
@@ -133,12 +133,13 @@ def run_list_data(args: argparse.Namespace) -> None:
 
 def run_known(args: argparse.Namespace) -> None:
     """`data known`."""
-    known = {entry.name: entry.config_class().to_dict() for entry in DATASETS}
+    facts = ("title", "description", "address", "files", "size", "size_source", "num_rows", "licence", "checksum", "checksum_source")
+    known = {dataset.name: {fact: getattr(dataset, fact) for fact in facts} for dataset in datasets.known_datasets()}
     if args.json:
         print_json(known)
         return
-    for name, facts in known.items():
-        print(f"{name}\n" + "\n".join(f"  {key}: {value}" for key, value in facts.items() if key != "version"))
+    for name, of in known.items():
+        print(f"{name}\n" + "\n".join(f"  {fact.replace('_', ' ')}: {value}" for fact, value in of.items()))
 
 
 def run_sample(args: argparse.Namespace) -> None:

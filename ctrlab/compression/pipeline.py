@@ -2,7 +2,6 @@
 
 import json
 import os
-import shutil
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -147,8 +146,8 @@ class _Stage:
         if path is not None and path.exists():
             return load_model(path, self.dataset.schema)
         spectra = self._spectra_of_stage()
-        self._check_stop()
         self.report(_COLLECTED, f"factoring {len(self.ranks)} layers")
+        self._check_stop()
         plan = RankPlan.of(self.ranks)
         model = compress_model(self.model, plan, spectra, self.config.bottleneck, self.config.method).model.eval()
         if path is not None:
@@ -272,8 +271,3 @@ def _write_json(path: Path, content: dict[str, Any]) -> None:
         file.flush()
         os.fsync(file.fileno())
     unfinished.replace(path)
-
-
-def discard_checkpoints(folder: Path) -> None:
-    """Remove what `compress_and_finetune` kept in `folder`, once its result is stored elsewhere."""
-    shutil.rmtree(folder, ignore_errors=True)

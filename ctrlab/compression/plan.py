@@ -60,7 +60,7 @@ def plan_ranks(
     if (energy is None) == (ranks is None):
         raise CompressionError("a plan is made by energy or by ranks; give exactly one of them")
     chosen = _expand_patterns(profile, ranks or {}) if energy is None else _ranks_by_energy(profile, spectra or {}, energy)
-    validate_plan(profile, RankPlan.of(chosen))
+    _validate_ranks(profile, chosen)
     first = first_layers(profile) if keep_first_dense else frozenset()
     kept = {name: rank for name, rank in chosen.items() if name not in first and pays(profile.by_name[name], rank)}
     return RankPlan.of(kept)
@@ -105,7 +105,11 @@ def _expand_patterns(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[st
 
 def validate_plan(profile: ModelProfile, plan: RankPlan) -> None:
     """Refuse a plan that does not fit the model, listing every fault at once with the layer and its bounds."""
-    faults = [fault for name, rank in plan.as_dict().items() if (fault := _fault(profile, name, rank))]
+    _validate_ranks(profile, plan.as_dict())
+
+
+def _validate_ranks(profile: ModelProfile, ranks: Mapping[str, int]) -> None:
+    faults = [fault for name, rank in ranks.items() if (fault := _fault(profile, name, rank))]
     if faults:
         raise CompressionError("the plan does not fit the model: " + "; ".join(faults))
 

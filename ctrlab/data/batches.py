@@ -82,8 +82,9 @@ def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tup
         if offset + size > position:
             # Seeded by the run's number, so that skipped runs need not be drawn.
             order = np.random.default_rng((seed, first)).permutation(size)
-            parts = (np.concatenate([array[chunk] for chunk in chunks]) for array in (split.ids, split.values, split.labels))
-            yield offset, _Rows(*parts, order)  # type: ignore[arg-type]
+            arrays = (split.ids, split.values, split.labels)
+            ids, values, labels = (np.concatenate([array[chunk] for chunk in chunks]) for array in arrays)
+            yield offset, _Rows(ids, values, labels, order)
         offset += size
 
 

@@ -51,7 +51,9 @@ class ColumnConfig(Config):
     )
     num_buckets: int = option(32, minimum=2, maximum=10_000, help="Numeric, quantile: how many buckets.")
     timestamp_format: str | None = option(
-        None, advanced=True, help="Timestamp: iso, yymmddhh, epoch_s, epoch_ms, or a pattern such as %d/%m/%Y %H:%M; unset: found out."
+        None,
+        advanced=True,
+        help="Timestamp: iso, yyyymmdd, yymmddhh, epoch_s, epoch_ms, or a pattern such as %d/%m/%Y %H:%M; unset: found out.",
     )
 
 
@@ -66,10 +68,18 @@ class SplitConfig(Config):
     valid: float = option(0.1, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows that choose the best checkpoint.")
     test: float = option(0.1, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows that only report.")
     finetune: float = option(
-        0.0, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows kept aside for fine-tuning after compression; CTR models overfit on rows they saw."
-    )  # fmt: skip
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+        step=0.05,
+        help="Share of rows kept aside for fine-tuning after compression; CTR models overfit on rows they saw.",
+    )
     time_column: str | None = option(None, help="Split by time: the column that holds it.")
     seed: int = option(0, minimum=0, maximum=2**31 - 1, help="Seed of the random assignment.")
+
+    def share(self, split: str) -> float:
+        """The share of rows wanted for one of `SPLIT_NAMES`."""
+        return self.fractions[SPLIT_NAMES.index(split)]
 
     @property
     def fractions(self) -> tuple[float, ...]:
@@ -113,7 +123,7 @@ class DatasetConfig(Config):
         faults = []
         labels = [column.name for column in self.columns if column.role == "label"]
         if len(labels) != 1:
-            faults.append(f"exactly one column must be the label, got {', '.join(labels) or 'none'}; set one column's role to label")
+            faults.append(f"exactly one column must have the role label, got {', '.join(labels) or 'none'}; choose one")
         if not self.features:
             faults.append("no column is left to learn from; make at least one categorical, numeric or timestamp")
         if twice := _repeated([column.name for column in self.columns]):
@@ -122,7 +132,7 @@ class DatasetConfig(Config):
         if by_files and len(self.source.paths) < 2:
             faults.append("a split by files needs at least a train and a valid file, got 1 path")
         if not by_files and len(self.source.paths) > 1:
-            faults.append(f"a {self.split.method} split takes one file, got {len(self.source.paths)}; give one path or split by files")
+            faults.append(f"a {self.split.method} split takes one file, got {len(self.source.paths)}; give one or split by files")
         return faults
 
 

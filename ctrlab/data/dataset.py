@@ -104,7 +104,7 @@ class EncodedDataset:
         try:
             manifest = json.loads((path / MANIFEST).read_text())
         except (OSError, ValueError):
-            raise DataError(f"{path} holds no encoded dataset ({MANIFEST} is missing or damaged); encode the raw file again") from None
+            raise DataError(f"{path} holds no encoded dataset, or a damaged one; encode the raw file again") from None
         version = manifest.get("format_version")
         if version != FORMAT_VERSION:
             raise DataError(f"{path} has dataset format {version}, this ctrlab reads {FORMAT_VERSION}; encode the raw file again")
@@ -153,5 +153,5 @@ def _map(path: Path) -> NDArray[Any]:
     try:
         array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        raise DataError(f"{path.name} of the encoded dataset is missing or damaged ({error}); encode the raw file again") from None
+        raise DataError(f"{path.name} of the dataset is missing or damaged ({error}); encode the raw file again") from None
     return array  # type: ignore[no-any-return]

@@ -6,7 +6,6 @@ folder beside the target that is renamed at the very end: whatever kills the pro
 """
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -66,7 +65,7 @@ def encode_dataset(
     work_dir.mkdir(parents=True)
     try:
         _Encoding(config, readers, work_dir, on_progress, should_stop).run()
-        os.replace(work_dir, out_dir)
+        work_dir.replace(out_dir)
     finally:
         shutil.rmtree(work_dir, ignore_errors=True)
     return EncodedDataset.open(out_dir)
@@ -83,10 +82,10 @@ def _check_columns(reader: TableReader, config: DatasetConfig) -> None:
     present = set(reader.column_names)
     shown = ", ".join(reader.column_names[:10]) + (", ..." if len(reader.column_names) > 10 else "")
     if config.label not in present:
-        raise DataError(f"{reader.path.name} has no label column {config.label!r}; its columns are {shown}; choose one of them as the label")
+        raise DataError(f"{reader.path.name} has no label column {config.label!r}; choose one of its columns, {shown}")
     needed = [column.name for column in config.features] + [config.split.time_column or config.label]
     if missing := [name for name in dict.fromkeys(needed) if name not in present]:
-        raise DataError(f"{reader.path.name} has no column {', '.join(missing)}; its columns are {shown}; name columns it has")
+        raise DataError(f"{reader.path.name} has no column {', '.join(missing)}; its columns are {shown}; leave that out")
 
 
 @dataclass
@@ -198,9 +197,7 @@ class _Encoding:
                 f"label {self.config.label!r} has one class only, {int(clicks > 0)} in all {total} rows; "
                 "a CTR model needs clicks and non-clicks, so give a file with both or choose another label"
             )
-        by_files = self.config.split.method == "files"
-        wanted = [number < len(self.readers) if by_files else share > 0 for number, share in enumerate(self.config.split.fractions)]
-        for part in (part for part, want in zip(self.parts, wanted, strict=True) if want):
+        for part in self._wanted_parts():
             if not part.rows:
                 raise DataError(f"the {part.name} part got none of the {total} rows; give it a larger share or use a larger file")
             if part.clicks in (0, part.rows):
@@ -209,15 +206,22 @@ class _Encoding:
                     "use a stratified split, a larger share, or a larger file"
                 )
 
+    def _wanted_parts(self) -> list[_SplitFiles]:
+        split = self.config.split
+        if split.method == "files":
+            return self.parts[: len(self.readers)]
+        return [part for part in self.parts if split.share(part.name) > 0]
+
     def _finalize(self, used: list[_SplitFiles]) -> Tally:
         """The pass over the codes: arrays of ids, values and labels."""
         tally = Tally(self.encoder)
         num_codes, num_numbers = len(self.encoder.coded_fields), len(self.encoder.number_fields)
+        num_ids, num_values = len(self.encoder.id_fields), len(self.encoder.value_fields)
         total, done = sum(part.rows for part in used), 0
         for part in used:
             with (
-                _npy(split_file(self.folder, part.name, "ids"), np.int32, (part.rows, len(self.encoder.id_fields))) as ids,
-                _npy(split_file(self.folder, part.name, "values"), np.float32, (part.rows, len(self.encoder.value_fields))) as values,
+                self._array(part, "ids", np.int32, num_ids) as ids,
+                self._array(part, "values", np.float32, num_values) as values,
             ):
                 for block in part.blocks(num_codes, num_numbers):
                     encoded = self.encoder.finalize(block)
@@ -226,23 +230,21 @@ class _Encoding:
                     tally.add(encoded, block, is_train=part.name == "train")
                     done += len(encoded.ids)
                     self._report(_READING + (1 - _READING) * done / total, f"wrote {done:,} of {total:,} rows")
-            with _npy(split_file(self.folder, part.name, "labels"), np.uint8, (part.rows,)) as labels:
-                with part.temporary("clicks").open("rb") as clicks:
-                    shutil.copyfileobj(clicks, labels)
+            with part.temporary("clicks").open("rb") as clicks, self._array(part, "labels", np.uint8) as labels:
+                shutil.copyfileobj(clicks, labels)
             part.remove_temporaries()
         np.save(self.folder / COUNTS, tally.all_counts)
         return tally
+
+    @contextmanager
+    def _array(self, part: _SplitFiles, name: str, dtype: type, *width: int) -> Iterator[IO[bytes]]:
+        """The .npy file of a split's array, whose rows the caller writes in order."""
+        with split_file(self.folder, part.name, name).open("wb") as file:
+            descr = np.lib.format.dtype_to_descr(np.dtype(dtype))
+            np.lib.format.write_array_header_1_0(file, {"descr": descr, "fortran_order": False, "shape": (part.rows, *width)})
+            yield file
 
     def _report(self, fraction: float, message: str) -> None:
         self.on_progress(min(1.0, fraction), message)
         if self.should_stop():
             raise JobCancelled("encoding was cancelled; nothing was kept")
-
-
-@contextmanager
-def _npy(path: Path, dtype: type, shape: tuple[int, ...]) -> Iterator[IO[bytes]]:
-    """An .npy file of known shape, whose rows the caller writes in order."""
-    with path.open("wb") as file:
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(file, header)
-        yield file

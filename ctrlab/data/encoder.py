@@ -15,12 +15,14 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig
-from ctrlab.data.fields import MAX_UNREADABLE_SHARE, Field, Mask, TextField, make_fields, restore_field
+from ctrlab.data.fields import Field, Mask, TextField, field_state, make_fields, restore_field
 from ctrlab.data.schema import FeatureSchema, fingerprint_of
 from ctrlab.errors import DataError
 
 ENCODER_FILE, VOCABULARY_FILE = "encoder.json", "vocabulary.parquet"
 _VERSION = 1
+#: A numeric or time column with a larger share of unreadable cells is refused.
+MAX_UNREADABLE_SHARE = 0.01
 T = TypeVar("T")
 
 
@@ -55,8 +57,8 @@ class FieldEncoder:
         names = [field.name for field in self.fields]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"two fields would be called {', '.join(twice)}; rename a column or ignore one")
-        self.coded_fields = [field for field in self.fields if field.codes_are_ids]
-        self.number_fields = [field for field in self.fields if not field.codes_are_ids]
+        self.coded_fields = [field for field in self.fields if field.has_codes]
+        self.number_fields = [field for field in self.fields if not field.has_codes]
         self.id_fields = [field for field in self.fields if field.gives_ids]
         self.value_fields = [field for field in self.fields if not field.gives_ids]
 
@@ -91,14 +93,14 @@ class FieldEncoder:
         for field in self.fields:
             if field.unreadable > MAX_UNREADABLE_SHARE * num_rows:
                 raise DataError(
-                    f"column {field.column!r}: {field.unreadable} of {num_rows} cells are no "
-                    f"{'number' if field.kind == 'numeric' or not field.codes_are_ids else 'readable value'}; make it categorical or ignore it"
+                    f"column {field.column!r} has {field.unreadable} cells of {num_rows} that cannot be read in its role; "
+                    "make it categorical, ignore it, or mend the file"
                 )
         _in_threads(lambda field: field.finish(), list(self.fields))
 
     def finalize(self, block: ProvisionalBlock) -> EncodedBlock:
         """What `observe` returned, with the ids and values that now are known."""
-        codes = {field.name: block.codes[:, i] for i, field in enumerate(self.coded_fields)}
+        codes: dict[str, NDArray[Any]] = {field.name: block.codes[:, i] for i, field in enumerate(self.coded_fields)}
         codes |= {field.name: block.numbers[:, i] for i, field in enumerate(self.number_fields)}
         return self._assemble(lambda field: field.finalize(codes[field.name]), len(block.codes))
 
@@ -142,17 +144,18 @@ class FieldEncoder:
             texts = dict(pl.read_parquet(folder / VOCABULARY_FILE).iter_rows())
         except (OSError, ValueError, pl.exceptions.PolarsError):
             raise DataError(f"{folder} holds no field encoder, or a damaged one; encode the raw file again") from None
-        if stored.get("version") != _VERSION:
-            raise DataError(f"{folder} has encoder version {stored.get('version')}, this ctrlab reads {_VERSION}; encode the raw file again")
-        return cls([restore_field(state, pl.Series(texts.get(state["name"], []), dtype=pl.String)) for state in stored["fields"]])
+        if (version := stored.get("version")) != _VERSION:
+            raise DataError(f"{folder} has encoder version {version}, this ctrlab reads {_VERSION}; encode the raw file again")
+        vocabularies = {state["name"]: pl.Series(texts.get(state["name"], []), dtype=pl.String) for state in stored["fields"]}
+        return cls([restore_field(state, vocabularies[state["name"]]) for state in stored["fields"]])
 
-    def _assemble(self, encode: "Callable[[Field], NDArray[Any]]", num_rows: int) -> EncodedBlock:
+    def _assemble(self, encode: Callable[[Field], NDArray[Any]], num_rows: int) -> EncodedBlock:
         columns = _in_threads(encode, self.id_fields + self.value_fields)
         split = len(self.id_fields)
         return EncodedBlock(_stack(columns[:split], num_rows, np.int32), _stack(columns[split:], num_rows, np.float32))
 
     def _states(self) -> list[dict[str, Any]]:
-        return [field.state() for field in self.fields]
+        return [field_state(field) for field in self.fields]
 
     def _vocabularies(self) -> dict[str, pl.Series]:
         return {field.name: field.vocabulary for field in self.fields if isinstance(field, TextField)}
@@ -176,7 +179,7 @@ def _in_threads(work: Callable[[Field], T], fields: list[Field]) -> list[T]:
 
 
 def _stack(columns: list[Any], num_rows: int, dtype: type) -> NDArray[Any]:
-    stacked = np.empty((num_rows, len(columns)), dtype)
+    stacked: NDArray[Any] = np.empty((num_rows, len(columns)), dtype)
     for i, column in enumerate(columns):
         stacked[:, i] = column
     return stacked

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, Role, SourceConfig, SplitConfig, Transform
 from ctrlab.data.fields import read_numbers
@@ -20,6 +21,8 @@ MAX_CELLS = 20_000_000
 _NEARLY_ALL = 0.99
 #: Whole numbers with at most this many different values are codes rather than quantities.
 _FEW_NUMBERS = 20
+#: Counts start at or below this, and their largest is so many times the median; codes often do neither.
+_SMALL_NUMBER, _SKEW = 10, 8
 #: Identifiers: this share of the rows has a value of its own, in a table of at least so many rows.
 _IDENTIFIER_SHARE, _IDENTIFIER_ROWS = 0.95, 200
 #: A field with more values than this gets a minimum count of 2, so that its out-of-vocabulary id is trained.
@@ -92,7 +95,8 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
     """
     reader = open_table(source, max_bytes=max_bytes)
     wanted = max(1, min(max_rows, MAX_CELLS // max(1, len(reader.column_names))))
-    blocks, rows, complete = [], 0, True
+    blocks: list[pl.DataFrame] = []
+    rows, complete = 0, True
     for block in reader.blocks():
         if rows + len(block) > wanted:
             blocks, complete = [*blocks, block.head(wanted - rows)], False
@@ -133,7 +137,10 @@ def draft_config(inspection: TableInspection, name: str, *, label: str | None = 
     columns = tuple(_draft_column(column, label) for column in inspection.columns)
     if all(column.role in ("label", "ignore") for column in columns):
         reasons = "; ".join(f"{column.name}: {column.reason}" for column in inspection.columns[:5] if column.name != label)
-        raise DataError(f"no column is left to learn from beside the label {label!r} ({reasons or 'it is the only one'}); give a table with more columns")
+        raise DataError(
+            f"no column is left to learn from beside the label {label!r} ({reasons or 'it is the only one'}); "
+            "give a table with more columns, or choose roles by hand"
+        )
     by_files = len(inspection.source.paths) > 1
     return DatasetConfig(
         name=name, source=inspection.source, columns=columns, split=SplitConfig(method="files" if by_files else "stratified")
@@ -182,16 +189,19 @@ def _inspect_column(texts: pl.Series, *, is_label_column: bool) -> ColumnInspect
         return ColumnInspection(**facts, role="ignore", reason="every cell is empty")
     numbers = read_numbers(present)[0]
     share = float((~np.isnan(numbers)).mean())
-    if share > 0:
+    if share >= _NEARLY_ALL:
         facts |= {"minimum": float(np.nanmin(numbers)), "maximum": float(np.nanmax(numbers))}
     if len(counts) == 1:
         return ColumnInspection(**facts, role="ignore", reason=f"every row has the same value, {counts[texts.name][0]}")
     if timestamp_format := find_format(present, texts.name):
-        return ColumnInspection(**facts, role="timestamp", reason=f"holds times ({timestamp_format})", timestamp_format=timestamp_format)
+        facts["timestamp_format"] = timestamp_format
+        return ColumnInspection(**facts, role="timestamp", reason=f"holds times ({timestamp_format})")
     return _categorical_or_numeric(facts, counts, numbers if share >= _NEARLY_ALL else None, len(present))
 
 
-def _categorical_or_numeric(facts: dict[str, Any], counts: pl.DataFrame, numbers: "np.ndarray[Any, Any] | None", rows: int) -> ColumnInspection:
+def _categorical_or_numeric(
+    facts: dict[str, Any], counts: pl.DataFrame, numbers: NDArray[np.float64] | None, rows: int
+) -> ColumnInspection:
     if numbers is not None and (reason := _quantity(facts, counts, numbers)):
         skewed = facts["minimum"] >= 0 and facts["maximum"] > 100
         return ColumnInspection(**facts, role="numeric", reason=reason, transform="log" if skewed else "standard")
@@ -203,21 +213,21 @@ def _categorical_or_numeric(facts: dict[str, Any], counts: pl.DataFrame, numbers
     return ColumnInspection(**facts, role="categorical", reason=reason, min_count=2 if distinct > _MANY_VALUES else 1)
 
 
-def _quantity(facts: dict[str, Any], counts: pl.DataFrame, numbers: "np.ndarray[Any, Any]") -> str | None:
+def _quantity(facts: dict[str, Any], counts: pl.DataFrame, numbers: NDArray[np.float64]) -> str | None:
     """Why these numbers are quantities rather than codes; None if they are codes.
 
-    Quantities have fractions, or are counts: the larger, the rarer. Codes have neither, and their names often say id.
+    Quantities have fractions, or are counts: they begin near 0 and the larger, the rarer. The names of codes often say id.
     """
     real = numbers[~np.isnan(numbers)]
     if bool((real != np.floor(real)).any()):
         return "numbers with fractions"
     if facts["distinct"] <= _FEW_NUMBERS or _ID_NAME.search(facts["name"]):
         return None
-    frequent = counts.head(50)
-    sizes = pl.Series(read_numbers(frequent[:, 0])[0])
-    falling = -_rank_correlation(sizes, frequent[:, 1])
-    if falling > 0.5:
-        return "counts: the larger, the rarer"
+    if facts["minimum"] <= _SMALL_NUMBER:
+        frequent = counts.head(50)
+        falling = -_rank_correlation(pl.Series(read_numbers(frequent[:, 0])[0]), frequent[:, 1])
+        if falling > 0.5 or facts["maximum"] > _SKEW * max(1.0, float(np.median(real))):
+            return "counts: small ones are common, large ones rare"
     if facts["distinct"] > len(real) / 2:
         return "whole numbers, hardly any twice"
     return None

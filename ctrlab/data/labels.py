@@ -44,7 +44,7 @@ class LabelEncoder:
         """
         if labels.null_count():
             row = first_row + int(labels.is_null().arg_max() or 0) + 1
-            raise DataError(f"label {self.column!r} is empty in data row {row}; every row needs a label, so fill or remove such rows")
+            raise DataError(f"label {self.column!r} is empty in data row {row}; every row needs one, so fill or remove such rows")
         self._texts |= {text: label_value(text) for text in labels.unique().to_list()}
         values = set(self._texts.values())
         if None in values or not any(values <= pair for pair in _ALLOWED):
@@ -57,6 +57,5 @@ class LabelEncoder:
         spellings = {value if value is not None else text: text for text, value in reversed(self._texts.items())}
         shown = ", ".join(sorted(spellings.values())[:5]) + (", ..." if len(spellings) > 5 else "")
         number = f"{len(spellings)} different values" if len(spellings) > 1 else "the value"
-        return (
-            f"label {self.column!r} holds {number} ({shown}); a label is {ALLOWED_TEXT}, so choose another label column or convert this one"
-        )
+        advice = f"a label is {ALLOWED_TEXT}, so choose another column or convert this one"
+        return f"label {self.column!r} holds {number} ({shown}); {advice}"

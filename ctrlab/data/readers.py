@@ -91,31 +91,46 @@ class TableReader:
         self._bytes_read = self.total_bytes
 
     def _csv_batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+        try:
+            yield from self._parsed(names, use_threads=True)
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._explain(self._located(error)) from None
+
+    def _parsed(self, names: list[str], *, use_threads: bool) -> Iterator[pa.RecordBatch]:
         layout = self.layout
         with pa.OSFile(str(self.path)) as raw:
-            try:
-                reader = pa_csv.open_csv(
-                    raw if layout.compression is None else pa.CompressedInputStream(raw, layout.compression),
-                    read_options=pa_csv.ReadOptions(
-                        block_size=_CSV_CHUNK_BYTES, column_names=list(self.column_names), skip_rows=int(layout.header)
-                    ),
-                    parse_options=pa_csv.ParseOptions(
-                        delimiter=layout.delimiter,
-                        quote_char='"' if layout.quoted else False,
-                        newlines_in_values=layout.multiline,
-                    ),
-                    convert_options=pa_csv.ConvertOptions(
-                        column_types=dict.fromkeys(self.column_names, pa.string()),
-                        include_columns=names,
-                        null_values=[""],
-                        strings_can_be_null=True,
-                    ),
-                )
-                for batch in reader:
-                    self._bytes_read = raw.tell()
-                    yield batch
-            except (pa.ArrowInvalid, OSError) as error:
-                raise self._explain(error) from None
+            reader = pa_csv.open_csv(
+                raw if layout.compression is None else pa.CompressedInputStream(raw, layout.compression),
+                read_options=pa_csv.ReadOptions(
+                    block_size=_CSV_CHUNK_BYTES,
+                    column_names=list(self.column_names),
+                    skip_rows=int(layout.header),
+                    use_threads=use_threads,
+                ),
+                parse_options=pa_csv.ParseOptions(
+                    delimiter=layout.delimiter,
+                    quote_char='"' if layout.quoted else False,
+                    newlines_in_values=layout.multiline,
+                ),
+                convert_options=pa_csv.ConvertOptions(
+                    column_types=dict.fromkeys(self.column_names, pa.string()),
+                    include_columns=names,
+                    null_values=[""],
+                    strings_can_be_null=True,
+                ),
+            )
+            for batch in reader:
+                self._bytes_read = raw.tell()
+                yield batch
+
+    def _located(self, error: Exception) -> Exception:
+        """The same fault with the number of its row, which pyarrow knows only when it reads in one thread."""
+        try:
+            for _ in self._parsed(list(self.column_names), use_threads=False):
+                pass
+        except (pa.ArrowInvalid, OSError) as located:
+            return located
+        return error
 
     def _parquet_batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
         try:
@@ -137,11 +152,9 @@ class TableReader:
                 f"{name}: row {line} has {_count(got, 'cell')} where {expected} are expected; "
                 "every row needs one cell a column, so mend or remove that row, or set the delimiter"
             )
-        if "Expected" in text and "columns" in text:
-            return DataError(f"{name}: a row has too few or too many cells; every row needs {len(self.column_names)}; mend or remove it")
         if "UTF8" in text:
             row = re.search(r"Row #(\d+)", text)
-            return _not_utf8(name, f"row {row.group(1)}" if row else "a row")
+            return _not_utf8(name, f"row {row[1]}" if row else "a row")
         if "straddles" in text:
             return DataError(f"{name}: a line is longer than {_CSV_CHUNK_BYTES >> 20} MB; {_FORMATS_HINT}")
         if isinstance(error, pa.ArrowInvalid) and "Empty CSV" in text:
@@ -171,9 +184,10 @@ def open_table(
     elif source.format == "parquet":
         raise DataError(f"{path.name} is not a Parquet file (it does not begin with PAR1); set its format to auto, csv or tsv")
     else:
-        layout = _text_layout(path, source, next((kind for start, kind in _COMPRESSIONS.items() if magic.startswith(start)), None))
-    if source.column_names and layout.format == "parquet" and tuple(source.column_names) != layout.column_names:
-        raise DataError(f"{path.name} brings its own column names ({', '.join(layout.column_names[:5])}, ...); leave column_names empty")
+        compression = next((kind for start, kind in _COMPRESSIONS.items() if magic.startswith(start)), None)
+        layout = _text_layout(path, source, compression)
+    if source.column_names and layout.format == "parquet" and source.column_names != layout.column_names:
+        raise DataError(f"{path.name} brings its own names ({', '.join(layout.column_names[:5])}, ...); leave column_names empty")
     return TableReader(path, layout, block_rows)
 
 
@@ -190,7 +204,10 @@ def _check_file(path: Path, max_bytes: int | None) -> None:
     if size == 0:
         raise DataError(f"{path.name} is empty; {_FORMATS_HINT} with rows in it")
     if max_bytes is not None and size > max_bytes:
-        raise DataError(f"{path.name} is {_megabytes(size)}, more than the allowed {_megabytes(max_bytes)}; give a smaller file or raise the limit")
+        raise DataError(
+            f"{path.name} has {_megabytes(size)}, more than the allowed {_megabytes(max_bytes)}; "
+            "give a smaller file or raise the limit"
+        )
 
 
 def _parquet_layout(path: Path) -> Layout:
@@ -201,7 +218,7 @@ def _parquet_layout(path: Path) -> Layout:
         raise _damaged(path, error) from None
     nested = [field.name for field in schema if pa.types.is_nested(field.type)]
     if nested:
-        raise DataError(f"{path.name}: column {', '.join(nested)} holds lists or records; a CTR table has one value a cell, so flatten it")
+        raise DataError(f"{path.name}: column {', '.join(nested)} holds lists or records; flatten it to one value a cell")
     if not rows:
         raise DataError(f"{path.name} has no rows; give a file with data")
     return Layout("parquet", _checked_names(path.name, schema.names))
@@ -221,8 +238,8 @@ def _text_layout(path: Path, source: SourceConfig, compression: str | None) -> L
         header = first == list(source.column_names) if source.column_names else _looks_like_header(first)
     if source.column_names and len(source.column_names) != len(first):
         raise DataError(
-            f"{path.name}: column_names gives {_count(len(source.column_names), 'name')} and the first line has {_count(len(first), 'cell')}; "
-            "give one name a column, or set the delimiter"
+            f"{path.name}: column_names gives {_count(len(source.column_names), 'name')} and the first line has "
+            f"{_count(len(first), 'cell')}; give one name a column, or set the delimiter"
         )
     if header and whole and len(lines) < 2:
         raise DataError(f"{path.name} has column names and no rows; give a file with data, or say that it has no header")
@@ -285,9 +302,9 @@ def _cells(line: str, delimiter: str, quoted: bool) -> list[str]:
 
 
 def _looks_like_header(cells: list[str]) -> bool:
-    """Names are words: all but the first non-empty (an index column has no name), all different, none of them a number."""
+    """Names are words: none empty but the first (an index column has no name), none a number."""
     words = cells[1:] if len(cells) > 1 and not cells[0] else cells
-    return all(words) and len(set(words)) == len(words) and not any(_is_number(word) for word in words)
+    return all(words) and not any(_is_number(word) for word in words)
 
 
 def _is_number(text: str) -> bool:
@@ -302,7 +319,7 @@ def _checked_names(file: str, names: Sequence[str]) -> tuple[str, ...]:
     cleaned = tuple(name.strip() or f"column_{i}" for i, name in enumerate(names, 1))
     if len(set(cleaned)) < len(cleaned):
         twice = sorted({name for name in cleaned if cleaned.count(name) > 1})
-        raise DataError(f"{file} has more than one column named {', '.join(twice)}; rename them so that each name occurs once")
+        raise DataError(f"{file} has more than one column named {', '.join(twice)}; rename them, or say that it has no header")
     return cleaned
 
 
@@ -317,11 +334,15 @@ def _as_text(batches: list[pa.RecordBatch]) -> pl.DataFrame:
 
 def _empty_text_to_null(batch: pa.RecordBatch) -> pa.RecordBatch:
     """An empty text in Parquet means what an empty cell means in CSV."""
-    columns = [
-        pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column) if pa.types.is_string(column.type) or pa.types.is_large_string(column.type) else column
-        for column in batch.columns
-    ]
-    return pa.RecordBatch.from_arrays(columns, names=batch.schema.names)
+
+    def mended(column: pa.Array) -> pa.Array:
+        if pa.types.is_dictionary(column.type):
+            column = column.dictionary_decode()
+        if not (pa.types.is_string(column.type) or pa.types.is_large_string(column.type)):
+            return column
+        return pc.if_else(pc.equal(column, ""), pa.scalar(None, column.type), column)
+
+    return pa.RecordBatch.from_arrays([mended(column) for column in batch.columns], names=batch.schema.names)
 
 
 def _not_utf8(name: str, where: str) -> DataError:

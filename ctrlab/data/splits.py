@@ -67,7 +67,7 @@ def _hash(numbers: NDArray[np.int64], seed: int) -> NDArray[np.uint64]:
 
 
 def _uniform(numbers: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
-    return (_hash(numbers, seed) >> np.uint64(11)) * 2.0**-53
+    return (_hash(numbers, seed) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def _spread_uniform(first: int, count: int, seed: int) -> NDArray[np.float64]:

@@ -34,7 +34,7 @@ class SyntheticConfig(Config):
     cardinalities: tuple[int, ...] = option(
         (10, 50, 800, 24, 200, 1000, 2000, 400), minimum=2, maximum=10_000_000, help="Number of values of each categorical field."
     )
-    ranks: tuple[int, ...] = option((1, 2, 2, 1, 3, 3, 2, 3), minimum=1, maximum=64, help="Rank of each field's true embedding table.")
+    ranks: tuple[int, ...] = option((1, 2, 2, 1, 3, 3, 2, 3), minimum=1, maximum=64, help="Rank of each field's true table.")
     latent_dim: int = option(4, minimum=1, maximum=64, help="Dimension D of the space the true embeddings lie in.")
     numeric_names: tuple[str, ...] = option(
         ("ad_age", "views", "clicks", "page_depth", "session_seconds", "bid"), help="Numeric columns: skewed counts."
@@ -101,21 +101,22 @@ def simulate(config: SyntheticConfig | None = None) -> SyntheticTable:
     config = config or SyntheticConfig()
     # Three independent streams, so that more rows or other numbers leave the world's embeddings as they are.
     world, rows, clicks = (np.random.default_rng((config.seed, stream)) for stream in range(3))
+    sizes = dict(zip(config.field_names, config.cardinalities, strict=True))
     picks = {
         name: _draw_values(rows, config.num_rows, size, config.zipf_exponent, _missing_share(world, config))
-        for name, size in zip(config.field_names, config.cardinalities, strict=True)
+        for name, size in sizes.items()
     }
-    picked = {name: np.bincount(pick, minlength=size + 1) for (name, pick), size in zip(picks.items(), config.cardinalities, strict=True)}
+    picked = {name: np.bincount(pick, minlength=sizes[name] + 1) for name, pick in picks.items()}
     embeddings = {name: _embeddings(world, picked[name], config.planted_ranks[name], config.latent_dim) for name in picks}
     numbers, numeric_part = _draw_numbers(world, rows, config)
     logits = (
-        _scaled(_first_order(world, picks, picked), config.first_order_std)
+        _scaled(_first_order(world, picks, sizes), config.first_order_std)
         + _scaled(numeric_part, config.numeric_std)
         + _scaled(_interaction([embeddings[name][pick] for name, pick in picks.items()]), config.interaction_std)
     )
     probabilities = _sigmoid(logits + _bias_for(logits, config.ctr))
     clicked = pl.Series("click", (clicks.random(config.num_rows) < probabilities).astype(np.int8))
-    tokens = [_as_tokens(world, name, pick, len(picked[name]) - 1) for name, pick in picks.items()]
+    tokens = [_as_tokens(world, name, pick, sizes[name]) for name, pick in picks.items()]
     return SyntheticTable(pl.DataFrame([clicked, *numbers, *tokens]), probabilities, embeddings)
 
 
@@ -152,17 +153,18 @@ def _embeddings(world: np.random.Generator, counts: NDArray[np.int64], rank: int
     latent = world.standard_normal((len(counts), rank))
     latent -= np.average(latent, axis=0, weights=counts)
     scatter = (latent * counts[:, None]).T @ latent / counts.sum()
-    return latent @ np.linalg.inv(np.linalg.cholesky(scatter)).T @ basis.T
+    return np.asarray(latent @ np.linalg.inv(np.linalg.cholesky(scatter)).T @ basis.T)
 
 
-def _first_order(world: np.random.Generator, picks: dict[str, NDArray[np.int64]], counts: dict[str, NDArray[np.int64]]) -> FloatArray:
-    return np.sum([world.standard_normal(len(counts[name]))[pick] for name, pick in picks.items()], axis=0)
+def _first_order(world: np.random.Generator, picks: dict[str, NDArray[np.int64]], sizes: dict[str, int]) -> FloatArray:
+    return np.asarray(np.sum([world.standard_normal(sizes[name] + 1)[pick] for name, pick in picks.items()], axis=0))
 
 
 def _interaction(vectors: list[FloatArray]) -> FloatArray:
     """Sum over field pairs of inner products, by the square-of-sum identity."""
     total = np.sum(vectors, axis=0)
-    return 0.5 * ((total**2).sum(axis=1) - np.sum([(vector**2).sum(axis=1) for vector in vectors], axis=0))
+    squares = np.sum([(vector**2).sum(axis=1) for vector in vectors], axis=0)
+    return np.asarray(0.5 * ((total**2).sum(axis=1) - squares))
 
 
 def _draw_numbers(

@@ -30,7 +30,7 @@ def time_borders(times: NDArray[np.int64], counts: NDArray[np.int64], config: Sp
     after = np.searchsorted(cumulative, targets).clip(0, len(times) - 1)
     before = (after - 1).clip(0)
     nearer = np.where(np.abs(cumulative[before] - targets) < np.abs(cumulative[after] - targets), before, after)
-    borders = times[nearer]
+    borders: NDArray[np.int64] = times[nearer]
     for i, part in enumerate(TIME_ORDER[1:3], 1):
         if config.fractions[part] == 0:  # an empty part ends where the one before it does
             borders[i] = borders[i - 1]

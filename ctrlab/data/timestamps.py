@@ -20,7 +20,8 @@ def parse_timestamps(texts: pl.Series, timestamp_format: str) -> pl.Series:
         texts: String series.
         timestamp_format: one of `NAMED_FORMATS` or a strptime pattern.
     """
-    return _PARSERS.get(timestamp_format, lambda column: _by_pattern(column, timestamp_format))(texts)
+    parser = _PARSERS.get(timestamp_format)
+    return _by_pattern(texts, timestamp_format) if parser is None else parser(texts)
 
 
 def find_format(texts: pl.Series, name: str) -> str | None:
@@ -58,7 +59,8 @@ def _iso(texts: pl.Series) -> pl.Series:
 
 
 def _epoch(texts: pl.Series, unit: Literal["s", "ms"]) -> pl.Series:
-    return pl.from_epoch(texts.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False), time_unit=unit).cast(pl.Datetime("us"))
+    counts = texts.cast(pl.Float64, strict=False).cast(pl.Int64, strict=False)
+    return pl.from_epoch(counts, time_unit=unit).cast(pl.Datetime("us"))
 
 
 def _by_pattern(texts: pl.Series, pattern: str) -> pl.Series:

@@ -131,12 +131,14 @@ def collect_spectra(
 def weight_singular_values(weight: Tensor) -> Tensor:
     """float64 (min(n, m),) descending. Tall tables go through their (d, d) Gram matrix, in chunks of rows."""
     if weight.shape[0] <= 8 * weight.shape[1]:
-        return torch.linalg.svdvals(weight.detach().double())
+        values: Tensor = torch.linalg.svdvals(weight.detach().double())
+        return values
     gram = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float64, device=weight.device)
     for chunk in weight.detach().split(_TABLE_ROWS):
         rows = chunk.double()
         gram += rows.T @ rows
-    return torch.linalg.eigvalsh(gram).clamp(min=0).sqrt().flip(0)
+    squares: Tensor = torch.linalg.eigvalsh(gram)
+    return squares.clamp(min=0).sqrt().flip(0)
 
 
 def _select(model: nn.Module, layer_names: Collection[str] | None) -> list[ModelLayer]:

@@ -86,7 +86,7 @@ def decompose(layer_name: str, kind: str, moments: Moments, weight_singular_valu
     covariance = moments.covariance.cpu()
     if not (torch.isfinite(covariance).all() and torch.isfinite(moments.mean).all()):
         raise SpectrumError(f"layer {layer_name} gave values that are not finite; check the model's weights, then retrain it")
-    eigenvalues, eigenvectors = np.linalg.eigh(covariance.numpy())
+    eigenvalues, eigenvectors = (part.numpy() for part in torch.linalg.eigh(covariance))
     eigenvectors = _fix_signs(eigenvectors[:, ::-1])
     return LayerSpectrum(
         layer_name=layer_name,

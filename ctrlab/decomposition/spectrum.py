@@ -75,7 +75,8 @@ class LayerSpectrum:
     def _lost_shares(self) -> FloatArray:
         """(d + 1,) the share of the variance that rank k = 0..d discards."""
         tail = np.append(np.cumsum(self.explained_variance_ratio[::-1])[::-1], 0.0)
-        return np.minimum(tail, 1.0)
+        lost: FloatArray = np.minimum(tail, 1.0)
+        return lost
 
     @property
     def effective_rank(self) -> float:

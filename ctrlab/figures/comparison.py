@@ -10,7 +10,7 @@ from ctrlab.figures.text import size as size_text
 from ctrlab.figures.theme import GREY, KIND_ROLES, THRESHOLD, axis, figure, light, line, marker
 
 _SIZE_TITLES = {"parameters": "parameters", "bytes": "size, bytes", "macs": "multiply-accumulates per row"}
-_RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
+_RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX"}
 
 
 def describe_auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> str:
@@ -49,7 +49,7 @@ def auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> go.Fig
         name=f"auc-{size}",
         height=340,
         x=axis(_SIZE_TITLES[size], type="log", range=_log_range(measured[size].to_numpy(float)), tickformat="~s", dtick="D2"),
-        y=axis("AUC on test rows", range=_auc_range(measured["auc"].to_numpy(float)), tickformat=".4f"),
+        y=axis("AUC", range=_auc_range(measured["auc"].to_numpy(float)), tickformat=".4f"),
     )
 
 
@@ -109,24 +109,33 @@ def latency_bars(table: pd.DataFrame, *, batch_sizes: tuple[int, ...] = (1, 256,
         batch_sizes: groups, left to right.
     """
     groups = [[f"batch {batch}" for batch in batch_sizes for _ in _RUNTIMES], list(_RUNTIMES.values()) * len(batch_sizes)]
-    traces = [_bars(row, number, groups, batch_sizes) for number, (_, row) in enumerate(table.iterrows())]
+    traces = [_bars(row, number, groups, batch_sizes, labels=len(table) <= 2) for number, (_, row) in enumerate(table.iterrows())]
     return figure(
         traces,
         name="latency",
         height=340,
-        x={"type": "multicategory", "automargin": True},
-        y=axis("rows per second", type="log", tickformat="~s", dtick=1, range=_rate_range(table, batch_sizes)),
+        x={"type": "multicategory", "automargin": True, "tickangle": 0, "tickfont": {"size": 10}},
+        y=axis("rows per second", type="log", tickformat="~s", dtick="D2", range=_rate_range(table, batch_sizes)),
         barmode="group",
         bargap=0.22,
     )
 
 
-def _bars(row: pd.Series, number: int, groups: list[list[str]], batch_sizes: tuple[int, ...]) -> dict[str, object]:
+def _bars(
+    row: pd.Series, number: int, groups: list[list[str]], batch_sizes: tuple[int, ...], *, labels: bool
+) -> dict[str, object]:
     values = [row[f"{runtime}_rows_per_second_{batch}"] for batch in batch_sizes for runtime in _RUNTIMES]
-    hatch = {"shape": ["", "/"] * len(batch_sizes), "fgcolor": "rgba(255,255,255,0.6)", "size": 6, "solidity": 0.3}
+    hatch = {
+        "shape": ["", "/"] * len(batch_sizes),
+        "fillmode": "overlay",
+        "fgcolor": "rgba(255,255,255,0.6)",
+        "size": 6,
+        "solidity": 0.3,
+    }
     return {
         "type": "bar", "name": row["name"], "x": groups, "y": light(values),
-        "text": [count(value) if value == value else "" for value in values], "textposition": "outside", "cliponaxis": False,
+        "text": [count(value) if labels and value == value else "" for value in values],
+        "textposition": "outside", "cliponaxis": False,
         "textfont": {"size": 10}, "textangle": 0,
         "marker": {"color": KIND_ROLES[row["kind"]].color, "opacity": max(0.45, 1 - 0.18 * (number // 2)), "pattern": hatch},
         "hovertemplate": f"{row['name']}, %{{x}}: %{{y:.3s}} rows/s<extra></extra>",

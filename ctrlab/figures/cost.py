@@ -36,7 +36,7 @@ def cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("original"
         traces,
         name="cost-bars",
         height=150,
-        x=axis("parameters", tickformat="~s", rangemode="tozero"),
+        x=axis("parameters (dense part hatched)", tickformat="~s", rangemode="tozero"),
         y={"autorange": "reversed", "automargin": True},
         barmode="stack",
         bargap=0.3,

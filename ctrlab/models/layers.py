@@ -34,7 +34,7 @@ class LookupTable(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...,) integer -> rows (..., width)."""
         if self.training and torch.is_grad_enabled() and self.weight.requires_grad:
-            looked_up: Tensor = _SparseLookup.apply(ids, self.weight)  # type: ignore[no-untyped-call]
+            looked_up: Tensor = _SparseLookup.apply(ids, self.weight)
             return looked_up
         return functional.embedding(ids, self.weight)
 
@@ -59,9 +59,7 @@ class _SparseLookup(torch.autograd.Function):
         short = ids if num_ids > torch.iinfo(torch.int32).max else ids.int()
         rows, position = torch.unique(short, return_inverse=True)
         summed = grad.new_zeros(len(rows), width).index_add_(0, position.flatten(), grad.reshape(-1, width))
-        return None, torch.sparse_coo_tensor(
-            rows.long().unsqueeze(0), summed, (num_ids, width), is_coalesced=True, check_invariants=False
-        )
+        return None, torch.sparse_coo_tensor(rows.long().unsqueeze(0), summed, (num_ids, width), check_invariants=False)
 
 
 class FusedTable(nn.Module):

@@ -3,11 +3,10 @@
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from ctrlab.data.catalog import DATASETS
+from ctrlab.data.catalog import DATASETS, KnownDataset
 from ctrlab.data.configs import DatasetConfig, SourceConfig
 from ctrlab.data.inspect import TableInspection, draft_config, inspect_table
 from ctrlab.errors import DataError
-from ctrlab.registry import Entry
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
@@ -30,7 +29,7 @@ def inspect_source(source: SourceConfig, max_rows: int = 200_000) -> TableInspec
     return inspect_table(source, max_rows=max_rows)
 
 
-def known_datasets() -> list[Entry]:
+def known_datasets() -> list[KnownDataset]:
     """The public datasets whose format ctrlab knows."""
     return list(DATASETS)
 

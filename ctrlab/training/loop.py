@@ -5,7 +5,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -52,7 +52,7 @@ class FitProgress:
     """A moment of a fit.
 
     fraction: 0..1 of all steps. epoch: counted from 0.
-    train_loss: mean log loss of the batches since the last evaluation, nan before the first step.
+    train_loss: mean log loss of the batches since the last evaluation, None before the first step.
     valid_auc, valid_log_loss: of the evaluation that was just made, None at all other moments.
     rows_per_second: of training, evaluations not counted. eta_seconds: None until there is something to extrapolate.
     """
@@ -61,7 +61,7 @@ class FitProgress:
     step: int
     total_steps: int
     epoch: int
-    train_loss: float
+    train_loss: float | None
     valid_auc: float | None
     valid_log_loss: float | None
     rows_per_second: float
@@ -86,6 +86,10 @@ class FitResult:
     stopped_early: bool
     seconds: float
     rows_per_second: float
+
+    def summary(self) -> dict[str, Any]:
+        """Everything but the model, in plain JSON types."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "model"}
 
 
 def _ignore(progress: FitProgress) -> None:
@@ -211,11 +215,11 @@ class _Fit:
         return 0 < self.config.patience <= self.progress.stale
 
     def _step(self, batch: Batch) -> None:
-        fields, labels = batch
+        rows, labels = batch
         self.optimizer.zero_grad()
-        logits = self.model(to_tensors(fields, self.device))
+        logits = self.model(to_tensors(rows, self.device))
         loss = functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels).to(self.device))
-        loss.backward()  # type: ignore[no-untyped-call]
+        loss.backward()
         self.optimizer.step()
         self.loss_sum += loss.detach()
         self.progress.step += 1
@@ -238,7 +242,7 @@ class _Fit:
             {
                 "step": progress.step,
                 "epoch": progress.epoch,
-                "train_loss": None if math.isnan(train_loss) else train_loss,
+                "train_loss": train_loss,
                 "valid_auc": valid_auc,
                 "valid_log_loss": valid_log_loss,
             }
@@ -257,10 +261,10 @@ class _Fit:
         progress.best_auc, progress.best_step, progress.stale = valid_auc, progress.step, 0
         self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
-    def _train_loss(self) -> float:
-        """Mean loss since the last evaluation; nan where there was no step yet."""
+    def _train_loss(self) -> float | None:
+        """Mean loss since the last evaluation, None where there was no step yet."""
         if not self.progress.loss_steps:
-            return math.nan
+            return None
         loss = float(self.loss_sum) / self.progress.loss_steps
         if not math.isfinite(loss):
             raise ConfigError(

@@ -53,7 +53,7 @@ class FitOptimizer:
         """Update from the gradients of the last backward pass, clipped when so configured."""
         for weight in self._tables:
             if weight.grad is not None:
-                weight.grad = weight.grad.coalesce() if self._lazy else weight.grad.to_dense()
+                weight.grad = _coalesced(weight.grad) if self._lazy else weight.grad.to_dense()
         if self._clip_norm:
             clip_gradients_(self._parameters(), self._clip_norm)
         self._adam.step()
@@ -123,6 +123,14 @@ class LazyAdam:
         state["exp_avg"].index_copy_(0, rows, m)
         state["exp_avg_sq"].index_copy_(0, rows, v)
         weight.index_copy_(0, rows, touched)
+
+
+def _coalesced(grad: Tensor) -> Tensor:
+    """A sparse gradient with each row once, in rising order. Autograd drops the mark that says so, and `coalesce` would sort again."""
+    rows = grad._indices()[0]
+    if bool((rows[1:] > rows[:-1]).all()):
+        return grad._coalesced_(True)
+    return grad.coalesce()
 
 
 @torch.no_grad()

@@ -24,9 +24,9 @@ class Outcome:
 def guarded() -> Iterator[Outcome]:
     """Show what goes wrong inside the block, here, and carry on after it; what was typed stays.
 
-        with guarded() as outcome:
-            job_id = submit(...)
-        if not outcome.failed: ...
+    with guarded() as outcome:
+        job_id = submit(...)
+    if not outcome.failed: ...
     """
     outcome = Outcome()
     try:

@@ -41,18 +41,19 @@ def rate(rows_per_second: float | None) -> str:
 
 
 def duration(seconds: float | None) -> str:
-    """0.4 -> 'under 1 s', 42 -> '42 s', 95 -> '1 min 35 s', 7300 -> '2 h 1 min'."""
+    """0.4 -> 'under 1 s', 42 -> '42 s', 95 -> '1 min 35 s', 754 -> '13 min', 7300 -> '2 h 2 min'."""
     if seconds is None or math.isnan(seconds):
         return NONE
     if seconds < 1:
         return "under 1 s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    minutes, rest = divmod(whole, 60)
-    if minutes < 60:
-        return f"{minutes} min {rest} s" if rest and minutes < 10 else f"{minutes} min"
-    hours, minutes = divmod(minutes, 60)
+    minutes, rest = divmod(round(seconds), 60)
+    if minutes == 0:
+        return f"{rest} s"
+    if minutes < 10:
+        return f"{minutes} min {rest} s" if rest else f"{minutes} min"
+    hours, minutes = divmod(round(seconds / 60), 60)
+    if hours == 0:
+        return f"{minutes} min"
     return f"{hours} h {minutes} min" if minutes else f"{hours} h"
 
 

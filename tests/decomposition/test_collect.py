@@ -86,7 +86,9 @@ def test_a_failing_batch_leaves_no_hook_behind():
 def test_collecting_stops_when_asked_and_reports_on_the_way():
     seen = []
     with pytest.raises(JobCancelled):
-        collect_covariances(make_model("dcn"), [random_fields(9)] * 5, on_progress=seen.append, should_stop=lambda: len(seen) == 2)
+        collect_covariances(
+            make_model("dcn"), [random_fields(9)] * 5, on_progress=seen.append, should_stop=lambda: len(seen) == 2
+        )
     assert seen == [1, 2]
     fractions = []
     collect_spectra(make_model("dcn"), MemoryDataset(), max_rows=500, on_progress=lambda fraction, _: fractions.append(fraction))

@@ -33,7 +33,9 @@ def test_streaming_in_any_batch_size_equals_one_exact_pass(num_rows, width, batc
     assert moments.n == num_rows
     torch.testing.assert_close(moments.mean, exact.mean(0), rtol=1e-12, atol=1e-12)
     scale = float(torch.cov(exact.T, correction=0).reshape(width, width).diagonal().max())
-    torch.testing.assert_close(moments.covariance, torch.cov(exact.T, correction=0).reshape(width, width), rtol=0, atol=1e-11 * scale)
+    torch.testing.assert_close(
+        moments.covariance, torch.cov(exact.T, correction=0).reshape(width, width), rtol=0, atol=1e-11 * scale
+    )
 
 
 @pytest.mark.parametrize("offset", [0.0, 30.0, 1000.0])

@@ -1,21 +1,26 @@
-import os
-import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from subprocess import Popen
 
 import pytest
 
 sys.path.insert(0, str(Path(__file__).parent))
-from worker_support import HERE, WORKER_SCRIPT, StartWorker, eventually
+from worker_support import StartWorker, eventually, start_worker_process
 
 from ctrlab.services.workspace import Workspace, open_workspace
 
 
+@pytest.fixture(autouse=True, scope="module")
+def no_other_store() -> Iterator[None]:
+    """The store of these tests is the one in their own home."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CTRLAB_STORE_URL", raising=False)
+        yield
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
-    monkeypatch.setenv("PYTHONPATH", str(HERE))
+def workspace(tmp_path: Path) -> Iterator[Workspace]:
     workspace = open_workspace(tmp_path / "home")
     yield workspace
     workspace.store.close()
@@ -24,19 +29,15 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Works
 @pytest.fixture
 def start_worker(workspace: Workspace) -> Iterator[StartWorker]:
     """Starts worker processes and waits until each is on the roster; they are killed at the end."""
-    started: list[subprocess.Popen[bytes]] = []
+    started: list[Popen[bytes]] = []
 
-    def start(*arguments: str, wait: bool = True) -> "subprocess.Popen[bytes]":
-        process = subprocess.Popen(
-            [sys.executable, str(WORKER_SCRIPT), *arguments], env=workspace.environment(), start_new_session=True
-        )
+    def start(*arguments: str) -> "Popen[bytes]":
+        process = start_worker_process(workspace, *arguments)
         started.append(process)
-        if wait:
-            eventually(lambda: process.pid in [worker.pid for worker in workspace.store.workers.alive()])
+        eventually(lambda: process.pid in [worker.pid for worker in workspace.store.workers.alive()])
         return process
 
     yield start
     for process in started:
-        if process.poll() is None:
-            os.kill(process.pid, signal.SIGKILL)
+        process.kill()
         process.wait()

@@ -18,8 +18,9 @@ def _columns(transform: Transform) -> tuple[ColumnConfig, ...]:
 
 def _original(source: SourceConfig, split: SplitConfig) -> DatasetConfig:
     # A Parquet copy brings its names; the original text has none.
-    named = source if source.paths[0].lower().endswith((".parquet", ".pq")) else source.replace(column_names=COLUMN_NAMES, delimiter="\t")
-    return DatasetConfig(name="Criteo", source=named, columns=_columns("criteo"), split=split)
+    if not source.paths[0].lower().endswith((".parquet", ".pq")):
+        source = source.replace(column_names=COLUMN_NAMES, delimiter="\t")
+    return DatasetConfig(name="Criteo", source=source, columns=_columns("criteo"), split=split)
 
 
 def _x1(source: SourceConfig, split: SplitConfig) -> DatasetConfig:

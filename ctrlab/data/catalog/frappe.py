@@ -7,7 +7,8 @@ CATEGORICAL_NAMES = ("user", "item", "daytime", "weekday", "isweekend", "homewor
 
 
 def _config(source: SourceConfig, split: SplitConfig) -> DatasetConfig:
-    columns = (ColumnConfig(name="label", role="label"), *(ColumnConfig(name=name, role="categorical") for name in CATEGORICAL_NAMES))
+    fields = (ColumnConfig(name=name, role="categorical") for name in CATEGORICAL_NAMES)
+    columns = (ColumnConfig(name="label", role="label"), *fields)
     return DatasetConfig(name="Frappe_x1", source=source, columns=columns, split=split)
 
 

@@ -7,7 +7,8 @@ CATEGORICAL_NAMES = ("user_id", "item_id", "tag_id")
 
 
 def _config(source: SourceConfig, split: SplitConfig) -> DatasetConfig:
-    columns = (ColumnConfig(name="label", role="label"), *(ColumnConfig(name=name, role="categorical") for name in CATEGORICAL_NAMES))
+    fields = (ColumnConfig(name=name, role="categorical") for name in CATEGORICAL_NAMES)
+    columns = (ColumnConfig(name="label", role="label"), *fields)
     return DatasetConfig(name="MovielensLatest_x1", source=source, columns=columns, split=split)
 
 

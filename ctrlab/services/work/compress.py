@@ -1,12 +1,17 @@
 """The `compress` job: factors and fine-tuning stage by stage, then the same measurement for original and result."""
 
-from ctrlab.compression.pipeline import compress_and_finetune
+from collections.abc import Callable
+from dataclasses import asdict
+from typing import Any
+
+from ctrlab.compression.pipeline import PipelineResult, compress_and_finetune
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.work.evaluate import measure_and_file
 from ctrlab.services.work.shared import file_model, open_model, stage_folder
+from ctrlab.training.loop import FitProgress
 
 #: Share of the progress bar that compression and fine-tuning take when measuring follows.
 _PIPELINE_SHARE = 0.85
@@ -23,7 +28,7 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
         config.compress,
         spectra,
         on_progress=lambda fraction, message: context.report(share * fraction, message),
-        on_metric=context.metric,
+        on_step=_curves(context),
         should_stop=context.should_stop,
         checkpoint_dir=stage_folder(context, "stages"),
     )
@@ -40,12 +45,29 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
             "spectra_id": config.spectra_id,
             "compression": config.compress.to_dict(),
         },
-        summary={"compression": result.summary()},
+        summary={"compression": _summary(result)},
         seed=config.compress.finetune.seed if config.compress.finetune else None,
     )
     if config.measure:
         _measure_both(context, original.id, compressed.id, share)
     return {"model": compressed.id}
+
+
+def _curves(context: JobContext) -> Callable[[str, FitProgress], None]:
+    """Draws all stages on one axis of steps, one after the other."""
+    lengths: dict[str, int] = {}
+
+    def on_step(stage: str, progress: FitProgress) -> None:
+        lengths[stage] = progress.total_steps
+        step = progress.step + sum(steps for name, steps in lengths.items() if name != stage)
+        context.metric(step, train_loss=progress.train_loss, valid_auc=progress.valid_auc, valid_log_loss=progress.valid_log_loss)
+
+    return on_step
+
+
+def _summary(result: PipelineResult) -> dict[str, Any]:
+    stages = [{key: value for key, value in asdict(stage).items() if key != "history"} for stage in result.stages]
+    return {"ranks": result.plan.as_dict(), "stages": stages, "layers": [asdict(row) for row in result.rows], "skipped": result.skipped}
 
 
 def _measure_both(context: JobContext, original_id: str, compressed_id: str, start: float) -> None:

@@ -1,11 +1,13 @@
 """The `evaluate` job: every model is measured in its serving form, on the same rows, one after the other."""
 
+from pathlib import Path
 from typing import Any
 
 from ctrlab.compression.fold import fold
 from ctrlab.data.dataset import Split
-from ctrlab.evaluation.latency import Latency, measure_latency, measure_onnx_latency
+from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
 from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.models.base import CTRModel
 from ctrlab.reports.export import export_onnx
 from ctrlab.services.comparison import EvaluateConfig
 from ctrlab.services.handlers import JobContext
@@ -38,7 +40,7 @@ def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig 
     summary = {
         "split": split,
         "metrics": metrics.to_dict(),
-        "latency": _latencies(serving, folder, rows, config),
+        "latency": _latencies(context, serving, folder / ONNX_FILE, rows, config),
         "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
     }
     return context.add_artifact(
@@ -52,18 +54,12 @@ def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig 
     )
 
 
-def _latencies(serving: Any, folder: Any, rows: Split, config: EvaluateConfig) -> dict[str, dict[str, Any]]:
+def _latencies(context: JobContext, serving: CTRModel, onnx_file: Path, rows: Split, config: EvaluateConfig) -> dict[str, dict[str, Any]]:
     settings: dict[str, Any] = {
         "batch_sizes": config.batch_sizes,
         "seconds": config.seconds_per_timing,
         "threads": config.threads,
+        "should_stop": context.should_stop,
     }
-    timings = {
-        "torch": measure_latency(serving, rows, **settings),
-        "onnx": measure_onnx_latency(folder / ONNX_FILE, rows, **settings),
-    }
-    return {runtime: {str(size): _plain(latency) for size, latency in found.items()} for runtime, found in timings.items()}
-
-
-def _plain(latency: Latency) -> dict[str, float]:
-    return latency.to_dict()
+    timings = {"torch": measure_latency(serving, rows, **settings), "onnx": measure_onnx_latency(onnx_file, rows, **settings)}
+    return {runtime: {str(size): latency.to_dict() for size, latency in found.items()} for runtime, found in timings.items()}

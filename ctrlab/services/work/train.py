@@ -30,7 +30,7 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
         name=config.name or MODELS[config.architecture].title,
         parents=[config.dataset_id],
         config={"dataset_id": config.dataset_id, **config.to_dict(), "model": config.model_config().to_dict()},
-        summary={"training": result.summary()},
+        summary={"training": {key: value for key, value in vars(result).items() if key != "model"}},
         seed=config.fit.seed,
     )
     context.report(0.92, "measuring accuracy, size and speed")

@@ -126,7 +126,9 @@ def _widget(field: "dataclasses.Field[Any]", hint: Any, start: Any, key: str) ->
     if inner is float:
         step = float(facts.get("step") or 0.1)
         value = None if start is None else float(start)
-        number = st.number_input(label, value=value, step=step, format=_float_format(value, step), placeholder="not set", **common)
+        number = st.number_input(
+            label, value=value, step=step, format=_float_format(value, step), placeholder="not set", **common
+        )
         return _required(number, optional, label)
     if typing.get_origin(inner) is tuple:
         text = st.text_input(label, ", ".join(format.setting(item) for item in start or ()), **common)

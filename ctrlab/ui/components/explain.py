@@ -1,4 +1,4 @@
-""""What is this?": two sentences of theory in place, and a link to the whole of it."""
+""" "What is this?": two sentences of theory in place, and a link to the whole of it."""
 
 import streamlit as st
 

@@ -18,9 +18,9 @@ _HEAD = 24
 
 
 def shape(layer: "LayerProfile") -> str:
-    """'400 x 400' of a linear layer (inputs, outputs), '12.3 k ids x 16' of a table."""
+    """'400 x 400' of a linear layer (inputs, outputs), '12.3 k x 16' of a table (ids, width)."""
     if layer.kind == "embedding":
-        return f"{format.count(layer.in_features)} ids {_TIMES} {layer.out_features}"
+        return f"{format.count(layer.in_features)} {_TIMES} {layer.out_features}"
     return f"{layer.in_features} {_TIMES} {layer.out_features}"
 
 

@@ -20,7 +20,7 @@ def task(
     disabled: str = "",
     done: Callable[[Job], None] | None = None,
     curves: bool = False,
-    primary: bool = True,
+    show_button: bool = True,
 ) -> None:
     """One button that queues a job of `kind`, and the job it belongs to.
 
@@ -32,17 +32,17 @@ def task(
         disabled: why it cannot run now; "" when it can.
         done: draws what a job that ended well has brought.
         curves: also draw the loss and AUC it reports.
-        primary: whether this is the page's one main action.
+        show_button: False where there is nothing to do any more but a job may still be shown.
     """
     job = _job(kind, belongs)
     active = job is not None and job.active
-    clicked = st.button(
+    clicked = show_button and st.button(
         label,
         key=f"run-{kind}",
-        type="primary" if primary else "secondary",
+        type="primary",
         disabled=bool(disabled) or active,
         help=sentence(disabled) if disabled else ("It is running." if active else None),
-        width="stretch" if primary else "content",
+        width="stretch",
     )
     if disabled:
         st.caption(sentence(disabled))

@@ -1,5 +1,281 @@
-"""The Compare page."""
+"""The Compare page: accuracy, size and speed of the original beside its compressed versions."""
+
+import html
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ctrlab.services import comparison as service
+from ctrlab.services import models
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact
+from ctrlab.ui import cache, format, state
+from ctrlab.ui.components.downloads import download_table
+from ctrlab.ui.components.explain import explain
+from ctrlab.ui.components.figure import figure
+from ctrlab.ui.components.task import task
+from ctrlab.ui.feedback import empty, escape
+from ctrlab.ui.navigation import PAGES
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+_STYLE = Path(__file__).parents[1] / "assets" / "compare.css"
+_MODELS = "models"
+_BATCHES = service.LATENCY_BATCH_SIZES
+_RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
+_SIZES = {"parameters": "Parameters", "bytes": "Bytes", "macs": "MACs per row"}
+
+
+@dataclass(frozen=True)
+class _Line:
+    """One line of the table. better: +1 where more is better, -1 where less is, 0 where neither."""
+
+    title: str
+    column: str
+    write: Callable[[float], str]
+    better: int = 0
+    unit: str = ""
 
 
 def render() -> None:
     """The page."""
+    workspace, in_hand = cache.workspace(), state.current()
+    known = models.list_models(workspace, in_hand.dataset)
+    if not known:
+        empty(
+            "Nothing to compare yet",
+            "Train a model, or open the sample; compressed versions appear beside it.",
+            "Model",
+            "Choose a model",
+        )
+        return
+    st.html(_STYLE)
+    chosen = _choice(workspace, known, in_hand)
+    if not chosen:
+        st.info("Choose at least one model.", icon=":material/info:")
+        return
+    compressions = [workspace.store.artifacts.get(model_id).config.get("compression") or {} for model_id in chosen]
+    table = service.comparison_table(workspace, chosen).assign(finetuned=[bool(found.get("finetune")) for found in compressions])
+    if len(table) == 1 and in_hand.model is not None:
+        _only_one()
+    _verdict(table)
+    _measure(workspace, table)
+    left, right = st.columns([5, 4], gap="large")
+    with left:
+        _numbers(table)
+    with right:
+        _charts(table)
+    _difference(workspace, table)
+
+
+# -- Which models ---------------------------------------------------------------------------------------------------------------
+
+
+def _choice(workspace: Workspace, known: Sequence[Artifact], in_hand: state.InHand) -> list[str]:
+    """Any number of models: those in the URL, else the model in hand with everything compressed from it."""
+    by_id = {model.id: model for model in known}
+    key = f"compare:{in_hand.dataset}"
+    linked = [model_id for model_id in st.query_params.get(_MODELS, "").split(",") if model_id in by_id]
+    if key not in st.session_state:
+        st.session_state[key] = linked or _family(workspace, known, in_hand)
+    elif linked and st.session_state.get("compare-link") != st.query_params[_MODELS]:
+        st.session_state[key] = linked  # a link was followed within this session
+    st.session_state[key] = [model_id for model_id in st.session_state[key] if model_id in by_id]
+    names = _distinct_names(known)
+    chosen: list[str] = st.multiselect("Models", list(by_id), key=key, format_func=names.__getitem__, placeholder="Choose models")
+    st.query_params[_MODELS] = st.session_state["compare-link"] = ",".join(chosen)
+    return chosen
+
+
+def _family(workspace: Workspace, known: Sequence[Artifact], in_hand: state.InHand) -> list[str]:
+    """The original of the model in hand (else the newest) and its compressed versions, oldest first."""
+    start = next((model for model in known if model.id == in_hand.model), known[0])
+    original = models.original_of(workspace, start)
+    children = [model.id for model in reversed(known) if model.config.get("original_id") == original.id]
+    return [original.id, *children]
+
+
+def _distinct_names(known: Sequence[Artifact]) -> dict[str, str]:
+    """Names by id; where two are the same, their age tells them apart."""
+    names = [model.name for model in known]
+    return {
+        model.id: model.name
+        if names.count(model.name) == 1
+        else f"{model.name} ({format.ago(model.created_at)}, {model.id[-4:]})"
+        for model in known
+    }
+
+
+def _only_one() -> None:
+    st.page_link(
+        PAGES["Compress"].path, label="Only one model so far: compress it", icon=":material/compress:",
+        query_params=state.current().params(job=None),
+    )  # fmt: skip
+
+
+# -- What to make of it ---------------------------------------------------------------------------------------------------------
+
+
+def verdict(original: "pd.Series", other: "pd.Series") -> str:
+    """One honest sentence about `other` against `original`: size, speed, AUC, and what that does not prove."""
+    factor = original["parameters"] / max(other["parameters"], 1)
+    parts = [f"{format.times(factor)} smaller" if factor >= 1.05 else "no smaller"]
+    speed = other[f"torch_rows_per_second_{_BATCHES[-1]}"] / original[f"torch_rows_per_second_{_BATCHES[-1]}"]
+    if speed == speed:
+        faster = (
+            f"{format.times(speed)} faster"
+            if speed >= 1.05
+            else (f"{format.times(1 / speed)} slower" if speed < 0.95 else "as fast")
+        )
+        parts.append(f"{faster} at batch {_BATCHES[-1]}")
+    text = ", ".join(parts)
+    change = other["auc"] - original["auc"]
+    if change != change:
+        return f"{text}; its AUC has not been measured."
+    text += f"; AUC {format.difference(change)} on {format.count(other['measured_rows'])} {other['split']} rows."
+    if other["finetuned"] and change > 0:
+        text += " Without the original fine-tuned alike, that gain may be the fine-tuning."
+    return f"{text} One seed."
+
+
+def _verdict(table: "pd.DataFrame") -> None:
+    originals = table[table["kind"] == "original"]
+    if originals.empty or len(table) < 2:
+        return
+    original = originals.iloc[0]
+    lines = [
+        f"**{escape(row['name'])}** against {escape(original['name'])}: {escape(verdict(original, row))}"
+        for _, row in table.iterrows()
+        if row["id"] != original["id"]
+    ]
+    with st.container(horizontal=True, vertical_alignment="top", horizontal_alignment="distribute", wrap=False, key="verdict"):
+        st.markdown("  \n".join(lines), width="stretch")
+        explain("honesty", key="explain-verdict")
+
+
+def _measure(workspace: Workspace, table: "pd.DataFrame") -> None:
+    missing = table.loc[table["auc"].isna(), "id"].tolist()
+    if not missing and state.current().job is None:
+        return
+    names = ", ".join(table.loc[table["id"].isin(missing), "name"])
+
+    def submit() -> str:
+        return service.submit_evaluate(workspace, service.EvaluateConfig(model_ids=tuple(missing)))
+
+    with st.container(key="measure"):
+        task(
+            "evaluate",
+            f"Measure {names}" if missing else "Everything is measured",
+            submit,
+            belongs=lambda job: bool(set(job.config.get("model_ids", ())) & set(table["id"])),
+            show_button=bool(missing),
+        )
+
+
+# -- Numbers --------------------------------------------------------------------------------------------------------------------
+
+
+def _sections() -> dict[str, list[_Line]]:
+    sections = {
+        "Accuracy": [
+            _Line("AUC", "auc", format.auc, 1),
+            _Line("Log loss", "log_loss", format.auc, -1),
+            _Line("Calibration", "calibration_ratio", lambda value: f"{value:.3f}", unit="predicted / observed"),
+            _Line("Calibration error", "calibration_error", format.auc, -1),
+        ],
+        "Size": [
+            _Line("Tables", "parameters_tables", format.count, -1, "parameters"),
+            _Line("Dense part", "parameters_dense", format.count, -1, "parameters"),
+            _Line("Tables", "bytes_tables", format.size, -1),
+            _Line("Dense part", "bytes_dense", format.size, -1),
+            _Line("Work per row", "macs", format.count, -1, "MACs"),
+        ],
+    }
+    for runtime, name in _RUNTIMES.items():
+        sections[f"Speed in {name}"] = [
+            line
+            for batch in _BATCHES
+            for line in (
+                _Line(f"Batch {batch}", f"{runtime}_rows_per_second_{batch}", format.count, 1, "rows/s"),
+                _Line("p50 / p99", f"{runtime}_p50_ms_{batch}", format.count, -1, "ms"),
+            )
+        ]
+    return sections
+
+
+def _numbers(table: "pd.DataFrame") -> None:
+    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-numbers"):
+        st.markdown("**Measured in the serving form**", width="content")
+        download_table(table, "comparison")
+    heads = "".join(
+        f'<th scope="col"><span class="mark {row["kind"]}"></span>{html.escape(row["name"])}</th>' for _, row in table.iterrows()
+    )
+    body = "".join(
+        f'<tr class="section"><th scope="rowgroup" colspan="{len(table) + 1}">{title}</th></tr>'
+        + "".join(_row(table, line) for line in lines)
+        for title, lines in _sections().items()
+    )
+    rows = f"<thead><tr><td></td>{heads}</tr></thead><tbody>{body}</tbody>"
+    st.html(f'<div class="compare" tabindex="0" role="region" aria-label="Comparison of the models"><table>{rows}</table></div>')
+
+
+def _row(table: "pd.DataFrame", line: _Line) -> str:
+    values = table[line.column].astype(float)
+    best = None
+    if line.better and values.notna().sum() > 1 and values.nunique() > 1:
+        best = values.max() if line.better > 0 else values.min()
+    cells = "".join(
+        f'<td class="best">{text}</td>' if value == best else f"<td>{text}</td>"
+        for value, text in zip(values, _texts(table, line, values), strict=True)
+    )
+    unit = f" <small>{line.unit}</small>" if line.unit else ""
+    return f'<tr><th scope="row">{line.title}{unit}</th>{cells}</tr>'
+
+
+def _texts(table: "pd.DataFrame", line: _Line, values: "pd.Series") -> list[str]:
+    texts = [format.NONE if value != value else line.write(value) for value in values]
+    if "_p50_" not in line.column:
+        return texts
+    slow = table[line.column.replace("_p50_", "_p99_")].astype(float)
+    return [text if value != value else f"{text} / {line.write(value)}" for text, value in zip(texts, slow, strict=True)]
+
+
+# -- Charts and settings --------------------------------------------------------------------------------------------------------
+
+
+def _charts(table: "pd.DataFrame") -> None:
+    if table["auc"].isna().all():
+        return
+    cost = st.session_state.get("compare-size") or "parameters"
+    marked = table.assign(on_front=service.pareto_mask(table, cost))
+    figure("auc_size_scatter", marked, size=cost, key=f"scatter-{cost}", file=f"auc-against-{cost}", topic="honesty")
+    st.segmented_control(
+        "Size as", list(_SIZES), key="compare-size", default="parameters", required=True, label_visibility="collapsed",
+        format_func=_SIZES.__getitem__,
+    )  # fmt: skip
+    figure("latency_bars", table, key="throughput", file="throughput", topic="folding")
+
+
+def _difference(workspace: Workspace, table: "pd.DataFrame") -> None:
+    """The settings in which two of the models differ."""
+    if len(table) < 2:
+        return
+    names = dict(zip(table["id"], table["name"], strict=True))
+    with st.expander("Difference of two configurations"):
+        left, right = st.columns(2)
+        first = left.selectbox("First", list(names), format_func=names.__getitem__, key="difference-first")
+        others = [model_id for model_id in names if model_id != first]
+        second = right.selectbox("Second", others, format_func=names.__getitem__, key="difference-second")
+        rows = service.config_difference(workspace, first, second)
+        if rows.empty:
+            st.caption("The two were made with the same settings.")
+            return
+        st.dataframe(
+            rows, hide_index=True, key="difference", alt="Settings in which the two models differ",
+            column_config={"setting": "Setting", "a": names[first], "b": names[second]},
+        )  # fmt: skip
+        download_table(rows, names[first], names[second], "difference")

@@ -4,6 +4,7 @@ import html
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import streamlit as st
@@ -32,7 +33,7 @@ _START_ENERGY = 0.99
 #: Below the rate of training: fine-tuning on rows the tables have memorised loses AUC at 1e-3.
 _LEARNING_RATE = 2e-4
 
-_BOTTLENECK_NAMES = {"none": "None", "relu": "ReLU", "prelu": "PReLU"}
+_BOTTLENECK_NAMES = {"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"}
 _ORDER_NAMES = {"mlp_first": "MLP first, then tables", "tables_first": "Tables first, then MLP", "joint": "All at once"}
 
 
@@ -51,6 +52,11 @@ class _Bench:
     @property
     def layers(self) -> tuple[LayerProfile, ...]:
         return self.linear + self.tables
+
+    @cached_property
+    def numbers(self) -> dict[str, int]:
+        """The position of each layer, by name."""
+        return {layer.layer_name: number for number, layer in enumerate(self.layers)}
 
 
 def render() -> None:
@@ -169,52 +175,50 @@ def _group(
 
 
 def _master(bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
-    chosen = [ranks[layer.layer_name] for layer in layers]
-    widest = max(layer.out_features for layer in layers)
+    chosen = sorted(ranks[layer.layer_name] for layer in layers)
     lost = sum(prediction.variance_lost[layer.layer_name] for layer in layers) / len(layers)
     before, after = (
         sum(layer.parameters for layer in layers),
         sum(_parameters(layer, ranks[layer.layer_name]) for layer in layers),
     )
-    ends = f"{min(chosen)}" if min(chosen) == max(chosen) else f"{min(chosen)} to {max(chosen)}"
+    ends = f"ranks {chosen[0]} to {chosen[-1]}" if chosen[0] != chosen[-1] else f"{len(layers)} together"
     _slider_row(
         key=f"master:{bench.model.id}:{bench.spectra_id}:{layers[0].kind}",
-        name=f"<b>{title}</b><small>{len(layers)} together</small>",
+        name=f"<b>{title}</b><small>{ends}</small>",
         label=f"Rank of {title[0].lower()}{title[1:]}",
-        value=sorted(chosen)[len(chosen) // 2],
-        width=widest,
-        facts=_facts(f"rank {ends}", lost, after, before),
+        value=chosen[len(chosen) // 2],
+        width=max(layer.out_features for layer in layers),
+        facts=_facts(lost, _worst(prediction), after, before),
         take=lambda rank: rank_plan.change(bench.spectra_id, {x.layer_name: min(rank, x.out_features) for x in layers}),
         css="master",
     )
 
 
 def _rows(bench: _Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
+    worst = _worst(prediction)
     for layer in layers:
         name, rank = layer.layer_name, ranks[layer.layer_name]
-        dense = not pays(layer, rank)
-        shown = name.removeprefix("embedding.")
+        lost = prediction.variance_lost[name] if pays(layer, rank) else None
         _slider_row(
             key=f"rank:{bench.model.id}:{bench.spectra_id}:{name}",
-            name=f"{html.escape(shown)}<small>{shape(layer)}</small>",
+            name=f"{html.escape(name.removeprefix('embedding.'))}<small>{shape(layer)}</small>",
             label=f"Rank of {name}",
             value=rank,
             width=layer.out_features,
-            facts=_facts(
-                "dense" if dense else f"{rank} of {layer.out_features}",
-                None if dense else prediction.variance_lost[name],
-                _parameters(layer, rank),
-                layer.parameters,
-                note=f"break-even {math.ceil(layer.break_even)}" if dense and rank < layer.out_features else "",
-            ),
+            facts=_facts(lost, worst, _parameters(layer, rank), layer.parameters, edge=math.ceil(layer.break_even)),
             take=lambda rank, name=name: rank_plan.change(bench.spectra_id, {name: rank}),
-            css=f"layer-{_number(bench, name)}",
+            css=f"layer-{bench.numbers[name]}",
         )
+
+
+def _worst(prediction: Prediction) -> float:
+    """The loss that fills a bar: the largest of the plan, but never less than 5 %."""
+    return max(0.05, max(prediction.variance_lost.values(), default=0.0))
 
 
 def _slider_row(*, key: str, name: str, label: str, value: int, width: int, facts: str, take: object, css: str) -> None:
     """Name and shape, slider, facts. The slider fires on release; its key carries model and layer, for its range does."""
-    left, middle, right = st.columns([3, 7, 6], vertical_alignment="center", gap="small")
+    left, middle, right = st.columns([5, 10, 9], vertical_alignment="center", gap="small")
     left.html(f'<div class="rank-name">{name}</div>')
     if width == 1:
         middle.html('<div class="rank-name"><small>one-dimensional</small></div>')
@@ -227,23 +231,18 @@ def _slider_row(*, key: str, name: str, label: str, value: int, width: int, fact
     right.html(facts)
 
 
-def _facts(rank: str, lost: float | None, after: int, before: int, note: str = "") -> str:
-    share = 0.0 if lost is None else min(lost, 1.0)
-    lost_text = html.escape(note) if note else ("nothing lost" if not share else f"{percent(share)} lost")
-    bar = f'<i class="lost" style="--lost:{100 * share**0.5:.1f}%"></i>'
-    return (
-        f'<div class="rank-facts"><span>{rank}</span><span>{lost_text}{bar}</span>'
-        f"<span>{count(after)}<small> of {count(before)}</small></span></div>"
-    )
+def _facts(lost: float | None, worst: float, after: int, before: int, edge: int = 0) -> str:
+    """Variance lost with its bar, and parameters; `lost` is None for a layer that stays dense, as all do from rank `edge` on."""
+    if lost is None:
+        text = f"dense <small>from {edge}</small>"
+    else:
+        text = f'{percent(lost)} lost<i class="lost" style="--lost:{100 * lost / worst:.1f}%"></i>'
+    return f'<div class="rank-facts"><span>{text}</span><span>{count(after)} <small>of {count(before)}</small></span></div>'
 
 
 def _parameters(layer: LayerProfile, rank: int) -> int:
     """Of the layer's two factors, or of the layer where it stays dense."""
     return sum(layer.factored(rank)[:2]) if pays(layer, rank) else layer.parameters
-
-
-def _number(bench: _Bench, name: str) -> int:
-    return next(number for number, layer in enumerate(bench.layers) if layer.layer_name == name)
 
 
 def _break_even_marks(bench: _Bench) -> None:
@@ -292,7 +291,7 @@ def _prediction(bench: _Bench, prediction: Prediction, bottleneck: Bottleneck) -
     figure("cost_bars", before, after, names=("original", "planned"), key="cost-bars", file=f"plan-{bench.model.id}", title="")
     if bottleneck == "relu":
         st.caption("\\* A ReLU between the factors breaks the mimicry until fine-tuned: the variance lost does not hold for it.")
-    if prediction.cost_explicit.parameters != after.parameters:
+    if count(prediction.cost_explicit.parameters) != count(after.parameters):
         explicit = count(prediction.cost_explicit.parameters)
         st.caption(f"While training: {explicit} parameters, with the projections of the tables in place.")
 
@@ -335,13 +334,11 @@ def _settings(bench: _Bench) -> tuple[str, FitConfig | None]:
     """Nonlinearity, order, fine-tuning."""
     left, right = st.columns(2, gap="small")
     with left:
-        st.segmented_control(
+        st.selectbox(
             "Between the factors",
             BOTTLENECKS,
             format_func=_BOTTLENECK_NAMES.__getitem__,
             key="bottleneck",
-            default="none",
-            required=True,
             help="A nonlinearity between the two factors of a linear layer. PReLU starts as none and may bend while fine-tuning; "
             "ReLU is the paper's and makes the predicted variance void.",
         )

@@ -10,8 +10,8 @@ from ctrlab.ui.feedback import escape, guarded
 from ctrlab.ui.navigation import PAGES
 
 _INTRODUCTION = """\
-Click-through-rate models spend nearly all of their memory and time on layers whose outputs use only a few of their directions. \
-ctrlab shows you which, lets you choose how many to keep while size, cost and error move with the slider, \
+Click-through-rate models spend nearly all of their memory and time on layers whose outputs use only a few of their \
+directions. ctrlab shows you which, lets you choose how many to keep while size, cost and error move with the slider, \
 and then makes the smaller model in the background. \
 At the end the original and the compressed model stand side by side: AUC, size and speed, measured on the same rows.
 """
@@ -40,7 +40,9 @@ def _way_in() -> None:
             "Try the sample", type="primary", icon=":material/play_arrow:", key="try-sample", disabled=opening, on_click=_ask_for_sample,
             help="A small click log with a trained DeepFM, ready to look at",
         )  # fmt: skip
-        st.page_link(PAGES["Data"].path, label="Use your own data", icon=":material/upload_file:", query_params=state.current().params())
+        st.page_link(
+            PAGES["Data"].path, label="Use your own data", icon=":material/upload_file:", query_params=state.current().params()
+        )
     if st.session_state.pop("open-sample", False):
         _open_sample()
     if job is not None:
@@ -77,7 +79,9 @@ def _flow() -> None:
     st.subheader("Five steps", anchor=False)
     for number, (column, (name, text)) in enumerate(zip(st.columns(len(_STEPS), gap="small"), _STEPS.items(), strict=True), 1):
         with column, st.container(border=True, height="stretch", key=f"step-{name}"):
-            st.page_link(PAGES[name].path, label=f"**{number} {name}**", icon=PAGES[name].icon, query_params=in_hand.params(job=None))
+            st.page_link(
+                PAGES[name].path, label=f"**{number} {name}**", icon=PAGES[name].icon, query_params=in_hand.params(job=None)
+            )
             st.caption(text)
 
 

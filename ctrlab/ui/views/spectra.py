@@ -55,7 +55,7 @@ def _compute(workspace: Workspace, model: Artifact) -> None:
     """Nothing to see yet: the one thing to do, and then its progress."""
     config = service.SpectraConfig(model_id=model.id)
     st.markdown(
-        f"**{escape(model.name)}** has no spectra yet. One pass over the training rows measures what every linear layer puts out; "
+        f"**{escape(model.name)}** has no spectra yet. One pass over the training rows measures the output of each linear layer; "
         "embedding tables need only the counts of their ids."
     )
     task(
@@ -163,7 +163,7 @@ def _table(table: "pd.DataFrame", layer: str, model_name: str) -> None:
         alt="Every layer with its shape, ranks for 90, 95 and 99 % of the variance, effective rank and break-even rank",
         column_config={
             "layer": st.column_config.TextColumn("Layer", pinned=True),
-            "shape": st.column_config.TextColumn("Shape", help="Inputs by outputs; for a table, ids by width.", width="small"),
+            "shape": st.column_config.TextColumn("Shape", help="Inputs by outputs; for a table, ids by width."),
             "k90": st.column_config.NumberColumn("90 %", help="Directions that hold 90 % of the output variance.", width=52),
             "k95": st.column_config.NumberColumn("95 %", width=52),
             "k99": st.column_config.NumberColumn("99 %", width=52),

@@ -1,0 +1,172 @@
+"""Server time of one slider step on the Compress page: 26 tables and 4 MLP layers, a real server, a real browser.
+
+    python benchmarks/slider_step.py [--steps 40]
+
+The server process is the dashboard's own, with a stopwatch around Streamlit's script run. Measured with the 26 table rows
+folded away and with all of them open. Also reported: the time until the browser shows the new prediction, and whether the
+server process has loaded torch or scikit-learn (it must not). Ends with status 1 when the median is 50 ms or more.
+"""
+
+import argparse
+import json
+import os
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from common import PROJECT, markdown_table, write_json
+
+BUDGET_MS = 50.0
+_TIMINGS, _PORT = "CTRLAB_BENCHMARK_TIMINGS", "CTRLAB_BENCHMARK_PORT"
+
+
+def serve() -> None:
+    """The dashboard, with every script run's time and the heavy modules it has loaded appended to a file."""
+    from streamlit.runtime.scriptrunner.script_runner import ScriptRunner
+    from streamlit.web import bootstrap
+
+    run_script = ScriptRunner._run_script
+
+    def timed(self: ScriptRunner, rerun_data: object) -> None:
+        start = time.perf_counter()
+        run_script(self, rerun_data)
+        row = {
+            "ms": 1e3 * (time.perf_counter() - start),
+            "fragment": bool(getattr(rerun_data, "fragment_id_queue", None) or getattr(rerun_data, "fragment_id", None)),
+            "heavy": [name for name in ("torch", "sklearn") if name in sys.modules],
+        }
+        with Path(os.environ[_TIMINGS]).open("a") as file:
+            file.write(json.dumps(row) + "\n")
+
+    ScriptRunner._run_script = timed  # type: ignore[method-assign]
+    os.chdir(PROJECT)
+    options = {"server.port": int(os.environ[_PORT]), "server.headless": True}
+    bootstrap.load_config_options(options)
+    bootstrap.run(str(PROJECT / "app.py"), False, [], options)
+
+
+def measure(folder: Path, steps: int) -> dict[str, list[dict[str, float]]]:
+    """Drive the sliders; per layout one row a step: server ms, and ms until the page shows the new prediction."""
+    sys.path.insert(0, str(PROJECT / "tests"))
+    from workspaces import deepfm_workspace
+
+    ids = deepfm_workspace(folder / "home", num_tables=26, mlp_dims=(400, 400, 400, 400))
+    timings, port = folder / "timings.jsonl", _free_port()
+    environment = os.environ | {"CTRLAB_HOME": str(folder / "home"), _TIMINGS: str(timings), _PORT: str(port)}
+    with (folder / "server.log").open("wb") as log:
+        server = subprocess.Popen([sys.executable, __file__, "--serve"], env=environment, stdout=log, stderr=log)
+    try:
+        _wait(f"http://127.0.0.1:{port}/_stcore/health")
+        return _drive(f"http://127.0.0.1:{port}/Compress?model={ids['model']}", timings, steps)
+    finally:
+        server.terminate()
+        server.wait(10)
+
+
+def _drive(address: str, timings: Path, steps: int) -> dict[str, list[dict[str, float]]]:
+    from playwright.sync_api import sync_playwright
+
+    chromium = next((path for path in ("/usr/bin/chromium", "/usr/bin/google-chrome") if Path(path).exists()), None)
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page(viewport={"width": 1440, "height": 1000})
+        page.goto(address)
+        page.get_by_role("slider", name="Rank of mlp.2").wait_for()
+        results = {"26 tables folded": _steps(page, "Rank of mlp.2", timings, steps)}
+        page.get_by_text("Each of the 26 tables").click()
+        page.get_by_role("slider", name="Rank of embedding.C26").wait_for()
+        results["26 tables open"] = _steps(page, "Rank of mlp.4", timings, steps)
+        browser.close()
+    return results
+
+
+def _steps(page: object, name: str, timings: Path, steps: int) -> list[dict[str, float]]:
+    page.wait_for_timeout(1500)  # type: ignore[attr-defined]
+    slider = page.get_by_role("slider", name=name)  # type: ignore[attr-defined]
+    slider.focus()
+    rows = []
+    for number in range(steps + 3):
+        before, seen = _headline(page), len(_read(timings))
+        start = time.perf_counter()
+        page.keyboard.press("ArrowRight")  # type: ignore[attr-defined]
+        while _headline(page) == before:
+            time.sleep(0.002)
+        shown = 1e3 * (time.perf_counter() - start)
+        page.wait_for_timeout(250)  # type: ignore[attr-defined]
+        new = _read(timings)[seen:]
+        assert len(new) == 1 and new[0]["fragment"], f"one slider step must run one fragment once, got {new}"
+        if number >= 3:  # the first steps warm caches
+            rows.append({"server_ms": new[0]["ms"], "shown_ms": shown, "heavy": new[0]["heavy"]})
+    return rows
+
+
+def _headline(page: object) -> str:
+    return str(page.locator(".st-key-prediction .costs").inner_text())  # type: ignore[attr-defined]
+
+
+def _read(timings: Path) -> list[dict]:
+    return [json.loads(line) for line in timings.read_text().splitlines()]
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def _wait(address: str) -> None:
+    for _ in range(300):
+        try:
+            urllib.request.urlopen(address, timeout=1).close()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("the server did not start within 30 s")
+
+
+def main() -> None:
+    """Measure, print, write, judge."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--steps", type=int, default=40)
+    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
+    arguments = parser.parse_args()
+    if arguments.serve:
+        serve()
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        results = measure(Path(folder), arguments.steps)
+    table, summary = [], {}
+    for layout, rows in results.items():
+        server, shown = sorted(row["server_ms"] for row in rows), sorted(row["shown_ms"] for row in rows)
+        heavy = sorted({name for row in rows for name in row["heavy"]})  # type: ignore[attr-defined]
+        summary[layout] = {
+            "steps": len(rows), "server_median_ms": statistics.median(server), "server_p95_ms": server[int(0.95 * (len(server) - 1))],
+            "shown_median_ms": statistics.median(shown), "heavy_modules": heavy,
+        }  # fmt: skip
+        facts = summary[layout]
+        table.append(
+            [
+                layout,
+                len(rows),
+                *(f"{facts[key]:.1f}" for key in ("server_median_ms", "server_p95_ms", "shown_median_ms")),
+                heavy or "none",
+            ]
+        )
+    print(
+        markdown_table(
+            ["layout", "steps", "server median, ms", "server p95, ms", "until shown, ms", "torch or sklearn loaded"], table
+        )
+    )
+    print(f"written to {write_json('slider_step', summary).relative_to(PROJECT)}")
+    slow = max(facts["server_median_ms"] for facts in summary.values())
+    if slow >= BUDGET_MS or any(facts["heavy_modules"] for facts in summary.values()):
+        raise SystemExit(f"over budget: median {slow:.1f} ms, allowed {BUDGET_MS:.0f} ms without torch or scikit-learn")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,114 @@
+"""The table in which a person corrects what the inspection took each column for."""
+
+import math
+import typing
+from typing import TYPE_CHECKING, Any
+
+import streamlit as st
+
+from ctrlab.data.configs import ColumnConfig, Role, Transform
+from ctrlab.ui import format
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from ctrlab.data.inspect import TableInspection
+
+_EDITABLE = ("role", "min_count", "transform", "num_buckets")
+
+
+def column_table(inspection: "TableInspection", columns: tuple[ColumnConfig, ...]) -> "pd.DataFrame":
+    """One row a column of the file: what was found, and the settings of `columns` to start from."""
+    import pandas as pd
+
+    settings = {column.name: column for column in columns}
+    rows = []
+    for found in inspection.columns:
+        chosen = settings.get(found.name) or ColumnConfig(name=found.name)
+        rows.append(
+            {
+                "name": found.name,
+                **{name: getattr(chosen, name) for name in _EDITABLE},
+                "distinct": found.distinct,
+                "missing": found.missing_share,
+                "examples": ", ".join(found.examples),
+                "reason": found.reason,
+                "timestamp_format": chosen.timestamp_format,
+            }
+        )
+    return pd.DataFrame(rows)
+
+
+def column_editor(table: "pd.DataFrame", key: str) -> "pd.DataFrame":
+    """Draw `table` for editing and return it as edited."""
+    return st.data_editor(
+        table,
+        key=key,
+        hide_index=True,
+        height=min(38 + 35 * len(table), 520),
+        disabled=[name for name in table.columns if name not in _EDITABLE],
+        column_order=["name", "role", "min_count", "transform", "num_buckets", "distinct", "missing", "examples", "reason"],
+        alt="The columns of the file with the role and settings of each",
+        column_config={
+            "name": st.column_config.TextColumn("Column", pinned=True),
+            "role": st.column_config.SelectboxColumn(
+                "Role", options=list(typing.get_args(Role)), required=True, help="Exactly one column is the label."
+            ),
+            "min_count": st.column_config.NumberColumn(
+                "Minimum count", min_value=1, step=1, help="Categorical: rarer values share the out-of-vocabulary id."
+            ),
+            "transform": st.column_config.SelectboxColumn(
+                "Transform", options=list(typing.get_args(Transform)), required=True, help=_transform_help()
+            ),
+            "num_buckets": st.column_config.NumberColumn("Buckets", min_value=2, step=1, help="Numeric, quantile only."),
+            "distinct": st.column_config.NumberColumn("Values", format="localized", help="Different values seen."),
+            "missing": st.column_config.NumberColumn("Missing", format="percent"),
+            "examples": st.column_config.TextColumn("Most frequent values", width="medium"),
+            "reason": st.column_config.TextColumn("Why this role", width="medium"),
+        },
+    )  # fmt: skip
+
+
+def column_configs(table: "pd.DataFrame") -> tuple[ColumnConfig, ...]:
+    """The edited table as configs; ConfigError names what is out of range."""
+    return tuple(ColumnConfig(**_settings(row)) for row in table.to_dict("records"))
+
+
+def column_faults(table: "pd.DataFrame") -> list[str]:
+    """What stands in the way of encoding, in words that name the columns."""
+    labels = [row["name"] for row in table.to_dict("records") if row["role"] == "label"]
+    faults = []
+    if len(labels) != 1:
+        found = f"there are {len(labels)}: {', '.join(labels)}" if labels else "there is none"
+        faults.append(f"exactly one column must be the label, {found}; set the role of one column to label")
+    if not any(row["role"] in ("categorical", "numeric", "timestamp") for row in table.to_dict("records")):
+        faults.append("no column is left to learn from; make at least one categorical, numeric or timestamp")
+    return faults
+
+
+def _settings(row: dict[str, Any]) -> dict[str, Any]:
+    defaults = {"min_count": 1, "num_buckets": 32}
+    settings: dict[str, Any] = {"name": row["name"], "role": row["role"], "transform": row["transform"]}
+    for name, default in defaults.items():
+        empty = row[name] is None or math.isnan(row[name])
+        settings[name] = default if empty else int(row[name])
+    text = row["timestamp_format"]
+    settings["timestamp_format"] = text if isinstance(text, str) and text else None
+    return settings
+
+
+def _transform_help() -> str:
+    return "Numeric: " + str(ColumnConfig.__dataclass_fields__["transform"].metadata["help"]).removeprefix("Numeric: ")
+
+
+def summary_line(inspection: "TableInspection") -> str:
+    """How much was looked at, and how many clicks are in it."""
+    looked = "all" if inspection.complete else "the first"
+    parts = [
+        f"{format.size(inspection.size_bytes)} on disk",
+        f"{looked} {inspection.rows:,} rows looked at".replace(",", " "),
+        format.plural(len(inspection.columns), "column"),
+    ]
+    if inspection.ctr is not None:
+        parts.append(f"CTR {format.percent(inspection.ctr)} by {inspection.label_candidates[0]}")
+    return " · ".join(parts)

@@ -1,0 +1,191 @@
+"""The Model page: the model in hand, the form that trains one, the door for a checkpoint, and all models there are."""
+
+from pathlib import Path
+from typing import Any
+
+import streamlit as st
+
+from ctrlab.models.configs import MODELS
+from ctrlab.services import datasets, models
+from ctrlab.services.comparison import latest_evaluation
+from ctrlab.storage import Artifact, Job
+from ctrlab.training.configs import FitConfig
+from ctrlab.ui import cache, format, state
+from ctrlab.ui.components.artifact_picker import artifact_picker
+from ctrlab.ui.components.config_form import config_form
+from ctrlab.ui.components.downloads import download_table
+from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
+from ctrlab.ui.feedback import empty, escape, guarded
+from ctrlab.ui.navigation import PAGES
+
+
+def render() -> None:
+    """The page."""
+    workspace, in_hand = cache.workspace(), state.current()
+    known = models.list_models(workspace)
+    job = job_of_page(("train", "import"))
+    if job is not None:
+        job = job_progress(
+            job.id, curves=job.kind == "train" and job.state != "succeeded", on_success=_take, quiet_success=True
+        )
+    if known:
+        _in_hand(known)
+    if in_hand.dataset is None:
+        empty(
+            "No dataset in hand",
+            "A model is trained on a dataset: open the sample or encode a table first.",
+            "Data",
+            "Choose a dataset",
+        )
+        return
+    dataset = workspace.store.artifacts.get(in_hand.dataset)
+    busy = job is not None and job.active
+    _train(dataset, busy)
+    _bring(dataset, busy)
+
+
+def _take(job: Job) -> None:
+    state.hold(model=job.result["model"], job=None)
+    st.rerun()
+
+
+def _in_hand(known: list[Artifact]) -> None:
+    left, right = st.columns([3, 1], vertical_alignment="bottom")
+    with left:
+        model = artifact_picker("model", known, label="Model in hand", describe=_describe)
+    if model is None:
+        return
+    with right:
+        st.page_link(
+            PAGES["Spectra"].path, label="Look at its spectra", icon=":material/arrow_forward:",
+            query_params=state.current().params(job=None),
+        )  # fmt: skip
+    _facts(model)
+    with st.expander(f"All models ({len(known)})", icon=":material/list:"):
+        _table(known)
+
+
+def _describe(model: Artifact) -> str:
+    cost = model.summary["cost_folded"]
+    parameters = format.count(cost["parameters_tables"] + cost["parameters_dense"])
+    return f"{parameters} parameters" + (", compressed" if model.config.get("compression") else "")
+
+
+def _facts(model: Artifact) -> None:
+    """Accuracy and size at a glance."""
+    cost = model.summary["cost_folded"]
+    evaluation = latest_evaluation(cache.workspace(), model.id)
+    metrics: dict[str, Any] = evaluation.summary.get("metrics", {}) if evaluation else {}
+    split = evaluation.summary.get("split", "test") if evaluation else "test"
+    tables, dense = cost["parameters_tables"], cost["parameters_dense"]
+    columns = st.columns(4)
+    columns[0].metric(
+        "Architecture", model.summary["architecture"], border=True, delta=_made(model), delta_color="off", delta_arrow="off"
+    )
+    columns[1].metric(
+        f"AUC ({split})", format.auc(metrics.get("auc")), border=True, delta_color="off", delta_arrow="off",
+        delta=f"log loss {format.auc(metrics['log_loss'])}" if metrics else "not measured yet",
+    )  # fmt: skip
+    columns[2].metric(
+        "Parameters", format.count(tables + dense), border=True, delta_color="off", delta_arrow="off",
+        delta=f"{format.count(tables)} in tables, {format.count(dense)} dense",
+    )  # fmt: skip
+    columns[3].metric(
+        "Size", format.size(cost["bytes_tables"] + cost["bytes_dense"]), border=True, delta_color="off", delta_arrow="off",
+        delta=f"{format.count(cost['macs'])} multiply-adds a row",
+    )  # fmt: skip
+
+
+def _made(model: Artifact) -> str:
+    return ("compressed " if model.config.get("compression") else "made ") + format.ago(model.created_at)
+
+
+def _table(known: list[Artifact]) -> None:
+    import pandas as pd
+
+    rows = []
+    for model in known:
+        cost, evaluation = model.summary["cost_folded"], latest_evaluation(cache.workspace(), model.id)
+        rows.append(
+            {
+                "name": model.name,
+                "kind": "compressed" if model.config.get("compression") else "original",
+                "architecture": model.summary["architecture"],
+                "auc": evaluation.summary["metrics"]["auc"] if evaluation else float("nan"),
+                "parameters_tables": cost["parameters_tables"],
+                "parameters_dense": cost["parameters_dense"],
+                "made": model.created_at,
+                "id": model.id,
+            }
+        )
+    table = pd.DataFrame(rows)
+    st.dataframe(
+        table,
+        hide_index=True,
+        key="models",
+        alt="All models with their AUC and size",
+        column_config={
+            "name": st.column_config.TextColumn("Name", pinned=True),
+            "kind": "Kind",
+            "architecture": "Architecture",
+            "auc": st.column_config.NumberColumn("AUC", format="%.4f"),
+            "parameters_tables": st.column_config.NumberColumn("Parameters in tables", format="localized"),
+            "parameters_dense": st.column_config.NumberColumn("Dense parameters", format="localized"),
+            "made": st.column_config.DatetimeColumn("Made", format="YYYY-MM-DD HH:mm"),
+            "id": "Id",
+        },
+    )
+    download_table(table, "models")
+
+
+def _train(dataset: Artifact, busy: bool) -> None:
+    st.subheader("Train a model", anchor=False)
+    entries = {entry.name: entry for entry in MODELS}
+    architecture = st.segmented_control(
+        "Architecture", list(entries), default=next(iter(entries)), required=True, key="architecture",
+        format_func=lambda name: entries[name].title, persist_state="session",
+    ) or next(iter(entries))  # fmt: skip
+    entry = entries[architecture]
+    st.caption(escape(entry.description))
+    left, right = st.columns(2, gap="large")
+    with left:
+        st.markdown("**Network**")
+        network = config_form(entry.config_class, key=f"model-{architecture}", columns=2)
+        name = st.text_input("Name", key="model-name", placeholder=entry.title, persist_state="session", help="Shown in lists.")
+    with right:
+        st.markdown("**Training**")
+        fit = config_form(FitConfig, key="fit", columns=3, omit=("rows", "keep_initial"))
+    ready = network is not None and fit is not None
+    clicked = st.button(
+        f"Train {entry.title}", type="primary", key="train", icon=":material/model_training:", disabled=busy or not ready,
+        help="A model is being trained" if busy else None if ready else "Repair the settings first",
+    )  # fmt: skip
+    st.caption(f"On {escape(dataset.name)}: {format.count(dataset.summary['rows']['train'])} training rows.")
+    if clicked and network is not None and fit is not None:
+        with guarded() as outcome:
+            config = models.TrainConfig(
+                dataset_id=dataset.id, architecture=architecture, model=network.to_dict(), fit=fit, name=(name or "").strip()
+            )
+            watch(models.submit_train(cache.workspace(), config))
+        if not outcome.failed:
+            st.rerun()
+
+
+def _bring(dataset: Artifact, busy: bool) -> None:
+    with st.expander("Bring a checkpoint", icon=":material/upload_file:"):
+        st.caption(
+            f"A .safetensors file that ctrlab wrote, trained on {escape(dataset.name)}. "
+            "Other files are refused without being opened: a pickle can run code."
+        )
+        left, right = st.columns(2, gap="large")
+        with left:
+            upload = st.file_uploader("Upload a checkpoint", key="checkpoint-upload")
+        with right:
+            typed = st.text_input("Or its path on this machine", key="checkpoint-path", persist_state="session")
+        if st.button("Import the checkpoint", key="import", disabled=busy or not (upload or typed), icon=":material/download:"):
+            with guarded() as outcome:
+                workspace = cache.workspace()
+                path = datasets.stage_upload(workspace, upload.name, upload) if upload else Path(typed or "").expanduser()
+                watch(models.import_checkpoint(workspace, dataset.id, path))
+            if not outcome.failed:
+                st.rerun()

@@ -1,0 +1,84 @@
+import gzip
+import hashlib
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ctrlab.data.catalog import DATASETS
+from ctrlab.data.catalog.criteo import COLUMN_NAMES
+from ctrlab.data.encode import encode_dataset
+from ctrlab.data.encoder import FieldEncoder
+from ctrlab.errors import ConfigError, UnknownNameError
+
+
+def test_every_known_dataset_says_where_it_is_how_large_and_what_it_may_be_used_for():
+    assert {"criteo", "avazu", "frappe_x1", "movielens"} <= set(DATASETS.names())
+    for known in DATASETS:
+        assert known.address.startswith("https://")
+        assert all((known.title, known.description, known.files, known.size, known.size_source, known.licence, known.checksum))
+        assert all(len(digest) == 32 and int(digest, 16) for digest in known.checksums.values())
+        assert bool(known.checksums) == (known.checksum != "the publisher gives none")
+
+
+def test_every_known_dataset_gives_settings_that_survive_json():
+    for known in DATASETS:
+        config = known.config_for([f"{i}.csv" for i in range(known.num_files)])
+        assert config.split.method == ("files" if known.num_files > 1 else "random")
+        assert type(config).from_json(config.to_json()) == config
+
+
+def test_a_wrong_number_of_files_and_an_unknown_name_are_refused():
+    with pytest.raises(ConfigError, match="takes 3 files"):
+        DATASETS["frappe_x1"].config_for("one.csv")
+    with pytest.raises(UnknownNameError, match="criteo, avazu"):
+        DATASETS["netflix"]
+
+
+def test_movielens_files_encode(tmp_path):
+    for part, name in enumerate(("train", "valid", "test")):
+        rows = [(i % 2, i % 7, (i + part) % 5, i % 3) for i in range(50)]
+        pl.DataFrame(rows, schema=["label", "user_id", "item_id", "tag_id"], orient="row").write_csv(tmp_path / f"{name}.csv")
+    config = DATASETS["movielens"].config_for([str(tmp_path / f"{name}.csv") for name in ("train", "valid", "test")])
+    assert encode_dataset(config, tmp_path / "encoded").schema.field_dims == (9, 7, 5)
+
+
+@pytest.mark.realdata
+def test_the_criteo_sample_encodes_from_parquet_and_from_the_original_text_alike(realdata, tmp_path):
+    rows = pl.read_parquet(realdata / "criteo_137k.parquet")
+    rows.write_csv(tmp_path / "train.txt", separator="\t", include_header=False, null_value="")
+    parquet = encode_dataset(DATASETS["criteo"].config_for(str(realdata / "criteo_137k.parquet")), tmp_path / "a")
+    text = encode_dataset(DATASETS["criteo"].config_for(str(tmp_path / "train.txt")), tmp_path / "b")
+    assert tuple(rows.columns) == COLUMN_NAMES
+    assert text.schema == parquet.schema
+    assert sum(text.summary.rows.values()) == 137_139
+    assert len(text.schema.field_names) == 39
+    for name in text.splits:
+        np.testing.assert_array_equal(text.split(name).ids, parquet.split(name).ids)
+    clicks = sum(int(text.split(name).labels.sum()) for name in text.splits)
+    assert clicks / 137_139 == pytest.approx(0.2568, abs=1e-4)
+    # The encoder alone, on the whole table, gives the same ids as the two passes did for the training rows.
+    again = FieldEncoder.load(text.path).transform(rows.head(1000)).ids
+    trained = {tuple(ids) for ids in text.split("train").ids[:2000].tolist()}
+    assert sum(tuple(ids) in trained for ids in again.tolist()) > 700
+
+
+@pytest.mark.realdata
+def test_the_avazu_sample_encodes_with_hour_and_weekday(realdata, tmp_path):
+    dataset = encode_dataset(DATASETS["avazu"].config_for(str(realdata / "avazu_33k.csv.gz")), tmp_path / "a")
+    assert sum(dataset.summary.rows.values()) == 33_261
+    assert len(dataset.schema.field_names) == 23
+    cardinality = {field.name: field.cardinality for field in dataset.summary.fields}
+    assert cardinality["hour_hour"] == 24
+    assert cardinality["hour_weekday"] == 2
+
+
+@pytest.mark.realdata
+def test_the_frappe_files_encode_as_they_are_split(realdata, tmp_path):
+    paths = [realdata / "frappe_x1" / f"{name}.csv.gz" for name in ("train", "valid", "test")]
+    for path, name in zip(paths[1:], ("valid.csv", "test.csv"), strict=True):
+        text = gzip.decompress(path.read_bytes()).replace(b"\r\n", b"\n").replace(b"\n", b"\r\n")
+        assert hashlib.md5(text).hexdigest() == DATASETS["frappe_x1"].checksums[name]
+    dataset = encode_dataset(DATASETS["frappe_x1"].config_for([str(path) for path in paths]), tmp_path / "a")
+    assert dataset.summary.rows == {"train": 202_027, "valid": 57_722, "test": 28_860}
+    assert dataset.summary.ctr["test"] == pytest.approx(0.330, abs=1e-3)

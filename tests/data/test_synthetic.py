@@ -1,0 +1,77 @@
+import gzip
+
+import numpy as np
+import polars as pl
+import pytest
+from sklearn.metrics import roc_auc_score
+
+from ctrlab.data.configs import SourceConfig
+from ctrlab.data.inspect import draft_config, inspect_table
+from ctrlab.data.synthetic import SyntheticConfig, generate, planted_ranks, simulate, write_sample
+from ctrlab.errors import ConfigError
+
+
+@pytest.fixture(scope="module")
+def sample():
+    return simulate()
+
+
+def test_the_same_seed_gives_the_same_table_and_another_another():
+    small = SyntheticConfig(num_rows=500)
+    assert generate(small).equals(generate(small))
+    assert not generate(small).equals(generate(small.replace(seed=8)))
+
+
+def test_true_embeddings_have_exactly_the_planted_ranks(sample):
+    for name, rank in planted_ranks().items():
+        assert np.linalg.matrix_rank(sample.embeddings[name], tol=1e-8) == rank
+
+
+def test_clicks_are_rare_and_the_best_possible_auc_is_well_below_one(sample):
+    clicks = sample.frame["click"].to_numpy()
+    assert 0.05 < clicks.mean() < 0.3
+    assert clicks.mean() == pytest.approx(sample.probabilities.mean(), abs=0.01)
+    assert 0.75 < sample.best_auc < 0.85
+    assert sample.best_auc == pytest.approx(roc_auc_score(clicks, sample.probabilities), abs=1e-12)
+
+
+def test_values_follow_a_zipf_law_and_some_are_missing(sample):
+    counts = sample.frame["creative"].drop_nulls().value_counts(sort=True)["count"].to_numpy()
+    assert counts[0] > 10 * counts[len(counts) // 4]
+    assert 0.01 < np.mean([sample.frame[name].null_count() / len(sample.frame) for name in sample.frame.columns]) < 0.2
+    assert sample.frame["click"].null_count() == 0
+
+
+def test_the_written_sample_is_small_and_the_same_to_the_byte(tmp_path):
+    first, second = tmp_path / "a.csv.gz", tmp_path / "b.csv.gz"
+    table = write_sample(first)
+    write_sample(second)
+    assert first.read_bytes() == second.read_bytes()
+    assert first.stat().st_size < 2e6
+    assert pl.read_csv(gzip.decompress(first.read_bytes()), infer_schema=False).equals(table.frame.cast(pl.String))
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
+def test_other_file_types_hold_the_same_table(tmp_path, name):
+    config = SyntheticConfig(num_rows=300)
+    table = write_sample(tmp_path / name, config)
+    frame = pl.read_parquet(tmp_path / name) if name.endswith("parquet") else pl.read_csv(tmp_path / name, schema=table.frame.schema)
+    assert frame.equals(table.frame)
+
+
+def test_the_sample_is_inspected_as_it_was_meant(tmp_path):
+    config = SyntheticConfig()
+    write_sample(tmp_path / "ads.csv.gz")
+    drafted = {column.name: column.role for column in draft_config(inspect_table(SourceConfig(paths=(str(tmp_path / "ads.csv.gz"),))), "ads").columns}
+    assert drafted["click"] == "label"
+    assert all(drafted[name] == "categorical" for name in config.field_names)
+    assert all(drafted[name] == "numeric" for name in config.numeric_names)
+
+
+def test_impossible_worlds_are_refused():
+    with pytest.raises(ConfigError, match="at most latent_dim=2"):
+        SyntheticConfig(latent_dim=2)
+    with pytest.raises(ConfigError, match="same fields"):
+        SyntheticConfig(ranks=(1, 2))
+    with pytest.raises(ConfigError, match="differ from each other"):
+        SyntheticConfig(numeric_names=("click",))

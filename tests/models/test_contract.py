@@ -1,0 +1,123 @@
+"""What every registered model must keep to. A new architecture is held to all of it by being registered; it adds its
+parameter count to `CLOSED_FORMS`."""
+
+import numpy as np
+import pytest
+import torch
+from small_models import SCHEMA, random_fields
+
+from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.evaluation.latency import open_onnx
+from ctrlab.models.base import build_model
+from ctrlab.models.checkpoint import load_model, save_model
+from ctrlab.models.configs import MODELS
+from ctrlab.reports.export import export_onnx
+
+pytestmark = pytest.mark.parametrize("name", MODELS.names())
+
+IDS_ONLY = FeatureSchema(field_names=("a", "b"), field_dims=(5, 9), fingerprint="ids only")
+D, MLP_DIMS = 6, (12, 8)
+
+
+def mlp_parameters(width):
+    widths = (width, *MLP_DIMS, 1)
+    return sum(i * o + o for i, o in zip(widths, widths[1:], strict=False))
+
+
+def closed_form(name, ids, numbers, fields, config):
+    """Parameters as the model's docstring states them: of `ids` ids in all, V `numbers` and N `fields`."""
+    forms = {
+        "deepfm": lambda: ids * (D + 1) + numbers * (D + 1) + 1 + mlp_parameters(fields * D),
+        "dcn": lambda: (
+            ids * D + numbers * D + 2 * config.cross_layers * fields * D + fields * D + mlp_parameters(fields * D)
+        ),
+    }
+    return forms[name]()
+
+
+def build(name, schema=SCHEMA, seed=0, **settings):
+    torch.manual_seed(seed)
+    settings = {"embed_dim": D, "mlp_dims": MLP_DIMS, "embedding_init_std": 0.3} | settings
+    return build_model(MODELS[name].config_class(**settings), schema)
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, IDS_ONLY], ids=["mixed", "ids only"])
+@pytest.mark.parametrize("batch_size", [1, 33])
+def test_logits_are_one_finite_float_a_row(name, batch_size, schema):
+    found = build(name, schema).eval()(random_fields(batch_size, schema=schema))
+    assert found.shape == (batch_size,)
+    assert found.dtype == torch.float32
+    assert torch.isfinite(found).all()
+
+
+def test_rows_do_not_depend_on_each_other(name):
+    model, fields = build(name, batch_norm=True).eval(), random_fields(20)
+    alone = torch.cat([model(Fields(fields.ids[i : i + 1], fields.values[i : i + 1])) for i in range(20)])
+    torch.testing.assert_close(model(fields), alone, atol=1e-5, rtol=1e-5)
+
+
+def test_every_parameter_gets_a_finite_gradient(name):
+    model = build(name, batch_norm=True, dropout=0.1).train()
+    model(random_fields(32)).sigmoid().log().mean().backward()
+    for parameter_name, parameter in model.named_parameters():
+        assert parameter.grad is not None, parameter_name
+        gradient = parameter.grad.to_dense()
+        assert torch.isfinite(gradient).all(), parameter_name
+
+
+def test_gradients_agree_with_finite_differences(name):
+    model = build(name).double().train()
+    fields = random_fields(4)
+    fields = Fields(fields.ids, fields.values.double())
+    model(fields).sum().backward()
+    generator = torch.Generator().manual_seed(0)
+    for parameter_name, parameter in model.named_parameters():
+        direction = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+        with torch.no_grad():
+            ends = []
+            for step in (1e-6, -1e-6):
+                parameter.add_(direction, alpha=step)
+                ends.append(model(fields).sum().item())
+                parameter.sub_(direction, alpha=step)
+        slope = (ends[0] - ends[1]) / 2e-6
+        assert (parameter.grad.to_dense() * direction).sum().item() == pytest.approx(slope, rel=1e-4, abs=1e-6), parameter_name
+
+
+def test_the_same_seed_builds_the_same_model(name):
+    first, second, other = build(name, seed=1), build(name, seed=1), build(name, seed=2)
+    fields = random_fields(10)
+    assert torch.equal(first.eval()(fields), second.eval()(fields))
+    assert not torch.equal(first(fields), other.eval()(fields))
+
+
+def test_state_survives_a_checkpoint(name, tmp_path):
+    model, fields = build(name, batch_norm=True).eval(), random_fields(10)
+    save_model(model, tmp_path / "model.safetensors")
+    loaded = load_model(tmp_path / "model.safetensors", SCHEMA)
+    assert torch.equal(loaded(fields), model(fields))
+    assert loaded.state_dict().keys() == model.state_dict().keys()
+
+
+@pytest.mark.parametrize("schema", [SCHEMA, IDS_ONLY], ids=["mixed", "ids only"])
+def test_the_parameter_count_is_the_documented_one(name, schema):
+    model = build(name, schema)
+    count = sum(parameter.numel() for parameter in model.parameters())
+    assert count == closed_form(name, sum(schema.field_dims), len(schema.value_names), schema.num_fields, model.config)
+
+
+def test_onnx_runtime_agrees(name, tmp_path):
+    model = build(name, batch_norm=True).eval()
+    export_onnx(model, tmp_path / "model.onnx")
+    session = open_onnx(tmp_path / "model.onnx", threads=1)
+    for batch_size in (1, 7, 256):
+        fields = random_fields(batch_size)
+        found = session.run(None, {"ids": fields.ids.numpy(), "values": fields.values.numpy()})[0]
+        with torch.no_grad():
+            np.testing.assert_allclose(found, model(fields).numpy(), atol=1e-4)
+
+
+def test_embedding_readers_are_submodules(name):
+    model = build(name)
+    assert model.embedding_readers
+    for reader in model.embedding_readers:
+        model.get_submodule(reader)

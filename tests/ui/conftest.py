@@ -1,0 +1,60 @@
+"""Pages without a browser or a worker: Streamlit's AppTest on a home of its own."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import streamlit as st
+from streamlit.testing.v1 import AppTest
+
+from ctrlab.services import jobs
+from ctrlab.services.workspace import Workspace, open_workspace
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+    """An empty home that the pages use too; no worker is started for it."""
+    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
+    monkeypatch.delenv("CTRLAB_STORE_URL", raising=False)
+    monkeypatch.setattr(jobs, "ensure_worker", lambda workspace, command=None: None)
+    st.cache_resource.clear()
+    return open_workspace(tmp_path)
+
+
+@pytest.fixture
+def open_page(workspace: Workspace) -> Callable[..., AppTest]:
+    """open_page("Data", dataset="ds-1"): the page after its first run."""
+
+    def open_page(name: str, **query: str) -> AppTest:
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
+        if name != "Home":
+            app.switch_page(f"pages/{name}.py")
+        for key, value in query.items():
+            app.query_params[key] = value
+        return app.run()
+
+    return open_page
+
+
+@pytest.fixture
+def dataset(workspace: Workspace) -> str:
+    """Id of a catalogued dataset with the summary that the pages read."""
+    fields = [
+        {"name": "ad_id", "column": "ad_id", "kind": "categorical", "cardinality": 1200, "missing_share": 0.1, "oov_share": 0.05,
+         "head_share": 0.6, "unreadable": 0},
+        {"name": "price", "column": "price", "kind": "numeric", "cardinality": 0, "missing_share": 0.0, "oov_share": 0.0,
+         "head_share": 0.0, "unreadable": 3},
+    ]  # fmt: skip
+    summary = {"rows": {"train": 8000, "valid": 1000}, "ctr": {"train": 0.21, "valid": 0.2}, "fields": fields, "size_bytes": 90_000}
+    return workspace.store.artifacts.add("dataset", "Ads_2024", summary=summary | {"fingerprint": "f"}, seed=0).id
+
+
+@pytest.fixture
+def model(workspace: Workspace, dataset: str) -> str:
+    """Id of a catalogued model of `dataset`."""
+    cost = {"parameters_tables": 19_200, "parameters_dense": 330_000, "bytes_tables": 76_800, "bytes_dense": 1_320_000, "macs": 330_000}
+    config = {"dataset_id": dataset, "architecture": "deepfm", "model": {}}
+    summary = {"architecture": "DeepFM", "cost": cost, "cost_folded": cost}
+    return workspace.store.artifacts.add("model", "First DeepFM", parents=[dataset], config=config, summary=summary, seed=0).id

@@ -1,0 +1,87 @@
+"""What is left when a worker ends, in good order or by kill -9 at any moment."""
+
+import time
+
+from sample_handlers import CountConfig, DeafConfig
+from worker_support import StartWorker, child_pids, counted, eventually, is_running, pid_of_attempt, submit, wait_for_end
+
+from ctrlab.services.jobs import cancel_job, get_job, worker_state
+from ctrlab.services.workspace import Workspace
+
+
+def test_a_killed_worker_takes_its_child_along_and_the_next_worker_continues_the_job(
+    workspace: Workspace, start_worker: StartWorker
+) -> None:
+    first = start_worker()
+    job_id = submit(workspace, "count", CountConfig(steps=15, step_seconds=0.1))
+    eventually(lambda: len(counted(workspace, job_id)) >= 3)
+    child = pid_of_attempt(workspace, job_id)
+    first.kill()
+    first.wait()
+    eventually(lambda: not is_running(child), 2.0)
+    assert get_job(workspace, job_id).state == "queued"  # the truth, before any other worker came
+    assert not worker_state(workspace).alive
+    done = len(counted(workspace, job_id))
+    start_worker()
+    assert wait_for_end(workspace, job_id) == "succeeded"
+    lines = counted(workspace, job_id)
+    assert {int(line.split()[0]) for line in lines} == set(range(15))
+    assert len(lines) <= 16
+    assert done >= 3
+    assert get_job(workspace, job_id).attempts == 2
+
+
+def test_a_worker_killed_with_a_deaf_job_leaves_no_process_behind(workspace: Workspace, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    pids = child_pids(workspace, submit(workspace, "deaf", DeafConfig(ignore_sigterm=True, with_helper=True)))
+    worker.kill()
+    worker.wait()
+    eventually(lambda: not any(map(is_running, pids)), 2.0)
+
+
+def test_cancel_ends_a_job_whose_worker_was_just_killed(workspace: Workspace, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    job_id = submit(workspace, "deaf", DeafConfig())
+    child_pids(workspace, job_id)
+    worker.kill()
+    worker.wait()
+    assert cancel_job(workspace, job_id).state == "cancelled"
+
+
+def test_sigterm_gives_the_job_back_and_the_next_worker_continues(workspace: Workspace, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    job_id = submit(workspace, "count", CountConfig(steps=15, step_seconds=0.1))
+    eventually(lambda: len(counted(workspace, job_id)) >= 3)
+    child = pid_of_attempt(workspace, job_id)
+    worker.terminate()
+    assert worker.wait(timeout=5) == 0
+    assert workspace.store.jobs.get(job_id).state == "queued"
+    assert workspace.store.workers.alive() == []
+    assert not is_running(child)
+    start_worker()
+    assert wait_for_end(workspace, job_id) == "succeeded"
+    assert {int(line.split()[0]) for line in counted(workspace, job_id)} == set(range(15))
+
+
+def test_a_worker_without_jobs_leaves_after_its_idle_time(workspace: Workspace, start_worker: StartWorker) -> None:
+    worker = start_worker("--idle-exit-seconds", "0.5")
+    assert worker.wait(timeout=10) == 0
+    assert not worker_state(workspace).alive
+
+
+def test_a_worker_leaves_when_its_home_is_removed(workspace: Workspace, start_worker: StartWorker) -> None:
+    worker = start_worker()
+    workspace.home.rename(workspace.home.with_name("elsewhere"))
+    assert worker.wait(timeout=10) == 0
+
+
+def test_jobs_side_by_side_never_exceed_the_concurrency(workspace: Workspace, start_worker: StartWorker) -> None:
+    start_worker("--concurrency", "2")
+    job_ids = [submit(workspace, "count", CountConfig(steps=5, step_seconds=0.1)) for _ in range(3)]
+    most = 0
+    while any(workspace.store.jobs.get(job_id).active for job_id in job_ids):
+        most = max(most, workspace.store.jobs.count("running"))
+        time.sleep(0.02)
+    assert most == 2
+    assert {get_job(workspace, job_id).state for job_id in job_ids} == {"succeeded"}
+    assert all(len(counted(workspace, job_id)) == 5 for job_id in job_ids)
