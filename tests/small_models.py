@@ -48,7 +48,8 @@ def random_fields(num_rows: int, seed: int = 0, schema: FeatureSchema = SCHEMA) 
     random = np.random.default_rng(seed)
     ids = [np.minimum(random.zipf(1.3, num_rows), dim) - 1 for dim in schema.field_dims]
     values = random.normal(size=(num_rows, len(schema.value_names)))
-    return Fields(torch.tensor(np.stack(ids, 1), dtype=torch.int32), torch.tensor(values, dtype=torch.float32))
+    ids = np.stack(ids, 1) if ids else np.empty((num_rows, 0))
+    return Fields(torch.tensor(ids, dtype=torch.int32), torch.tensor(values, dtype=torch.float32))
 
 
 @dataclass

@@ -60,7 +60,9 @@ def _spectrum(number: int, layer: Any) -> LayerSpectrum:
     )  # fmt: skip
 
 
-def add_compressed(workspace: Workspace, ids: dict[str, str], name: str = "DeepFM, AFM", ranks: int = 64) -> Artifact:
+def add_compressed(
+    workspace: Workspace, ids: dict[str, str], name: str = "DeepFM, AFM", ranks: int = 64, compressed_profile: bool = False
+) -> Artifact:
     """A compressed model of `ids`, four times smaller by its records."""
     original = workspace.store.artifacts.get(ids["model"])
     smaller = {key: value // 4 for key, value in original.summary["cost"].items()}
@@ -69,7 +71,10 @@ def add_compressed(workspace: Workspace, ids: dict[str, str], name: str = "DeepF
         config={**original.config, "original_id": ids["model"], "spectra_id": ids["spectra"],
                 "compression": {"method": "afm", "bottleneck": "none", "finetune": {"epochs": 1},
                                 "plan": {"ranks": [{"layer_name": "mlp.2", "rank": ranks}]}}},
-        summary={**original.summary, "cost": smaller, "cost_folded": smaller},
+        summary={
+            **original.summary, "cost": smaller, "cost_folded": smaller,
+            "profile": {**original.summary["profile"], "compressed": compressed_profile},
+        },
     )  # fmt: skip
 
 

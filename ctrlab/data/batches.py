@@ -26,8 +26,9 @@ class _Rows(NamedTuple):
 
     def take(self, start: int, stop: int) -> Batch:
         rows = slice(start, stop) if self.order is None else self.order[start:stop]
-        labels = self.labels[rows].astype(np.float32)
-        return Fields(np.ascontiguousarray(self.ids[rows]), np.ascontiguousarray(self.values[rows])), labels
+        # np.array copies: a view of the map would be read-only, which torch does not know.
+        fields = Fields(np.array(self.ids[rows], np.int32), np.array(self.values[rows], np.float32))
+        return fields, self.labels[rows].astype(np.float32)
 
 
 def num_batches(split: Split, batch_size: int, max_rows: int | None = None) -> int:

@@ -149,9 +149,8 @@ class _Encoding:
             for part in self.parts:
                 part.close()
         self._check_parts()
-        self._report(_READING, "settling vocabularies")
         used = [part for part in self.parts if part.rows]
-        self.encoder.finish(sum(part.rows for part in used))
+        self.encoder.finish(sum(part.rows for part in used), lambda: self._report(_READING, "settling vocabularies"))
         tally = self._finalize(used)
         self.encoder.save(self.folder)
         summary = DatasetSummary(

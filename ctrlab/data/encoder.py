@@ -84,8 +84,12 @@ class FieldEncoder:
         split = len(self.coded_fields)
         return ProvisionalBlock(_stack(columns[:split], len(block), np.int32), _stack(columns[split:], len(block), np.float64))
 
-    def finish(self, num_rows: int) -> None:
+    def finish(self, num_rows: int, before_each: Callable[[], None] = lambda: None) -> None:
         """Settle vocabularies and statistics.
+
+        Args:
+            num_rows: how many rows were observed.
+            before_each: called before each field; may raise to stop.
 
         Raises:
             DataError: too many cells of a numeric or time column could not be read.
@@ -96,7 +100,9 @@ class FieldEncoder:
                     f"column {field.column!r} has {field.unreadable} cells of {num_rows} that cannot be read in its role; "
                     "make it categorical, ignore it, or mend the file"
                 )
-        _in_threads(lambda field: field.finish(), list(self.fields))
+        for field in self.fields:
+            before_each()
+            field.finish()
 
     def finalize(self, block: ProvisionalBlock) -> EncodedBlock:
         """What `observe` returned, with the ids and values that now are known."""
@@ -105,15 +111,16 @@ class FieldEncoder:
         return self._assemble(lambda field: field.finalize(codes[field.name]), len(block.codes))
 
     def transform(self, block: pl.DataFrame) -> EncodedBlock:
-        """Encode rows with the fitted vocabularies and statistics.
+        """Encode rows of String columns with the fitted vocabularies and statistics; an empty text is missing, like null.
 
         Raises:
             DataError: a column is missing.
         """
-        missing = sorted({field.column for field in self.fields} - set(block.columns))
-        if missing:
+        needed = list(dict.fromkeys(field.column for field in self.fields))
+        if missing := [name for name in needed if name not in block.columns]:
             raise DataError(f"column {', '.join(missing)} is missing; the rows must have the columns the dataset was made from")
-        return self._assemble(lambda field: field.transform(block[field.column]), len(block))
+        texts = block.select(pl.col(needed).replace("", None))
+        return self._assemble(lambda field: field.transform(texts[field.column]), len(block))
 
     @cached_property
     def schema(self) -> FeatureSchema:

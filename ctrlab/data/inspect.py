@@ -29,7 +29,7 @@ _IDENTIFIER_SHARE, _IDENTIFIER_ROWS = 0.95, 200
 _MANY_VALUES = 1000
 _NUM_EXAMPLES = 5
 _LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "converted")
-_ID_NAME = re.compile(r"(^|_)(id|uid|user|item|code|zip|cat|category|type)(_|$|\d)|[a-z]Id$", re.IGNORECASE)
+_ID_NAME = re.compile(r"(?i:(^|_)(id|uid|user|item|code|zip|cat|category|type)(_|$|\d))|[a-z]Id$")
 
 
 @dataclass(frozen=True)

@@ -21,7 +21,7 @@ from ctrlab.data.configs import SourceConfig
 from ctrlab.errors import DataError
 
 #: A block holds about this many cells, whatever the number of columns.
-BLOCK_CELLS = 2_000_000
+BLOCK_CELLS = 1_000_000
 _HEAD_BYTES = 1 << 18
 _CSV_CHUNK_BYTES = 4 << 20
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}

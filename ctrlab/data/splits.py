@@ -5,8 +5,8 @@ from numpy.typing import NDArray
 
 from ctrlab.data.configs import SplitConfig
 
-#: Rows of one class dealt out together by the stratified split: each such run holds the shares exactly.
-STRATUM_ROWS = 1000
+#: Rows of one class dealt out together by the stratified split: each such run holds the shares to within one row.
+STRATUM_ROWS = 20
 #: The order in time: what is fine-tuned on comes after training and before validation.
 TIME_ORDER = (0, 3, 1, 2)
 
@@ -71,8 +71,10 @@ def _uniform(numbers: NDArray[np.int64], seed: int) -> NDArray[np.float64]:
 
 
 def _spread_uniform(first: int, count: int, seed: int) -> NDArray[np.float64]:
-    """For rows first..first+count-1: their random rank within each run of `STRATUM_ROWS`, as a number in (0, 1)."""
+    """Numbers in (0, 1) for rows first..first+count-1, evenly spread over each run of `STRATUM_ROWS` in a random order."""
     start, stop = first // STRATUM_ROWS * STRATUM_ROWS, -(-(first + count) // STRATUM_ROWS) * STRATUM_ROWS
     hashes = _hash(np.arange(start, stop), seed).reshape(-1, STRATUM_ROWS)
     ranks = hashes.argsort(axis=1).argsort(axis=1)
-    return ((ranks.ravel() + 0.5) / STRATUM_ROWS)[first - start : first - start + count]
+    # A random shift of each run's grid keeps shares that are no multiple of 1/STRATUM_ROWS unbiased.
+    shifts = _uniform(np.arange(start // STRATUM_ROWS, stop // STRATUM_ROWS), ~seed)
+    return ((ranks + shifts[:, None]) / STRATUM_ROWS).ravel()[first - start : first - start + count]

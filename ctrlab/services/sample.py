@@ -13,8 +13,8 @@ from ctrlab.training.configs import FitConfig
 SAMPLE_CONFIG_FILE = "config.json"
 SAMPLE_NAME = "Sample ads"
 SAMPLE_MODEL_NAME = "DeepFM on the sample"
-#: One epoch a stage at a low rate: the sample's model has seen its training rows already.
-SAMPLE_FINETUNE = FitConfig(epochs=1, learning_rate=2e-4, batch_size=1024)
+#: One epoch a stage on rows the sample's model has not seen: on its training rows it would overfit.
+SAMPLE_FINETUNE = FitConfig(epochs=1, learning_rate=2e-4, batch_size=256, rows="finetune")
 
 
 @JOB_HANDLERS.register(

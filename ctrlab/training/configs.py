@@ -10,8 +10,10 @@ class FitConfig(Config):
     """How to train, or fine-tune, a model."""
 
     epochs: int = option(1, minimum=1, maximum=1000, help="Passes over the rows. CTR models mostly overfit after one.")
-    batch_size: int = option(4096, minimum=1, maximum=65536, unit="rows", help="Rows per optimizer step.")
-    learning_rate: float = option(1e-3, minimum=1e-7, maximum=1.0, step=1e-4, help="Step size of Adam.")
+    batch_size: int = option(
+        1024, minimum=1, maximum=65536, unit="rows", help="Rows per optimizer step. Millions of rows can afford 4096 and more."
+    )
+    learning_rate: float = option(2e-3, minimum=1e-7, maximum=1.0, step=1e-4, help="Step size of Adam.")
     optimizer: str = option(
         "lazy_adam",
         choices=("lazy_adam", "adam"),

@@ -126,7 +126,7 @@ class LazyAdam:
 
 
 def _coalesced(grad: Tensor) -> Tensor:
-    """A sparse gradient with each row once, in rising order. Autograd drops the mark that says so, and `coalesce` would sort again."""
+    """A sparse gradient with each row once, in rising order. Autograd loses the mark of that, and `coalesce` would sort again."""
     rows = grad._indices()[0]
     if bool((rows[1:] > rows[:-1]).all()):
         return grad._coalesced_(True)

@@ -19,6 +19,8 @@ def rows_of(stream) -> list[list[int]]:
     for fields, labels in stream:
         assert fields.ids.dtype == np.int32
         assert fields.values.dtype == labels.dtype == np.float32
+        assert fields.ids.flags.writeable
+        assert fields.ids.flags.c_contiguous
         np.testing.assert_array_equal(fields.ids[:, 1], fields.ids[:, 0] * 2)
         np.testing.assert_array_equal(fields.values[:, 0], fields.ids[:, 0])
         np.testing.assert_array_equal(labels, fields.ids[:, 0] % 2)

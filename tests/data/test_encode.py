@@ -318,7 +318,7 @@ def test_impossible_settings_are_refused_all_at_once(config_for):
     with pytest.raises(ConfigError) as caught:
         config_for("x", columns=(ColumnConfig(name="a", role="ignore"), ColumnConfig(name="a", role="ignore")), source=SourceConfig(paths=("x", "y")))
     assert all(said in str(caught.value) for said in ("label", "no column is left", "lists a more than once", "takes one file, got 2"))
-    with pytest.raises(ConfigError, match="must add up to 1, got 1.1"):
+    with pytest.raises(ConfigError, match=r"must add up to 1, got 1\.1"):
         SplitConfig(train=0.9)
 
 

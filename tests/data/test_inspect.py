@@ -76,7 +76,7 @@ def test_a_column_of_one_value_or_none_is_ignored_with_the_reason(write):
 
 def test_nothing_left_to_learn_from_is_said_clearly(write):
     inspection = inspect(write("t.csv", "click,same\n" + "".join(f"{i % 2},k\n" for i in range(30))))
-    with pytest.raises(DataError, match="no column is left .*same: every row has the same value, k"):
+    with pytest.raises(DataError, match=r"no column is left .*same: every row has the same value, k"):
         draft_config(inspection, "mine")
 
 

@@ -32,11 +32,17 @@ def test_random_parts_have_their_shares(seed):
 
 
 def test_stratified_parts_have_exact_shares_of_each_class():
-    labels = (np.arange(8 * STRATUM_ROWS) % 4 == 0).astype(np.uint8)
+    labels = (np.arange(400 * STRATUM_ROWS) % 4 == 0).astype(np.uint8)
     parts = assign(SplitConfig(method="stratified", **SHARES), labels, 777)
     for label in (0, 1):
         mine = parts[labels == label]
         np.testing.assert_allclose(np.bincount(mine) / len(mine), [0.6, 0.2, 0.15, 0.05], atol=1e-9)
+
+
+def test_odd_shares_are_met_without_bias_by_the_stratified_split():
+    config = SplitConfig(method="stratified", train=0.777, valid=0.123, test=0.1)
+    parts = assign(config, np.zeros(200_000, np.uint8), 50_000)
+    np.testing.assert_allclose(np.bincount(parts) / len(parts), [0.777, 0.123, 0.1], atol=5e-4)
 
 
 @pytest.mark.parametrize("method", ["random", "stratified"])

@@ -1,5 +1,7 @@
 """evaluation/metrics.py against scikit-learn and against definitions."""
 
+import warnings
+
 import numpy as np
 import pytest
 import torch
@@ -141,6 +143,17 @@ def test_predictions_come_in_the_order_of_the_rows():
     with torch.no_grad():
         expected = model(data.fields("valid")).numpy()
     np.testing.assert_allclose(predict_logits(model, data.split("valid"), 64), expected, atol=1e-6)
+
+
+def test_read_only_maps_are_taken_without_a_warning(tmp_path):
+    split = MemoryDataset().split("valid")
+    parts = []
+    for name in ("ids", "values", "labels"):
+        np.save(tmp_path / f"{name}.npy", getattr(split, name))
+        parts.append(np.load(tmp_path / f"{name}.npy", mmap_mode="r"))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert evaluate_model(make_model("dcn"), Split("valid", *parts)) == evaluate_model(make_model("dcn"), split)
 
 
 def test_evaluation_leaves_the_mode_as_it_was_and_does_not_drop_out():

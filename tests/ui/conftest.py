@@ -47,14 +47,25 @@ def dataset(workspace: Workspace) -> str:
         {"name": "price", "column": "price", "kind": "numeric", "cardinality": 0, "missing_share": 0.0, "oov_share": 0.0,
          "head_share": 0.0, "unreadable": 3},
     ]  # fmt: skip
-    summary = {"rows": {"train": 8000, "valid": 1000}, "ctr": {"train": 0.21, "valid": 0.2}, "fields": fields, "size_bytes": 90_000}
+    summary = {
+        "rows": {"train": 8000, "valid": 1000},
+        "ctr": {"train": 0.21, "valid": 0.2},
+        "fields": fields,
+        "size_bytes": 90_000,
+    }
     return workspace.store.artifacts.add("dataset", "Ads_2024", summary=summary | {"fingerprint": "f"}, seed=0).id
 
 
 @pytest.fixture
 def model(workspace: Workspace, dataset: str) -> str:
     """Id of a catalogued model of `dataset`."""
-    cost = {"parameters_tables": 19_200, "parameters_dense": 330_000, "bytes_tables": 76_800, "bytes_dense": 1_320_000, "macs": 330_000}
+    cost = {
+        "parameters_tables": 19_200,
+        "parameters_dense": 330_000,
+        "bytes_tables": 76_800,
+        "bytes_dense": 1_320_000,
+        "macs": 330_000,
+    }
     config = {"dataset_id": dataset, "architecture": "deepfm", "model": {}}
     summary = {"architecture": "DeepFM", "cost": cost, "cost_folded": cost}
     return workspace.store.artifacts.add("model", "First DeepFM", parents=[dataset], config=config, summary=summary, seed=0).id

@@ -7,19 +7,30 @@ from ctrlab.ui import format
 
 @pytest.mark.parametrize(
     ("seconds", "text"),
-    [(0.4, "under 1 s"), (42.4, "42 s"), (59.7, "1 min"), (95, "1 min 35 s"), (754, "13 min"), (3600, "1 h"), (7300, "2 h 2 min"), (None, "–")],
+    [
+        (0.4, "under 1 s"),
+        (42.4, "42 s"),
+        (59.7, "1 min"),
+        (95, "1 min 35 s"),
+        (754, "13 min"),
+        (3600, "1 h"),
+        (7300, "2 h 2 min"),
+        (None, format.NONE),
+    ],
 )
 def test_durations_read_as_people_say_them(seconds: float | None, text: str) -> None:
     assert format.duration(seconds) == text
 
 
-@pytest.mark.parametrize(("value", "text"), [(0.00061, "+0.0006"), (-0.0012, "−0.0012"), (0.00001, "±0.0000"), (float("nan"), "–")])
+@pytest.mark.parametrize(
+    ("value", "text"), [(0.00061, "+0.0006"), (-0.0012, "\N{MINUS SIGN}0.0012"), (0.00001, "±0.0000"), (float("nan"), format.NONE)]
+)
 def test_differences_carry_their_sign_and_four_digits(value: float, text: str) -> None:
     assert format.difference(value) == text
 
 
 def test_auc_has_four_digits_and_a_dash_when_it_is_not_known() -> None:
-    assert [format.auc(0.76291), format.auc(None), format.auc(float("nan"))] == ["0.7629", "–", "–"]
+    assert [format.auc(0.76291), format.auc(None), format.auc(float("nan"))] == ["0.7629", format.NONE, format.NONE]
 
 
 def test_a_rate_has_its_unit() -> None:

@@ -8,6 +8,7 @@ from conftest import ROOT
 
 from ctrlab.services import jobs
 from ctrlab.services.workspace import Workspace
+from ctrlab.ui import format
 
 NAMES = ["Home", "Data", "Model", "Spectra", "Compress", "Compare", "Jobs", "Learn"]
 
@@ -72,7 +73,9 @@ def test_the_interface_loads_neither_torch_nor_sklearn(tmp_path: Path) -> None:
     )
     patch = "import ctrlab.services.jobs as j\nj.ensure_worker = lambda *a, **k: None\n"
     environment = os.environ | {"CTRLAB_HOME": str(tmp_path)}
-    done = subprocess.run([sys.executable, "-c", patch + script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100)
+    done = subprocess.run(
+        [sys.executable, "-c", patch + script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().splitlines()[-1] == "[]"
 
@@ -107,7 +110,9 @@ def test_a_table_by_path_becomes_a_draft_and_then_a_job(open_page, workspace: Wo
     assert app.query_params["job"] in (job.id, [job.id])
 
 
-def test_a_split_that_does_not_add_up_is_one_sentence_and_nothing_is_lost(open_page, workspace: Workspace, tmp_path: Path) -> None:
+def test_a_split_that_does_not_add_up_is_one_sentence_and_nothing_is_lost(
+    open_page, workspace: Workspace, tmp_path: Path
+) -> None:
     app = look_at(open_page, a_table(tmp_path / "ads.csv"))
     app.text_input(key="name-1").set_value("mine")
     app.number_input(key="split-1-train").set_value(0.95).run()
@@ -194,7 +199,7 @@ def test_a_pickle_posing_as_a_checkpoint_is_refused_in_a_sentence(open_page, dat
 
 def test_a_model_in_hand_shows_its_size_and_that_it_was_not_measured(open_page, model: str) -> None:
     app = open_page("Model", model=model)
-    assert [metric.value for metric in app.metric][1:3] == ["–", "349 k"]
+    assert [metric.value for metric in app.metric][1:3] == [format.NONE, "349 k"]
 
 
 # Jobs -------------------------------------------------------------------------------------------------------------------

@@ -15,6 +15,7 @@ from ctrlab.ui.feedback import escape, guarded, sentence
 from ctrlab.ui.navigation import PAGES
 
 _POLL_SECONDS = 0.5
+_CURVES_HEIGHT = 350
 _STATE_LOOKS = {
     "queued": ("gray", ":material/hourglass_empty:"),
     "running": ("blue", ":material/play_circle:"),
@@ -127,7 +128,8 @@ def _bar(job: Job) -> None:
         behind = " behind " + format.plural(len(waiting.running), "running job") if waiting.running else ""
         st.progress(job.progress, text=f"Waiting for the worker{behind}" if waiting.alive else "Starting the worker")
     elif job.state == "running":
-        parts = [job.message or "Working", f"{100 * job.progress:.0f} %"]
+        message = job.message or "working"
+        parts = [message[0].upper() + message[1:], f"{100 * job.progress:.0f} %"]
         if job.eta_seconds is not None:
             parts.append(f"{format.duration(job.eta_seconds)} left")
         st.progress(min(job.progress, 1.0), text=escape(" · ".join(parts)))
@@ -153,4 +155,8 @@ def _curves(job: Job) -> None:
     from ctrlab.ui.components.figure import figure  # pandas and plotly are not needed before the first curve
 
     table = jobs.job_curves(cache.workspace(), job.id)
-    figure("training_curves", table, key=f"curves-{job.id}", file=f"training curves {job.id}", title="", topic="training")
+    with st.container(height=_CURVES_HEIGHT, border=False, key=f"curves-box-{job.id}"):  # the page does not move when they come
+        if table.empty:
+            st.caption("Loss and AUC appear here after the first steps." if job.active else "No step was reported.")
+        else:
+            figure("training_curves", table, key=f"curves-{job.id}", file=f"training curves {job.id}", title="", topic="training")

@@ -3,7 +3,7 @@
 A layer at its full width, or at or above break-even, is dense. Pages change the plan only through `change`.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
 
 import streamlit as st
@@ -18,13 +18,12 @@ _MAX_UNDO = 100
 Ranks = dict[str, int]
 
 
-def current(spectra_id: str, layers: Sequence[LayerProfile], start: Mapping[str, int]) -> Ranks:
-    """{layer: rank} of this session; else of the link that was followed; else `start`, with what it lacks dense."""
+def current(spectra_id: str, layers: Sequence[LayerProfile], start: Callable[[], Mapping[str, int]]) -> Ranks:
+    """{layer: rank} of this session; else of the link that was followed; else `start()`, with what it lacks dense."""
     key = _key(spectra_id)
     if key not in st.session_state:
         linked = decode(st.query_params.get(_PARAMETER, ""), layers)
-        st.session_state[key] = {"now": linked or {x.layer_name: start.get(x.layer_name, x.out_features) for x in layers}}
-        st.session_state[key] |= {"past": [], "future": []}
+        st.session_state[key] = {"now": linked or _completed(start(), layers), "past": [], "future": []}
     ranks: Ranks = st.session_state[key]["now"]
     link = encode(ranks, layers)
     if st.query_params.get(_PARAMETER) != link:
@@ -87,6 +86,10 @@ def decode(text: str, layers: Sequence[LayerProfile]) -> Ranks | None:
     if len(ranks) != len(layers) or any(not 1 <= rank <= layer.out_features for rank, layer in zip(ranks, layers, strict=True)):
         return None
     return {layer.layer_name: rank for layer, rank in zip(layers, ranks, strict=True)}
+
+
+def _completed(ranks: Mapping[str, int], layers: Sequence[LayerProfile]) -> Ranks:
+    return {layer.layer_name: ranks.get(layer.layer_name, layer.out_features) for layer in layers}
 
 
 def _key(spectra_id: str) -> str:

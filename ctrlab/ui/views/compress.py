@@ -2,7 +2,7 @@
 
 import html
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -49,14 +49,9 @@ class _Bench:
     tables: tuple[LayerProfile, ...]
     finetune_rows: int
 
-    @property
+    @cached_property
     def layers(self) -> tuple[LayerProfile, ...]:
         return self.linear + self.tables
-
-    @cached_property
-    def numbers(self) -> dict[str, int]:
-        """The position of each layer, by name."""
-        return {layer.layer_name: number for number, layer in enumerate(self.layers)}
 
 
 def render() -> None:
@@ -80,6 +75,7 @@ def render() -> None:
         empty("No spectra yet", what, "Spectra", "Compute spectra")
         return
     st.html(_STYLE)
+    st.html(_break_even_style(model.id, spectra_id))
     _workbench(model.id, spectra_id)
 
 
@@ -97,6 +93,7 @@ def _is_compressed(workspace: Workspace, model: Artifact) -> None:
     )  # fmt: skip
 
 
+@st.cache_resource(show_spinner=False, max_entries=16)
 def _bench(model_id: str, spectra_id: str) -> _Bench:
     model = cache.workspace().store.artifacts.get(model_id)
     profile, found = cache.model_profile(model_id), cache.layer_spectra(spectra_id)
@@ -116,18 +113,21 @@ def _bench(model_id: str, spectra_id: str) -> _Bench:
 def _workbench(model_id: str, spectra_id: str) -> None:
     """Sliders on the left, their consequence on the right; a slider step runs this function and nothing else."""
     bench = _bench(model_id, spectra_id)
-    ranks = rank_plan.current(spectra_id, bench.layers, plan_ranks(bench.profile, bench.spectra, energy=_START_ENERGY).as_dict())
+    ranks = rank_plan.current(spectra_id, bench.layers, lambda: _start(bench))
     bottleneck: Bottleneck = st.session_state.get("bottleneck") or "none"
     prediction = predict(bench.profile, bench.spectra, rank_plan.as_plan(ranks, bench.profile), bottleneck)
     left, right = st.columns([13, 8], gap="large")
     with left:
         _presets(bench)
-        _break_even_marks(bench)
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
         _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4)
     with right, st.container(key="prediction"):
         _prediction(bench, prediction, bottleneck)
         _run(bench, ranks, prediction, bottleneck)
+
+
+def _start(bench: _Bench) -> Mapping[str, int]:
+    return plan_ranks(bench.profile, bench.spectra, energy=_START_ENERGY).as_dict()
 
 
 # -- Ranks ------------------------------------------------------------------------------------------------------------------
@@ -190,7 +190,6 @@ def _master(bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Ma
         width=max(layer.out_features for layer in layers),
         facts=_facts(lost, _worst(prediction), after, before),
         take=lambda rank: rank_plan.change(bench.spectra_id, {x.layer_name: min(rank, x.out_features) for x in layers}),
-        css="master",
     )
 
 
@@ -200,14 +199,13 @@ def _rows(bench: _Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int
         name, rank = layer.layer_name, ranks[layer.layer_name]
         lost = prediction.variance_lost[name] if pays(layer, rank) else None
         _slider_row(
-            key=f"rank:{bench.model.id}:{bench.spectra_id}:{name}",
+            key=_slider_key(bench, name),
             name=f"{html.escape(name.removeprefix('embedding.'))}<small>{shape(layer)}</small>",
             label=f"Rank of {name}",
             value=rank,
             width=layer.out_features,
             facts=_facts(lost, worst, _parameters(layer, rank), layer.parameters, edge=math.ceil(layer.break_even)),
             take=lambda rank, name=name: rank_plan.change(bench.spectra_id, {name: rank}),
-            css=f"layer-{bench.numbers[name]}",
         )
 
 
@@ -216,7 +214,7 @@ def _worst(prediction: Prediction) -> float:
     return max(0.05, max(prediction.variance_lost.values(), default=0.0))
 
 
-def _slider_row(*, key: str, name: str, label: str, value: int, width: int, facts: str, take: object, css: str) -> None:
+def _slider_row(*, key: str, name: str, label: str, value: int, width: int, facts: str, take: Callable[[int], None]) -> None:
     """Name and shape, slider, facts. The slider fires on release; its key carries model and layer, for its range does."""
     left, middle, right = st.columns([5, 10, 9], vertical_alignment="center", gap="small")
     left.html(f'<div class="rank-name">{name}</div>')
@@ -224,10 +222,7 @@ def _slider_row(*, key: str, name: str, label: str, value: int, width: int, fact
         middle.html('<div class="rank-name"><small>one-dimensional</small></div>')
     else:
         st.session_state[key] = value
-        with middle.container(key=f"track-{css}-{width}"):
-            st.slider(
-                label, 1, width, key=key, label_visibility="collapsed", on_change=lambda: take(st.session_state[key])  # type: ignore[operator]
-            )  # fmt: skip
+        middle.slider(label, 1, width, key=key, label_visibility="collapsed", on_change=lambda: take(st.session_state[key]))
     right.html(facts)
 
 
@@ -245,17 +240,24 @@ def _parameters(layer: LayerProfile, rank: int) -> int:
     return sum(layer.factored(rank)[:2]) if pays(layer, rank) else layer.parameters
 
 
-def _break_even_marks(bench: _Bench) -> None:
-    """Hatching on each slider from break-even on, and a tick at the rank for 99 %; one style sheet, the same at every step."""
+def _slider_key(bench: _Bench, layer_name: str) -> str:
+    """Streamlit makes a CSS class of it, hence only letters, digits and dashes; the number keeps odd field names apart."""
+    number = next(number for number, layer in enumerate(bench.layers) if layer.layer_name == layer_name)
+    return f"rank-{bench.model.id}-{bench.spectra_id}-{number}"
+
+
+@st.cache_data(show_spinner=False, max_entries=16)
+def _break_even_style(model_id: str, spectra_id: str) -> str:
+    """Where each slider's hatching starts, at break-even, and its tick at the rank for 99 %: the same at every step."""
+    bench = _bench(model_id, spectra_id)
     rules = []
-    for number, layer in enumerate(bench.layers):
-        width = layer.out_features
-        if width == 1:
-            continue
-        edge = 100 * (min(layer.break_even, width) - 1) / (width - 1)
-        tick = 100 * (bench.spectra[layer.layer_name].rank_for(0.99) - 1) / (width - 1)
-        rules.append(f".st-key-track-layer-{number}-{width}{{--edge:{edge:.2f}%;--tick:{tick:.2f}%}}")
-    st.html(f"<style>{''.join(rules)}</style>")
+    for layer in bench.layers:
+        last = layer.out_features - 1
+        if last:
+            edge = 100 * (min(layer.break_even, layer.out_features) - 1) / last
+            tick = 100 * (bench.spectra[layer.layer_name].rank_for(0.99) - 1) / last
+            rules.append(f".st-key-{_slider_key(bench, layer.layer_name)}{{--edge:{edge:.2f}%;--tick:{tick:.2f}%}}")
+    return f"<style>{''.join(rules)}</style>"
 
 
 # -- Prediction -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,38 @@
+import re
+import time
+
+from conftest import Dashboard
+from playwright.sync_api import expect
+
+
+def test_the_sample_leads_to_a_first_spectrum_within_ten_seconds(page, fresh_server) -> None:
+    dashboard = Dashboard(page, fresh_server)
+    dashboard.open("/")
+    start = time.monotonic()
+    page.get_by_role("button", name="Try the sample").click()
+    page.wait_for_url("**/Spectra?*", timeout=30_000)
+    expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
+    seconds = time.monotonic() - start
+    assert seconds < 10, f"took {seconds:.1f} s"
+    assert all(key in page.url for key in ("dataset=", "model=", "spectra="))
+    assert dashboard.complaints == []
+
+
+def test_the_sample_opens_at_once_the_second_time(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open("/")
+    page.get_by_role("button", name="Try the sample").click()
+    page.wait_for_url(f"**/Spectra?*{sample['spectra']}*", timeout=5_000)
+
+
+def test_recent_runs_lead_to_the_job(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open("/")
+    page.get_by_role("link", name="Open the sample").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Jobs")
+    expect(page).to_have_url(re.compile("job=job-"))
+
+
+def test_keys_alone_open_the_sample(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open("/")
+    page.get_by_role("button", name="Try the sample").focus()
+    page.keyboard.press("Enter")
+    page.wait_for_url("**/Spectra?*")

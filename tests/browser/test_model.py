@@ -1,0 +1,64 @@
+import re
+
+from conftest import Dashboard
+from playwright.sync_api import Page, expect
+
+
+def type_number(page: Page, label: str, value: str) -> None:
+    box = page.get_by_label(label, exact=True)
+    box.fill(value)
+    box.press("Enter")
+    expect(page.locator("[data-testid=stApp]")).to_have_attribute("data-test-script-state", "notRunning")
+
+
+def test_a_model_is_trained_with_live_curves_and_comes_in_hand(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open(f"/Model?dataset={sample['dataset']}")
+    type_number(page, "Batch size (rows)", "256")
+    page.get_by_role("textbox", name="MLP widths").fill("32, 16")
+    page.keyboard.press("Enter")
+    page.get_by_role("textbox", name="Name", exact=True).fill("Small net")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Train DeepFM").click()
+    expect(page).to_have_url(re.compile("job=job-"))
+    expect(page.get_by_role("progressbar").first).to_be_visible()
+    expect(page.locator(".js-plotly-plot").first).to_be_visible(timeout=30_000)
+    expect(page.locator(".st-key-in-hand")).to_contain_text("Small net", timeout=60_000)
+    expect(page.get_by_test_id("stMetric").nth(1)).to_contain_text(re.compile(r"0\.[5-9]\d\d\d"))
+
+
+def test_a_training_shows_in_a_second_browser_and_is_cancelled_from_there(sample, dashboard: Dashboard, browser) -> None:
+    page = dashboard.open(f"/Model?dataset={sample['dataset']}")
+    type_number(page, "Epochs", "200")
+    type_number(page, "Patience", "0")
+    page.get_by_role("button", name="Train DeepFM").click()
+    expect(page.get_by_text(re.compile(r"running"))).to_be_visible(timeout=30_000)
+    other = browser.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="Cancel", exact=True).click()
+    expect(page.get_by_text("cancelled", exact=True)).to_be_visible(timeout=10_000)
+    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    other.context.close()
+
+
+def test_a_bad_setting_says_so_and_stays(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open(f"/Model?dataset={sample['dataset']}")
+    page.get_by_role("textbox", name="MLP widths").fill("wide")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("MLP widths must be whole numbers with commas between them")).to_be_visible()
+    expect(page.get_by_role("button", name="Train DeepFM")).to_be_disabled()
+    page.get_by_test_id("stSidebar").get_by_role("link", name="Data").click()
+    expect(page.get_by_role("heading", level=1)).to_have_text("Data")
+    page.get_by_test_id("stSidebar").get_by_role("link", name="Model").click()
+    expect(page.get_by_role("textbox", name="MLP widths")).to_have_value("wide")
+
+
+def test_a_pickle_posing_as_a_checkpoint_is_refused(sample, dashboard: Dashboard, tmp_path) -> None:
+    import pickle
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps({"weights": [1.0]}))
+    page = dashboard.open(f"/Model?dataset={sample['dataset']}")
+    page.get_by_text("Bring a checkpoint").click()
+    page.locator("input[type=file]").first.set_input_files(path)
+    page.get_by_role("button", name="Import the checkpoint").click()
+    expect(page.get_by_test_id("stAlertContentError")).to_contain_text("model.safetensors")

@@ -1,0 +1,365 @@
+"""training/loop.py: learning, choosing the best, stopping, cancelling, and going on after a kill."""
+
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import SCHEMA, MemoryDataset, make_model, random_fields
+
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import FeatureSchema
+from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError
+from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.models.base import build_model
+from ctrlab.models.checkpoint import load_tensors
+from ctrlab.models.configs import DeepFMConfig
+from ctrlab.training.configs import FitConfig
+from ctrlab.training.loop import fit
+
+CONFIG = FitConfig(epochs=2, batch_size=100, learning_rate=0.01, evaluations_per_epoch=3, patience=0)
+SETTINGS = {"embed_dim": 4, "mlp_dims": (16,), "dropout": 0.2, "batch_norm": True}
+
+
+def fresh(seed=0, **settings):
+    torch.manual_seed(seed)
+    return build_model(DeepFMConfig(**(SETTINGS | settings)), SCHEMA)
+
+
+@pytest.fixture(scope="module")
+def data():
+    return MemoryDataset(num_train=1150)
+
+
+def without(dataset, *names):
+    """The dataset without some of its splits."""
+    part = MemoryDataset(num_train=10)
+    part.parts = {name: split for name, split in dataset.parts.items() if name not in names}
+    return part
+
+
+def assert_same(first, second):
+    """Same weights, history and best, bit for bit."""
+    for key, value in first.model.state_dict().items():
+        assert torch.equal(value, second.model.state_dict()[key]), key
+    for fact in ("history", "best_step", "best_auc", "steps", "stopped_early"):
+        assert getattr(first, fact) == getattr(second, fact), fact
+
+
+class Killed(BaseException):
+    """Ends a fit where a kill might."""
+
+
+def interrupted(data, config, path, at_step, model=None):
+    """Run a fit that writes its state after every step and dies at `at_step`."""
+
+    def die(progress):
+        if progress.step >= at_step:
+            raise Killed
+
+    with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
+        patch.setattr("ctrlab.training.loop.REPORT_SECONDS", 0.0)
+        patch.setattr("ctrlab.training.state._WRITING_SHARE", math.inf)
+        fit(model or fresh(), data, config, on_step=die, checkpoint_path=path, checkpoint_seconds=0.0)
+
+
+def test_training_learns_and_returns_the_best_by_validation(data):
+    result = fit(fresh(), data, CONFIG)
+    aucs = {row["step"]: row["valid_auc"] for row in result.history}
+    assert max(aucs.values()) > 0.6
+    assert result.best_step == max(aucs, key=aucs.get)
+    assert result.best_auc == aucs[result.best_step]
+    assert evaluate_model(result.model, data.split("valid")).auc == result.best_auc
+    assert not result.model.training
+    assert result.history[-1]["train_loss"] < result.history[0]["train_loss"]
+
+
+def test_the_given_model_and_the_random_numbers_stay_as_they_were(data):
+    model = fresh()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    torch.manual_seed(3)
+    fit(model, data, CONFIG.replace(epochs=1))
+    assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())
+    drawn = torch.rand(2)
+    torch.manual_seed(3)
+    assert torch.equal(drawn, torch.rand(2))
+
+
+def test_a_seed_fixes_everything_and_another_changes_it(data):
+    first, again, other = (fit(fresh(), data, CONFIG.replace(seed=seed)) for seed in (1, 1, 2))
+    assert_same(first, again)
+    assert first.history != other.history
+
+
+def test_history_has_a_row_an_evaluation_and_each_epoch_ends_with_one(data):
+    history = fit(fresh(), data, CONFIG).history
+    # 12 steps an epoch (the last of 50 rows), three evaluations each.
+    assert [row["step"] for row in history] == [4, 8, 12, 16, 20, 24]
+    assert [row["epoch"] for row in history] == [0, 0, 0, 1, 1, 1]
+    assert json.loads(json.dumps(history)) == history
+
+
+def test_more_evaluations_than_steps_are_one_a_step(data):
+    history = fit(fresh(), data, CONFIG.replace(epochs=1, batch_size=600, evaluations_per_epoch=9)).history
+    assert [row["step"] for row in history] == [1, 2]
+
+
+@pytest.mark.parametrize("optimizer", ["lazy_adam", "adam"])
+@pytest.mark.parametrize("at_step", [1, 4, 12, 13, 23])
+def test_a_killed_and_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, at_step, optimizer):
+    config = CONFIG.replace(optimizer=optimizer)
+    path = tmp_path / "fit.safetensors"
+    interrupted(data, config, path, at_step)
+    steps = []
+    resumed = fit(fresh(), data, config, on_step=lambda p: steps.append(p.step), checkpoint_path=path)
+    assert_same(resumed, fit(fresh(), data, config))
+    assert min(steps) >= at_step  # it did go on, and did not start over
+
+
+def test_a_fit_may_be_killed_many_times(data, tmp_path):
+    path = tmp_path / "fit.safetensors"
+    config = CONFIG.replace(keep_initial=True)
+    for at_step in (2, 3, 9, 17, 24):
+        interrupted(data, config, path, at_step)
+    resumed = fit(fresh(), data, config, checkpoint_path=path)
+    assert_same(resumed, fit(fresh(), data, config))
+    assert resumed.seconds > 0
+
+
+def test_a_finished_fit_returns_at_once_with_the_same_result(data, tmp_path):
+    path = tmp_path / "deep" / "fit.safetensors"
+    first = fit(fresh(), data, CONFIG, checkpoint_path=path)
+    calls = []
+    again = fit(fresh(), data, CONFIG, checkpoint_path=path, on_step=calls.append)
+    assert_same(first, again)
+    assert calls == []
+    assert sorted(file.name for file in path.parent.iterdir()) == [f"fit.best-{first.best_step}.safetensors", "fit.safetensors"]
+
+
+def test_the_saved_state_is_safetensors_and_never_pickle(data, tmp_path):
+    path = tmp_path / "fit.safetensors"
+    fit(fresh(), data, CONFIG.replace(epochs=1), checkpoint_path=path)
+    for file in tmp_path.iterdir():
+        assert load_tensors(file)
+        assert file.read_bytes()[8:9] == b"{"
+
+
+@pytest.mark.parametrize(
+    ("change", "what"),
+    [
+        (lambda: (fresh(), CONFIG.replace(learning_rate=0.02)), "configuration"),
+        (lambda: (fresh(seed=1), CONFIG), "model"),
+        (lambda: (fresh(mlp_dims=(8,)), CONFIG), "model"),
+    ],
+)
+def test_the_state_of_another_fit_is_refused(data, tmp_path, change, what):
+    path = tmp_path / "fit.safetensors"
+    interrupted(data, CONFIG, path, 3)
+    model, config = change()
+    with pytest.raises(StorageError, match=f"a training of another {what}"):
+        fit(model, data, config, checkpoint_path=path)
+
+
+def test_the_state_of_other_data_is_refused(data, tmp_path):
+    path = tmp_path / "fit.safetensors"
+    interrupted(data, CONFIG, path, 3)
+    with pytest.raises(StorageError, match="another dataset"):
+        fit(fresh(), MemoryDataset(num_train=900), CONFIG, checkpoint_path=path)
+
+
+def test_a_damaged_state_is_refused_and_a_half_written_one_is_not_seen(data, tmp_path):
+    path = tmp_path / "fit.safetensors"
+    interrupted(data, CONFIG, path, 5)
+    (tmp_path / ".fit.safetensors.part").write_bytes(b"half of the next state")
+    assert_same(fit(fresh(), data, CONFIG, checkpoint_path=path), fit(fresh(), data, CONFIG))
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(StorageError, match="truncated or damaged"):
+        fit(fresh(), data, CONFIG, checkpoint_path=path)
+
+
+def test_best_weights_left_by_an_earlier_fit_are_not_taken(data, tmp_path):
+    path = tmp_path / "fit.safetensors"
+    fit(fresh(seed=1), data, CONFIG, checkpoint_path=path)
+    path.unlink()
+    first = fit(fresh(), data, CONFIG, checkpoint_path=path)
+    assert_same(fit(fresh(), data, CONFIG, checkpoint_path=path), first)
+    assert_same(first, fit(fresh(), data, CONFIG))
+
+
+def test_step_0_is_the_best_when_training_only_harms(data):
+    good = fit(fresh(), data, CONFIG).model
+    harmful = CONFIG.replace(epochs=1, learning_rate=0.5, keep_initial=True)
+    result = fit(good, data, harmful)
+    assert result.history[0]["step"] == 0
+    assert result.history[0]["train_loss"] is None
+    assert result.best_step == 0
+    assert all(torch.equal(value, good.state_dict()[key]) for key, value in result.model.state_dict().items())
+    assert fit(good, data, harmful.replace(keep_initial=False)).best_step > 0
+
+
+def test_early_stopping_waits_for_patience_evaluations(data):
+    good = fit(fresh(), data, CONFIG).model
+    config = CONFIG.replace(epochs=5, learning_rate=0.5, keep_initial=True, patience=2)
+    result = fit(good, data, config)
+    aucs = [row["valid_auc"] for row in result.history]
+    assert result.stopped_early
+    assert len(aucs) - 1 - aucs.index(max(aucs)) == 2
+    assert result.steps == result.history[-1]["step"]
+
+
+def test_an_early_stop_stays_stopped_after_a_resume(data, tmp_path):
+    good = fit(fresh(), data, CONFIG).model
+    config = CONFIG.replace(epochs=5, learning_rate=0.5, keep_initial=True, patience=2)
+    whole = fit(good, data, config)
+    for at_step in (whole.steps - 1, whole.steps):
+        path = tmp_path / f"{at_step}.safetensors"
+        interrupted(data, config, path, at_step, good)
+        assert_same(fit(good, data, config, checkpoint_path=path), whole)
+
+
+def test_cancel_takes_effect_within_half_a_second_also_in_an_evaluation(tmp_path):
+    rows = random_fields(300_000)
+    labels = (np.arange(300_000) % 4 == 0).astype(np.uint8)
+    data = MemoryDataset(num_train=10)
+    data.parts = {name: Split(name, rows.ids.numpy(), rows.values.numpy(), labels) for name in ("train", "valid")}
+    for config in (FitConfig(epochs=50), FitConfig(epochs=50, keep_initial=True)):
+        started = time.monotonic()
+        with pytest.raises(JobCancelled):
+            fit(fresh(mlp_dims=(64, 64)), data, config, should_stop=lambda started=started: time.monotonic() - started > 0.3)
+        assert time.monotonic() - started < 0.8
+
+
+def test_a_killed_process_leaves_a_state_that_goes_on(tmp_path):
+    """A real `kill -9` at an arbitrary moment of a process that writes all the time."""
+    path = tmp_path / "fit.safetensors"
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[2]); import pathlib, test_fit as t;"
+        "t.fit(t.fresh(), t.MemoryDataset(num_train=1150), t.CONFIG.replace(epochs=500),"
+        "checkpoint_path=pathlib.Path(sys.argv[1]), checkpoint_seconds=0.0)"
+    )
+    here = Path(__file__).parent
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(here.parent)])}
+    child = subprocess.Popen([sys.executable, "-c", code, path, here], env=environment)
+    try:
+        deadline = time.monotonic() + 60
+        while not path.exists():
+            assert child.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.01)
+        time.sleep(0.3)
+    finally:
+        child.send_signal(signal.SIGKILL)
+        child.wait()
+    steps = []
+
+    def stop():
+        return len(steps) > 0
+
+    with pytest.raises(JobCancelled):
+        fit(
+            fresh(), MemoryDataset(num_train=1150), CONFIG.replace(epochs=500),
+            checkpoint_path=path, on_step=lambda p: steps.append(p.step), should_stop=stop,
+        )  # fmt: skip
+    assert steps[0] > 1
+
+
+def test_progress_rises_to_one_with_a_rate_and_an_end_in_sight(data, monkeypatch):
+    monkeypatch.setattr("ctrlab.training.loop.REPORT_SECONDS", 0.0)
+    seen = []
+    result = fit(fresh(), data, CONFIG, on_step=seen.append)
+    assert [p.step for p in seen] == list(range(1, 25))
+    assert [p.fraction for p in seen] == sorted(p.fraction for p in seen)
+    assert seen[-1].fraction == 1.0
+    assert seen[-1].eta_seconds == 0
+    assert all(p.total_steps == 24 and p.rows_per_second > 0 and p.eta_seconds >= 0 and p.train_loss > 0 for p in seen)
+    assert [p.step for p in seen if p.valid_auc is not None] == [row["step"] for row in result.history]
+    assert result.rows_per_second > 0
+    assert result.summary()["best_step"] == result.best_step
+    assert json.loads(json.dumps(result.summary()))["steps"] == 24
+
+
+def test_reports_are_rare_but_every_evaluation_is_reported(data, monkeypatch):
+    monkeypatch.setattr("ctrlab.training.loop.REPORT_SECONDS", 1e9)
+    seen = []
+    fit(fresh(), data, CONFIG, on_step=seen.append)
+    assert [p.step for p in seen if p.valid_auc is None] in ([], [1])
+    assert len([p for p in seen if p.valid_auc is not None]) == 6
+
+
+def test_without_validation_rows_the_last_weights_are_returned(data):
+    result = fit(fresh(), without(data, "valid"), CONFIG.replace(keep_initial=True, patience=1))
+    assert (result.steps, result.best_step, result.best_auc) == (24, 24, None)
+    assert {row["valid_auc"] for row in result.history} == {None}
+
+
+def test_a_last_batch_of_one_row_is_left_out_for_batch_normalisation():
+    data = MemoryDataset(num_train=301)
+    assert fit(fresh(), data, CONFIG.replace(epochs=1)).steps == 3
+
+
+def test_rows_kept_aside_are_trained_on_when_asked_for(data):
+    aside = without(data)
+    aside.parts["finetune"] = replace(data.split("valid"), name="finetune")
+    assert fit(fresh(), aside, CONFIG.replace(epochs=1, rows="finetune")).steps == 4
+
+
+def test_training_in_one_thread_matches_a_plain_torch_loop():
+    """The same batches through torch's own Adam and dense gradients; no dropout, no clipping."""
+    data = MemoryDataset(num_train=400)
+    config = FitConfig(optimizer="adam", batch_size=100, clip_norm=0.0, learning_rate=0.01, seed=4)
+    model = fresh(dropout=0.0, batch_norm=False)  # a bias before batch normalisation has only rounding for a gradient
+    batches = []
+    with pytest.MonkeyPatch.context() as patch:
+        import ctrlab.training.loop as loop
+
+        original = loop.iterate_batches
+        patch.setattr(loop, "iterate_batches", lambda *a, **k: (batches.append(b) or b for b in original(*a, **k)))
+        result = fit(model, without(data, "valid"), config)
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.01)
+    model.train()
+    for fields, labels in batches:
+        optimizer.zero_grad()
+        logits = model(type(fields)(*map(torch.from_numpy, fields)))
+        torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels)).backward()
+        for parameter in model.parameters():
+            parameter.grad = parameter.grad.to_dense()
+        optimizer.step()
+    for key, value in result.model.state_dict().items():
+        torch.testing.assert_close(value, model.state_dict()[key], atol=1e-4, rtol=1e-3, msg=key)
+
+
+def test_faults_are_said_before_any_work(data):
+    other = FeatureSchema(**{**SCHEMA.to_dict(), "fingerprint": "elsewhere"})
+    with pytest.raises(DataError, match="another encoding"):
+        fit(make_model("deepfm", schema=other), data, CONFIG)
+    valid = data.split("valid")
+    one_class = without(data)
+    one_class.parts["valid"] = replace(valid, labels=np.zeros(len(valid), np.uint8))
+    with pytest.raises(DataError, match="all 400 validation labels are 0"):
+        fit(fresh(), one_class, CONFIG)
+    empty = without(data)
+    empty.parts["train"] = Split("train", valid.ids[:0], valid.values[:0], valid.labels[:0])
+    with pytest.raises(DataError, match="the train split has no rows"):
+        fit(fresh(), empty, CONFIG)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a CUDA graphics card")
+def test_cuda_is_refused_where_there_is_none(data):
+    with pytest.raises(ConfigError, match="no CUDA graphics card"):
+        fit(fresh(), data, CONFIG.replace(device="cuda"))
+
+
+def test_a_training_that_diverges_says_so(data):
+    model = fresh(batch_norm=False)
+    with torch.no_grad():
+        model.mlp[0].weight.fill_(math.inf)
+    with pytest.raises(ConfigError, match="diverged by step 1: its loss is nan; lower the learning rate"):
+        fit(model, data, CONFIG)

@@ -1,0 +1,137 @@
+"""training/optim.py against torch's own optimizers."""
+
+import pytest
+import torch
+from small_models import make_model, random_fields
+from torch import nn
+
+from ctrlab.models.layers import LookupTable
+from ctrlab.training.configs import FitConfig
+from ctrlab.training.optim import FitOptimizer, LazyAdam, clip_gradients_, table_parameters
+
+
+def train(model, optimizer, steps, seed=0):
+    for step in range(steps):
+        optimizer.zero_grad()
+        model.train()(random_fields(16, seed=seed + step)).square().mean().backward()
+        optimizer.step()
+
+
+def test_lazy_adam_equals_torchs_sparse_adam():
+    torch.manual_seed(0)
+    mine, theirs = LookupTable(20, 3), nn.Embedding(20, 3, sparse=True)
+    theirs.weight.data.copy_(mine.weight.data)
+    ours, oracle = LazyAdam([mine.weight], lr=0.01), torch.optim.SparseAdam(theirs.parameters(), lr=0.01)
+    for _ in range(8):
+        ids, upstream = torch.randint(0, 20, (9,)), torch.randn(9, 3)
+        for table, optimizer in ((mine, ours), (theirs, oracle)):
+            optimizer.zero_grad()
+            table(ids).backward(upstream)
+        mine.weight.grad = mine.weight.grad.coalesce()
+        ours.step()
+        oracle.step()
+    torch.testing.assert_close(mine.weight, theirs.weight, atol=1e-6, rtol=1e-5)
+
+
+def test_lazy_adam_moves_only_the_rows_of_the_batch_and_their_moments():
+    table = LookupTable(10, 4)
+    optimizer = LazyAdam([table.weight], lr=0.1, l2=0.5)
+    before = table.weight.detach().clone()
+    table(torch.tensor([2, 7, 2])).sum().backward()
+    table.weight.grad = table.weight.grad.coalesce()
+    optimizer.step()
+    moved = (table.weight.detach() != before).any(dim=1)
+    assert moved.nonzero().flatten().tolist() == [2, 7]
+    for moment in ("exp_avg", "exp_avg_sq"):
+        touched = optimizer.state[table.weight][moment].any(dim=1)
+        assert touched.nonzero().flatten().tolist() == [2, 7]
+
+
+def test_where_every_row_is_in_every_batch_lazy_and_dense_adam_agree():
+    """With L2 too: then all rows are the batch's rows."""
+    results = []
+    for name in ("lazy_adam", "adam"):
+        torch.manual_seed(0)
+        model = nn.Sequential(LookupTable(6, 2, init_std=1.0))
+        optimizer = FitOptimizer(model, FitConfig(optimizer=name, learning_rate=0.05, l2_embedding=0.1, clip_norm=0.0))
+        for step in range(10):
+            optimizer.zero_grad()
+            (model.train()(torch.arange(6)) * (step - 4)).square().sum().backward()
+            optimizer.step()
+        results.append(model[0].weight.detach())
+    torch.testing.assert_close(*results, atol=1e-6, rtol=1e-5)
+
+
+def test_dense_adam_with_l2_equals_torchs_adam_with_weight_decay():
+    model, reference = make_model("deepfm"), make_model("deepfm")
+    config = FitConfig(optimizer="adam", learning_rate=0.01, l2_embedding=0.2, l2_dense=0.1, clip_norm=0.0)
+    tables = {name for name, _ in reference.named_parameters() if name.endswith("table.weight")}
+    oracle = torch.optim.Adam(
+        [
+            {"params": [p for n, p in reference.named_parameters() if (n in tables) == of_tables], "weight_decay": decay}
+            for of_tables, decay in ((True, 0.2), (False, 0.1))
+        ],
+        lr=0.01,
+    )
+    optimizer = FitOptimizer(model, config)
+    for step in range(4):
+        fields = random_fields(16, seed=step)
+        optimizer.zero_grad()
+        model.train()(fields).square().mean().backward()
+        optimizer.step()
+        oracle.zero_grad()
+        reference.eval()(fields).square().mean().backward()  # in evaluation mode gradients are dense
+        oracle.step()
+    for (name, mine), theirs in zip(model.named_parameters(), reference.parameters(), strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4, msg=name)
+
+
+def test_dense_adam_moves_rows_that_are_not_in_the_batch():
+    model = make_model("deepfm")
+    optimizer = FitOptimizer(model, FitConfig(optimizer="adam", l2_embedding=0.1))
+    before = model.embedding.categorical.table.weight.detach().clone()
+    train(model, optimizer, 1)
+    assert (model.embedding.categorical.table.weight != before).any(dim=1).all()
+
+
+def test_clipping_counts_dense_and_sparse_gradients_together():
+    table, dense = LookupTable(5, 1), nn.Parameter(torch.zeros(2))
+    table(torch.tensor([1, 3])).backward(torch.tensor([[3.0], [0.0]]))
+    table.weight.grad = table.weight.grad.coalesce()
+    dense.grad = torch.tensor([0.0, 4.0])
+    clip_gradients_([table.weight, dense], 10.0)
+    assert dense.grad.tolist() == [0, 4]  # a norm of 5 is below 10
+    clip_gradients_([table.weight, dense], 1.0)
+    assert dense.grad[1].item() == pytest.approx(0.8, rel=1e-5)
+    assert table.weight.grad.to_dense()[1].item() == pytest.approx(0.6, rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["lazy_adam", "adam"])
+def test_restored_state_goes_on_bit_for_bit(name):
+    whole, first = make_model("dcn"), make_model("dcn")
+    config = FitConfig(optimizer=name, learning_rate=0.01, l2_embedding=0.01)
+    train(whole, FitOptimizer(whole, config), 5)
+    optimizer = FitOptimizer(first, config)
+    train(first, optimizer, 2)
+    second = make_model("dcn")
+    second.load_state_dict(first.state_dict())
+    resumed = FitOptimizer(second, config)
+    resumed.load_state_tensors({key: value.clone() for key, value in optimizer.state_tensors().items()})
+    train(second, resumed, 3, seed=2)
+    for key, value in whole.state_dict().items():
+        assert torch.equal(value, second.state_dict()[key]), key
+
+
+def test_frozen_parameters_stay_and_shared_tables_count_once():
+    model = make_model("deepfm")
+    model.embedding.numeric.requires_grad_(False)
+    model.linear.categorical.table.weight.requires_grad_(False)
+    assert [id(weight) for weight in table_parameters(model)] == [id(model.embedding.categorical.table.weight)]
+    shared = nn.ModuleList([LookupTable(4, 2), LookupTable(4, 2)])
+    shared[1].weight = shared[0].weight
+    assert len(table_parameters(shared)) == 1
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    train(model, FitOptimizer(model, FitConfig()), 2)
+    for frozen in ("embedding.numeric", "linear.categorical.table.weight"):
+        assert torch.equal(model.state_dict()[frozen], before[frozen])
+    assert not torch.equal(model.state_dict()["mlp.0.weight"], before["mlp.0.weight"])

@@ -1,0 +1,124 @@
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from streamlit.testing.v1 import AppTest
+from workspaces import add_compressed, add_evaluation, deepfm_workspace
+
+from ctrlab.services.comparison import EvaluateConfig
+from ctrlab.services.workspace import open_workspace
+from ctrlab.ui.views.compare import verdict
+
+APP = Path(__file__).parents[2] / "app.py"
+
+
+@pytest.fixture
+def ids(tmp_path, monkeypatch) -> dict[str, str]:
+    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
+    monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
+    ids = deepfm_workspace(tmp_path, num_tables=3, mlp_dims=(40, 40))
+    workspace = open_workspace(tmp_path)
+    ids["compressed"] = add_compressed(workspace, ids).id
+    add_evaluation(workspace, ids["model"], auc=0.7629)
+    return ids
+
+
+def open_page(**query: str) -> AppTest:
+    page = AppTest.from_file(str(APP), default_timeout=20)
+    for key, value in query.items():
+        page.query_params[key] = value
+    page.switch_page("pages/Compare.py").run()
+    assert not page.exception
+    return page
+
+
+def html(page: AppTest) -> str:
+    return " ".join(element.proto.body for element in page.get("html"))
+
+
+def texts(page: AppTest) -> str:
+    return " ".join(text.value for text in page.markdown)
+
+
+def test_the_original_and_its_compressed_models_are_the_default(ids):
+    page = open_page(model=ids["model"])
+    assert page.multiselect[0].value == [ids["model"], ids["compressed"]]
+    assert page.query_params["models"] == [f"{ids['model']},{ids['compressed']}"]
+
+
+def test_a_model_that_was_not_measured_shows_dashes_and_can_be_measured(ids, tmp_path):
+    page = open_page(model=ids["model"])
+    assert "0.7629" in html(page) and "–" in html(page)  # noqa: RUF001
+    page.button(key="run-evaluate").click().run()
+    (job,) = open_workspace(tmp_path).store.jobs.list(5)
+    assert EvaluateConfig.from_dict(job.config).model_ids == (ids["compressed"],)
+
+
+def test_measured_models_get_a_sentence_that_names_what_is_not_known(ids, tmp_path):
+    add_evaluation(open_workspace(tmp_path), ids["compressed"], auc=0.7631, speed=1.4)
+    page = open_page(model=ids["model"])
+    assert "4.0x smaller, 1.4x faster at batch 4096" in texts(page)
+    assert "+0.0002" in texts(page) and "may be the fine-tuning" in texts(page)
+    assert "run-evaluate" not in [button.key for button in page.button]
+
+
+def test_names_from_users_are_shown_as_text(ids, tmp_path):
+    evil = add_compressed(open_workspace(tmp_path), ids, name="<img src=x onerror=alert(1)>")
+    page = open_page(model=ids["model"], models=f"{ids['model']},{evil.id}")
+    assert "<img" not in html(page) and "&lt;img" in html(page)
+
+
+def test_two_models_differ_in_the_settings_listed(ids, tmp_path):
+    other = add_compressed(open_workspace(tmp_path), ids, name="lower", ranks=8)
+    page = open_page(model=ids["model"], models=f"{ids['compressed']},{other.id}")
+    difference = page.dataframe[0].value
+    assert difference.to_numpy().tolist() == [["compression.plan.ranks.0.rank", "64", "8"]]
+
+
+def test_nothing_chosen_asks_for_a_model(ids):
+    page = open_page(model=ids["model"])
+    page.multiselect[0].set_value([]).run()
+    assert not page.exception and any("at least one" in info.value for info in page.info)
+
+
+def test_an_empty_workspace_says_what_to_do_first(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
+    monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
+    assert "Nothing to compare yet" in texts(open_page())
+
+
+def row(**values: object) -> pd.Series:
+    return pd.Series(
+        {
+            "parameters": 1000,
+            "auc": 0.7629,
+            "torch_rows_per_second_4096": 100.0,
+            "measured_rows": 5000,
+            "split": "test",
+            "finetuned": False,
+        }
+        | values
+    )
+
+
+@pytest.mark.parametrize(
+    ("other", "sentence"),
+    [
+        (
+            {"parameters": 340, "auc": 0.7632, "torch_rows_per_second_4096": 140.0, "finetuned": True},
+            "2.9x smaller, 1.4x faster at batch 4096; AUC +0.0003 on 5.00 k test rows. "
+            "Without the original fine-tuned alike, that gain may be the fine-tuning. One seed.",
+        ),
+        (
+            {"parameters": 1000, "auc": 0.7629, "torch_rows_per_second_4096": 50.0},
+            "no smaller, 2.0x slower at batch 4096; AUC ±0.0000 on 5.00 k test rows. One seed.",
+        ),
+        (
+            {"parameters": 500, "auc": np.nan, "torch_rows_per_second_4096": np.nan},
+            "2.0x smaller; its AUC has not been measured.",
+        ),
+    ],
+)
+def test_the_verdict_is_honest(other, sentence):
+    assert verdict(row(), row(**other)) == sentence
