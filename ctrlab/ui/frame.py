@@ -34,7 +34,7 @@ def frame(page: str) -> Iterator[None]:
     with guarded() as outcome:
         workspace = cache.workspace()
         cache.keep_worker_alive()
-        dropped = state.sync(workspace)
+        dropped = state.sync(workspace, page)
         _sidebar(workspace, shown)
         if page != "Learn":
             _strip(workspace)

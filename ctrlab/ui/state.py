@@ -14,6 +14,7 @@ from ctrlab.services.workspace import Workspace
 #: The query parameters, in the order in which they appear in links.
 KEYS = ("dataset", "model", "spectra", "job")
 _SESSION_KEY = "in_hand"
+_PAGE_KEY = "page_shown"
 
 
 @dataclass(frozen=True)
@@ -53,10 +54,13 @@ def hold(**ids: str | None) -> InHand:
     return _write(InHand(**(kept | ids)))
 
 
-def sync(workspace: Workspace) -> list[str]:
+def sync(workspace: Workspace, page: str = "") -> list[str]:
     """Reconcile URL, session and store at the start of a page run.
 
     Fills in what follows from what is given (a model's dataset, a spectrum's model) and drops ids that no longer exist.
+
+    Args:
+        page: the page that runs.
 
     Returns:
         One sentence for each id that had to be dropped.
@@ -67,15 +71,18 @@ def sync(workspace: Workspace) -> list[str]:
         if key in given and below not in given and given[key] != remembered.get(key):
             remembered = {"job": remembered.get("job")}
     ids, dropped = _existing(workspace, {**remembered, **given})
-    _write(InHand(**_with_parents(workspace, ids)))
+    # A link from a page to itself reaches the script, but the browser's address bar only follows when it is told to.
+    followed_to_itself = st.session_state.get(_PAGE_KEY) == page and any(remembered.get(key) != given[key] for key in given)
+    st.session_state[_PAGE_KEY] = page
+    _write(InHand(**_with_parents(workspace, ids)), tell_browser=followed_to_itself)
     return dropped
 
 
-def _write(in_hand: InHand) -> InHand:
+def _write(in_hand: InHand, *, tell_browser: bool = False) -> InHand:
     st.session_state[_SESSION_KEY] = {key: getattr(in_hand, key) for key in KEYS}
     for key in KEYS:
         value = getattr(in_hand, key)
-        if value and st.query_params.get(key) != value:
+        if value and (tell_browser or st.query_params.get(key) != value):
             st.query_params[key] = value
         elif not value and key in st.query_params:
             del st.query_params[key]

@@ -43,4 +43,3 @@ def test_a_newcomer_gets_from_home_to_a_comparison_by_clicks_and_keys_alone(page
     seconds = time.monotonic() - start
     assert spectrum_seconds < 30 and seconds < BUDGET_SECONDS, (spectrum_seconds, seconds)
     assert dashboard.complaints == []
-    print(f"spectrum after {spectrum_seconds:.1f} s, comparison after {seconds:.1f} s")

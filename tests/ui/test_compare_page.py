@@ -44,7 +44,7 @@ def texts(page: AppTest) -> str:
 def test_the_original_and_its_compressed_models_are_the_default(ids):
     page = open_page(model=ids["model"])
     assert page.multiselect[0].value == [ids["model"], ids["compressed"]]
-    assert page.query_params["models"] == [f"{ids['model']},{ids['compressed']}"]
+    assert page.query_params["models"] == f"{ids['model']},{ids['compressed']}"
 
 
 def test_a_model_that_was_not_measured_shows_dashes_and_can_be_measured(ids, tmp_path):

@@ -52,4 +52,4 @@ def test_undo_takes_back_a_whole_change_and_redo_brings_it_again():
     test = AppTest.from_function(script).run()
     assert test.session_state["seen"] == [{"a": 3, "b": 8}, {"a": 2, "b": 1}, {"a": 3, "b": 8}, {"a": 2, "b": 1}]
     assert test.session_state["can"] == (True, False)  # giving a layer the rank it has is no change
-    assert test.query_params["plan"] == ["2.1"]
+    assert test.query_params["plan"] == "2.1"

@@ -37,7 +37,7 @@ def test_without_spectra_one_action_computes_them(ids, tmp_path):
     page.button(key="run-spectra").click().run()
     (job,) = open_workspace(tmp_path).store.jobs.list(5)
     assert SpectraConfig.from_dict(job.config).model_id == ids["model"]
-    assert page.button(key="run-spectra").disabled and page.query_params["job"] == [job.id]
+    assert page.button(key="run-spectra").disabled and page.query_params["job"] == job.id
 
 
 def test_a_second_browser_sees_the_running_job_without_its_link(ids, tmp_path):
@@ -55,15 +55,15 @@ def test_the_layer_in_the_link_is_shown_with_its_numbers(ids):
 
 def test_an_unknown_layer_in_the_link_falls_back_to_one_that_is_there(ids):
     page = open_page(model=ids["model"], layer="nonsense")
-    assert page.query_params["layer"] == ["mlp.2"]
+    assert page.query_params["layer"] == "mlp.2"
 
 
 def test_choosing_a_layer_changes_charts_sentence_and_address(ids):
     page = open_page(model=ids["model"])
     page.selectbox(key="layer-box").set_value("mlp.0").run()
-    assert page.query_params["layer"] == ["mlp.0"] and "variance of mlp.0 lies in" in captions(page)
+    assert page.query_params["layer"] == "mlp.0" and "variance of mlp.0 lies in" in captions(page)
     page.button(key="next-layer").click().run()
-    assert page.query_params["layer"] == ["mlp.2"] and "variance of mlp.2 lies in" in captions(page)
+    assert page.query_params["layer"] == "mlp.2" and "variance of mlp.2 lies in" in captions(page)
 
 
 def test_the_table_lists_linear_layers_before_tables_with_their_ranks(ids):
