@@ -152,6 +152,7 @@ class _Encoding:
         used = [part for part in self.parts if part.rows]
         self.encoder.finish(sum(part.rows for part in used), lambda: self._report(_READING, "settling vocabularies"))
         tally = self._finalize(used)
+        self._report(1.0, "writing vocabularies")
         self.encoder.save(self.folder)
         summary = DatasetSummary(
             rows={part.name: part.rows for part in used},

@@ -172,7 +172,7 @@ def _digest(texts: pl.Series) -> str:
     """A hash of a vocabulary that does not depend on the version of any library."""
     digest = hashlib.sha256()
     for start in range(0, len(texts), 1 << 16):
-        digest.update("\0".join(texts[start : start + (1 << 16)]).encode())
+        digest.update(texts[start : start + (1 << 16)].str.join("\0")[0].encode())
         digest.update(b"\1")
     return digest.hexdigest()
 

@@ -35,7 +35,7 @@ class SyntheticConfig(Config):
         (8, 16, 150, 12, 60, 250, 400, 100), minimum=2, maximum=10_000_000, help="Number of values of each categorical field."
     )
     ranks: tuple[int, ...] = option((1, 2, 2, 1, 3, 3, 2, 3), minimum=1, maximum=64, help="Rank of each field's true table.")
-    latent_dim: int = option(3, minimum=1, maximum=64, help="Dimension D of the space the true embeddings lie in.")
+    latent_dim: int = option(4, minimum=1, maximum=64, help="Dimension D of the space the true embeddings lie in.")
     numeric_names: tuple[str, ...] = option(
         ("ad_age_hours", "impressions", "past_clicks", "page_views", "session_minutes", "bid_cents"),
         help="Numeric columns: skewed counts.",

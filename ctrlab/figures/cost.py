@@ -20,7 +20,7 @@ def describe_cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("
 @FIGURES.register(title="Parameters before and after", describe=describe_cost_bars)
 def cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("original", "compressed")) -> go.Figure:
     """Two bars, original above compressed; each split into tables (plain) and dense part (hatched)."""
-    hatch = {"fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.65)", "size": 6, "solidity": 0.35}
+    hatch = {"fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.3)", "size": 7, "solidity": 0.3}
     traces = [
         {
             "type": "bar", "orientation": "h", "name": part, "y": list(names),

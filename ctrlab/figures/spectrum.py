@@ -14,7 +14,7 @@ from ctrlab.figures.theme import AFM, ORIGINAL, THRESHOLD, axis, figure, light, 
 #: Shares of the variance whose ranks are marked everywhere.
 ENERGIES = (0.90, 0.95, 0.99)
 #: Values further below the first are rounding noise of float32 features; the axis ends there.
-_FLOOR = 1e-8
+_FLOOR = 1e-7
 
 
 def _normalised(values: FloatArray) -> FloatArray:

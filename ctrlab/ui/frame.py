@@ -52,7 +52,7 @@ def _sidebar(workspace: Workspace, shown: Page) -> None:
     running = len(workspace.store.jobs.list(limit=20, states=("queued", "running")))
     with st.sidebar:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="brand"):
-            st.image(str(_ASSETS / "icon.png"), width=26)
+            st.image(str(_ASSETS / "icon.png"), width=26, alt="ctrlab logo")
             st.markdown("**ctrlab**")
         group = ""
         for page in PAGES.values():

@@ -39,6 +39,7 @@ def test_an_uploaded_table_is_looked_at_encoded_and_summed_up(table: Path, dashb
     page = choose_way(dashboard, "Your table")
     page.locator("input[type=file]").first.set_input_files(table)
     expect(page.get_by_text("clicks.tsv")).to_be_visible()
+    dashboard.settled()
     page.get_by_role("button", name="Look at the table").click()
     expect(page.get_by_text("3 000 rows looked at")).to_be_visible()
     page.get_by_role("textbox", name="Name").fill("Uploaded clicks")

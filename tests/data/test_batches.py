@@ -11,7 +11,9 @@ from ctrlab.data.dataset import Split
 def split_of(num_rows: int) -> Split:
     """Rows that can be told apart in each array."""
     rows = np.arange(num_rows)
-    return Split("train", np.stack([rows, rows * 2], 1).astype(np.int32), rows[:, None].astype(np.float32), (rows % 2).astype(np.uint8))
+    return Split(
+        "train", np.stack([rows, rows * 2], 1).astype(np.int32), rows[:, None].astype(np.float32), (rows % 2).astype(np.uint8)
+    )
 
 
 def rows_of(stream) -> list[list[int]]:

@@ -32,7 +32,10 @@ def refusal(config, tmp_path) -> str:
 
 def rows_of(dataset: EncodedDataset, split: str) -> list[tuple]:
     part = dataset.split(split)
-    return [(*ids, *values, label) for ids, values, label in zip(part.ids.tolist(), part.values.tolist(), part.labels.tolist(), strict=True)]
+    return [
+        (*ids, *values, label)
+        for ids, values, label in zip(part.ids.tolist(), part.values.tolist(), part.labels.tolist(), strict=True)
+    ]
 
 
 def test_a_dataset_is_what_its_encoder_makes_of_its_rows(csv, table, config_for, tmp_path):
@@ -120,13 +123,20 @@ def test_a_split_by_time_takes_plain_numbers_too(write, config_for, tmp_path):
     columns = (ColumnConfig(name="click", role="label"), ColumnConfig(name="x", role="categorical"))
     split = SplitConfig(method="time", time_column="day", train=0.6, valid=0.2, test=0.2)
     with pytest.raises(DataError, match="one class only"):
-        encode_dataset(config_for(write("u.csv", "click,day,x\n" + "".join(f"{i // 50},{i},a\n" for i in range(100))), columns=columns, split=split), tmp_path / "u")
+        encode_dataset(
+            config_for(
+                write("u.csv", "click,day,x\n" + "".join(f"{i // 50},{i},a\n" for i in range(100))), columns=columns, split=split
+            ),
+            tmp_path / "u",
+        )
     dataset = encode_dataset(config_for(path, columns=columns, split=split), tmp_path / "encoded")
     assert dataset.summary.rows == {"train": 60, "valid": 20, "test": 20}
 
 
 def test_files_that_are_already_split_stay_so(write, table, config_for, tmp_path):
-    paths = [write(f"{name}.csv", rows.write_csv()) for name, rows in (("a", table[:100]), ("b", table[100:160]), ("c", table[160:]))]
+    paths = [
+        write(f"{name}.csv", rows.write_csv()) for name, rows in (("a", table[:100]), ("b", table[100:160]), ("c", table[160:]))
+    ]
     dataset = encode_dataset(config_for(paths), tmp_path / "encoded")
     assert dataset.summary.rows == {"train": 100, "valid": 60, "test": 40}
     assert dataset.split("valid").labels.tolist() == table["click"][100:160].cast(int).to_list()
@@ -190,10 +200,8 @@ def test_cancelling_leaves_nothing_behind(csv, config_for, tmp_path, after):
 
 
 def test_should_stop_is_asked_at_least_twice_a_second(write, tmp_path, config_for):
-    rng = np.random.default_rng(0)
-    cells = rng.integers(0, 50_000, (60_000, 40)).tolist()
-    text = ",".join(["click", *(f"f{i}" for i in range(40))]) + "\n"
-    text += "".join(f"{i % 2}," + ",".join(map(str, row)) + "\n" for i, row in enumerate(cells))
+    cells = np.random.default_rng(0).integers(0, 50_000, (60_000, 40))
+    frame = pl.DataFrame(cells, schema=[f"f{i}" for i in range(40)]).with_columns(click=pl.int_range(60_000) % 2)
     columns = (ColumnConfig(name="click", role="label"), *(ColumnConfig(name=f"f{i}", role="categorical") for i in range(40)))
     asked = [time.monotonic()]
 
@@ -201,7 +209,9 @@ def test_should_stop_is_asked_at_least_twice_a_second(write, tmp_path, config_fo
         asked.append(time.monotonic())
         return False
 
-    encode_dataset(config_for(write("long.csv", text), columns=columns), tmp_path / "encoded", should_stop=should_stop)
+    encode_dataset(
+        config_for(write("long.csv", frame.write_csv()), columns=columns), tmp_path / "encoded", should_stop=should_stop
+    )
     assert np.diff(asked).max() < 0.5
 
 
@@ -224,7 +234,9 @@ encode_dataset(config, folder, on_progress=die_at)
 @pytest.mark.parametrize("call", [1, 3])
 def test_a_killed_process_leaves_no_dataset_and_the_next_one_makes_it(csv, config_for, tmp_path, call):
     arguments = [config_for(csv).to_json(), str(tmp_path / "encoded"), str(call)]
-    ended = subprocess.run([sys.executable, "-c", KILLED, *arguments], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", KILLED, *arguments], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False
+    )
     assert ended.returncode == -signal.SIGKILL
     assert (tmp_path / "encoded.partial").is_dir()
     assert not (tmp_path / "encoded").exists()
@@ -316,8 +328,14 @@ def test_a_path_that_does_not_exist_is_refused(config_for, tmp_path):
 
 def test_impossible_settings_are_refused_all_at_once(config_for):
     with pytest.raises(ConfigError) as caught:
-        config_for("x", columns=(ColumnConfig(name="a", role="ignore"), ColumnConfig(name="a", role="ignore")), source=SourceConfig(paths=("x", "y")))
-    assert all(said in str(caught.value) for said in ("label", "no column is left", "lists a more than once", "takes one file, got 2"))
+        config_for(
+            "x",
+            columns=(ColumnConfig(name="a", role="ignore"), ColumnConfig(name="a", role="ignore")),
+            source=SourceConfig(paths=("x", "y")),
+        )
+    assert all(
+        said in str(caught.value) for said in ("label", "no column is left", "lists a more than once", "takes one file, got 2")
+    )
     with pytest.raises(ConfigError, match=r"must add up to 1, got 1\.1"):
         SplitConfig(train=0.9)
 

@@ -67,7 +67,9 @@ def test_categorical_ids_follow_falling_training_counts(rows, min_count, block_r
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=40), log=st.booleans(), block_rows=st.integers(1, 50))
+@given(
+    rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=40), log=st.booleans(), block_rows=st.integers(1, 50)
+)
 def test_numbers_are_standardised_by_the_training_rows(rows, log, block_rows):
     cells, train = map(list, zip(*rows, strict=True))
     numbers = [number_of(cell) for cell in cells]
@@ -86,7 +88,11 @@ def test_numbers_are_standardised_by_the_training_rows(rows, log, block_rows):
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=40), min_count=st.integers(1, 2), block_rows=st.integers(1, 50))
+@given(
+    rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=40),
+    min_count=st.integers(1, 2),
+    block_rows=st.integers(1, 50),
+)
 def test_criteo_buckets_are_floors_of_squared_logarithms(rows, min_count, block_rows):
     def bucket(cell: str | None):
         x = number_of(cell)
@@ -108,7 +114,11 @@ def test_criteo_buckets_are_floors_of_squared_logarithms(rows, min_count, block_
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=60), num_buckets=st.integers(2, 6), block_rows=st.integers(1, 50))
+@given(
+    rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=60),
+    num_buckets=st.integers(2, 6),
+    block_rows=st.integers(1, 50),
+)
 def test_quantile_buckets_are_monotone_and_cut_at_training_quantiles(rows, num_buckets, block_rows):
     cells, train = map(list, zip(*rows, strict=True))
     numbers = [number_of(cell) for cell in cells]

@@ -91,7 +91,10 @@ def test_a_table_without_a_label_is_said_clearly(write):
 
 
 def test_codes_identifiers_counts_and_measures_are_told_apart(write):
-    rows = "".join(f"{i % 2},{i % 3},{10**12 + i * 7919},{5000 + i * 37 % 90},{(i * i) % 61 // (1 + i % 29)},{i * 0.37:.2f}\n" for i in range(600))
+    rows = "".join(
+        f"{i % 2},{i % 3},{10**12 + i * 7919},{5000 + i * 37 % 90},{(i * i) % 61 // (1 + i % 29)},{i * 0.37:.2f}\n"
+        for i in range(600)
+    )
     inspection = inspect(write("t.csv", "click,kind,request,zone,visits,cost\n" + rows))
     roles = {name: column.role for name, column in inspection.column.items()}
     assert roles == {

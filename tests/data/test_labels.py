@@ -7,7 +7,17 @@ from ctrlab.errors import DataError
 
 @pytest.mark.parametrize(
     ("no", "yes"),
-    [("0", "1"), ("0.0", "1.0"), ("-1", "1"), ("False", "True"), ("no", "yes"), ("N", "Y"), ("f", "t"), ("0", "1.0"), (" 0", "+1")],
+    [
+        ("0", "1"),
+        ("0.0", "1.0"),
+        ("-1", "1"),
+        ("False", "True"),
+        ("no", "yes"),
+        ("N", "Y"),
+        ("f", "t"),
+        ("0", "1.0"),
+        (" 0", "+1"),
+    ],
 )
 def test_usual_spellings_of_clicks_are_understood(no, yes):
     assert LabelEncoder("y").encode(pl.Series([no, yes, yes]), 0).tolist() == [0, 1, 1]

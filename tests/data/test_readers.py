@@ -117,13 +117,18 @@ def test_memory_does_not_grow_with_the_file(write):
 @settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(
-        st.tuples(*[st.text(st.characters(codec="utf-8", exclude_characters="\0\r\x1a", exclude_categories=("Cs", "Cc")), max_size=6)] * 3),
+        st.tuples(
+            *[st.text(st.characters(codec="utf-8", exclude_characters="\0\r\x1a", exclude_categories=("Cs", "Cc")), max_size=6)]
+            * 3
+        ),
         min_size=1,
         max_size=30,
     )
 )
 def test_any_table_of_texts_survives_the_way_through_a_file(tmp_path_factory, rows):
-    frame = pl.DataFrame({"key": [str(i) for i in range(len(rows))]} | {c: [r[i] or None for r in rows] for i, c in enumerate("abc")})
+    frame = pl.DataFrame(
+        {"key": [str(i) for i in range(len(rows))]} | {c: [r[i] or None for r in rows] for i, c in enumerate("abc")}
+    )
     path = tmp_path_factory.mktemp("any") / "t.csv"
     frame.write_csv(path, quote_style="non_numeric")
     assert read(str(path), delimiter=",", header=True).equals(frame.cast(pl.String))

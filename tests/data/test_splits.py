@@ -61,7 +61,10 @@ def test_a_split_by_time_cuts_between_times_and_in_their_order(times, block_rows
         counts.add(times[start : start + block_rows])
     assigner = SplitAssigner(config, counts.borders(config))
     parts = np.concatenate(
-        [assigner.assign(np.zeros(len(block), np.uint8), block) for block in np.array_split(times, range(block_rows, len(times), block_rows))]
+        [
+            assigner.assign(np.zeros(len(block), np.uint8), block)
+            for block in np.array_split(times, range(block_rows, len(times), block_rows))
+        ]
     )
     # Train, then finetune, valid, test; and no time is in two parts.
     order = np.array([0, 2, 3, 1])[parts]

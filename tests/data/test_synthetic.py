@@ -1,4 +1,5 @@
 import gzip
+from pathlib import Path
 
 import numpy as np
 import polars as pl
@@ -9,6 +10,8 @@ from ctrlab.data.configs import SourceConfig
 from ctrlab.data.inspect import draft_config, inspect_table
 from ctrlab.data.synthetic import SyntheticConfig, generate, planted_ranks, simulate, write_sample
 from ctrlab.errors import ConfigError
+
+SAMPLE = Path(__file__).parents[2] / "sample_data" / "ads.csv.gz"
 
 
 @pytest.fixture(scope="module")
@@ -42,27 +45,34 @@ def test_values_follow_a_zipf_law_and_some_are_missing(sample):
     assert sample.frame["click"].null_count() == 0
 
 
-def test_the_written_sample_is_small_and_the_same_to_the_byte(tmp_path):
+def test_a_written_table_is_the_same_to_the_byte(tmp_path):
+    small = SyntheticConfig(num_rows=500)
     first, second = tmp_path / "a.csv.gz", tmp_path / "b.csv.gz"
-    table = write_sample(first)
-    write_sample(second)
+    table = write_sample(first, small)
+    write_sample(second, small)
     assert first.read_bytes() == second.read_bytes()
-    assert first.stat().st_size < 2e6
     assert pl.read_csv(gzip.decompress(first.read_bytes()), infer_schema=False).equals(table.frame.cast(pl.String))
+
+
+def test_the_committed_sample_is_what_the_defaults_make_and_small(sample):
+    assert SAMPLE.stat().st_size < 2e6
+    assert pl.read_csv(gzip.decompress(SAMPLE.read_bytes()), infer_schema=False).equals(sample.frame.cast(pl.String))
 
 
 @pytest.mark.parametrize("name", ["t.csv", "t.parquet"])
 def test_other_file_types_hold_the_same_table(tmp_path, name):
     config = SyntheticConfig(num_rows=300)
     table = write_sample(tmp_path / name, config)
-    frame = pl.read_parquet(tmp_path / name) if name.endswith("parquet") else pl.read_csv(tmp_path / name, schema=table.frame.schema)
+    frame = (
+        pl.read_parquet(tmp_path / name) if name.endswith("parquet") else pl.read_csv(tmp_path / name, schema=table.frame.schema)
+    )
     assert frame.equals(table.frame)
 
 
-def test_the_sample_is_inspected_as_it_was_meant(tmp_path):
+def test_the_sample_is_inspected_as_it_was_meant():
     config = SyntheticConfig()
-    write_sample(tmp_path / "ads.csv.gz")
-    drafted = {column.name: column.role for column in draft_config(inspect_table(SourceConfig(paths=(str(tmp_path / "ads.csv.gz"),))), "ads").columns}
+    draft = draft_config(inspect_table(SourceConfig(paths=(str(SAMPLE),))), "ads")
+    drafted = {column.name: column.role for column in draft.columns}
     assert drafted["click"] == "label"
     assert all(drafted[name] == "categorical" for name in config.field_names)
     assert all(drafted[name] == "numeric" for name in config.numeric_names)

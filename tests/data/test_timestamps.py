@@ -48,7 +48,9 @@ def test_each_format_gives_the_same_time(text, timestamp_format):
     assert parse_timestamps(pl.Series([text, None, "?"]), timestamp_format).to_list() == [EXPECTED, None, None]
 
 
-@pytest.mark.parametrize(("text", "timestamp_format"), [("2014-10-21", "iso"), ("20141021", "yyyymmdd"), ("21.10.2014", "%d.%m.%Y")])
+@pytest.mark.parametrize(
+    ("text", "timestamp_format"), [("2014-10-21", "iso"), ("20141021", "yyyymmdd"), ("21.10.2014", "%d.%m.%Y")]
+)
 def test_dates_are_midnights(text, timestamp_format):
     assert parse_timestamps(pl.Series([text]), timestamp_format).to_list() == [datetime(2014, 10, 21)]
 

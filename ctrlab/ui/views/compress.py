@@ -4,12 +4,12 @@ import html
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.compression.configs import BOTTLENECKS, ORDERS, Bottleneck, CompressConfig
+from ctrlab.compression.configs import BOTTLENECKS, ORDERS, Bottleneck, CompressConfig, Order, RankPlan
 from ctrlab.compression.plan import PRESETS, Prediction, pays, plan_ranks, predict
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.evaluation.profile import LayerProfile, ModelProfile
@@ -121,9 +121,11 @@ def _workbench(model_id: str, spectra_id: str) -> None:
         _presets(bench)
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
         _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4)
+        config = _settings(bench, rank_plan.as_plan(ranks, bench.profile), bottleneck)
     with right, st.container(key="prediction"):
-        _prediction(bench, prediction, bottleneck)
-        _run(bench, ranks, prediction, bottleneck)
+        _prediction(prediction, bottleneck)
+        _run(bench, prediction, config)
+        _bars(bench, prediction)
 
 
 def _start(bench: _Bench) -> Mapping[str, int]:
@@ -205,8 +207,12 @@ def _rows(bench: _Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int
             value=rank,
             width=layer.out_features,
             facts=_facts(lost, worst, _parameters(layer, rank), layer.parameters, edge=math.ceil(layer.break_even)),
-            take=lambda rank, name=name: rank_plan.change(bench.spectra_id, {name: rank}),
+            take=partial(_change_one, bench.spectra_id, name),
         )
+
+
+def _change_one(spectra_id: str, layer_name: str, rank: int) -> None:
+    rank_plan.change(spectra_id, {layer_name: rank})
 
 
 def _worst(prediction: Prediction) -> float:
@@ -222,8 +228,12 @@ def _slider_row(*, key: str, name: str, label: str, value: int, width: int, fact
         middle.html('<div class="rank-name"><small>one-dimensional</small></div>')
     else:
         st.session_state[key] = value
-        middle.slider(label, 1, width, key=key, label_visibility="collapsed", on_change=lambda: take(st.session_state[key]))
+        middle.slider(label, 1, width, key=key, label_visibility="collapsed", on_change=_moved, args=(key, take))
     right.html(facts)
+
+
+def _moved(key: str, take: Callable[[int], None]) -> None:
+    take(st.session_state[key])
 
 
 def _facts(lost: float | None, worst: float, after: int, before: int, edge: int = 0) -> str:
@@ -263,7 +273,7 @@ def _break_even_style(model_id: str, spectra_id: str) -> str:
 # -- Prediction -------------------------------------------------------------------------------------------------------------
 
 
-def _prediction(bench: _Bench, prediction: Prediction, bottleneck: Bottleneck) -> None:
+def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
     """What the plan will cost and lose."""
     before, after = prediction.cost_original_folded, prediction.cost_folded
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-prediction"):
@@ -290,9 +300,14 @@ def _prediction(bench: _Bench, prediction: Prediction, bottleneck: Bottleneck) -
     )
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Serving form", "Original", "Planned", "Smaller"))
     st.html(f"<table class='costs'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
-    figure("cost_bars", before, after, names=("original", "planned"), key="cost-bars", file=f"plan-{bench.model.id}", title="")
     if bottleneck == "relu":
         st.caption("\\* A ReLU between the factors breaks the mimicry until fine-tuned: the variance lost does not hold for it.")
+
+
+def _bars(bench: _Bench, prediction: Prediction) -> None:
+    """Tables and dense part before and after; what the trainable form weighs."""
+    before, after = prediction.cost_original_folded, prediction.cost_folded
+    figure("cost_bars", before, after, names=("original", "planned"), key="cost-bars", file=f"plan-{bench.model.id}", title="")
     if count(prediction.cost_explicit.parameters) != count(after.parameters):
         explicit = count(prediction.cost_explicit.parameters)
         st.caption(f"While training: {explicit} parameters, with the projections of the tables in place.")
@@ -301,39 +316,26 @@ def _prediction(bench: _Bench, prediction: Prediction, bottleneck: Bottleneck) -
 # -- Run --------------------------------------------------------------------------------------------------------------------
 
 
-def _run(bench: _Bench, ranks: Mapping[str, int], prediction: Prediction, bottleneck: Bottleneck) -> None:
-    """How to run it, the button named by what it does, and then its progress in the same place."""
-    order, finetune = _settings(bench)
+def _run(bench: _Bench, prediction: Prediction, config: CompressConfig) -> None:
+    """The button, named by what it does, and then the job's progress below it."""
     after = prediction.cost_folded
-    reason = "" if prediction.ranks else "every layer is dense; lower the rank of at least one below its break-even"
     factor = prediction.cost_original_folded.parameters / max(after.parameters, 1)
-
-    def submit() -> str:
-        config = CompressConfig(
-            plan=rank_plan.as_plan(ranks, bench.profile), bottleneck=bottleneck, order=order, finetune=finetune
-        )
-        return service.submit_compress(
-            cache.workspace(),
-            service.CompressJobConfig(
-                model_id=bench.model.id,
-                spectra_id=bench.spectra_id,
-                compress=config,
-                name=f"{bench.model.name}, AFM {times(factor)}",
-            ),
-        )
-
+    job_config = service.CompressJobConfig(
+        model_id=bench.model.id, spectra_id=bench.spectra_id, compress=config, name=f"{bench.model.name}, AFM {times(factor)}"
+    )
     task(
         "compress",
         f"Compress to {count(after.parameters)} parameters",
-        submit,
+        lambda: service.submit_compress(cache.workspace(), job_config),
         belongs=lambda job: job.config.get("model_id") == bench.model.id,
-        disabled=reason,
+        disabled="" if prediction.ranks else "every layer is dense; lower the rank of at least one below its break-even",
         done=lambda job: _done(bench, job),
     )
 
 
-def _settings(bench: _Bench) -> tuple[str, FitConfig | None]:
-    """Nonlinearity, order, fine-tuning."""
+def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck) -> CompressConfig:
+    """Nonlinearity, order, fine-tuning; the bottleneck's choice is known already, for the prediction needs it first."""
+    st.markdown("**How to run it**")
     left, right = st.columns(2, gap="small")
     with left:
         st.selectbox(
@@ -345,14 +347,14 @@ def _settings(bench: _Bench) -> tuple[str, FitConfig | None]:
             "ReLU is the paper's and makes the predicted variance void.",
         )
     with right:
-        order = st.selectbox("Order", ORDERS, format_func=_ORDER_NAMES.__getitem__, key="order",
+        order: Order = st.selectbox("Order", ORDERS, format_func=_ORDER_NAMES.__getitem__, key="order",
                              help="Fine-tuning follows each stage.")  # fmt: skip
     left, right = st.columns(2, gap="small")
     with left:
         epochs = st.number_input("Fine-tuning epochs", 0, 20, 1, key="epochs", help="After each stage; 0 truncates only.")
     with right:
         rate = st.number_input(
-            "Learning rate", 1e-6, 1e-1, _LEARNING_RATE, step=1e-4, format="%.0e", key="rate", disabled=not epochs
+            "Learning rate", 1e-6, 1e-1, _LEARNING_RATE, step=1e-4, format="%.1e", key="rate", disabled=not epochs
         )
     rows = "train"
     if bench.finetune_rows:
@@ -367,7 +369,8 @@ def _settings(bench: _Bench) -> tuple[str, FitConfig | None]:
             disabled=not epochs,
         )
     # Step 0 counts, so that fine-tuning which only harms changes nothing.
-    return order, FitConfig(epochs=epochs, learning_rate=rate, rows=rows, keep_initial=True) if epochs else None
+    finetune = FitConfig(epochs=epochs, learning_rate=rate, rows=rows, keep_initial=True) if epochs else None
+    return CompressConfig(plan=plan, bottleneck=bottleneck, order=order, finetune=finetune)
 
 
 def _done(bench: _Bench, job: Job) -> None:

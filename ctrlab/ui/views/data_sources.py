@@ -124,7 +124,9 @@ def _known(busy: bool) -> None:
     st.caption(escape(known.description))
     _facts(known)
     typed = st.text_input(
-        "Path of the file you downloaded" if known.num_files == 1 else "Paths of the train, valid and test files, with semicolons between",
+        "Path of the file you downloaded"
+        if known.num_files == 1
+        else "Paths of the train, valid and test files, with semicolons between",
         key=f"known-path-{name}",
         persist_state="session",
     )

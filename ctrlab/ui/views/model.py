@@ -25,9 +25,7 @@ def render() -> None:
     known = models.list_models(workspace)
     job = job_of_page(("train", "import"))
     if job is not None:
-        job = job_progress(
-            job.id, curves=job.kind == "train" and job.state != "succeeded", on_success=_take, quiet_success=True
-        )
+        job = job_progress(job.id, curves=job.kind == "train" and job.state != "succeeded", on_success=_take, quiet_success=True)
     if known:
         _in_hand(known)
     if in_hand.dataset is None:

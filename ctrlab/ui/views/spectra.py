@@ -82,7 +82,7 @@ def _explorer(model_id: str, model_name: str, spectra_id: str) -> None:
             "cumulative_variance", spectrum, break_even=float(row["break_even"]),
             key="cumulative", file=_stem(model_name, layer, "cumulative-variance"), topic="break-even",
         )  # fmt: skip
-    left, right = st.columns([3, 2], gap="large")
+    left, right = st.columns([2, 1], gap="large")
     with left:
         _table(table, layer, model_name)
     with right:
@@ -102,9 +102,9 @@ def _selected(table: "pd.DataFrame") -> str:
     layers = table["layer"].tolist()
     wanted = st.query_params.get(_LAYER) or st.session_state.get(_LAYER)
     linear = table.loc[table["kind"] == "linear", "layer"].tolist()
-    layer = wanted if wanted in layers else (linear[1:2] or linear or layers)[0]
+    layer = str(wanted if wanted in layers else (linear[1:2] or linear or layers)[0])
     _take(layer)
-    return str(layer)
+    return layer
 
 
 def _take(layer: str) -> None:
@@ -159,7 +159,7 @@ def _table(table: "pd.DataFrame", layer: str, model_name: str) -> None:
         on_select=lambda: _take_from_table(key, shown["layer"].tolist()),
         selection_mode="single-row",
         selection_default={"selection": {"rows": [shown["layer"].tolist().index(layer)], "columns": [], "cells": []}},
-        height=min(36 * (len(shown) + 1) + 2, 640),
+        height="content" if len(shown) <= 16 else 640,
         alt="Every layer with its shape, ranks for 90, 95 and 99 % of the variance, effective rank and break-even rank",
         column_config={
             "layer": st.column_config.TextColumn("Layer", pinned=True),

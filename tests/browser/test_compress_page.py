@@ -1,0 +1,45 @@
+import re
+
+from conftest import Dashboard
+from playwright.sync_api import expect
+
+
+def query(sample: dict[str, str]) -> str:
+    return "&".join(f"{key}={value}" for key, value in sample.items())
+
+
+def test_a_slider_by_keys_moves_the_prediction_and_the_plan_survives_a_reload(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open(f"/Compress?{query(sample)}")
+    slider, headline = page.get_by_role("slider", name="Rank of mlp.2"), page.locator(".st-key-prediction .headline")
+    before, old = headline.inner_text(), int(slider.input_value())
+    slider.focus()
+    for _ in range(3):
+        page.keyboard.press("ArrowRight")
+    expect(headline).not_to_have_text(before, use_inner_text=True)
+    dashboard.settled()
+    after = headline.inner_text()
+    page.reload()
+    dashboard.settled()
+    expect(page.get_by_role("slider", name="Rank of mlp.2")).to_have_value(str(old + 3))
+    expect(headline).to_have_text(after, use_inner_text=True)
+
+
+def test_tables_open_one_by_one_and_undo_is_one_click(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open(f"/Compress?{query(sample)}")
+    expect(page.get_by_role("slider", name=re.compile("Rank of embedding"))).to_have_count(0)
+    page.get_by_text(re.compile(r"Each of the \d+ tables")).click()
+    tables = page.get_by_role("slider", name=re.compile("Rank of embedding"))
+    expect(tables.first).to_be_visible()
+    old = tables.first.input_value()
+    page.get_by_role("slider", name="Rank of all tables").focus()
+    page.keyboard.press("Home")
+    expect(tables.first).to_have_value("1")
+    page.get_by_role("button", name="Undo").click()
+    expect(tables.first).to_have_value(old)
+
+
+def test_nothing_spills_over_on_a_phone(sample, dashboard: Dashboard) -> None:
+    dashboard.page.set_viewport_size({"width": 420, "height": 900})
+    for path in ("Spectra", "Compress", "Compare"):
+        page = dashboard.open(f"/{path}?{query(sample)}")
+        assert page.evaluate("document.documentElement.scrollWidth") <= 420

@@ -1,0 +1,27 @@
+import subprocess
+import sys
+
+import pytest
+
+from ctrlab.errors import ConfigError
+from ctrlab.training.configs import FitConfig
+
+
+def test_the_form_can_be_drawn_without_torch():
+    code = "import sys, ctrlab.training.configs; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    assert done.stdout.strip() == "False"
+
+
+def test_every_setting_explains_itself():
+    assert all(field.metadata["help"] for field in FitConfig.__dataclass_fields__.values())
+
+
+def test_settings_survive_json():
+    config = FitConfig(epochs=3, optimizer="adam", keep_initial=True)
+    assert FitConfig.from_json(config.to_json()) == config
+
+
+def test_all_faults_are_said_at_once():
+    with pytest.raises(ConfigError, match=r"epochs must be between 1 and 1000, got 0.*optimizer must be one of lazy_adam, adam"):
+        FitConfig(epochs=0, optimizer="sgd")
