@@ -39,7 +39,7 @@ def deepfm_workspace(home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, .
         "model", "DeepFM", parents=[dataset.id],
         config={"dataset_id": dataset.id, "architecture": "deepfm", "model": model.config.to_dict()},
         summary={"architecture": "DeepFM", "fingerprint": schema.fingerprint, "profile": profile.to_dict(), "cost": cost,
-                 "cost_folded": cost},
+                 "cost_serving": cost},
     )  # fmt: skip
     folder = home / "spectra-to-file"
     save_spectra(folder, {layer.layer_name: _spectrum(number, layer) for number, layer in enumerate(profile.compressible)})
@@ -72,7 +72,7 @@ def add_compressed(
                 "compression": {"method": "afm", "bottleneck": "none", "finetune": {"epochs": 1},
                                 "plan": {"ranks": [{"layer_name": "mlp.2", "rank": ranks}]}}},
         summary={
-            **original.summary, "cost": smaller, "cost_folded": smaller,
+            **original.summary, "cost": smaller, "cost_serving": smaller,
             "profile": {**original.summary["profile"], "compressed": compressed_profile},
         },
     )  # fmt: skip

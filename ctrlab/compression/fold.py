@@ -23,7 +23,8 @@ from torch.nn import functional
 from ctrlab.compression.embedding import FactoredEmbedding, FoldedEmbedding, ProjectedGroup, TableGroup
 from ctrlab.compression.linear import FactoredLinear, scale_output_, set_linear_
 from ctrlab.compression.plan import merges
-from ctrlab.evaluation.cost import foldable_norms, folded_readers
+from ctrlab.evaluation.cost import foldable_norms, folded_readers, measure_cost
+from ctrlab.evaluation.profile import cheaper
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM
 
@@ -87,6 +88,13 @@ def fold_rule(module_class: type[nn.Module]) -> Callable[[FoldRule], FoldRule]:
         return rule
 
     return file
+
+
+def serving_form(model: CTRModel) -> CTRModel:
+    """The form to serve and to measure: folded, or as it is where folding gains nothing (see `evaluation.profile.cheaper`)."""
+    folded = fold(model)
+    as_is = measure_cost(model)
+    return copy.deepcopy(model).eval() if cheaper(as_is, measure_cost(folded)) is as_is else folded
 
 
 @torch.no_grad()

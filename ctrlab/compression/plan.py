@@ -12,7 +12,7 @@ from fnmatch import fnmatchcase
 from ctrlab.compression.configs import Bottleneck, RankPlan
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
-from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile, ReaderProfile, break_even
+from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
 
 Spectra = Mapping[str, LayerSpectrum]
 
@@ -38,6 +38,16 @@ class Prediction:
     kept_dense: tuple[str, ...]
     variance_lost: dict[str, float]
     variance_lost_total: float
+
+    @property
+    def serving_original(self) -> Cost:
+        """What the uncompressed model costs to serve, in the cheaper of its two forms."""
+        return cheaper(self.cost_original, self.cost_original_folded)
+
+    @property
+    def serving(self) -> Cost:
+        """What the compressed model costs to serve, in the cheaper of its two forms."""
+        return cheaper(self.cost_explicit, self.cost_folded)
 
 
 def plan_ranks(

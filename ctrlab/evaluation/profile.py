@@ -44,6 +44,11 @@ class Cost:
         return cls(**values)
 
 
+def cheaper(as_is: Cost, folded: Cost) -> Cost:
+    """Of a model's two forms the one to serve: fewer MACs, then fewer parameters; as it is where folding gains nothing."""
+    return min(as_is, folded, key=lambda cost: (cost.macs, cost.parameters))
+
+
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
     """One layer as the pages list it.

@@ -59,7 +59,7 @@ def comparison_table(workspace: Workspace, model_ids: list[str]) -> pd.DataFrame
 def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
     evaluation = latest_evaluation(workspace, model.id)
     measured = evaluation.summary if evaluation else {}
-    metrics, cost = measured.get("metrics", {}), model.summary["cost_folded"]
+    metrics, cost = measured.get("metrics", {}), model.summary["cost_serving"]
     row: dict[str, Any] = {
         "id": model.id,
         "name": model.name,

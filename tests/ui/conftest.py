@@ -67,5 +67,5 @@ def model(workspace: Workspace, dataset: str) -> str:
         "macs": 330_000,
     }
     config = {"dataset_id": dataset, "architecture": "deepfm", "model": {}}
-    summary = {"architecture": "DeepFM", "cost": cost, "cost_folded": cost}
+    summary = {"architecture": "DeepFM", "cost": cost, "cost_serving": cost}
     return workspace.store.artifacts.add("model", "First DeepFM", parents=[dataset], config=config, summary=summary, seed=0).id

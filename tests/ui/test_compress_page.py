@@ -52,7 +52,7 @@ def test_every_layer_and_table_has_a_slider_and_each_kind_a_master(ids):
 
 def test_the_page_starts_at_99_percent_and_its_button_says_what_predict_says(ids):
     profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
-    expected = predict(profile, spectra, plan_ranks(profile, spectra, energy=0.99)).cost_folded.parameters
+    expected = predict(profile, spectra, plan_ranks(profile, spectra, energy=0.99)).serving.parameters
     assert run_button(open_page(model=ids["model"])).label == f"Compress to {count(expected)} parameters"
 
 
@@ -122,7 +122,7 @@ def test_run_queues_exactly_what_is_on_the_page(ids, tmp_path):
     assert config.compress.order == "joint" and config.compress.finetune.epochs == 2 and config.compress.finetune.keep_initial
     assert {config.compress.plan.as_dict()[name] for name in ("mlp.0", "mlp.2")} == {7}
     profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
-    assert count(predict(profile, spectra, config.compress.plan).cost_folded.parameters) == promised
+    assert count(predict(profile, spectra, config.compress.plan).serving.parameters) == promised
     assert run_button(page).disabled and page.query_params["job"] == job.id
 
 

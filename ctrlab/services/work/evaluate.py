@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import Any
 
-from ctrlab.compression.fold import fold
+from ctrlab.compression.fold import serving_form
 from ctrlab.data.dataset import Split
 from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
 from ctrlab.evaluation.metrics import evaluate_model
@@ -30,7 +30,7 @@ def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig 
     """Accuracy, cost and latency of one model's serving form, with its ONNX file."""
     config = config or EvaluateConfig(model_ids=(model_id,))
     artifact, model, dataset = open_model(context.workspace, model_id)
-    serving = fold(model)
+    serving = serving_form(model)
     split = config.split if config.split in dataset.splits else "valid"
     rows = dataset.split(split)
     metrics = evaluate_model(serving, rows, should_stop=context.should_stop)

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctrlab.compression.fold import fold
+from ctrlab.compression.fold import serving_form
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.models.base import CTRModel
@@ -40,7 +40,7 @@ def file_model(
     seed: int | None,
 ) -> Artifact:
     """Save both forms of a model and file them as one artifact."""
-    serving = fold(model)
+    serving = serving_form(model)
     folder = context.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, folder / MODEL_FILE)
@@ -50,7 +50,7 @@ def file_model(
         "fingerprint": model.schema.fingerprint,
         "profile": profile_model(model).to_dict(),
         "cost": measure_cost(model).to_dict(),
-        "cost_folded": measure_cost(serving).to_dict(),
+        "cost_serving": measure_cost(serving).to_dict(),
     }
     return context.add_artifact(
         "model", name, parents=parents, config=config, summary={**facts, **summary}, seed=seed, files_from=folder

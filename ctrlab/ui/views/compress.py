@@ -275,7 +275,7 @@ def _break_even_style(model_id: str, spectra_id: str) -> str:
 
 def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
     """What the plan will cost and lose."""
-    before, after = prediction.cost_original_folded, prediction.cost_folded
+    before, after = prediction.serving_original, prediction.serving
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-prediction"):
         st.markdown("**Prediction**")
         explain("afm", key="explain-prediction")
@@ -306,7 +306,7 @@ def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
 
 def _bars(bench: _Bench, prediction: Prediction) -> None:
     """Tables and dense part before and after; what the trainable form weighs."""
-    before, after = prediction.cost_original_folded, prediction.cost_folded
+    before, after = prediction.serving_original, prediction.serving
     figure("cost_bars", before, after, names=("original", "planned"), key="cost-bars", file=f"plan-{bench.model.id}", title="")
     if count(prediction.cost_explicit.parameters) != count(after.parameters):
         explicit = count(prediction.cost_explicit.parameters)
@@ -318,8 +318,8 @@ def _bars(bench: _Bench, prediction: Prediction) -> None:
 
 def _run(bench: _Bench, prediction: Prediction, config: CompressConfig) -> None:
     """The button, named by what it does, and then the job's progress below it."""
-    after = prediction.cost_folded
-    factor = prediction.cost_original_folded.parameters / max(after.parameters, 1)
+    after = prediction.serving
+    factor = prediction.serving_original.parameters / max(after.parameters, 1)
     job_config = service.CompressJobConfig(
         model_id=bench.model.id, spectra_id=bench.spectra_id, compress=config, name=f"{bench.model.name}, AFM {times(factor)}"
     )
@@ -375,7 +375,7 @@ def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck) -> Compress
 
 def _done(bench: _Bench, job: Job) -> None:
     compressed = cache.workspace().store.artifacts.get(job.result["model"])
-    cost = compressed.summary["cost_folded"]
+    cost = compressed.summary["cost_serving"]
     st.success(
         f"{escape(compressed.name)} is ready: {count(cost['parameters_tables'] + cost['parameters_dense'])} parameters.",
         icon=":material/check_circle:",

@@ -64,14 +64,14 @@ def _in_hand(known: list[Artifact]) -> None:
 
 
 def _describe(model: Artifact) -> str:
-    cost = model.summary["cost_folded"]
+    cost = model.summary["cost_serving"]
     parameters = format.count(cost["parameters_tables"] + cost["parameters_dense"])
     return f"{parameters} parameters" + (", compressed" if model.config.get("compression") else "")
 
 
 def _facts(model: Artifact) -> None:
     """Accuracy and size at a glance."""
-    cost = model.summary["cost_folded"]
+    cost = model.summary["cost_serving"]
     evaluation = latest_evaluation(cache.workspace(), model.id)
     metrics: dict[str, Any] = evaluation.summary.get("metrics", {}) if evaluation else {}
     split = evaluation.summary.get("split", "test") if evaluation else "test"
@@ -103,7 +103,7 @@ def _table(known: list[Artifact]) -> None:
 
     rows = []
     for model in known:
-        cost, evaluation = model.summary["cost_folded"], latest_evaluation(cache.workspace(), model.id)
+        cost, evaluation = model.summary["cost_serving"], latest_evaluation(cache.workspace(), model.id)
         rows.append(
             {
                 "name": model.name,

@@ -1,0 +1,181 @@
+"""The whole flow through the services, on a small table: what is stored, what it says, and that it agrees with itself."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ctrlab
+from ctrlab.compression.plan import predict
+from ctrlab.errors import ConfigError, CtrlabError, DataError, StorageError, UnknownNameError
+from ctrlab.services import comparison, datasets, models, spectra
+from ctrlab.services.models import TrainConfig
+from ctrlab.training.configs import FitConfig
+
+FIT = FitConfig(batch_size=256, epochs=2, learning_rate=3e-3)
+
+
+def write_table(path, rows=3000, seed=0):
+    random = np.random.default_rng(seed)
+    site, ad, price = random.integers(0, 30, rows), random.zipf(1.5, rows) % 200, random.exponential(2.0, rows)
+    logit = np.where(site % 3 == 0, 1.0, -1.0) + np.where(ad % 2 == 0, 0.8, -0.8) + 0.3 * (price - 2)
+    clicked = random.random(rows) < 1 / (1 + np.exp(-logit))
+    pd.DataFrame({"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad], "price": price}).to_csv(
+        path, index=False
+    )
+    return path
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def dataset(lab, tmp_path_factory):
+    path = write_table(tmp_path_factory.mktemp("raw") / "clicks.csv")
+    source = ctrlab.SourceConfig(paths=(str(path),))
+    return lab.encode(datasets.draft_config(datasets.inspect_source(source), "clicks"))
+
+
+@pytest.fixture(scope="module", params=["deepfm", "dcn"])
+def model(request, lab, dataset):
+    settings = {"embed_dim": 8, "mlp_dims": [32, 24]}
+    return lab.train(TrainConfig(dataset_id=dataset.id, architecture=request.param, model=settings, fit=FIT))
+
+
+@pytest.fixture(scope="module")
+def compressed(lab, model):
+    return lab.compress(model.id, ranks={"mlp.0": 6, "mlp.2": 6, "embedding.*": 3}, finetune=FIT.replace(epochs=1))
+
+
+def test_training_learns_and_is_measured(lab, model):
+    row = lab.compare([model.id]).iloc[0]
+    assert row.auc > 0.65
+    assert row.kind == "original" and row.split == "test"
+    assert row[["torch_p50_ms_1", "onnx_p50_ms_4096", "torch_p99_ms_256"]].gt(0).all()
+
+
+def test_spectra_cover_every_layer_that_can_be_compressed(lab, model):
+    table = spectra.spectra_table(lab.workspace, lab.spectra_of(model.id).id)
+    assert set(table["layer"]) == {"mlp.0", "mlp.2", "embedding.site", "embedding.ad"}
+    assert (table["k90"] <= table["k95"]).all() and (table["k95"] <= table["k99"]).all()
+
+
+def test_the_compressed_model_costs_exactly_what_was_predicted(lab, model, compressed):
+    profile = models.model_profile(lab.workspace, model.id)
+    plan = ctrlab.RankPlan.of(compressed.summary["compression"]["ranks"])
+    promised = predict(profile, spectra.load_layer_spectra(lab.workspace, lab.spectra_of(model.id).id), plan).serving
+    assert compressed.summary["cost_serving"] == promised.to_dict()
+
+
+def test_lineage_leads_back_to_the_dataset(lab, dataset, model, compressed):
+    lineage = [artifact.id for artifact in lab.workspace.store.artifacts.lineage(compressed.id)]
+    assert lineage[0] == dataset.id and lineage[-1] == compressed.id and model.id in lineage
+
+
+def test_fine_tuning_never_ends_below_truncation_in_validation(compressed):
+    for stage in compressed.summary["compression"]["stages"]:
+        assert stage["valid_auc"] >= stage["truncated_auc"]
+
+
+def test_an_exported_model_comes_back_as_it_was(lab, dataset, compressed, tmp_path):
+    files = {path.name: path for path in models.export_model(lab.workspace, compressed.id, tmp_path)}
+    assert set(files) == {"model.safetensors", "serving.safetensors", "model.onnx"}
+    again = lab.import_checkpoint(dataset.id, files["model.safetensors"])
+    table = lab.compare([compressed.id, again.id])
+    assert table["auc"].nunique() == 1 and table["parameters"].nunique() == 1
+
+
+def test_the_difference_of_two_configs_shows_only_what_differs(lab, model, compressed):
+    difference = comparison.config_difference(lab.workspace, model.id, compressed.id)
+    assert "compression.plan.ranks.0.rank" in set(difference["setting"])
+    assert "dataset_id" not in set(difference["setting"])
+
+
+def test_a_checkpoint_of_another_encoding_is_refused_before_it_is_queued(lab, dataset, model, tmp_path):
+    other_path = write_table(tmp_path / "other.csv", seed=1)
+    source = ctrlab.SourceConfig(paths=(str(other_path),))
+    other = lab.encode(datasets.draft_config(datasets.inspect_source(source), "other"))
+    with pytest.raises(DataError, match="another encoding"):
+        models.import_checkpoint(lab.workspace, other.id, models.model_file(model))
+
+
+def test_a_pickle_is_refused_before_it_is_queued(lab, dataset, tmp_path):
+    import pickle
+
+    path = tmp_path / "model.safetensors"
+    path.write_bytes(pickle.dumps({"weight": 1}))
+    with pytest.raises(StorageError, match="pickle"):
+        models.import_checkpoint(lab.workspace, dataset.id, path)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"architecture": "deepfn"}, "no model is called 'deepfn'; there are deepfm"),
+        ({"architecture": "deepfm", "model": {"embed_dim": 0}}, "embed_dim must be between"),
+        ({"architecture": "deepfm", "model": {"widths": 3}}, "unknown setting widths"),
+    ],
+)
+def test_unusable_training_settings_are_refused_before_they_are_queued(settings, message):
+    with pytest.raises(ConfigError, match=message):
+        TrainConfig(dataset_id="ds-x", **settings)
+
+
+def test_an_unknown_dataset_is_named(lab):
+    with pytest.raises(UnknownNameError, match="ds-nothing"):
+        lab.train(TrainConfig(dataset_id="ds-nothing", architecture="deepfm"))
+
+
+def test_ranks_are_chosen_in_exactly_one_way(lab, model):
+    with pytest.raises(ConfigError, match="exactly one"):
+        lab.plan(model.id, energy=0.9, preset="energy-90")
+
+
+def test_a_failed_job_raises_its_sentence(lab, tmp_path):
+    path = tmp_path / "three.csv"
+    path.write_text("click,a\n" + "0,x\n1,y\n2,z\n" * 20)
+    columns = (ctrlab.ColumnConfig(name="click", role="label"), ctrlab.ColumnConfig(name="a", role="categorical"))
+    config = ctrlab.DatasetConfig(name="three", source=ctrlab.SourceConfig(paths=(str(path),)), columns=columns)
+    with pytest.raises(CtrlabError, match="click"):
+        lab.encode(config)
+
+
+def test_an_upload_above_the_limit_is_refused_and_leaves_nothing(lab):
+    import io
+
+    with pytest.raises(DataError, match="larger than the upload limit"):
+        datasets.stage_upload(lab.workspace, "big.csv", io.BytesIO(b"x" * 100), max_bytes=10)
+    assert not list((lab.workspace.home / "uploads").glob("big*"))
+
+
+def test_two_uploads_of_one_name_are_both_kept(lab):
+    import io
+
+    paths = [datasets.stage_upload(lab.workspace, "a/../clicks.csv.gz", io.BytesIO(content)) for content in (b"1", b"2")]
+    assert [path.read_bytes() for path in paths] == [b"1", b"2"]
+    assert {path.parent for path in paths} == {lab.workspace.home / "uploads"}
+
+
+def test_pareto_front_matches_a_brute_force_search():
+    random = np.random.default_rng(0)
+    table = pd.DataFrame({"parameters": random.integers(1, 9, 40).astype(float), "auc": random.integers(1, 9, 40) / 10})
+    table.loc[3, "auc"] = np.nan
+
+    def dominated(i):
+        here = table.loc[i]
+        return any(
+            there.parameters <= here.parameters and there.auc >= here.auc and (there.parameters, there.auc) != (here.parameters, here.auc)
+            for _, there in table.iterrows()
+        )
+
+    expected = [not np.isnan(table.auc[i]) and not dominated(i) for i in table.index]
+    assert comparison.pareto_mask(table).tolist() == expected
+
+
+def test_artifact_summaries_are_plain_json(lab, dataset, model, compressed):
+    for artifact in (dataset, model, compressed):
+        json.dumps([artifact.config, artifact.summary], allow_nan=True)
