@@ -39,10 +39,6 @@ def main() -> None:
     table = write_sample(FOLDER / TABLE, SyntheticConfig())
     source = SourceConfig(paths=(str(FOLDER / TABLE),))
     draft = draft_config(inspect_table(source), SAMPLE_NAME).replace(split=SPLIT)
-    numeric = [
-        column.replace(role="numeric") if column.name in SyntheticConfig().numeric_names else column for column in draft.columns
-    ]
-    draft = draft.replace(columns=tuple(numeric))
     with tempfile.TemporaryDirectory() as folder:
         dataset = encode_dataset(draft, Path(folder) / "encoded")
         torch.manual_seed(0)
@@ -51,7 +47,7 @@ def main() -> None:
             model,
             dataset,
             FitConfig(
-                epochs=args.epochs, batch_size=args.batch_size, learning_rate=args.learning_rate, patience=8, l2_embedding=1e-3
+                epochs=args.epochs, batch_size=args.batch_size, learning_rate=args.learning_rate, patience=8
             ),
         )
         print(*fitted.history, sep="\n")

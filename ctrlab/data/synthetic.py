@@ -35,17 +35,17 @@ class SyntheticConfig(Config):
         (8, 16, 150, 12, 60, 250, 400, 100), minimum=2, maximum=10_000_000, help="Number of values of each categorical field."
     )
     ranks: tuple[int, ...] = option((1, 2, 2, 1, 3, 3, 2, 3), minimum=1, maximum=64, help="Rank of each field's true table.")
-    latent_dim: int = option(4, minimum=1, maximum=64, help="Dimension D of the space the true embeddings lie in.")
+    latent_dim: int = option(3, minimum=1, maximum=64, help="Dimension D of the space the true embeddings lie in.")
     numeric_names: tuple[str, ...] = option(
         ("ad_age_hours", "impressions", "past_clicks", "page_views", "session_minutes", "bid_cents"),
         help="Numeric columns: skewed counts.",
     )
-    zipf_exponent: float = option(1.2, minimum=0.0, maximum=3.0, help="How strongly the frequent values dominate.")
+    zipf_exponent: float = option(1.4, minimum=0.0, maximum=3.0, help="How strongly the frequent values dominate.")
     missing_share: float = option(0.08, minimum=0.0, maximum=0.9, help="Mean share of empty cells; it differs by column.")
     ctr: float = option(0.2, minimum=0.001, maximum=0.999, help="Click-through rate.")
-    first_order_std: float = option(0.75, minimum=0.0, maximum=10.0, help="Spread of the first-order part of the log-odds.")
-    numeric_std: float = option(0.5, minimum=0.0, maximum=10.0, help="Spread of the numeric part of the log-odds.")
-    interaction_std: float = option(1.0, minimum=0.0, maximum=10.0, help="Spread of the low-rank interaction in the log-odds.")
+    first_order_std: float = option(0.3, minimum=0.0, maximum=10.0, help="Spread of the first-order part of the log-odds.")
+    numeric_std: float = option(0.4, minimum=0.0, maximum=10.0, help="Spread of the numeric part of the log-odds.")
+    interaction_std: float = option(1.25, minimum=0.0, maximum=10.0, help="Spread of the low-rank interaction in the log-odds.")
 
     @property
     def planted_ranks(self) -> dict[str, int]:

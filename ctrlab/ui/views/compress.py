@@ -9,7 +9,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.compression.configs import BOTTLENECKS, ORDERS, Bottleneck, CompressConfig, Order, RankPlan
+from ctrlab.compression.configs import BOTTLENECKS, Bottleneck, CompressConfig, Order, RankPlan
 from ctrlab.compression.plan import PRESETS, Prediction, pays, plan_ranks, predict
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.evaluation.profile import LayerProfile, ModelProfile
@@ -34,7 +34,11 @@ _START_ENERGY = 0.99
 _LEARNING_RATE = 2e-4
 
 _BOTTLENECK_NAMES = {"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"}
-_ORDER_NAMES = {"mlp_first": "MLP first, then tables", "tables_first": "Tables first, then MLP", "joint": "All at once"}
+_ORDER_NAMES: dict[Order, str] = {
+    "mlp_first": "MLP first, then tables",
+    "tables_first": "Tables first, then MLP",
+    "joint": "All at once",
+}
 
 
 @dataclass(frozen=True)
@@ -347,7 +351,7 @@ def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck) -> Compress
             "ReLU is the paper's and makes the predicted variance void.",
         )
     with right:
-        order: Order = st.selectbox("Order", ORDERS, format_func=_ORDER_NAMES.__getitem__, key="order",
+        order = st.selectbox("Order", list(_ORDER_NAMES), format_func=_ORDER_NAMES.__getitem__, key="order",
                              help="Fine-tuning follows each stage.")  # fmt: skip
     left, right = st.columns(2, gap="small")
     with left:
