@@ -67,6 +67,9 @@ def _unused(path: Path) -> Path:
 
 def submit_encode(workspace: Workspace, config: DatasetConfig) -> str:
     """Queue the encoding; the job's result holds the new `dataset` id."""
+    # The worker runs in another folder than whoever asks.
+    absolute = tuple(str(Path(path).expanduser().absolute()) for path in config.source.paths)
+    config = config.replace(source=config.source.replace(paths=absolute))
     return workspace.store.jobs.submit("encode", f"Encode {config.name}", config.to_dict()).id
 
 

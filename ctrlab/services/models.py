@@ -78,7 +78,7 @@ def import_checkpoint(workspace: Workspace, dataset_id: str, path: Path, name: s
             f"{Path(path).name} was trained on data of another encoding (fingerprint {header.schema.fingerprint}, this dataset has "
             f"{wanted}); choose the dataset it was trained on"
         )
-    config = ImportConfig(dataset_id=dataset_id, path=str(path), name=name)
+    config = ImportConfig(dataset_id=dataset_id, path=str(Path(path).expanduser().absolute()), name=name)
     return workspace.store.jobs.submit("import", f"Import {Path(path).name}", config.to_dict()).id
 
 

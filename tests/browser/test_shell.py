@@ -61,6 +61,7 @@ def test_the_page_follows_the_systems_light_or_dark(scheme: str, lightness: rang
 def test_the_sidebar_tells_the_story_in_order_and_leads_to_every_page(dashboard: Dashboard) -> None:
     page = dashboard.open("/")
     links = page.get_by_test_id("stSidebar").get_by_role("link")
+    expect(links).to_have_count(len(PAGES))
     names = [re.sub(r"\d+ active", "", text).split("\n")[-1].strip() for text in links.all_inner_texts()]
     assert names == ["Home", "Data", "Model", "Spectra", "Compress", "Compare", "Jobs", "Learn"]
     for path, title in PAGES.items():

@@ -1,0 +1,94 @@
+"""The command line: every verb works, `--json` prints one object, and errors are one sentence."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+
+from ctrlab.__main__ import main
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory):
+    return tmp_path_factory.mktemp("home")
+
+
+@pytest.fixture
+def run(home, capsys):
+    """Run a verb with --json and return (exit code, its object)."""
+
+    def call(*words):
+        code = main([*map(str, words), "--json", "--home", str(home)])
+        out = capsys.readouterr().out
+        return code, json.loads(out)
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def table(tmp_path_factory):
+    path = tmp_path_factory.mktemp("raw") / "ads.csv"
+    rows = [f"{(i * 7919 % 13 < 4) ^ (i % 17 == 0):d},s{i % 13},a{i * i % 31}" for i in range(2000)]
+    path.write_text("\n".join(["click,site,ad", *rows]) + "\n")
+    return path
+
+
+def test_the_whole_way_by_verbs(run, table, tmp_path):
+    code, inspected = run("data", "inspect", table)
+    assert code == 0 and {c["name"]: c["role"] for c in inspected["columns"]} == {
+        "click": "label", "site": "categorical", "ad": "categorical"
+    }  # fmt: skip
+    _, dataset = run("data", "encode", table, "--name", "ads", "--train", "0.7", "--valid", "0.15", "--test", "0.15", "--seed", "3")
+    assert sum(dataset["summary"]["rows"].values()) == 2000
+    _, model = run("train", dataset["id"], "--set", "embed_dim=8", "mlp_dims=24,16", "--batch-size", "128", "--epochs", "2")
+    assert model["config"]["model"]["mlp_dims"] == [24, 16]
+    _, spectra = run("spectra", model["id"], "--values")
+    assert {row["layer"] for row in spectra["layers"]} == set(spectra["singular_values"])
+    _, compressed = run("compress", model["id"], "--ranks", "mlp.2=4", "embedding.*=2", "--epochs", "1", "--batch-size", "128")
+    assert compressed["summary"]["compression"]["ranks"] == {"mlp.2": 4, "embedding.site": 2, "embedding.ad": 2}
+    csv = tmp_path / "comparison.csv"
+    _, compared = run("compare", model["id"], compressed["id"], "--csv", csv)
+    assert compared["models"][1]["parameters"] < compared["models"][0]["parameters"]
+    assert len(csv.read_text().splitlines()) == 3
+    _, exported = run("export", compressed["id"], tmp_path / "out")
+    assert len(exported["files"]) == 3
+    _, jobs = run("jobs")
+    assert [job["state"] for job in jobs["jobs"]] == ["succeeded"] * 4
+    _, job = run("jobs", "show", jobs["jobs"][0]["id"])
+    assert job["kind"] == "compress"
+    _, datasets = run("data", "list")
+    assert [d["id"] for d in datasets["datasets"]] == [dataset["id"]]
+
+
+def test_known_datasets_say_where_they_are(run):
+    _, known = run("data", "known")
+    assert {"criteo", "avazu", "frappe_x1", "movielens"} <= set(known)
+    assert all(facts["address"].startswith("http") for facts in known.values())
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["data", "inspect", "/nowhere/at/all.csv"], "/nowhere/at/all.csv"),
+        (["spectra", "model-ffffffff"], "model-ffffffff"),
+        (["train", "ds-ffffffff", "--epochs", "0"], "epochs must be between"),
+        (["compress", "model-ffffffff", "--ranks", "mlp.0=many"], "whole number"),
+        (["jobs", "cancel"], "needs the id"),
+    ],
+)
+def test_an_error_is_one_sentence_and_exit_code_one(run, words, message):
+    code, answer = run(*words)
+    assert code == 1
+    assert message in answer["error"] and "\n" not in answer["error"]
+
+
+def test_without_json_the_sentence_goes_to_standard_error(home, capsys):
+    assert main(["spectra", "model-ffffffff", "--home", str(home)]) == 1
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith("ctrlab: ")
+
+
+def test_the_module_runs_as_a_program():
+    done = subprocess.run([sys.executable, "-m", "ctrlab", "--version"], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "0.1.0"
