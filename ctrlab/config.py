@@ -95,7 +95,8 @@ class Config:
         known = {field.name for field in dataclasses.fields(cls)}
         unknown = sorted(set(given) - known)
         if unknown:
-            raise ConfigError(f"{cls.__name__}: unknown setting {', '.join(map(str, unknown))}; known are {', '.join(sorted(known))}")
+            names = ", ".join(map(str, unknown))
+            raise ConfigError(f"{cls.__name__}: unknown setting {names}; known are {', '.join(sorted(known))}")
         missing = [field.name for field in dataclasses.fields(cls) if field.name not in given and _is_required(field)]
         if missing:
             raise ConfigError(f"{cls.__name__}: setting {', '.join(missing)} is required")
@@ -111,10 +112,12 @@ class Config:
         return cls.from_dict(values)
 
 
-@cache
+_hints_of = cache(typing.get_type_hints)
+
+
 def type_hints(cls: type) -> dict[str, Any]:
     """Resolved annotations of a config class, for forms and the command line."""
-    return typing.get_type_hints(cls)
+    return _hints_of(cls)  # type: ignore[arg-type]  # classes are hashable, whatever their instances are
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

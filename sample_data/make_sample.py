@@ -46,9 +46,7 @@ def main() -> None:
         fitted = fit(
             model,
             dataset,
-            FitConfig(
-                epochs=args.epochs, batch_size=args.batch_size, learning_rate=args.learning_rate, patience=8
-            ),
+            FitConfig(epochs=args.epochs, batch_size=args.batch_size, learning_rate=args.learning_rate, patience=8),
         )
         print(*fitted.history, sep="\n")
         metrics = evaluate_model(fitted.model, dataset.split("test"))

@@ -31,4 +31,4 @@ def test_the_public_names_resolve():
     for name in ctrlab.__all__:
         assert getattr(ctrlab, name) is not None
     with pytest.raises(AttributeError, match="it has"):
-        ctrlab.nothing
+        _ = ctrlab.nothing

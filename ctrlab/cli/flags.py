@@ -41,7 +41,7 @@ def parse_assignments(pairs: list[str]) -> dict[str, str]:
     malformed = [pair for pair in pairs if "=" not in pair]
     if malformed:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {', '.join(malformed)}")
-    return dict(pair.split("=", 1) for pair in pairs)  # type: ignore[misc]
+    return dict(pair.split("=", 1) for pair in pairs)
 
 
 def values_for(config_class: type[Config], texts: dict[str, str]) -> dict[str, Any]:

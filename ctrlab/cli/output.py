@@ -78,15 +78,14 @@ def table_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 def comparison_text(table: pd.DataFrame) -> str:
     """The comparison as people read it: size against the first row, four digits of AUC."""
-    first = table.iloc[0]
-    rows = [
-        (
-            row["name"], f"{row.auc:.4f}", f"{row.log_loss:.4f}", f"{row.parameters_tables / 1e6:.3f} M", f"{row.parameters_dense / 1e6:.3f} M",
-            f"{row.bytes / 1e6:.2f} MB", f"{first.parameters / row.parameters:.2f}x", f"{row.macs / 1e3:.0f} k",
-            f"{row.torch_rows_per_second_4096 / 1e3:.0f} k", f"{row.onnx_rows_per_second_4096 / 1e3:.0f} k",
-        )
-        for row in table.itertuples(index=False)
-        for row in [row._asdict()] for row in [pd.Series(row)]
-    ]  # fmt: skip
     headers = ["model", "AUC", "log loss", "tables", "dense", "size", "smaller", "MACs/row", "torch rows/s", "ONNX rows/s"]
-    return table_text(headers, rows)
+    original = table.iloc[0]
+    return table_text(headers, [_comparison_cells(row, original) for _, row in table.iterrows()])
+
+
+def _comparison_cells(row: "pd.Series[Any]", original: "pd.Series[Any]") -> list[str]:
+    thousand_rows = [f"{row[f'{runtime}_rows_per_second_4096'] / 1e3:.0f} k" for runtime in ("torch", "onnx")]
+    millions = [f"{row[part] / 1e6:.3f} M" for part in ("parameters_tables", "parameters_dense")]
+    smaller = f"{original['parameters'] / row['parameters']:.2f}x"
+    size, macs = f"{row['bytes'] / 1e6:.2f} MB", f"{row['macs'] / 1e3:.0f} k"
+    return [row["name"], f"{row['auc']:.4f}", f"{row['log_loss']:.4f}", *millions, size, smaller, macs, *thousand_rows]

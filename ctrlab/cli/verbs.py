@@ -133,7 +133,18 @@ def run_list_data(args: argparse.Namespace) -> None:
 
 def run_known(args: argparse.Namespace) -> None:
     """`data known`."""
-    facts = ("title", "description", "address", "files", "size", "size_source", "num_rows", "licence", "checksum", "checksum_source")
+    facts = (
+        "title",
+        "description",
+        "address",
+        "files",
+        "size",
+        "size_source",
+        "num_rows",
+        "licence",
+        "checksum",
+        "checksum_source",
+    )
     known = {dataset.name: {fact: getattr(dataset, fact) for fact in facts} for dataset in datasets.known_datasets()}
     if args.json:
         print_json(known)

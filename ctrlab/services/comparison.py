@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ctrlab.config import Config, option
 from ctrlab.services.handlers import JOB_HANDLERS
@@ -81,13 +82,14 @@ def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
     return row
 
 
-def pareto_mask(table: pd.DataFrame, cost: str = "parameters", benefit: str = "auc") -> np.ndarray:
+def pareto_mask(table: pd.DataFrame, cost: str = "parameters", benefit: str = "auc") -> NDArray[np.bool_]:
     """(rows,) bool: True where no other row costs no more and benefits no less, one of them strictly. NaN is never on the front."""
     costs, benefits = table[cost].to_numpy(float), table[benefit].to_numpy(float)
     no_worse = (costs[None] <= costs[:, None]) & (benefits[None] >= benefits[:, None])
     better = (costs[None] < costs[:, None]) | (benefits[None] > benefits[:, None])
-    dominated: np.ndarray = (no_worse & better).any(axis=1)
-    return ~dominated & ~np.isnan(costs) & ~np.isnan(benefits)
+    dominated: NDArray[np.bool_] = (no_worse & better).any(axis=1)
+    on_front: NDArray[np.bool_] = ~dominated & ~np.isnan(costs) & ~np.isnan(benefits)
+    return on_front
 
 
 def config_difference(workspace: Workspace, id_a: str, id_b: str) -> pd.DataFrame:

@@ -39,7 +39,9 @@ def test_the_whole_way_by_verbs(run, table, tmp_path):
     assert code == 0 and {c["name"]: c["role"] for c in inspected["columns"]} == {
         "click": "label", "site": "categorical", "ad": "categorical"
     }  # fmt: skip
-    _, dataset = run("data", "encode", table, "--name", "ads", "--train", "0.7", "--valid", "0.15", "--test", "0.15", "--seed", "3")
+    _, dataset = run(
+        "data", "encode", table, "--name", "ads", "--train", "0.7", "--valid", "0.15", "--test", "0.15", "--seed", "3"
+    )
     assert sum(dataset["summary"]["rows"].values()) == 2000
     _, model = run("train", dataset["id"], "--set", "embed_dim=8", "mlp_dims=24,16", "--batch-size", "128", "--epochs", "2")
     assert model["config"]["model"]["mlp_dims"] == [24, 16]

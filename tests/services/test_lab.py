@@ -21,9 +21,9 @@ def write_table(path, rows=3000, seed=0):
     site, ad, price = random.integers(0, 30, rows), random.zipf(1.5, rows) % 200, random.exponential(2.0, rows)
     logit = np.where(site % 3 == 0, 1.0, -1.0) + np.where(ad % 2 == 0, 0.8, -0.8) + 0.3 * (price - 2)
     clicked = random.random(rows) < 1 / (1 + np.exp(-logit))
-    pd.DataFrame({"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad], "price": price}).to_csv(
-        path, index=False
-    )
+    pd.DataFrame(
+        {"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad], "price": price}
+    ).to_csv(path, index=False)
     return path
 
 
@@ -168,7 +168,9 @@ def test_pareto_front_matches_a_brute_force_search():
     def dominated(i):
         here = table.loc[i]
         return any(
-            there.parameters <= here.parameters and there.auc >= here.auc and (there.parameters, there.auc) != (here.parameters, here.auc)
+            there.parameters <= here.parameters
+            and there.auc >= here.auc
+            and (there.parameters, there.auc) != (here.parameters, here.auc)
             for _, there in table.iterrows()
         )
 

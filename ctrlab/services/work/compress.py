@@ -67,7 +67,12 @@ def _curves(context: JobContext) -> Callable[[str, FitProgress], None]:
 
 def _summary(result: PipelineResult) -> dict[str, Any]:
     stages = [{key: value for key, value in asdict(stage).items() if key != "history"} for stage in result.stages]
-    return {"ranks": result.plan.as_dict(), "stages": stages, "layers": [asdict(row) for row in result.rows], "skipped": result.skipped}
+    return {
+        "ranks": result.plan.as_dict(),
+        "stages": stages,
+        "layers": [asdict(row) for row in result.rows],
+        "skipped": result.skipped,
+    }
 
 
 def _measure_both(context: JobContext, original_id: str, compressed_id: str, start: float) -> None:

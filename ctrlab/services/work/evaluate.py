@@ -54,7 +54,9 @@ def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig 
     )
 
 
-def _latencies(context: JobContext, serving: CTRModel, onnx_file: Path, rows: Split, config: EvaluateConfig) -> dict[str, dict[str, Any]]:
+def _latencies(
+    context: JobContext, serving: CTRModel, onnx_file: Path, rows: Split, config: EvaluateConfig
+) -> dict[str, dict[str, Any]]:
     settings: dict[str, Any] = {
         "batch_sizes": config.batch_sizes,
         "seconds": config.seconds_per_timing,
