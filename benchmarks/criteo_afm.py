@@ -44,10 +44,12 @@ SPLITS = {
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=1e-3)
     parser.add_argument("--finetune-rates", type=float, nargs="+", default=[1e-3, 2e-4])
     args = parser.parse_args()
+    torch.set_num_threads(args.threads)
     results = []
     with tempfile.TemporaryDirectory() as folder:
         table = Path(folder) / "criteo.tsv"

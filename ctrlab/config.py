@@ -117,7 +117,7 @@ _hints_of = cache(typing.get_type_hints)
 
 def type_hints(cls: type) -> dict[str, Any]:
     """Resolved annotations of a config class, for forms and the command line."""
-    return _hints_of(cls)  # type: ignore[arg-type]  # classes are hashable, whatever their instances are
+    return _hints_of(cls)
 
 
 def _is_required(field: "dataclasses.Field[Any]") -> bool:

@@ -54,9 +54,7 @@ def main() -> None:
     # The path is relative: the folder lies elsewhere on every machine.
     portable = draft.replace(source=draft.source.replace(paths=(TABLE,)))
     (FOLDER / SAMPLE_CONFIG_FILE).write_text(portable.to_json() + "\n")
-    print(
-        f"test AUC {metrics.auc:.4f} after step {fitted.best_step} (the truth's own probabilities: {table.best_auc:.4f} on all rows)"
-    )
+    print(f"test AUC {metrics.auc:.4f} after step {fitted.best_step}; the true probabilities: {table.best_auc:.4f} on all rows")
 
 
 if __name__ == "__main__":

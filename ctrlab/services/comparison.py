@@ -21,13 +21,11 @@ LATENCY_BATCH_SIZES = (1, 256, 4096)
 )
 @dataclass(frozen=True, kw_only=True)
 class EvaluateConfig(Config):
-    """Which models to measure on which rows."""
+    """Which models to measure, on which rows."""
 
     model_ids: tuple[str, ...]
     split: str = option("test", choices=("valid", "test"), help="Rows the accuracy is measured on.")
-    batch_sizes: tuple[int, ...] = option(
-        LATENCY_BATCH_SIZES, minimum=1, maximum=1 << 20, help="Batch sizes the speed is measured at."
-    )
+    batch_sizes: tuple[int, ...] = option(LATENCY_BATCH_SIZES, minimum=1, maximum=1 << 20, help="Batch sizes to time.")
     seconds_per_timing: float = option(
         0.4, minimum=0.05, maximum=60.0, advanced=True, unit="s", help="Time spent on each timing."
     )
@@ -50,8 +48,8 @@ def comparison_table(workspace: Workspace, model_ids: list[str]) -> pd.DataFrame
     """One row a model; NaN where a model was not measured.
 
     Columns: id, name, kind ("original" or "compressed"), architecture, auc, log_loss, calibration_ratio, calibration_error,
-    parameters_tables, parameters_dense, bytes_tables, bytes_dense (of the served, folded form), macs (per row), and for runtime r in
-    (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
+    parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row; all of the served form), and for
+    runtime r in (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
     """
     rows = [_comparison_row(workspace, require_artifact(workspace, model_id, "model")) for model_id in model_ids]
     return pd.DataFrame(rows)
@@ -83,7 +81,7 @@ def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
 
 
 def pareto_mask(table: pd.DataFrame, cost: str = "parameters", benefit: str = "auc") -> NDArray[np.bool_]:
-    """(rows,) bool: True where no other row costs no more and benefits no less, one of them strictly. NaN is never on the front."""
+    """(rows,) bool: True where no other row costs no more and benefits no less, one of them strictly; never where NaN."""
     costs, benefits = table[cost].to_numpy(float), table[benefit].to_numpy(float)
     no_worse = (costs[None] <= costs[:, None]) & (benefits[None] >= benefits[:, None])
     better = (costs[None] < costs[:, None]) | (benefits[None] > benefits[:, None])

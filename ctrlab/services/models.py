@@ -75,8 +75,8 @@ def import_checkpoint(workspace: Workspace, dataset_id: str, path: Path, name: s
     wanted = dataset.summary.get("fingerprint")
     if header.schema.fingerprint != wanted:
         raise DataError(
-            f"{Path(path).name} was trained on data of another encoding (fingerprint {header.schema.fingerprint}, this dataset has "
-            f"{wanted}); choose the dataset it was trained on"
+            f"{Path(path).name} was trained on data of another encoding (fingerprint {header.schema.fingerprint}, "
+            f"this dataset has {wanted}); choose the dataset it was trained on"
         )
     config = ImportConfig(dataset_id=dataset_id, path=str(Path(path).expanduser().absolute()), name=name)
     return workspace.store.jobs.submit("import", f"Import {Path(path).name}", config.to_dict()).id
@@ -119,6 +119,7 @@ def original_of(workspace: Workspace, model: Artifact) -> Artifact:
 
 
 def require_artifact(workspace: Workspace, artifact_id: str, kind: str) -> Artifact:
+    """The artifact, which must be of `kind`; UnknownNameError or ConfigError otherwise."""
     artifact = workspace.store.artifacts.get(artifact_id)
     if artifact.kind != kind:
         raise ConfigError(f"{artifact_id} is a {artifact.kind}, not a {kind}; give the id of a {kind}")

@@ -47,7 +47,7 @@ def test_auc_and_log_loss_agree_with_scikit_learn(rows):
     labels, logits = rows
     assert auc(labels, logits) == pytest.approx(oracle.roc_auc_score(labels, logits), abs=1e-12)
     probabilities = sigmoid(logits)
-    if probabilities.min() > 1e-12 and probabilities.max() < 1 - 1e-12:  # beyond, scikit-learn clips probabilities
+    if probabilities.min() > 1e-7 and probabilities.max() < 1 - 1e-7:  # beyond, probabilities have lost digits that logits keep
         assert log_loss(labels, logits) == pytest.approx(oracle.log_loss(labels, probabilities), rel=1e-6)
 
 

@@ -1,5 +1,6 @@
 import subprocess
 import sys
+from dataclasses import fields
 
 import pytest
 
@@ -14,7 +15,7 @@ def test_the_form_can_be_drawn_without_torch():
 
 
 def test_every_setting_explains_itself():
-    assert all(field.metadata["help"] for field in FitConfig.__dataclass_fields__.values())
+    assert all(field.metadata["help"] for field in fields(FitConfig))
 
 
 def test_settings_survive_json():

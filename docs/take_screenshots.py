@@ -1,0 +1,112 @@
+"""Takes the README's pictures from a dashboard of its own: the newcomer's path on the sample, in an empty home folder.
+
+make screenshots
+"""
+
+import os
+import re
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from pathlib import Path
+
+from playwright.sync_api import Page, sync_playwright
+
+PROJECT = Path(__file__).parents[1]
+IMAGES = PROJECT / "docs" / "images"
+
+
+def main() -> None:
+    """Start the dashboard, walk the path, save a picture of each page."""
+    IMAGES.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix="ctrlab-pictures-") as home:
+        port = free_port()
+        environment = {**os.environ, "CTRLAB_HOME": home}
+        command = [sys.executable, "-m", "ctrlab", "serve", "--port", str(port)]
+        server = subprocess.Popen(command, cwd=PROJECT, env=environment, stdout=subprocess.DEVNULL)
+        try:
+            wait_until_up(port)
+            walk(f"http://127.0.0.1:{port}")
+        finally:
+            server.send_signal(signal.SIGTERM)
+            server.wait(20)
+            stop_workers(home)
+
+
+def walk(address: str) -> None:
+    """Home, the sample's spectra, a compression, the comparison."""
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
+        page = browser.new_page(viewport={"width": 1360, "height": 900}, device_scale_factor=1.5)
+        page.goto(address)
+        page.get_by_role("button", name="Try the sample").wait_for()
+        picture(page, "home")
+        page.get_by_role("button", name="Try the sample").click()
+        page.wait_for_url("**/Spectra?*", timeout=90_000)
+        page.locator(".js-plotly-plot").nth(1).wait_for()
+        picture(page, "spectra")
+        page.get_by_role("link", name="Data", exact=True).click()
+        picture(page, "data")
+        page.get_by_role("link", name="Spectra", exact=True).click()
+        page.get_by_role("link", name="Choose ranks").click()
+        run = page.get_by_role("button", name=re.compile("^Compress to .* parameters"))
+        run.wait_for()
+        picture(page, "compress")
+        run.click()
+        page.get_by_role("progressbar").wait_for()
+        time.sleep(4)
+        picture(page, "running")
+        page.get_by_role("link", name="Compare it with the original").click(timeout=180_000)
+        page.locator(".js-plotly-plot").first.wait_for()
+        picture(page, "compare")
+        browser.close()
+
+
+def picture(page: Page, name: str) -> None:
+    """Save what is in the window once it has come to rest."""
+    time.sleep(2.5)
+    page.screenshot(path=IMAGES / f"{name}.png")
+    print(f"docs/images/{name}.png")
+
+
+def free_port() -> int:
+    """A port nobody listens on."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+def wait_until_up(port: int) -> None:
+    """Return when the dashboard answers."""
+    for _ in range(200):
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).read()
+            return
+        except OSError:
+            time.sleep(0.1)
+    raise SystemExit("the dashboard did not start")
+
+
+def chromium() -> str:
+    """The system's Chromium."""
+    return next(path for name in ("chromium", "chromium-browser", "google-chrome") if (path := shutil.which(name)))
+
+
+def stop_workers(home: str) -> None:
+    """End the worker that the dashboard started in `home`."""
+    from ctrlab.services.jobs import worker_state
+    from ctrlab.services.workspace import open_workspace
+
+    state = worker_state(open_workspace(home))
+    if state.pid:
+        os.kill(state.pid, signal.SIGTERM)
+        time.sleep(3)
+
+
+if __name__ == "__main__":
+    main()
