@@ -20,6 +20,7 @@ ERRORS = "[data-testid=stException], [data-testid=stAlertContentError]"
 
 def violations(page) -> list[str]:
     """Serious and critical findings of axe, one line each."""
+    expect(page.locator("[data-stale=true]")).to_have_count(0)
     found = Axe().run(page).response["violations"]
     grave = [violation for violation in found if violation["impact"] in ("serious", "critical")]
     return [f"{violation['id']}: {node['target']} {node['html'][:160]}" for violation in grave for node in violation["nodes"]]

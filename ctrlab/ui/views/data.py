@@ -28,10 +28,12 @@ def render() -> None:
         new_dataset(busy=busy)
         return
     dataset = _in_hand(known)
-    with st.expander("Bring another dataset", icon=":material/add:", expanded=dataset is None or "draft" in st.session_state):
+    if dataset is None:
         new_dataset(busy=busy)
-    if dataset is not None:
-        dataset_overview(dataset)
+        return
+    with st.expander("Bring another dataset", icon=":material/add:", expanded="draft" in st.session_state):
+        new_dataset(busy=busy)
+    dataset_overview(dataset)
 
 
 def _take(job: Job) -> None:
