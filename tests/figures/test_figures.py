@@ -8,7 +8,8 @@ import pytest
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import UnknownNameError
 from ctrlab.evaluation.profile import Cost
-from ctrlab.figures import FIGURES, cumulative_variance, describe_cumulative_variance, rank_overview, spectrum, theme
+from ctrlab.figures import theme
+from ctrlab.figures.gallery import FIGURES, cumulative_variance, describe_cumulative_variance, rank_overview, spectrum
 from ctrlab.figures.text import count, percent, size, times
 from ctrlab.services.comparison import pareto_mask
 

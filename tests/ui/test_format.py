@@ -23,7 +23,8 @@ def test_durations_read_as_people_say_them(seconds: float | None, text: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("value", "text"), [(0.00061, "+0.0006"), (-0.0012, "\N{MINUS SIGN}0.0012"), (0.00001, "±0.0000"), (float("nan"), format.NONE)]
+    ("value", "text"),
+    [(0.00061, "+0.0006"), (-0.0012, "\N{MINUS SIGN}0.0012"), (0.00001, "±0.0000"), (float("nan"), format.NONE)],
 )
 def test_differences_carry_their_sign_and_four_digits(value: float, text: str) -> None:
     assert format.difference(value) == text

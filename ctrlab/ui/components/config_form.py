@@ -119,16 +119,11 @@ def _widget(field: "dataclasses.Field[Any]", hint: Any, start: Any, key: str) ->
             options = [None, True, False]
             return st.selectbox(label, options, index=options.index(start), format_func=_choice, **common)
         return st.toggle(label, bool(start), **common)
-    if inner is int:
-        step = int(facts.get("step") or 1)
-        number = st.number_input(label, value=None if start is None else int(start), step=step, placeholder="not set", **common)
-        return _required(number, optional, label)
-    if inner is float:
-        step = float(facts.get("step") or 0.1)
-        value = None if start is None else float(start)
-        number = st.number_input(
-            label, value=value, step=step, format=_float_format(value, step), placeholder="not set", **common
-        )
+    if inner in (int, float):
+        value = None if start is None else inner(start)
+        step = inner(facts.get("step") or (1 if inner is int else 0.1))
+        look = None if inner is int else _float_format(value, step)
+        number = st.number_input(label, value=value, step=step, format=look, placeholder="not set", **common)
         return _required(number, optional, label)
     if typing.get_origin(inner) is tuple:
         text = st.text_input(label, ", ".join(format.setting(item) for item in start or ()), **common)

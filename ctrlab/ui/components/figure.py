@@ -4,7 +4,7 @@ from typing import Any
 
 import streamlit as st
 
-from ctrlab.figures.registry import FIGURES
+from ctrlab.figures.gallery import FIGURES
 from ctrlab.ui.components.charts import chart
 from ctrlab.ui.components.explain import explain
 

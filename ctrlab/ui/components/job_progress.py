@@ -24,8 +24,8 @@ _STATE_LOOKS = {
     "cancelled": ("gray", ":material/cancel:"),
     "interrupted": ("orange", ":material/power_off:"),
 }
-#: Where the result of a kind of job is looked at.
-_RESULT_PAGES = {"dataset": "Data", "model": "Model", "spectra": "Spectra", "evaluations": "Compare", "evaluation": "Compare"}
+#: Where a result is looked at, the most telling first.
+_RESULT_PAGES = {"spectra": "Spectra", "model": "Model", "dataset": "Data", "evaluations": "Compare", "evaluation": "Compare"}
 
 
 def job_progress(
@@ -81,10 +81,10 @@ def state_badge(job: Job) -> None:
 
 
 def result_links(job: Job, *, short: bool = False) -> None:
-    """A link to everything that the job made; only to the last of it when `short`."""
+    """A link to everything that the job made; only to the most telling when `short`."""
     ids = {key: value for key, value in job.result.items() if key in state.KEYS and isinstance(value, str)}
-    names = list(dict.fromkeys(_RESULT_PAGES[kind] for kind in job.result if kind in _RESULT_PAGES))
-    for page in (PAGES[name] for name in (names[-1:] if short else names)):
+    names = list(dict.fromkeys(page for kind, page in _RESULT_PAGES.items() if kind in job.result))
+    for page in (PAGES[name] for name in (names[:1] if short else names)):
         params = ids or state.current().params(job=None)
         st.page_link(page.path, label=f"Open in {page.name}", icon=page.icon, query_params=params)
 
@@ -103,17 +103,20 @@ def _block(job_id: str, curves: bool, was_active: bool) -> None:
 
 
 def _head(job: Job) -> None:
-    workspace = cache.workspace()
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"job-head-{job.id}"):
         state_badge(job)
         st.markdown(f"**{escape(job.title)}**", width="stretch")
         if job.active:
             st.button(
                 "Cancelling" if job.cancel_requested else "Cancel", key=f"cancel-{job.id}", icon=":material/stop_circle:",
-                disabled=job.cancel_requested, on_click=jobs.cancel_job, args=(workspace, job.id),
+                disabled=job.cancel_requested, on_click=_cancel, args=(job.id,),
             )  # fmt: skip
         elif job.retryable:
             st.button("Try again", key=f"retry-{job.id}", icon=":material/refresh:", on_click=_retry, args=(job.id,))
+
+
+def _cancel(job_id: str) -> None:
+    jobs.cancel_job(cache.workspace(), job_id)
 
 
 def _retry(job_id: str) -> None:

@@ -82,10 +82,11 @@ def _table(busy: bool) -> None:
         with st.expander("How to read it"):
             source = config_form(SourceConfig, key="source", omit=("paths",), values={"paths": ("-",)}, columns=2)
     if st.button("Look at the table", type="primary", key="inspect", disabled=busy or source is None, icon=":material/search:"):
+        paths: tuple[str, ...]
         with guarded(), st.spinner("Reading the first rows", show_time=True):
             if upload is not None:
-                paths = (str(datasets.stage_upload(cache.workspace(), upload.name, upload)),)
-                name = upload.name
+                staged = datasets.stage_upload(cache.workspace(), upload.name, upload)
+                paths, name = (str(staged),), upload.name
             else:
                 paths = _paths(typed or "")
                 name = Path(paths[0]).name

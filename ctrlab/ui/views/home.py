@@ -37,9 +37,14 @@ def _way_in() -> None:
     opening = job is not None and job.active
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="way-in"):
         st.button(
-            "Try the sample", type="primary", icon=":material/play_arrow:", key="try-sample", disabled=opening, on_click=_ask_for_sample,
+            "Try the sample",
+            type="primary",
+            icon=":material/play_arrow:",
+            key="try-sample",
+            disabled=opening,
+            on_click=_ask_for_sample,
             help="A small click log with a trained DeepFM, ready to look at",
-        )  # fmt: skip
+        )
         st.page_link(
             PAGES["Data"].path, label="Use your own data", icon=":material/upload_file:", query_params=state.current().params()
         )

@@ -3,7 +3,7 @@
 import streamlit as st
 
 from ctrlab.services import jobs
-from ctrlab.storage import Job
+from ctrlab.storage import Job, JobState
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.components.downloads import download_json
 from ctrlab.ui.components.job_progress import job_progress, result_links, state_badge
@@ -12,7 +12,7 @@ from ctrlab.ui.navigation import PAGES
 
 _POLL_SECONDS = 1.0
 _PAGE_SIZE = 40
-_FILTERS = {
+_FILTERS: dict[str, tuple[JobState, ...] | None] = {
     "All": None,
     "Active": ("queued", "running"),
     "Succeeded": ("succeeded",),
@@ -58,10 +58,14 @@ def _detail(job: Job) -> None:
         if job.state == "succeeded":
             result_links(job)
         download_json(job.config, job.title, label="Settings", key="job-settings")
-        st.button("Close", key="close-job", icon=":material/close:", type="tertiary", on_click=state.hold, kwargs={"job": None})
+        st.button("Close", key="close-job", icon=":material/close:", type="tertiary", on_click=_close)
     with st.expander("Log", expanded=job.active):
         st.fragment(_log, run_every=_POLL_SECONDS if job.active else None)(job.id)
     st.subheader("All jobs", anchor=False)
+
+
+def _close() -> None:
+    state.hold(job=None)
 
 
 def _log(job_id: str) -> None:

@@ -39,7 +39,8 @@ def cloud() -> None:
         end = eigenvectors[:, number] * reach[number]
         traces.append(
             {
-                "type": "scatter", "mode": "lines", "name": f"direction {number + 1}", "x": [-end[0], end[0]], "y": [-end[1], end[1]],
+                "type": "scatter", "mode": "lines", "name": f"direction {number + 1}",
+                "x": [-end[0], end[0]], "y": [-end[1], end[1]],
                 "line": line(THRESHOLD if number else CONTROL, 2.5), "hoverinfo": "skip",
             }
         )  # fmt: skip
@@ -141,7 +142,8 @@ def _cloud_points(ratio: float, angle: float) -> NDArray[np.float64]:
     points = np.random.default_rng(0).standard_normal((_NUM_POINTS, 2)) * [1.2, 1.2 * ratio]
     turn = np.deg2rad(angle)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
-    return (points - points.mean(axis=0)) @ rotation.T
+    turned: NDArray[np.float64] = (points - points.mean(axis=0)) @ rotation.T
+    return turned
 
 
 def _patterns(noise: float) -> NDArray[np.float64]:

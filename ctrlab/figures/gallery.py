@@ -1,0 +1,32 @@
+"""All figures: importing this module registers every one of them in `FIGURES`."""
+
+from ctrlab.figures.comparison import auc_size_scatter, describe_auc_size_scatter, describe_latency_bars, latency_bars
+from ctrlab.figures.cost import cost_bars, describe_cost_bars
+from ctrlab.figures.fields import cardinalities, describe_cardinalities, describe_head_shares, head_shares
+from ctrlab.figures.ranks import describe_rank_overview, rank_overview
+from ctrlab.figures.registry import FIGURES, FigureEntry
+from ctrlab.figures.spectrum import cumulative_variance, describe_cumulative_variance, describe_spectrum, spectrum
+from ctrlab.figures.training import describe_training_curves, training_curves
+
+__all__ = [
+    "FIGURES",
+    "FigureEntry",
+    "auc_size_scatter",
+    "cardinalities",
+    "cost_bars",
+    "cumulative_variance",
+    "describe_auc_size_scatter",
+    "describe_cardinalities",
+    "describe_cost_bars",
+    "describe_cumulative_variance",
+    "describe_head_shares",
+    "describe_latency_bars",
+    "describe_rank_overview",
+    "describe_spectrum",
+    "describe_training_curves",
+    "head_shares",
+    "latency_bars",
+    "rank_overview",
+    "spectrum",
+    "training_curves",
+]
