@@ -34,7 +34,9 @@ def test_every_fault_is_reported_at_once():
     with pytest.raises(ConfigError) as caught:
         Outer(name=3, size=11, widths=(0,), mode="c")
     message = str(caught.value)
-    assert all(part in message for part in ("name must be str", "between 1 and 10, got 11", "widths must be at least 1", "'a' or 'b'"))
+    assert all(
+        part in message for part in ("name must be str", "between 1 and 10, got 11", "widths must be at least 1", "'a' or 'b'")
+    )
 
 
 def test_faults_across_fields_are_reported():

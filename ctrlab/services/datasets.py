@@ -17,7 +17,7 @@ __all__ = [
 ]  # fmt: skip
 
 #: Larger files are given by path: an upload passes through the server's memory and is copied once.
-MAX_UPLOAD_BYTES = 2 * 1024**3
+MAX_UPLOAD_BYTES = 1024**3
 
 JOB_HANDLERS.register(
     "encode", builder="ctrlab.services.work.encode:run", title="Encode", description="Read, split and encode a table."
