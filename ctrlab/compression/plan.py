@@ -4,7 +4,7 @@
 variance lost is exact for method "afm" with bottleneck "none" or "prelu" before fine-tuning, on the calibration rows.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -137,7 +137,10 @@ def _fault(profile: ModelProfile, name: str, rank: int) -> str | None:
     return None
 
 
-def _require_spectra(profile: ModelProfile, spectra: Spectra, names: list[str]) -> None:
+def spectrum_faults(
+    profile: ModelProfile, spectra: Spectra, names: Iterable[str], *, with_eigenvectors: bool = False
+) -> list[str]:
+    """What keeps `spectra` from serving the layers `names`: missing, of another width, or without the eigenvectors asked for."""
     faults = []
     for name in names:
         width = profile.by_name[name].out_features
@@ -145,7 +148,13 @@ def _require_spectra(profile: ModelProfile, spectra: Spectra, names: list[str]) 
             faults.append(f"layer {name} has no spectrum")
         elif spectra[name].width != width:
             faults.append(f"the spectrum of layer {name} is {spectra[name].width} wide and the layer {width}")
-    if faults:
+        elif with_eigenvectors and spectra[name].eigenvectors is None:
+            faults.append(f"the spectrum of layer {name} was loaded without eigenvectors")
+    return faults
+
+
+def _require_spectra(profile: ModelProfile, spectra: Spectra, names: Iterable[str]) -> None:
+    if faults := spectrum_faults(profile, spectra, names):
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model first")
 
 
@@ -178,7 +187,8 @@ def predict(profile: ModelProfile, spectra: Spectra | None, plan: RankPlan, bott
     )
 
 
-def _activation_parameters(bottleneck: Bottleneck, rank: int) -> int:
+def activation_parameters(bottleneck: Bottleneck, rank: int) -> int:
+    """Parameters of the nonlinearity between two factors: a slope a direction for prelu, none otherwise."""
     return rank if bottleneck == "prelu" else 0
 
 
@@ -192,7 +202,7 @@ def _cost(profile: ModelProfile, tables: int, dense: int, macs: int) -> Cost:
 def _layer_cost(profile: ModelProfile, layer: LayerProfile, rank: int | None, bottleneck: Bottleneck) -> Cost:
     """Of one layer in the trainable form; `rank` None leaves it dense."""
     if rank is not None:
-        return _cost(profile, *layer.factored(rank, _activation_parameters(bottleneck, rank)))
+        return _cost(profile, *layer.factored(rank, activation_parameters(bottleneck, rank)))
     if layer.kind == "embedding":
         return _cost(profile, layer.parameters, 0, 0)
     return _cost(profile, 0, layer.parameters, layer.in_features * layer.out_features)
@@ -236,7 +246,7 @@ def _reader_cost(
             dense, macs = dense + latents * out + out, macs + latents * out
         else:
             products = rank * (latents + out)
-            dense, macs = dense + products + rank + out + _activation_parameters(bottleneck, rank), macs + products
+            dense, macs = dense + products + rank + out + activation_parameters(bottleneck, rank), macs + products
     return _cost(profile, 0, dense, macs)
 
 

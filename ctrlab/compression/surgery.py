@@ -13,7 +13,7 @@ from ctrlab.compression.configs import COMPRESSORS, Bottleneck, RankPlan
 from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, TableGroup
 from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
-from ctrlab.compression.plan import effective_ranks, validate_plan
+from ctrlab.compression.plan import activation_parameters, effective_ranks, spectrum_faults, validate_plan
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.cost import profile_model
@@ -109,16 +109,7 @@ def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
 
 
 def _check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], ranks: Mapping[str, int]) -> None:
-    faults = []
-    for name in ranks:
-        width = profile.by_name[name].out_features
-        if name not in spectra:
-            faults.append(f"layer {name} has no spectrum")
-        elif spectra[name].width != width:
-            faults.append(f"the spectrum of layer {name} is {spectra[name].width} wide and the layer {width}")
-        elif spectra[name].eigenvectors is None:
-            faults.append(f"the spectrum of layer {name} was loaded without eigenvectors")
-    if faults:
+    if faults := spectrum_faults(profile, spectra, ranks, with_eigenvectors=True):
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model and load them with their eigenvectors")
 
 
@@ -223,7 +214,7 @@ def layer_rows(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bott
 def _parameters_after(layer: LayerProfile, rank: int | None, bottleneck: Bottleneck) -> int:
     if rank is None:
         return layer.parameters
-    in_tables, dense, _ = layer.factored(rank, rank if bottleneck == "prelu" else 0)
+    in_tables, dense, _ = layer.factored(rank, activation_parameters(bottleneck, rank))
     return in_tables + dense
 
 

@@ -24,7 +24,7 @@ class CompressJobConfig(Config):
 
 
 def submit_compress(workspace: Workspace, config: CompressJobConfig) -> str:
-    """Queue the compression; the job's result holds the new `model` id and, when measured, the `evaluations`."""
+    """Queue the compression; the job's result holds the new `model` id."""
     model = require_artifact(workspace, config.model_id, "model")
     require_artifact(workspace, config.spectra_id, "spectra")
     return workspace.store.jobs.submit("compress", f"Compress {model.name}", config.to_dict()).id

@@ -22,9 +22,6 @@ class SpectraConfig(Config):
     model_id: str
     split: str = option("train", choices=("train", "valid", "finetune"), help="Rows whose layer outputs are decomposed.")
     max_rows: int | None = option(None, minimum=1, label="Calibration rows", help="Empty for every row of the split.")
-    batch_size: int = option(
-        4096, minimum=1, maximum=1 << 20, advanced=True, help="Rows a forward pass; does not change the result."
-    )
 
 
 def submit_spectra(workspace: Workspace, config: SpectraConfig) -> str:

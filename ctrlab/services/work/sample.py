@@ -1,4 +1,4 @@
-"""The `open_sample` job: encode the sample's table, take in its trained model, compute the model's spectra, measure it."""
+"""The `open_sample` job: encode the sample's table, take in its trained model, compute the model's spectra."""
 
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.data.encode import encode_dataset
