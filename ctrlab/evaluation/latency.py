@@ -17,6 +17,7 @@ import torch
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
 from ctrlab.errors import DataError, JobCancelled, StorageError
+from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.metrics import never, to_tensors
 from ctrlab.models.base import CTRModel
 
@@ -150,10 +151,10 @@ def _inputs(split: Split, batch_sizes: Sequence[int], should_stop: Callable[[], 
 
 
 def _time(call: Callable[[Any], None], inputs: list[Any], batch_size: int, seconds: float, threads: int, device: str) -> Latency:
-    torch.set_flush_denormal(True)
     turns = cycle(inputs)
-    _run_for(call, turns, seconds * _WARM_UP_SHARE, _WARM_UP_RUNS)
-    durations = _run_for(call, turns, seconds * (1 - _WARM_UP_SHARE), _MIN_RUNS)
+    with flushed_denormals():
+        _run_for(call, turns, seconds * _WARM_UP_SHARE, _WARM_UP_RUNS)
+        durations = _run_for(call, turns, seconds * (1 - _WARM_UP_SHARE), _MIN_RUNS)
     p50, p99 = np.percentile(durations, [50, 99])
     return Latency(
         batch_size=batch_size,

@@ -18,6 +18,7 @@ from ctrlab.data.batches import Batch, iterate_batches, num_batches
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema, fingerprint_of
 from ctrlab.errors import ConfigError, DataError, JobCancelled
+from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.metrics import evaluate_model, never, to_tensors
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
@@ -124,8 +125,8 @@ def fit(
     """
     device = _device(config)
     train, valid = _checked_splits(model, dataset, config)
-    torch.set_flush_denormal(True)  # Adam's fading moments become denormal numbers, which are up to 100 times slower
-    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    # Adam's fading moments become denormal numbers.
+    with flushed_denormals(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         run = _Fit(copy.deepcopy(model).to(device), train, valid, config, on_step, should_stop)
         file = CheckpointFile(checkpoint_path, _identity(model, train, config), checkpoint_seconds)
         return run.run(file)
