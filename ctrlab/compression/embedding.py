@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
-from ctrlab.models.layers import FusedTable
+from ctrlab.models.layers import FusedTable, with_raw_values
 
 R = TypeVar("R", int, int | None)
 
@@ -74,16 +74,17 @@ class FactoredEmbedding(nn.Module):
 
     order: Tensor
 
-    def __init__(self, schema: FeatureSchema, embed_dim: int, ranks: Sequence[int | None]) -> None:
+    def __init__(self, schema: FeatureSchema, embed_dim: int, ranks: Sequence[int | None], *, raw_values: bool = False) -> None:
         super().__init__()
         self.schema = schema
         self.embed_dim = embed_dim
+        self.raw_values = raw_values
         self.ranks = tuple(ranks)
         self.groups = nn.ModuleList(
             TableGroup(schema, fields, embed_dim) if rank is None else ProjectedGroup(schema, fields, rank, embed_dim)
             for rank, fields in _fields_by_rank(ranks).items()
         )
-        self.numeric = nn.Parameter(torch.zeros(len(schema.value_names), embed_dim))
+        self.numeric = nn.Parameter(torch.zeros(0 if raw_values else len(schema.value_names), embed_dim))
         placed = [field for group in self.groups for field in cast(TableGroup, group).fields]
         self.in_order = placed == sorted(placed)
         self.register_buffer("order", torch.tensor(placed, dtype=torch.int64).argsort(), persistent=False)
@@ -97,13 +98,17 @@ class FactoredEmbedding(nn.Module):
         return self.numeric.numel()
 
     def forward(self, fields: Fields) -> Tensor:
-        """-> (B, N, d): the F categorical fields, then the V numeric ones, as FieldEmbedding gives them."""
+        """-> (B, M, d): the F categorical fields, then the V numeric ones unless raw, as FieldEmbedding gives them."""
         vectors = torch.cat([group(fields.ids) for group in self.groups], dim=1)
         if not self.in_order:
             vectors = vectors.index_select(1, self.order)
-        if not self.schema.value_names:
+        if not len(self.numeric):
             return vectors
         return torch.cat([vectors, fields.values.unsqueeze(-1) * self.numeric], dim=1)
+
+    def dense_input(self, embeddings: Tensor, fields: Fields) -> Tensor:
+        """(B, M, d) -> (B, D), as FieldEmbedding gives it."""
+        return with_raw_values(embeddings.flatten(1), fields, self.raw_values)
 
 
 class FoldedEmbedding(nn.Module):
@@ -136,6 +141,10 @@ class FoldedEmbedding(nn.Module):
         if self.schema.value_names:
             parts.append(fields.values)
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
+
+    def dense_input(self, latents: Tensor, fields: Fields) -> Tensor:
+        """(B, S) as it is: the readers are folded, and the numeric values are among the latents already."""
+        return latents
 
 
 def _fields_by_rank(ranks: Sequence[R]) -> dict[R, list[int]]:

@@ -13,7 +13,6 @@ A reader without a rule keeps the whole embedding explicit. Batch normalisation 
 
 import copy
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from typing import cast
 
 import torch
@@ -21,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.compression.embedding import FactoredEmbedding, FoldedEmbedding, ProjectedGroup, TableGroup
+from ctrlab.compression.latents import Block, LatentMap
 from ctrlab.compression.linear import FactoredLinear, scale_output_, set_linear_
 from ctrlab.compression.plan import merges
 from ctrlab.evaluation.cost import foldable_norms, folded_readers, measure_cost
@@ -31,48 +31,8 @@ from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProduct
 _CHUNK_ROWS = 65_536
 
 
-@dataclass(frozen=True)
-class Block:
-    """How one field is read from the latents: e = basis z + mean; float64 basis (d, k) and mean (d,).
-
-    field: its place on the embedding's second axis.
-    square: the weight of each |z_i|^2 in |basis z|^2: 1 where the basis is orthonormal.
-    """
-
-    field: int
-    basis: Tensor
-    mean: Tensor
-    square: float = 1.0
-
-
 #: A field's rows, with U_f and mu_f or None where it is dense.
 Source = tuple[Tensor, Tensor | None, Tensor | None]
-
-
-class LatentMap:
-    """x_0 = [e_1, ..., e_N] as an affine map of the latents z (S,): block-diagonal in the fields, in the latents' own order."""
-
-    def __init__(self, blocks: list[Block]) -> None:
-        self.blocks = blocks
-        self.latent_width = sum(block.basis.shape[1] for block in blocks)
-
-    def compose(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """W (out, N d), b (out,) that read x_0 -> W' (out, S), b' (out,) that read z."""
-        by_field = weight.double().unflatten(1, (len(self.blocks), -1))
-        folded = torch.cat([by_field[:, block.field] @ block.basis for block in self.blocks], dim=1)
-        constant = sum((by_field[:, block.field] @ block.mean for block in self.blocks), by_field.new_zeros(len(weight)))
-        return folded, constant if bias is None else constant + bias.double()
-
-    def total(self) -> tuple[Tensor, Tensor]:
-        """sum_f e_f = S z + m: S (d, S), m (d,)."""
-        mean = torch.stack([block.mean for block in self.blocks]).sum(0)
-        return torch.cat([block.basis for block in self.blocks], dim=1), mean
-
-    def square_norms(self) -> tuple[Tensor, Tensor, Tensor]:
-        """sum_f |e_f|^2 = sum_i q_i z_i^2 + l^T z + c: q (S,), l (S,), c ()."""
-        squares = torch.cat([torch.full_like(block.basis[0], block.square) for block in self.blocks])
-        linear = torch.cat([2 * block.basis.T @ block.mean for block in self.blocks])
-        return squares, linear, torch.stack([block.mean.square().sum() for block in self.blocks]).sum()
 
 
 #: rule(model, reader's name, map): replace the reader, in place, by one that reads the latents.
@@ -163,7 +123,7 @@ def _fold_embedding(embedding: FieldEmbedding | FactoredEmbedding) -> tuple[Fold
     for number, vector in enumerate(numeric):
         place = len(schema.field_dims) + number
         blocks.append(Block(place, vector.unsqueeze(1), torch.zeros_like(vector), float(vector.square().sum())))
-    return folded, LatentMap(blocks)
+    return folded, LatentMap(blocks, d, len(schema.value_names) if embedding.raw_values else 0, numeric)
 
 
 def _field_sources(embedding: FieldEmbedding | FactoredEmbedding) -> Iterator[tuple[int, Source]]:

@@ -144,7 +144,7 @@ def _replace_layers(model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottl
     if tables:
         old = cast(FieldEmbedding, model.embedding)
         by_field = [tables.get(f"embedding.{field}") for field in old.schema.field_names]
-        new = FactoredEmbedding(old.schema, old.embed_dim, by_field)
+        new = FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values)
         model.embedding = new.to(old.categorical.table.weight).train(old.training)
 
 

@@ -7,12 +7,13 @@ that is not known here and does not say `row_macs()` counts one for each of its 
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 from torch import nn
 
 from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile, ReaderProfile
 from ctrlab.models.base import CTRModel
+from ctrlab.models.configs import EmbeddingModelConfig
 from ctrlab.models.inventory import is_compressed, list_layers
 from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM, LinearTerm, LookupTable
 
@@ -30,10 +31,16 @@ _MACS: dict[type[nn.Module], MacsRule] = {
     FieldEmbedding: lambda module, _: module.numeric.numel(),
     LinearTerm: lambda module, _: module.numeric.numel(),
     CrossNetwork: lambda module, _: 2 * module.weights.numel(),
-    InnerProductFM: lambda _, model: (model.schema.num_fields + 1) * model.config.embed_dim,
+    InnerProductFM: lambda _, model: (_num_vectors(model) + 1) * model.config.embed_dim,
 }
 
 _READERS: dict[type[nn.Module], ReaderRule] = {}
+
+
+def _num_vectors(model: CTRModel) -> int:
+    """M: the embedding vectors a row of `model`."""
+    raw = isinstance(model.config, EmbeddingModelConfig) and model.config.numeric_fields == "raw"
+    return len(model.schema.field_names) if raw else model.schema.num_fields
 
 
 def register_macs(module_class: type[nn.Module], rule: MacsRule) -> None:
@@ -94,7 +101,7 @@ def _folded_mlp(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, .
 @register_reader(InnerProductFM)
 def _folded_fm(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]] | None:
     """S z + m, and the weights of z and z^2 (compression.fold.FoldedFM)."""
-    d = model.config.embed_dim
+    d = cast(EmbeddingModelConfig, model.config).embed_dim
     return ReaderProfile(name=name, parameters_base=d + 1, parameters_slope=d + 2, macs_base=d, macs_slope=d + 3), (name,)
 
 

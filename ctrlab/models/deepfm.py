@@ -9,9 +9,10 @@ from ctrlab.models.layers import MLP, FieldEmbedding, InnerProductFM, LinearTerm
 
 
 class DeepFM(CTRModel):
-    """logit = w_0 + sum_i w_i x_i + sum_{i<j} <e_i, e_j> + MLP([e_1, ..., e_N]).
+    """logit = w_0 + sum_i w_i x_i + sum_{i<j} <e_i, e_j> + MLP([e_1, ..., e_M]).
 
-    Parameters: sum(field_dims) (d + 1) in tables; V (d + 1) + 1 for numeric fields and bias; the MLP's on N d inputs.
+    Parameters: sum(field_dims) (d + 1) in tables; V + 1 in the linear term and, unless they are raw, V d for numeric fields; the
+    MLP's on D inputs.
     """
 
     embedding_readers = ("fm", "mlp")
@@ -19,13 +20,11 @@ class DeepFM(CTRModel):
     def __init__(self, config: DeepFMConfig, schema: FeatureSchema) -> None:
         super().__init__(config, schema)
         self.linear = LinearTerm(schema)
-        self.embedding = FieldEmbedding(schema, config.embed_dim, config.embedding_init_std)
+        self.embedding = FieldEmbedding.of(config, schema)
         self.fm = InnerProductFM()
-        self.mlp = MLP(
-            schema.num_fields * config.embed_dim, config.mlp_dims, dropout=config.dropout, batch_norm=config.batch_norm
-        )
+        self.mlp = MLP.of(config, self.embedding.dense_width)
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
         e = self.embedding(fields)
-        return self.linear(fields) + self.fm(e) + self.mlp(e.flatten(1)).squeeze(1)  # type: ignore[no-any-return]
+        return self.linear(fields) + self.fm(e) + self.mlp(self.embedding.dense_input(e, fields)).squeeze(1)  # type: ignore[no-any-return]

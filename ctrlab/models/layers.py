@@ -1,6 +1,7 @@
 """Embedding and interaction layers shared by the architectures.
 
-Shapes: B rows, F categorical fields, V numeric fields, N = F + V embedding vectors a row, d their width.
+Shapes: B rows, F categorical fields, V numeric fields, M embedding vectors a row (F + V, or F where numbers stay raw), d their
+width, D the width of what the dense layers read (M d, and V more where numbers stay raw).
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
 
 class LookupTable(nn.Module):
@@ -86,21 +88,52 @@ class FusedTable(nn.Module):
 
 
 class FieldEmbedding(nn.Module):
-    """e: a vector for every field of a row. Categorical fields look theirs up, numeric fields scale theirs by the value."""
+    """e: a vector for every field of a row. Categorical fields look theirs up, numeric fields scale theirs by the value.
 
-    def __init__(self, schema: FeatureSchema, embed_dim: int, init_std: float = 0.01) -> None:
+    raw_values: numeric fields have no vector; they join the others only in `dense_input`.
+    """
+
+    def __init__(self, schema: FeatureSchema, embed_dim: int, init_std: float = 0.01, *, raw_values: bool = False) -> None:
         super().__init__()
         self.schema = schema
         self.embed_dim = embed_dim
+        self.raw_values = raw_values
         self.categorical = FusedTable(schema.field_dims, embed_dim, init_std)
-        self.numeric = nn.Parameter(torch.randn(len(schema.value_names), embed_dim) * init_std)
+        self.numeric = nn.Parameter(torch.randn(0 if raw_values else len(schema.value_names), embed_dim) * init_std)
+
+    @classmethod
+    def of(cls, config: EmbeddingModelConfig, schema: FeatureSchema) -> "FieldEmbedding":
+        """The embedding that a model's settings ask for."""
+        return cls(schema, config.embed_dim, config.embedding_init_std, raw_values=config.numeric_fields == "raw")
+
+    @property
+    def num_vectors(self) -> int:
+        """M: vectors a row."""
+        return len(self.schema.field_dims) + len(self.numeric)
+
+    @property
+    def dense_width(self) -> int:
+        """Width of `dense_input`."""
+        return self.num_vectors * self.embed_dim + (len(self.schema.value_names) if self.raw_values else 0)
 
     def forward(self, fields: Fields) -> Tensor:
-        """-> (B, N, d): the F categorical fields, then the V numeric ones."""
+        """-> (B, M, d): the F categorical fields, then the V numeric ones unless they stay raw."""
         looked_up = self.categorical(fields.ids)
-        if not self.schema.value_names:
+        if not len(self.numeric):
             return looked_up  # type: ignore[no-any-return]
         return torch.cat([looked_up, fields.values.unsqueeze(-1) * self.numeric], dim=1)
+
+    def dense_input(self, embeddings: Tensor, fields: Fields) -> Tensor:
+        """What a dense layer reads: the vectors side by side and, where those are raw, the numeric values behind them.
+
+        (B, M, d) -> (B, M d), or (B, M d + V).
+        """
+        return with_raw_values(embeddings.flatten(1), fields, self.raw_values)
+
+
+def with_raw_values(flat: Tensor, fields: Fields, raw_values: bool) -> Tensor:
+    """(B, M d) -> (B, M d + V) with the numeric values behind it, where they are to be raw."""
+    return torch.cat([flat, fields.values], dim=1) if raw_values and fields.values.shape[1] else flat
 
 
 class LinearTerm(nn.Module):
@@ -118,10 +151,10 @@ class LinearTerm(nn.Module):
 
 
 class InnerProductFM(nn.Module):
-    """Sum of the inner products of all pairs of embedding vectors (FM, second order), in O(N d)."""
+    """Sum of the inner products of all pairs of embedding vectors (FM, second order), in O(M d)."""
 
     def forward(self, embeddings: Tensor) -> Tensor:
-        """(B, N, d) -> (B,): sum_{i<j} <e_i, e_j> = 1/2 (|sum e_i|^2 - sum |e_i|^2)."""
+        """(B, M, d) -> (B,): sum_{i<j} <e_i, e_j> = 1/2 (|sum e_i|^2 - sum |e_i|^2)."""
         square_of_sum = embeddings.sum(dim=1).square().sum(dim=1)
         sum_of_squares = embeddings.square().sum(dim=(1, 2))
         return 0.5 * (square_of_sum - sum_of_squares)
@@ -145,6 +178,11 @@ class MLP(nn.Sequential):
         if head:
             layers.append(nn.Linear(width, 1))
         super().__init__(*layers)
+
+    @classmethod
+    def of(cls, config: DeepModelConfig, in_features: int, *, head: bool = True) -> "MLP":
+        """The MLP that a model's settings ask for."""
+        return cls(in_features, config.mlp_dims, dropout=config.dropout, batch_norm=config.batch_norm, head=head)
 
 
 class CrossNetwork(nn.Module):

@@ -1,6 +1,7 @@
 """What every registered model must keep to. A new architecture is held to all of it by being registered; it adds its
 parameter count to `closed_form`."""
 
+import dataclasses
 from itertools import pairwise
 
 import numpy as np
@@ -20,7 +21,11 @@ pytestmark = pytest.mark.parametrize("name", MODELS.names())
 IDS_ONLY = FeatureSchema(field_names=("a", "b"), field_dims=(5, 9), fingerprint="ids only")
 NUMBERS_ONLY = FeatureSchema(field_names=(), field_dims=(), value_names=("x", "y", "z"), fingerprint="numbers only")
 SCHEMAS = pytest.mark.parametrize("schema", [SCHEMA, IDS_ONLY, NUMBERS_ONLY], ids=lambda schema: schema.fingerprint)
+NUMERIC = pytest.mark.parametrize("numeric", ["embedding", "raw"])
 D, MLP_DIMS = 6, (12, 8)
+
+#: Settings of single architectures, smaller than their defaults.
+SETTINGS: dict[str, dict] = {}
 
 
 def mlp_parameters(width):
@@ -28,25 +33,33 @@ def mlp_parameters(width):
     return sum(i * o + o for i, o in pairwise(widths))
 
 
-def closed_form(name, ids, numbers, fields, config):
-    """Parameters as the model's docstring states them: of `ids` ids in all, V `numbers` and N `fields`."""
+def closed_form(name, schema, config):
+    """Parameters as the model's docstring states them."""
+    ids, V, F = sum(schema.field_dims), len(schema.value_names), len(schema.field_names)
+    raw = getattr(config, "numeric_fields", "") == "raw"
+    M = F if raw else F + V
+    DENSE = M * D + (V if raw else 0)
+    embedding, linear = ids * D + (M - F) * D, ids + V + 1
     forms = {
-        "deepfm": lambda: ids * (D + 1) + numbers * (D + 1) + 1 + mlp_parameters(fields * D),
-        "dcn": lambda: ids * D + numbers * D + 2 * config.cross_layers * fields * D + fields * D + mlp_parameters(fields * D),
+        "deepfm": lambda: embedding + linear + mlp_parameters(DENSE),
+        "dcn": lambda: embedding + (2 * config.cross_layers + 1) * DENSE + mlp_parameters(DENSE),
     }
     return forms[name]()
 
 
 def build(name, schema=SCHEMA, seed=0, **settings):
     torch.manual_seed(seed)
-    settings = {"embed_dim": D, "mlp_dims": MLP_DIMS, "embedding_init_std": 0.3} | settings
-    return build_model(MODELS[name].config_class(**settings), schema)
+    config_class = MODELS[name].config_class
+    settings = {"embed_dim": D, "mlp_dims": MLP_DIMS, "embedding_init_std": 0.3} | SETTINGS.get(name, {}) | settings
+    known = {field.name for field in dataclasses.fields(config_class)}  # not every architecture has every setting
+    return build_model(config_class(**{key: value for key, value in settings.items() if key in known}), schema)
 
 
 @SCHEMAS
+@NUMERIC
 @pytest.mark.parametrize("batch_size", [1, 33])
-def test_logits_are_one_finite_float_a_row(name, batch_size, schema):
-    found = build(name, schema).eval()(random_fields(batch_size, schema=schema))
+def test_logits_are_one_finite_float_a_row(name, batch_size, schema, numeric):
+    found = build(name, schema, numeric_fields=numeric).eval()(random_fields(batch_size, schema=schema))
     assert found.shape == (batch_size,)
     assert found.dtype == torch.float32
     assert torch.isfinite(found).all()
@@ -102,10 +115,11 @@ def test_state_survives_a_checkpoint(name, tmp_path):
 
 
 @SCHEMAS
-def test_the_parameter_count_is_the_documented_one(name, schema):
-    model = build(name, schema)
+@NUMERIC
+def test_the_parameter_count_is_the_documented_one(name, schema, numeric):
+    model = build(name, schema, numeric_fields=numeric)
     count = sum(parameter.numel() for parameter in model.parameters())
-    assert count == closed_form(name, sum(schema.field_dims), len(schema.value_names), schema.num_fields, model.config)
+    assert count == closed_form(name, schema, model.config)
 
 
 @SCHEMAS

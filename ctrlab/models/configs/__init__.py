@@ -1,0 +1,10 @@
+"""Every architecture's settings, in one registry; loads without torch, so the dashboard can draw forms.
+
+A family of architectures to a file; importing this package registers all of them.
+"""
+
+from ctrlab.models.configs.base import MODELS, DeepModelConfig, EmbeddingModelConfig, ModelConfig
+from ctrlab.models.configs.crossing import DCNConfig
+from ctrlab.models.configs.pairwise import DeepFMConfig
+
+__all__ = ["MODELS", "DCNConfig", "DeepFMConfig", "DeepModelConfig", "EmbeddingModelConfig", "ModelConfig"]

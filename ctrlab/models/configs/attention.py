@@ -1,0 +1,1 @@
+"""Settings of architectures that weigh features by each other: attention, masks, gates."""
