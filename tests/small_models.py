@@ -1,6 +1,6 @@
 """Small models and in-memory data for the tests of decomposition, evaluation and compression."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 
 import numpy as np
 import torch
@@ -10,15 +10,25 @@ from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.models.base import CTRModel, build_model
-from ctrlab.models.configs import DCNConfig, DeepFMConfig
+from ctrlab.models.configs import MODELS, ModelConfig
 
 torch.set_num_threads(1)
 
 SCHEMA = FeatureSchema(
     field_names=("site", "device", "ad"), field_dims=(50, 40, 300), value_names=("age", "price"), fingerprint="small"
 )
+#: What detailed tests run over; contract suites run over every registered model.
 ARCHITECTURES = ("deepfm", "dcn")
-_CONFIGS = {"deepfm": DeepFMConfig, "dcn": DCNConfig}
+#: Settings of single architectures that make them small.
+SMALL_SETTINGS: dict[str, dict] = {}
+
+
+def small_config(architecture: str, **settings) -> ModelConfig:
+    """The architecture's config from those of `settings` that it has; not every architecture has an MLP."""
+    config_class = MODELS[architecture].config_class
+    known = {option.name for option in fields(config_class)}
+    settings = SMALL_SETTINGS.get(architecture, {}) | settings
+    return config_class(**{name: value for name, value in settings.items() if name in known})
 
 
 def make_model(architecture: str, seed: int = 0, schema: FeatureSchema = SCHEMA, *, noise: float = 0.05, **settings) -> CTRModel:
@@ -26,7 +36,7 @@ def make_model(architecture: str, seed: int = 0, schema: FeatureSchema = SCHEMA,
     settings = {"embed_dim": 8, "mlp_dims": (32, 24), "embedding_init_std": 0.3} | settings
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        model = build_model(_CONFIGS[architecture](**settings), schema)
+        model = build_model(small_config(architecture, **settings), schema)
         perturb_(model, noise)
         for module in model.modules():
             if isinstance(module, torch.nn.BatchNorm1d):

@@ -12,42 +12,26 @@ A reader without a rule keeps the whole embedding explicit. Batch normalisation 
 """
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import cast
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional
 
 from ctrlab.compression.embedding import FactoredEmbedding, FoldedEmbedding, ProjectedGroup, TableGroup
 from ctrlab.compression.latents import Block, LatentMap
-from ctrlab.compression.linear import FactoredLinear, scale_output_, set_linear_
-from ctrlab.compression.plan import merges
+from ctrlab.compression.linear import FactoredLinear, scale_output_
+from ctrlab.compression.readers import rule_for
 from ctrlab.evaluation.cost import foldable_norms, folded_readers, measure_cost
 from ctrlab.evaluation.profile import cheaper
 from ctrlab.models.base import CTRModel
-from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM
+from ctrlab.models.layers import FieldEmbedding
 
 _CHUNK_ROWS = 65_536
 
 
 #: A field's rows, with U_f and mu_f or None where it is dense.
 Source = tuple[Tensor, Tensor | None, Tensor | None]
-
-
-#: rule(model, reader's name, map): replace the reader, in place, by one that reads the latents.
-FoldRule = Callable[[CTRModel, str, LatentMap], None]
-_RULES: dict[type[nn.Module], FoldRule] = {}
-
-
-def fold_rule(module_class: type[nn.Module]) -> Callable[[FoldRule], FoldRule]:
-    """Decorator: how a reader of the embedding is folded; its cost is registered in `evaluation.cost`."""
-
-    def file(rule: FoldRule) -> FoldRule:
-        _RULES[module_class] = rule
-        return rule
-
-    return file
 
 
 def serving_form(model: CTRModel) -> CTRModel:
@@ -75,13 +59,9 @@ def fold(model: CTRModel) -> CTRModel:
         with torch.random.fork_rng(devices=[]):
             folded.embedding, latent_map = _fold_embedding(embedding)
             for reader in readers:
-                _rule_for(folded.get_submodule(reader.name))(folded, reader.name, latent_map)
+                rule_for(folded.get_submodule(reader.name))(folded, reader.name, latent_map)
     folded.structure = {**structure, "folded": True}
     return folded.eval()
-
-
-def _rule_for(reader: nn.Module) -> FoldRule:
-    return next(_RULES[base] for base in type(reader).__mro__ if base in _RULES)
 
 
 def _fold_norms(model: nn.Module) -> None:
@@ -146,114 +126,3 @@ def _mix_rows_(target: Tensor, table: Tensor, mixing: Tensor) -> None:
     for start in range(0, len(table), _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
         target[rows].copy_(table[rows].double() @ mixing.T)
-
-
-class FoldedFM(nn.Module):
-    """1/2 (|S z + m|^2 - sum_i (q_i z_i + l_i) z_i - c): the FM of the restored vectors, exactly, from the latents z.
-
-    Parameters: (d + 2) S + d + 1.
-    """
-
-    compression_note = "folded for serving"
-
-    def __init__(self, latent_width: int, embed_dim: int) -> None:
-        super().__init__()
-        self.total_weight = nn.Parameter(torch.zeros(embed_dim, latent_width))
-        self.total_bias = nn.Parameter(torch.zeros(embed_dim))
-        self.square = nn.Parameter(torch.zeros(latent_width))
-        self.linear = nn.Parameter(torch.zeros(latent_width))
-        self.constant = nn.Parameter(torch.zeros(1))
-
-    def row_macs(self) -> int:
-        """The map, the square of the sum, and z q z + l z."""
-        return self.total_weight.numel() + len(self.total_bias) + 3 * len(self.square)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, S) -> (B,)."""
-        total = functional.linear(z, self.total_weight, self.total_bias)
-        own = (z * (z * self.square + self.linear)).sum(dim=1)
-        return 0.5 * (total.square().sum(dim=1) - own - self.constant)
-
-
-class FoldedCross(nn.Module):
-    """w_head^T x_L of a cross network from its latents: x_l = alpha_l x_0 + B_l with B_l = sum_{m<l} b_m constant.
-
-    alpha_0 = 1, alpha_{l+1} = alpha_l (1 + w_l^T x_0) + B_l^T w_l; the head gives alpha_L w_head^T x_0 + B_L^T w_head.
-    Parameters: (L + 1) S + 2 (L + 1) for L cross layers.
-    """
-
-    compression_note = "folded for serving"
-
-    def __init__(self, latent_width: int, num_layers: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.zeros(num_layers + 1, latent_width))
-        self.bias = nn.Parameter(torch.zeros(num_layers + 1))
-        self.offsets = nn.Parameter(torch.zeros(num_layers + 1))
-
-    def row_macs(self) -> int:
-        return self.weight.numel() + len(self.bias)
-
-    def forward(self, z: Tensor) -> Tensor:
-        """(B, S) -> (B, 1), what the head would have given."""
-        *scalars, head = functional.linear(z, self.weight, self.bias).unbind(dim=1)
-        *offsets, head_offset = self.offsets.unbind()
-        alpha = torch.ones_like(head)
-        for scalar, offset in zip(scalars, offsets, strict=True):
-            alpha = alpha + alpha * scalar + offset
-        return (alpha * head + head_offset).unsqueeze(1)
-
-
-@fold_rule(MLP)
-def _fold_mlp(model: CTRModel, name: str, latent_map: LatentMap) -> None:
-    """Only the first layer reads the embedding. Two factors become one layer where that is no larger."""
-    first = cast(nn.Sequential, model.get_submodule(name))[0]
-    if isinstance(first, FactoredLinear):
-        new: nn.Module = _fold_factored(first, latent_map)
-    else:
-        dense = cast(nn.Linear, first)
-        new = _linear(dense, *latent_map.compose(dense.weight, dense.bias))
-    model.set_submodule(f"{name}.0", new)
-
-
-def _fold_factored(first: FactoredLinear, latent_map: LatentMap) -> nn.Module:
-    weight, bias = latent_map.compose(first.reduce.weight, first.reduce.bias)
-    if first.bottleneck == "none" and merges(latent_map.latent_width, first.out_features, first.rank):
-        restore = first.restore.weight.double()
-        return _linear(first.reduce, restore @ weight, restore @ bias + first.restore.bias.double())
-    first.reduce = _linear(first.reduce, weight, bias)
-    return first
-
-
-def _linear(like: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A linear layer with these values, in the type and on the device of `like`."""
-    new = nn.Linear(weight.shape[1], weight.shape[0]).to(like.weight)
-    set_linear_(new, weight, bias)
-    return new
-
-
-@fold_rule(InnerProductFM)
-def _fold_fm(model: CTRModel, name: str, latent_map: LatentMap) -> None:
-    weight, bias = latent_map.total()
-    square, linear, constant = latent_map.square_norms()
-    new = FoldedFM(latent_map.latent_width, len(weight)).to(next(model.parameters()))
-    for parameter, values in zip(new.parameters(), (weight, bias, square, linear, constant.reshape(1)), strict=True):
-        parameter.copy_(values)
-    model.set_submodule(name, new)
-
-
-@fold_rule(CrossNetwork)
-def _fold_cross(model: CTRModel, name: str, latent_map: LatentMap) -> None:
-    """The network and the head that reads it, together; the head's place is taken by the identity."""
-    cross = cast(CrossNetwork, model.get_submodule(name))
-    head = cast(nn.Linear, model.get_submodule(f"{name}_head"))
-    vectors = torch.cat([cross.weights, head.weight]).double()
-    constants = torch.cat([torch.zeros_like(cross.biases[:1]), cross.biases.cumsum(0)]).double()  # B_0 .. B_L
-    offsets = (constants * vectors).sum(dim=1)
-    if head.bias is not None:
-        offsets[-1] += head.bias.double().squeeze()
-    new = FoldedCross(latent_map.latent_width, len(cross.weights)).to(cross.weights)
-    weight, bias = latent_map.compose(vectors)
-    for parameter, values in zip(new.parameters(), (weight, bias, offsets), strict=True):
-        parameter.copy_(values)
-    model.set_submodule(name, new)
-    model.set_submodule(f"{name}_head", nn.Identity())

@@ -78,3 +78,10 @@ def set_linear_(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
     if cast("Tensor | None", linear.bias) is None:
         linear.bias = nn.Parameter(torch.empty(linear.out_features, dtype=linear.weight.dtype, device=linear.weight.device))
     linear.bias.copy_(bias)
+
+
+def linear_like(like: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
+    """A linear layer with these values, in the type and on the device of `like`."""
+    new = nn.Linear(weight.shape[1], weight.shape[0]).to(like.weight)
+    set_linear_(new, weight, bias)
+    return new

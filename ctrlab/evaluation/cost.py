@@ -49,7 +49,7 @@ def register_macs(module_class: type[nn.Module], rule: MacsRule) -> None:
 
 
 def register_reader(module_class: type[nn.Module]) -> Callable[[ReaderRule], ReaderRule]:
-    """Decorator: the folded cost of a reader of the embedding; its folding rule is registered in `compression.fold`."""
+    """Decorator: the folded cost of a reader of the embedding; its folding rule is registered in `compression.readers`."""
 
     def file(rule: ReaderRule) -> ReaderRule:
         _READERS[module_class] = rule
@@ -100,14 +100,14 @@ def _folded_mlp(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, .
 
 @register_reader(InnerProductFM)
 def _folded_fm(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]] | None:
-    """S z + m, and the weights of z and z^2 (compression.fold.FoldedFM)."""
+    """S z + m, and the weights of z and z^2 (compression.readers.fm)."""
     d = cast(EmbeddingModelConfig, model.config).embed_dim
     return ReaderProfile(name=name, parameters_base=d + 1, parameters_slope=d + 2, macs_base=d, macs_slope=d + 3), (name,)
 
 
 @register_reader(CrossNetwork)
 def _folded_cross(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]] | None:
-    """One scalar per cross layer and one for the head (compression.fold.FoldedCross); a network without its own head stays."""
+    """One scalar per cross layer and one for the head (compression.readers.cross); a network without its own head stays."""
     head, cross = getattr(model, f"{name}_head", None), model.get_submodule(name)
     if not isinstance(head, nn.Linear) or head.out_features != 1 or not isinstance(cross, CrossNetwork):
         return None

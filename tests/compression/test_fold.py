@@ -7,8 +7,10 @@ from torch import nn
 
 from ctrlab.compression.configs import BOTTLENECKS, RankPlan
 from ctrlab.compression.embedding import FoldedEmbedding
-from ctrlab.compression.fold import FoldedCross, FoldedFM, fold
+from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear
+from ctrlab.compression.readers.cross import FoldedCross
+from ctrlab.compression.readers.fm import FoldedFM
 from ctrlab.compression.surgery import compress_model
 from ctrlab.evaluation.cost import profile_model
 

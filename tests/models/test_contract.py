@@ -1,13 +1,12 @@
 """What every registered model must keep to. A new architecture is held to all of it by being registered; it adds its
 parameter count to `closed_form`."""
 
-import dataclasses
 from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
-from small_models import SCHEMA, random_fields
+from small_models import SCHEMA, random_fields, small_config
 
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.evaluation.latency import open_onnx
@@ -23,9 +22,6 @@ NUMBERS_ONLY = FeatureSchema(field_names=(), field_dims=(), value_names=("x", "y
 SCHEMAS = pytest.mark.parametrize("schema", [SCHEMA, IDS_ONLY, NUMBERS_ONLY], ids=lambda schema: schema.fingerprint)
 NUMERIC = pytest.mark.parametrize("numeric", ["embedding", "raw"])
 D, MLP_DIMS = 6, (12, 8)
-
-#: Settings of single architectures, smaller than their defaults.
-SETTINGS: dict[str, dict] = {}
 
 
 def mlp_parameters(width):
@@ -49,10 +45,8 @@ def closed_form(name, schema, config):
 
 def build(name, schema=SCHEMA, seed=0, **settings):
     torch.manual_seed(seed)
-    config_class = MODELS[name].config_class
-    settings = {"embed_dim": D, "mlp_dims": MLP_DIMS, "embedding_init_std": 0.3} | SETTINGS.get(name, {}) | settings
-    known = {field.name for field in dataclasses.fields(config_class)}  # not every architecture has every setting
-    return build_model(config_class(**{key: value for key, value in settings.items() if key in known}), schema)
+    settings = {"embed_dim": D, "mlp_dims": MLP_DIMS, "embedding_init_std": 0.3} | settings
+    return build_model(small_config(name, **settings), schema)
 
 
 @SCHEMAS

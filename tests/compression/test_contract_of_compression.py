@@ -1,0 +1,105 @@
+"""What compression must keep to for every registered model: a new architecture is held to all of it by being registered."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
+from torch import nn
+
+from ctrlab.compression.configs import RankPlan
+from ctrlab.compression.fold import fold, serving_form
+from ctrlab.compression.plan import plan_ranks, predict
+from ctrlab.compression.surgery import compress_model
+from ctrlab.evaluation.cost import measure_cost, profile_model
+from ctrlab.evaluation.latency import open_onnx
+from ctrlab.models.checkpoint import load_model, save_model
+from ctrlab.models.configs import MODELS
+from ctrlab.reports.export import export_onnx
+
+pytestmark = pytest.mark.parametrize("name", MODELS.names())
+NUMERIC = pytest.mark.parametrize("numeric", ["embedding", "raw"])
+FIELDS = random_fields(64)
+
+
+def make(name, numeric="embedding"):
+    return make_model(name, batch_norm=True, numeric_fields=numeric)
+
+
+def compressed(name, numeric="embedding", rank=3):
+    """The model with every layer and table that can shrink at `rank`, after some fine-tuning has moved all parameters."""
+    model = make(name, numeric)
+    ranks = {layer.layer_name: min(rank, layer.out_features) for layer in profile_model(model).compressible}
+    result = compress_model(model, RankPlan.of(ranks), spectra_of(model))
+    perturb_(result.model, 0.02)
+    return model, result
+
+
+def test_spectra_reach_every_affine_layer_and_table(name):
+    model = make(name)
+    spectra, layers = spectra_of(model), profile_model(model).layers
+    assert set(spectra) == {layer.layer_name for layer in layers if layer.compressible}
+    for module_name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and min(module.in_features, module.out_features) > 1:
+            assert module_name in spectra
+    assert all(layer.compressible or layer.skip_reason for layer in layers)
+
+
+@NUMERIC
+def test_compression_to_full_rank_changes_nothing(name, numeric):
+    model = make(name, numeric)
+    full = {layer.layer_name: layer.out_features for layer in profile_model(model).compressible}
+    result = compress_model(model, RankPlan.of(full), spectra_of(model), respect_break_even=False)
+    torch.testing.assert_close(logits(result.model, FIELDS), logits(model, FIELDS), atol=1e-5, rtol=1e-5)
+    assert result.plan.as_dict() == full
+
+
+@NUMERIC
+def test_the_folded_model_equals_the_explicit_one(name, numeric):
+    _, result = compressed(name, numeric)
+    exact = result.model.double()
+    fields = FIELDS._replace(values=FIELDS.values.double())
+    torch.testing.assert_close(logits(fold(exact), fields), logits(exact, fields), atol=1e-9, rtol=1e-9)
+
+
+def test_an_uncompressed_model_folds_to_itself(name):
+    model = make(name)
+    torch.testing.assert_close(logits(fold(model), FIELDS), logits(model, FIELDS), atol=1e-5, rtol=1e-5)
+
+
+@NUMERIC
+@pytest.mark.parametrize("rank", [1, 3])
+def test_the_predicted_cost_is_the_cost_of_what_is_built(name, numeric, rank):
+    model, result = compressed(name, numeric, rank)
+    prediction = predict(profile_model(model), None, plan_ranks(profile_model(model), ranks=result.plan.as_dict()))
+    assert prediction.cost_original == measure_cost(model)
+    assert prediction.cost_explicit == measure_cost(result.model)
+    assert prediction.cost_folded == measure_cost(fold(result.model))
+
+
+def test_a_compressed_checkpoint_loads_without_the_original(name, tmp_path):
+    for form in (compressed(name)[1].model, fold(compressed(name)[1].model)):
+        save_model(form, tmp_path / "model.safetensors")
+        loaded = load_model(tmp_path / "model.safetensors", SCHEMA)
+        assert torch.equal(logits(loaded, FIELDS), logits(form.eval(), FIELDS))
+
+
+def test_the_serving_form_runs_in_onnx_runtime(name, tmp_path):
+    model, result = compressed(name)
+    for number, form in enumerate((result.model, serving_form(result.model), serving_form(model))):
+        assert_onnx_agrees(form.eval(), tmp_path / f"{number}.onnx")
+
+
+def assert_onnx_agrees(model: nn.Module, path: Path) -> None:
+    export_onnx(model, path)
+    inputs = {node.name: getattr(FIELDS, node.name).numpy() for node in open_onnx(path, threads=1).get_inputs()}
+    found = open_onnx(path, threads=1).run(None, inputs)[0]
+    np.testing.assert_allclose(found, logits(model, FIELDS).numpy(), atol=1e-4)
+
+
+def test_a_compressed_model_is_trainable(name):
+    _, result = compressed(name)
+    model = result.model.train()
+    model(MemoryDataset().fields()).sum().backward()
+    assert all(parameter.grad is not None for parameter in model.parameters() if parameter.numel())
