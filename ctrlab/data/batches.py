@@ -16,19 +16,15 @@ BUFFER_CHUNKS = 256
 Batch = tuple[Fields, NDArray[np.float32]]
 
 
-class _Rows(NamedTuple):
+class _Run(NamedTuple):
     """A run of rows in memory or mapped, and the order to emit them in (None: as they lie)."""
 
-    ids: NDArray[np.int32]
-    values: NDArray[np.float32]
-    labels: NDArray[np.uint8]
+    rows: Split
     order: NDArray[np.intp] | None
 
     def take(self, start: int, stop: int) -> Batch:
         rows = slice(start, stop) if self.order is None else self.order[start:stop]
-        # np.array copies: a view of the map would be read-only, which torch does not know.
-        fields = Fields(np.array(self.ids[rows], np.int32), np.array(self.values[rows], np.float32))
-        return fields, self.labels[rows].astype(np.float32)
+        return self.rows.fields(rows), self.rows.labels[rows].astype(np.float32)
 
 
 def num_batches(split: Split, batch_size: int, max_rows: int | None = None) -> int:
@@ -47,17 +43,17 @@ def iterate_batches(
         max_rows: stop after this many rows (of the shuffled order, if shuffled).
 
     Yields:
-        Fields of int32 ids (B, F) and float32 values (B, V); float32 labels (B,).
+        Fields of int32 ids (B, F), float32 values (B, V) and int32 lists (B, total length); float32 labels (B,).
     """
     total = _num_rows(split, max_rows)
     position = start_batch * batch_size
     pending: list[Batch] = []
-    for start, rows in _runs(split, shuffle, seed, position):
-        stop = min(start + len(rows.labels), total)
+    for start, run in _runs(split, shuffle, seed, position):
+        stop = min(start + len(run.rows), total)
         while position < stop:
             # A batch may straddle two runs; `pending` keeps its first part until the next run is read.
             end = min(stop, (position // batch_size + 1) * batch_size)
-            pending.append(rows.take(position - start, end - start))
+            pending.append(run.take(position - start, end - start))
             position = end
             if position % batch_size == 0 or position == total:
                 yield _join(pending)
@@ -70,10 +66,10 @@ def _num_rows(split: Split, max_rows: int | None) -> int:
     return len(split) if max_rows is None else min(max_rows, len(split))
 
 
-def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tuple[int, _Rows]]:
+def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tuple[int, _Run]]:
     """Runs of rows with their place in the emitted order, from the run that holds `position` on."""
     if not shuffle:
-        yield 0, _Rows(split.ids, split.values, split.labels, None)
+        yield 0, _Run(split, None)
         return
     starts = np.random.default_rng(seed).permutation(np.arange(0, len(split), CHUNK_ROWS))
     offset = 0
@@ -83,14 +79,14 @@ def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tup
         if offset + size > position:
             # Seeded by the run's number, so that skipped runs need not be drawn.
             order = np.random.default_rng((seed, first)).permutation(size)
-            arrays = (split.ids, split.values, split.labels)
-            ids, values, labels = (np.concatenate([array[chunk] for chunk in chunks]) for array in arrays)
-            yield offset, _Rows(ids, values, labels, order)
+            arrays = (split.ids, split.values, split.labels, split.lists)
+            gathered = (np.concatenate([array[chunk] for chunk in chunks]) for array in arrays)
+            yield offset, _Run(Split(split.name, *gathered), order)
         offset += size
 
 
 def _join(parts: list[Batch]) -> Batch:
     if len(parts) == 1:
         return parts[0]
-    ids, values = (np.concatenate([fields[i] for fields, _ in parts]) for i in (0, 1))
-    return Fields(ids, values), np.concatenate([labels for _, labels in parts])
+    fields = Fields(*(np.concatenate(arrays) for arrays in zip(*(fields for fields, _ in parts), strict=True)))
+    return fields, np.concatenate([labels for _, labels in parts])

@@ -5,7 +5,7 @@ from typing import Literal
 
 from ctrlab.config import Config, option
 
-Role = Literal["label", "categorical", "numeric", "timestamp", "ignore"]
+Role = Literal["label", "categorical", "numeric", "timestamp", "list", "ignore"]
 Transform = Literal["standard", "log", "quantile", "criteo"]
 FileFormat = Literal["auto", "csv", "tsv", "parquet"]
 SplitMethod = Literal["random", "stratified", "time", "files"]
@@ -14,6 +14,8 @@ SplitMethod = Literal["random", "stratified", "time", "files"]
 SPLIT_NAMES = ("train", "valid", "test", "finetune")
 #: Transforms whose result is a categorical field of buckets; the others stay numbers.
 BUCKET_TRANSFORMS = ("quantile", "criteo")
+#: The roles that become fields.
+FEATURE_ROLES: tuple[Role, ...] = ("categorical", "numeric", "timestamp", "list")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,8 +44,10 @@ class ColumnConfig(Config):
     """What one raw column means. Settings of other roles are ignored."""
 
     name: str = option(help="The column's name in the file.")
-    role: Role = option("ignore", help="label, categorical, numeric, timestamp, or ignore.")
-    min_count: int = option(1, minimum=1, help="Categorical: rarer values of the training rows share the out-of-vocabulary id.")
+    role: Role = option("ignore", help="label, categorical, numeric, timestamp, list, or ignore.")
+    min_count: int = option(
+        1, minimum=1, help="Categorical, list: rarer values of the training rows share the out-of-vocabulary id."
+    )
     transform: Transform = option(
         "standard",
         help="Numeric: standard = zero mean and unit variance; log = sign(x) log(1+|x|), standardised; quantile = equally filled "
@@ -55,6 +59,27 @@ class ColumnConfig(Config):
         advanced=True,
         help="Timestamp: iso, yyyymmdd, yymmddhh, epoch_s, epoch_ms, or a pattern such as %d/%m/%Y %H:%M; unset: found out.",
     )
+    separator: str | None = option(
+        None, help="List: what stands between two elements, such as ^ or |; unset: the column holds lists in a Parquet file."
+    )
+    max_length: int = option(
+        50,
+        minimum=1,
+        maximum=10_000,
+        help="List: how many elements are kept; of a longer list the last, which are the most recent.",
+    )
+    shares: str | None = option(
+        None,
+        help="List: the categorical column whose values its elements are, so that both have the same ids and the same embedding; "
+        "unset: it has ids of its own.",
+    )
+
+    def faults(self) -> list[str]:
+        return (
+            ["separator must hold at least one character; leave it unset for lists in a Parquet file"]
+            if self.separator == ""
+            else []
+        )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,7 +142,7 @@ class DatasetConfig(Config):
     @property
     def features(self) -> tuple[ColumnConfig, ...]:
         """The columns that become fields, in order."""
-        return tuple(column for column in self.columns if column.role in ("categorical", "numeric", "timestamp"))
+        return tuple(column for column in self.columns if column.role in FEATURE_ROLES)
 
     def faults(self) -> list[str]:
         faults = []
@@ -125,7 +150,8 @@ class DatasetConfig(Config):
         if len(labels) != 1:
             faults.append(f"exactly one column must have the role label, got {', '.join(labels) or 'none'}; choose one")
         if not self.features:
-            faults.append("no column is left to learn from; make at least one categorical, numeric or timestamp")
+            faults.append("no column is left to learn from; make at least one categorical, numeric, timestamp or list")
+        faults += self._sharing_faults()
         if twice := _repeated([column.name for column in self.columns]):
             faults.append(f"columns lists {', '.join(twice)} more than once")
         by_files = self.split.method == "files"
@@ -134,6 +160,15 @@ class DatasetConfig(Config):
         if not by_files and len(self.source.paths) > 1:
             faults.append(f"a {self.split.method} split takes one file, got {len(self.source.paths)}; give one or split by files")
         return faults
+
+    def _sharing_faults(self) -> list[str]:
+        categorical = [column.name for column in self.columns if column.role == "categorical"]
+        return [
+            f"list {column.name} shares the ids of {column.shares!r}, which is no categorical column; "
+            f"choose {', '.join(categorical) or 'none, for there is none'}"
+            for column in self.columns
+            if column.role == "list" and column.shares is not None and column.shares not in categorical
+        ]
 
 
 def _repeated(names: "tuple[str, ...] | list[str]") -> list[str]:

@@ -3,14 +3,16 @@
 Layout of the folder:
     dataset.json                 format version, config, schema, summary
     encoder.json, vocabulary.parquet  what `FieldEncoder.load` needs to encode further rows alike
-    counts.npy                   int64 (sum of field_dims,), how often each id occurs in the training rows
+    counts.npy                   int64, how often each id occurs in the training rows: (field_dim,) of each categorical field, then
+                                 for each list the occurrences of each id of its vocabulary among its elements
     <split>.ids.npy              int32 (n, F)
     <split>.values.npy           float32 (n, V)
+    <split>.lists.npy            int32 (n, total length of the lists)
     <split>.labels.npy           uint8 (n,)
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Self
@@ -19,10 +21,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import DatasetConfig
-from ctrlab.data.schema import FeatureSchema
+from ctrlab.data.schema import NO_LISTS, FeatureSchema, Fields
 from ctrlab.errors import DataError, UnknownNameError
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2
 MANIFEST = "dataset.json"
 COUNTS = "counts.npy"
 
@@ -34,22 +36,34 @@ class Split:
     ids: int32 (n, F).
     values: float32 (n, V), standardised; a missing number is 0, the training mean.
     labels: uint8 (n,), 1 = click.
+    lists: int32 (n, total length), see `Fields`.
     """
 
     name: str
     ids: NDArray[np.int32]
     values: NDArray[np.float32]
     labels: NDArray[np.uint8]
+    lists: NDArray[np.int32] = field(default_factory=lambda: NO_LISTS)
+
+    def __post_init__(self) -> None:
+        if not self.lists.shape[1]:
+            object.__setattr__(self, "lists", np.empty((len(self.labels), 0), np.int32))
 
     def __len__(self) -> int:
         return len(self.labels)
+
+    def fields(self, rows: "slice | NDArray[np.intp]") -> Fields:
+        """The features of some rows, copied: a view of a map would be read-only, which torch does not know."""
+        return Fields(
+            np.array(self.ids[rows], np.int32), np.array(self.values[rows], np.float32), np.array(self.lists[rows], np.int32)
+        )
 
 
 @dataclass(frozen=True)
 class FieldSummary:
     """What one field looks like over the training rows (`oov_share`: over the rows outside them).
 
-    kind: "categorical" or "numeric". column: the raw column it came from.
+    kind: "categorical", "numeric" or "list", whose shares are of elements but for `missing_share`, the empty lists. column: the raw column it came from.
     cardinality: ids in use, reserved ids not counted; 0 for a numeric field.
     missing_share, oov_share: shares of rows, 0..1.
     head_share: share of training rows held by the most frequent 1 % of the ids (at least one id).
@@ -127,12 +141,18 @@ class EncodedDataset:
     def split(self, name: str) -> Split:
         """The rows of one part, memory-mapped read-only."""
         self._check(name)
-        return Split(name, *(_map(split_file(self.path, name, part)) for part in ("ids", "values", "labels")))
+        return Split(name, *(_map(split_file(self.path, name, part)) for part in ("ids", "values", "labels", "lists")))
 
     def counts(self, field: int) -> NDArray[np.int64]:
         """How often each id of categorical field number `field` occurs in the training rows, int64 (field_dim,)."""
         offset = sum(self.schema.field_dims[:field])
         return self._counts[offset : offset + self.schema.field_dims[field]]
+
+    def list_counts(self, number: int) -> NDArray[np.int64]:
+        """How often each id of its vocabulary is an element of list number `number` in the training rows; padding is 0."""
+        dims = [self.schema.table_dims[self.schema.table_of(feature)] for feature in self.schema.lists]
+        offset = sum(self.schema.field_dims) + sum(dims[:number])
+        return self._counts[offset : offset + dims[number]]
 
     @cached_property
     def _counts(self) -> NDArray[np.int64]:
@@ -145,7 +165,7 @@ class EncodedDataset:
 
 
 def split_file(folder: Path, split: str, part: str) -> Path:
-    """Where `part` ("ids", "values" or "labels") of a split lies."""
+    """Where `part` ("ids", "values", "lists" or "labels") of a split lies."""
     return folder / f"{split}.{part}.npy"
 
 

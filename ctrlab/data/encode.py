@@ -16,7 +16,7 @@ from typing import IO
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrlab.data.configs import SPLIT_NAMES, DatasetConfig
+from ctrlab.data.configs import SPLIT_NAMES, ColumnConfig, DatasetConfig
 from ctrlab.data.dataset import COUNTS, FORMAT_VERSION, MANIFEST, DatasetSummary, EncodedDataset, split_file
 from ctrlab.data.encoder import FieldEncoder, ProvisionalBlock
 from ctrlab.data.labels import LabelEncoder
@@ -86,6 +86,20 @@ def _check_columns(reader: TableReader, config: DatasetConfig) -> None:
     needed = [column.name for column in config.features] + [config.split.time_column or config.label]
     if missing := [name for name in dict.fromkeys(needed) if name not in present]:
         raise DataError(f"{reader.path.name} has no column {', '.join(missing)}; its columns are {shown}; leave that out")
+    for column in config.features:
+        if fault := _list_fault(column, column.name in reader.layout.list_columns):
+            raise DataError(f"{reader.path.name}: column {column.name} {fault}")
+
+
+def _list_fault(column: ColumnConfig, holds_lists: bool) -> str | None:
+    """Why a column's role or separator does not fit what its cells are."""
+    if column.role != "list":
+        return f"holds lists and has the role {column.role}; make it a list or ignore it" if holds_lists else None
+    if holds_lists and column.separator is not None:
+        return f"holds lists, so nothing is split at {column.separator!r}; leave its separator empty"
+    if not holds_lists and column.separator is None:
+        return "holds text; say which separator stands between the elements of its lists, for example ^ or |"
+    return None
 
 
 @dataclass
@@ -215,18 +229,20 @@ class _Encoding:
     def _finalize(self, used: list[_SplitFiles]) -> Tally:
         """The pass over the codes: arrays of ids, values and labels."""
         tally = Tally(self.encoder)
-        num_codes, num_numbers = len(self.encoder.coded_fields), len(self.encoder.number_fields)
-        num_ids, num_values = len(self.encoder.id_fields), len(self.encoder.value_fields)
+        num_codes, num_numbers = sum(field.width for field in self.encoder.coded_fields), len(self.encoder.number_fields)
+        schema = self.encoder.schema
         total, done = sum(part.rows for part in used), 0
         for part in used:
             with (
-                self._array(part, "ids", np.int32, num_ids) as ids,
-                self._array(part, "values", np.float32, num_values) as values,
+                self._array(part, "ids", np.int32, len(schema.field_names)) as ids,
+                self._array(part, "values", np.float32, len(schema.value_names)) as values,
+                self._array(part, "lists", np.int32, schema.list_width) as lists,
             ):
                 for block in part.blocks(num_codes, num_numbers):
                     encoded = self.encoder.finalize(block)
                     ids.write(encoded.ids.tobytes())
                     values.write(encoded.values.tobytes())
+                    lists.write(encoded.lists.tobytes())
                     tally.add(encoded, block, is_train=part.name == "train")
                     done += len(encoded.ids)
                     self._report(_READING + (1 - _READING) * done / total, f"wrote {done:,} of {total:,} rows")

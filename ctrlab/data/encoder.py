@@ -15,8 +15,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig
-from ctrlab.data.fields import Field, Mask, TextField, field_state, make_fields, restore_field
-from ctrlab.data.schema import FeatureSchema, fingerprint_of
+from ctrlab.data.fields import Field, ListField, Mask, TextField, field_state, make_fields, restore_field
+from ctrlab.data.schema import FeatureSchema, ListFeature, fingerprint_of
 from ctrlab.errors import DataError
 
 ENCODER_FILE, VOCABULARY_FILE = "encoder.json", "vocabulary.parquet"
@@ -28,10 +28,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class EncodedBlock:
-    """Rows as a model reads them: ids int32 (n, F), values float32 (n, V)."""
+    """Rows as a model reads them: ids int32 (n, F), values float32 (n, V), lists int32 (n, total length)."""
 
     ids: NDArray[np.int32]
     values: NDArray[np.float32]
+    lists: NDArray[np.int32]
 
 
 @dataclass(frozen=True)
@@ -48,8 +49,9 @@ class FieldEncoder:
     Either `fit` on blocks of training rows, or, to read a large file once: `observe` every block with a mask of its training
     rows, `finish`, then `finalize` what `observe` returned.
 
-    id_fields, value_fields: the fields behind the F columns of ids and the V columns of values.
-    coded_fields, number_fields: the same fields by what `observe` gives: int32 codes or float64 numbers.
+    id_fields, value_fields: the fields behind the F columns of ids and the V columns of values. list_fields: those of lists.
+    coded_fields, number_fields: the same fields by what `observe` gives: int32 codes (of a list, a column a place) or float64
+    numbers.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -59,8 +61,10 @@ class FieldEncoder:
             raise DataError(f"two fields would be called {', '.join(twice)}; rename a column or ignore one")
         self.coded_fields = [field for field in self.fields if field.has_codes]
         self.number_fields = [field for field in self.fields if not field.has_codes]
-        self.id_fields = [field for field in self.fields if field.gives_ids]
-        self.value_fields = [field for field in self.fields if not field.gives_ids]
+        self.id_fields = [field for field in self.fields if field.gives == "ids"]
+        self.value_fields = [field for field in self.fields if field.gives == "values"]
+        self.list_fields = [field for field in self.fields if isinstance(field, ListField)]
+        self._link()
 
     @classmethod
     def for_columns(cls, columns: Iterable[ColumnConfig]) -> Self:
@@ -106,8 +110,7 @@ class FieldEncoder:
 
     def finalize(self, block: ProvisionalBlock) -> EncodedBlock:
         """What `observe` returned, with the ids and values that now are known."""
-        codes: dict[str, NDArray[Any]] = {field.name: block.codes[:, i] for i, field in enumerate(self.coded_fields)}
-        codes |= {field.name: block.numbers[:, i] for i, field in enumerate(self.number_fields)}
+        codes = _by_name(self.coded_fields, block.codes) | _by_name(self.number_fields, block.numbers)
         return self._assemble(lambda field: field.finalize(codes[field.name]), len(block.codes))
 
     def transform(self, block: pl.DataFrame) -> EncodedBlock:
@@ -129,6 +132,7 @@ class FieldEncoder:
             field_names=tuple(field.name for field in self.id_fields),
             field_dims=tuple(field.field_dim for field in self.id_fields),
             value_names=tuple(field.name for field in self.value_fields),
+            lists=tuple(self._list_feature(field) for field in self.list_fields),
             fingerprint=fingerprint_of([self._states(), {name: _digest(texts) for name, texts in self._vocabularies().items()}]),
         )
 
@@ -157,15 +161,39 @@ class FieldEncoder:
         return cls([restore_field(state, vocabularies[state["name"]]) for state in stored["fields"]])
 
     def _assemble(self, encode: Callable[[Field], NDArray[Any]], num_rows: int) -> EncodedBlock:
-        columns = _in_threads(encode, self.id_fields + self.value_fields)
-        split = len(self.id_fields)
-        return EncodedBlock(_stack(columns[:split], num_rows, np.int32), _stack(columns[split:], num_rows, np.float32))
+        columns = _in_threads(encode, [*self.id_fields, *self.value_fields, *self.list_fields])
+        ids, lists = len(self.id_fields), len(self.id_fields) + len(self.value_fields)
+        return EncodedBlock(
+            _stack(columns[:ids], num_rows, np.int32),
+            _stack(columns[ids:lists], num_rows, np.float32),
+            _stack(columns[lists:], num_rows, np.int32),
+        )
+
+    def _link(self) -> None:
+        """Give lists that share a field's vocabulary that field's."""
+        by_name = {field.name: field for field in self.fields}
+        for field in self.list_fields:
+            if field.shares is not None:
+                shared = by_name.get(field.shares)
+                if not isinstance(shared, TextField):
+                    raise DataError(f"list {field.name!r} shares the ids of {field.shares!r}, which is no categorical field")
+                field.share_with(shared)
+
+    @staticmethod
+    def _list_feature(field: ListField) -> ListFeature:
+        return ListFeature(
+            name=field.name, length=field.max_length, shares=field.shares, dim=0 if field.shares else field.field_dim
+        )
 
     def _states(self) -> list[dict[str, Any]]:
         return [field_state(field) for field in self.fields]
 
     def _vocabularies(self) -> dict[str, pl.Series]:
-        return {field.name: field.vocabulary for field in self.fields if isinstance(field, TextField)}
+        return {
+            field.name: field.vocabulary
+            for field in self.fields
+            if isinstance(field, TextField) or (isinstance(field, ListField) and field.shares is None)
+        }
 
 
 def _digest(texts: pl.Series) -> str:
@@ -177,7 +205,17 @@ def _digest(texts: pl.Series) -> str:
     return digest.hexdigest()
 
 
-def _in_threads(work: Callable[[Field], T], fields: list[Field]) -> list[T]:
+def _by_name(fields: Sequence[Field], block: NDArray[Any]) -> dict[str, NDArray[Any]]:
+    """{field: its columns of `block`}: (n,), or (n, width) for a list."""
+    parts, start = {}, 0
+    for field in fields:
+        part = block[:, start : start + field.width]
+        parts[field.name] = part if isinstance(field, ListField) else part[:, 0]
+        start += field.width
+    return parts
+
+
+def _in_threads(work: Callable[[Field], T], fields: Sequence[Field]) -> list[T]:
     """`work` of each field; polars and numpy let go of the interpreter, so threads help."""
     if len(fields) < 2:
         return [work(field) for field in fields]
@@ -186,7 +224,11 @@ def _in_threads(work: Callable[[Field], T], fields: list[Field]) -> list[T]:
 
 
 def _stack(columns: list[Any], num_rows: int, dtype: type) -> NDArray[Any]:
-    stacked: NDArray[Any] = np.empty((num_rows, len(columns)), dtype)
-    for i, column in enumerate(columns):
-        stacked[:, i] = column
+    """Columns (n,) and (n, width) side by side."""
+    parts = [column[:, None] if column.ndim == 1 else column for column in columns]
+    stacked: NDArray[Any] = np.empty((num_rows, sum(part.shape[1] for part in parts)), dtype)
+    start = 0
+    for part in parts:
+        stacked[:, start : start + part.shape[1]] = part
+        start += part.shape[1]
     return stacked

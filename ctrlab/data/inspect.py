@@ -1,7 +1,7 @@
 """A first look at a raw table: what each column seems to be, and a draft of how to encode it."""
 
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, Role, SourceConfig, SplitConfig, Transform
 from ctrlab.data.fields import read_numbers
+from ctrlab.data.inspect_lists import elements_of, find_separator, overlap, usual_length
 from ctrlab.data.labels import ALLOWED_TEXT, is_label, label_value
 from ctrlab.data.readers import open_table
 from ctrlab.data.timestamps import find_format
@@ -28,6 +29,8 @@ _IDENTIFIER_SHARE, _IDENTIFIER_ROWS = 0.95, 200
 #: A field with more values than this gets a minimum count of 2, so that its out-of-vocabulary id is trained.
 _MANY_VALUES = 1000
 _NUM_EXAMPLES = 5
+#: A list shares the ids of a column when at least this share of the values of either occurs in both.
+_SAME_VALUES = 0.5
 _LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "converted")
 _ID_NAME = re.compile(r"(?i:(^|_)(id|uid|user|item|code|zip|cat|category|type)(_|$|\d))|[a-z]Id$")
 
@@ -39,7 +42,7 @@ class ColumnInspection:
     role: what it seems to be, and reason: why, as half a sentence.
     distinct: different values, empty cells not counted. missing_share: 0..1.
     examples: its most frequent values. minimum, maximum: of its numbers, None if it has none.
-    min_count, transform, timestamp_format: the draft's settings for it.
+    min_count, transform, timestamp_format, separator, max_length, shares: the draft's settings for it.
     """
 
     name: str
@@ -53,6 +56,9 @@ class ColumnInspection:
     min_count: int = 1
     transform: Transform = "standard"
     timestamp_format: str | None = None
+    separator: str | None = None
+    max_length: int = 50
+    shares: str | None = None
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,14 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
         raise DataError(f"{reader.path.name} has no rows; give a file with data")
     frame = pl.concat(blocks)
     candidates = _label_candidates(frame)
-    columns = tuple(_inspect_column(frame[name], is_label_column=name in candidates[:1]) for name in frame.columns)
     layout = reader.layout
+    columns = tuple(
+        _inspect_list(frame[name], None, "holds lists")
+        if name in layout.list_columns
+        else _inspect_column(frame[name], is_label_column=name in candidates[:1])
+        for name in frame.columns
+    )
+    columns = tuple(replace(column, shares=_shared_vocabulary(column, columns, frame)) for column in columns)
     text = layout.format != "parquet"
     known = source.replace(
         format=layout.format,
@@ -158,6 +170,9 @@ def _draft_column(column: ColumnInspection, label: str) -> ColumnConfig:
         min_count=column.min_count,
         transform=column.transform,
         timestamp_format=column.timestamp_format,
+        separator=column.separator,
+        max_length=column.max_length,
+        shares=column.shares if column.shares != label else None,
     )
 
 
@@ -187,6 +202,8 @@ def _inspect_column(texts: pl.Series, *, is_label_column: bool) -> ColumnInspect
         return ColumnInspection(**facts, role="label", reason=f"holds two values, {' and '.join(sorted(facts['examples']))}")
     if len(counts) == 0:
         return ColumnInspection(**facts, role="ignore", reason="every cell is empty")
+    if separator := find_separator(present):
+        return _inspect_list(texts, separator, f"texts of several elements with {separator} between them")
     numbers = read_numbers(present)[0]
     share = float((~np.isnan(numbers)).mean())
     if share >= _NEARLY_ALL:
@@ -197,6 +214,32 @@ def _inspect_column(texts: pl.Series, *, is_label_column: bool) -> ColumnInspect
         facts["timestamp_format"] = timestamp_format
         return ColumnInspection(**facts, role="timestamp", reason=f"holds times ({timestamp_format})")
     return _categorical_or_numeric(facts, counts, numbers if share >= _NEARLY_ALL else None, len(present))
+
+
+def _inspect_list(texts: pl.Series, separator: str | None, what: str) -> ColumnInspection:
+    elements = elements_of(texts, separator)
+    counts = elements.value_counts(sort=True)
+    return ColumnInspection(
+        name=texts.name,
+        role="list" if len(counts) else "ignore",
+        reason=f"{what}; {len(counts):,} different elements" if len(counts) else "every list is empty",
+        distinct=len(counts),
+        missing_share=texts.null_count() / max(1, len(texts)),
+        examples=tuple(counts[texts.name].head(_NUM_EXAMPLES).to_list()),
+        min_count=2 if len(counts) > _MANY_VALUES else 1,
+        separator=separator,
+        max_length=usual_length(texts, separator),
+    )
+
+
+def _shared_vocabulary(column: ColumnInspection, others: tuple[ColumnInspection, ...], frame: pl.DataFrame) -> str | None:
+    """The categorical column whose values a list's elements are, as those of a behaviour list are the item's."""
+    if column.role != "list":
+        return None
+    elements = elements_of(frame[column.name], column.separator)
+    overlaps = {other.name: overlap(elements, frame[other.name]) for other in others if other.role == "categorical"}
+    best = max(overlaps, key=lambda name: overlaps[name], default=None)
+    return best if best is not None and overlaps[best] >= _SAME_VALUES else None
 
 
 def _categorical_or_numeric(

@@ -22,6 +22,8 @@ from ctrlab.errors import DataError
 
 #: A block holds about this many cells, whatever the number of columns.
 BLOCK_CELLS = 1_000_000
+#: What stands between the elements of a Parquet list once it is text: a control character that no text holds.
+LIST_SEPARATOR = "\x1f"
 _HEAD_BYTES = 1 << 18
 _CSV_CHUNK_BYTES = 4 << 20
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
@@ -32,7 +34,10 @@ _FORMATS_HINT = "give a CSV, TSV or Parquet file, plain, .gz or .zst"
 
 @dataclass(frozen=True)
 class Layout:
-    """How a file turned out to be written. `delimiter` and `quoted` mean nothing for Parquet."""
+    """How a file turned out to be written.
+
+    delimiter, quoted: mean nothing for Parquet. list_columns: columns of Parquet lists.
+    """
 
     format: str
     column_names: tuple[str, ...]
@@ -41,6 +46,7 @@ class Layout:
     header: bool = True
     quoted: bool = True
     multiline: bool = False
+    list_columns: tuple[str, ...] = ()
 
 
 class TableReader:
@@ -65,6 +71,8 @@ class TableReader:
 
     def blocks(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
         """Frames of String columns, at most `block_rows` rows each; an empty cell is null.
+
+        The elements of a Parquet list are joined by `LIST_SEPARATOR`; an empty list is null.
 
         Args:
             columns: the columns to read, in this order; all by default.
@@ -216,12 +224,21 @@ def _parquet_layout(path: Path) -> Layout:
         rows = pq.read_metadata(path).num_rows
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, error) from None
-    nested = [field.name for field in schema if pa.types.is_nested(field.type)]
+    nested = [field.name for field in schema if pa.types.is_nested(field.type) and not _is_flat_list(field.type)]
     if nested:
-        raise DataError(f"{path.name}: column {', '.join(nested)} holds lists or records; flatten it to one value a cell")
+        raise DataError(
+            f"{path.name}: column {', '.join(nested)} holds records or lists of lists; flatten it to values or lists of them"
+        )
+    lists = tuple(field.name.strip() for field in schema if _is_flat_list(field.type))
     if not rows:
         raise DataError(f"{path.name} has no rows; give a file with data")
-    return Layout("parquet", _checked_names(path.name, schema.names))
+    return Layout("parquet", _checked_names(path.name, schema.names), list_columns=lists)
+
+
+def _is_flat_list(kind: pa.DataType) -> bool:
+    """Whether cells are lists of plain values."""
+    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
+    return is_list and not pa.types.is_nested(kind.value_type)
 
 
 def _text_layout(path: Path, source: SourceConfig, compression: str | None) -> Layout:
@@ -326,9 +343,13 @@ def _checked_names(file: str, names: Sequence[str]) -> tuple[str, ...]:
 def _as_text(batches: list[pa.RecordBatch]) -> pl.DataFrame:
     frame = pl.from_arrow(pa.Table.from_batches(batches))
     assert isinstance(frame, pl.DataFrame)
-    others = [name for name, dtype in frame.schema.items() if dtype != pl.String]
+    lists = [name for name, dtype in frame.schema.items() if isinstance(dtype, (pl.List, pl.Array))]
+    others = [name for name, dtype in frame.schema.items() if dtype != pl.String and name not in lists]
     if others:
         frame = frame.with_columns(pl.col(others).cast(pl.String))
+    if lists:
+        joined = pl.col(lists).cast(pl.List(pl.String)).list.join(LIST_SEPARATOR, ignore_nulls=True)
+        frame = frame.with_columns(joined.replace("", None))
     return frame
 
 

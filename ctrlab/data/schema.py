@@ -5,9 +5,16 @@ import json
 from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple, Self
 
+import numpy as np
+
 #: Reserved ids of every categorical field.
 OUT_OF_VOCABULARY_ID = 0
 MISSING_ID = 1
+#: A place of a list that holds no element: what is missing in a field is padding in a list, so that both can share a table.
+PADDING_ID = MISSING_ID
+
+#: No list fields, whatever the number of rows.
+NO_LISTS = np.empty((0, 0), np.int32)
 
 
 class Fields(NamedTuple):
@@ -15,10 +22,27 @@ class Fields(NamedTuple):
 
     ids: int32 (B, F), the id of each categorical field, each within its own field's range.
     values: float32 (B, V), the numeric fields.
+    lists: int32 (B, total length), the list fields side by side: elements first, the most recent last, then `PADDING_ID`.
     """
 
     ids: Any
     values: Any
+    lists: Any = NO_LISTS
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListFeature:
+    """A list-valued field.
+
+    length: places a row; shorter lists are padded.
+    shares: the categorical field whose ids, hence table, its elements are; None where it has ids of its own.
+    dim: number of its own ids, reserved ones included; 0 where it shares.
+    """
+
+    name: str
+    length: int
+    shares: str | None = None
+    dim: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +51,14 @@ class FeatureSchema:
 
     field_names, field_dims: the F categorical fields and the number of ids of each, reserved ids included.
     value_names: the V numeric fields that stay numbers.
+    lists: the list fields, in the order of `Fields.lists`. Architectures that read no lists leave them out.
     fingerprint: hash of the vocabularies and numeric statistics; models refuse data of another fingerprint.
     """
 
     field_names: tuple[str, ...]
     field_dims: tuple[int, ...]
     value_names: tuple[str, ...] = ()
+    lists: tuple[ListFeature, ...] = ()
     fingerprint: str = ""
 
     @property
@@ -45,8 +71,33 @@ class FeatureSchema:
         """Every field's name in the order of the embedding's second axis."""
         return self.field_names + self.value_names
 
+    @property
+    def table_names(self) -> tuple[str, ...]:
+        """Every vocabulary: the categorical fields', then those of lists that share none."""
+        return self.field_names + tuple(own.name for own in self.lists if own.shares is None)
+
+    @property
+    def table_dims(self) -> tuple[int, ...]:
+        """The number of ids of each of `table_names`."""
+        return self.field_dims + tuple(own.dim for own in self.lists if own.shares is None)
+
+    @property
+    def list_width(self) -> int:
+        """Width of `Fields.lists`."""
+        return sum(feature.length for feature in self.lists)
+
+    def table_of(self, feature: ListFeature) -> int:
+        """The place among `table_names` of the vocabulary that a list's elements are from."""
+        return self.table_names.index(feature.shares or feature.name)
+
+    def places_of(self, feature: ListFeature) -> slice:
+        """The columns of `Fields.lists` that hold a list."""
+        start = sum(other.length for other in self.lists[: self.lists.index(feature)])
+        return slice(start, start + feature.length)
+
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self)
+        values = asdict(self)
+        return values if self.lists else {name: value for name, value in values.items() if name != "lists"}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
@@ -54,6 +105,7 @@ class FeatureSchema:
             field_names=tuple(values["field_names"]),
             field_dims=tuple(values["field_dims"]),
             value_names=tuple(values["value_names"]),
+            lists=tuple(ListFeature(**feature) for feature in values.get("lists", ())),
             fingerprint=values["fingerprint"],
         )
 

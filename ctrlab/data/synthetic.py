@@ -5,6 +5,10 @@ random subspace, so the field's true table has rank r_f. The log-odds of a click
 
     logit = bias + sum_f a_f[k_f] + sum_v w_v x_v + sum_{f<g} <e_f[k_f], e_g[k_g]>
 
+With `history_of` a behaviour list is added to each row: values of that field, met before by the same person, and to the log-odds
+max_h <e_f[k_f], e_f[h]>, how near the shown value is to the nearest of them. An average over the list cannot tell that: a model
+has to look at the elements in the light of the value that is shown. Rows without a history get nothing.
+
 Values follow a Zipf law, some are missing (a missing value is one more k), numbers are skewed counts, and the click is drawn
 from the logit: no model can reach an AUC of 1, and the best possible one, `SyntheticTable.best_auc`, is known.
 """
@@ -47,6 +51,17 @@ class SyntheticConfig(Config):
     numeric_std: float = option(0.4, minimum=0.0, maximum=10.0, help="Spread of the numeric part of the log-odds.")
     interaction_std: float = option(1.25, minimum=0.0, maximum=10.0, help="Spread of the low-rank interaction in the log-odds.")
 
+    history_of: str | None = option(
+        None, help="Add a behaviour list of this field's values, <field>_history, on which the click depends; unset: none."
+    )
+    history_length: int = option(12, minimum=1, maximum=1000, help="Longest behaviour list.")
+    history_std: float = option(1.25, minimum=0.0, maximum=10.0, help="Spread of the behaviour list's part of the log-odds.")
+
+    @property
+    def history_name(self) -> str | None:
+        """The behaviour list's column, None without one."""
+        return f"{self.history_of}_history" if self.history_of else None
+
     @property
     def planted_ranks(self) -> dict[str, int]:
         """The true rank of each categorical field's table."""
@@ -59,7 +74,9 @@ class SyntheticConfig(Config):
             faults.append("field_names, cardinalities and ranks must list the same fields, at least one")
         if self.ranks and max(self.ranks) > self.latent_dim:
             faults.append(f"ranks must be at most latent_dim={self.latent_dim}, got {max(self.ranks)}")
-        names = (*self.field_names, *self.numeric_names, "click")
+        if self.history_of is not None and self.history_of not in self.field_names:
+            faults.append(f"history_of must be one of {', '.join(self.field_names)}, got {self.history_of}")
+        names = (*self.field_names, *self.numeric_names, "click", *([self.history_name] if self.history_name else []))
         if len(set(names)) < len(names):
             faults.append("column names must differ from each other and from click")
         return faults
@@ -69,7 +86,8 @@ class SyntheticConfig(Config):
 class SyntheticTable:
     """A generated log with the truth behind it.
 
-    frame: the raw table, columns click, numeric columns, categorical columns; nulls where a cell is empty.
+    frame: the raw table, columns click, numeric columns, categorical columns, and the behaviour list, oldest first, with `^`
+        between its elements; nulls where a cell is empty.
     probabilities: float64 (n,), the true click probability of each row.
     embeddings: for each field, its true embeddings, float64 (cardinality + 1, D); the last row is the missing value's.
     """
@@ -100,8 +118,8 @@ def generate(config: SyntheticConfig | None = None) -> pl.DataFrame:
 def simulate(config: SyntheticConfig | None = None) -> SyntheticTable:
     """Draw a world and `num_rows` rows from it; the same config gives the same table."""
     config = config or SyntheticConfig()
-    # Three independent streams, so that more rows or other numbers leave the world's embeddings as they are.
-    world, rows, clicks = (np.random.default_rng((config.seed, stream)) for stream in range(3))
+    # Independent streams, so that more rows, other numbers or a history leave the world's embeddings as they are.
+    world, rows, clicks, past = (np.random.default_rng((config.seed, stream)) for stream in range(4))
     sizes = dict(zip(config.field_names, config.cardinalities, strict=True))
     picks = {
         name: _draw_values(rows, config.num_rows, size, config.zipf_exponent, _missing_share(world, config))
@@ -115,10 +133,17 @@ def simulate(config: SyntheticConfig | None = None) -> SyntheticTable:
         + _scaled(numeric_part, config.numeric_std)
         + _scaled(_interaction([embeddings[name][pick] for name, pick in picks.items()]), config.interaction_std)
     )
+    history = _draw_history(past, config, sizes) if config.history_of else None
+    if config.history_of and history is not None:
+        near = _nearness(embeddings[config.history_of], picks[config.history_of], history)
+        logits = logits + _scaled(near, config.history_std)
     probabilities = _sigmoid(logits + _bias_for(logits, config.ctr))
     clicked = pl.Series("click", (clicks.random(config.num_rows) < probabilities).astype(np.int8))
-    tokens = [_as_tokens(world, name, pick, sizes[name]) for name, pick in picks.items()]
-    return SyntheticTable(pl.DataFrame([clicked, *numbers, *tokens]), probabilities, embeddings)
+    words = {name: _words(world, name, sizes[name]) for name in picks}
+    columns = [clicked, *numbers, *(words[name].gather(pick) for name, pick in picks.items())]
+    if config.history_of and history is not None:
+        columns.append(_as_list(words[config.history_of], history).alias(f"{config.history_name}"))
+    return SyntheticTable(pl.DataFrame(columns), probabilities, embeddings)
 
 
 def write_sample(path: str | Path, config: SyntheticConfig | None = None) -> SyntheticTable:
@@ -183,11 +208,37 @@ def _draw_numbers(
     return columns, part
 
 
-def _as_tokens(world: np.random.Generator, name: str, picks: NDArray[np.int64], size: int) -> pl.Series:
-    """Values as opaque words, as in anonymised logs; a leading letter keeps them from passing as numbers. Null: an empty cell."""
+def _draw_history(past: np.random.Generator, config: SyntheticConfig, sizes: dict[str, int]) -> NDArray[np.int64]:
+    """Values (rows, history_length) met before, oldest first; -1 behind the last of a shorter list."""
+    size, shape = sizes[config.history_of or ""], (config.num_rows, config.history_length)
+    values = _draw_values(past, config.num_rows * config.history_length, size, config.zipf_exponent, 0.0).reshape(shape)
+    lengths = past.integers(0, config.history_length, config.num_rows, endpoint=True)
+    return np.where(np.arange(config.history_length) < lengths[:, None], values, -1)
+
+
+def _nearness(embeddings: FloatArray, shown: NDArray[np.int64], history: NDArray[np.int64]) -> FloatArray:
+    """max_h <e[shown], e[h]> of each row, 0 without a history."""
+    products = np.einsum("nd,nld->nl", embeddings[shown], embeddings[history])
+    nearest = np.where(history >= 0, products, -np.inf).max(axis=1)
+    return np.where(history[:, 0] >= 0, nearest, 0.0)
+
+
+def _as_list(words: pl.Series, history: NDArray[np.int64]) -> pl.Series:
+    """Elements with `^` between them; null for an empty list."""
+    cells = pl.DataFrame({"row": np.repeat(np.arange(len(history)), history.shape[1]), "value": history.ravel()})
+    kept = cells.filter(pl.col("value") >= 0)
+    joined = (
+        kept.with_columns(word=words.gather(kept["value"])).group_by("row", maintain_order=True).agg(pl.col("word").str.join("^"))
+    )
+    rows = pl.DataFrame({"row": np.arange(len(history))})
+    return rows.join(joined, on="row", how="left", maintain_order="left")["word"]
+
+
+def _words(world: np.random.Generator, name: str, size: int) -> pl.Series:
+    """Values as opaque words, as in anonymised logs; a leading letter keeps them from passing as numbers. The last, null: an empty cell."""
     digits = max(2, len(f"{4 * size:x}"))
     words = [f"{name[0]}{code:0{digits}x}" for code in world.permutation(16**digits)[:size]]
-    return pl.Series(name, [*words, None]).gather(picks)
+    return pl.Series(name, [*words, None])
 
 
 def _scaled(part: FloatArray, std: float) -> FloatArray:

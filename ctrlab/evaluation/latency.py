@@ -147,7 +147,7 @@ def _inputs(split: Split, batch_sizes: Sequence[int], should_stop: Callable[[], 
             raise JobCancelled("cancelled while measuring latency")
         count = min(_NUM_INPUTS, math.ceil(len(split) / size))
         rows = np.arange(count * size).reshape(count, size) % len(split)
-        yield size, [Fields(np.asarray(split.ids[taken]), np.asarray(split.values[taken])) for taken in rows]
+        yield size, [split.fields(taken) for taken in rows]
 
 
 def _time(call: Callable[[Any], None], inputs: list[Any], batch_size: int, seconds: float, threads: int, device: str) -> Latency:

@@ -157,8 +157,7 @@ def predict_logits(
 def to_tensors(fields: Fields, device: torch.device) -> Fields:
     """A batch of arrays as tensors on `device`; on the CPU they share memory where it is writable."""
     # A map of a file is read-only, which torch cannot express: those are copied.
-    ids, values = (torch.from_numpy(array if array.flags.writeable else array.copy()).to(device) for array in fields)
-    return Fields(ids, values)
+    return Fields(*(torch.from_numpy(array if array.flags.writeable else array.copy()).to(device) for array in fields))
 
 
 def evaluate_model(

@@ -32,7 +32,8 @@ class _Positional(nn.Module):
 def export_onnx(model: CTRModel, path: str | Path) -> None:
     """Write the model as an ONNX file, atomically; the model is left in the mode it was in.
 
-    Inputs: `ids` int32 (batch, F) and `values` float32 (batch, V), either of them absent where the model has no such field.
+    Inputs: `ids` int32 (batch, F), `values` float32 (batch, V) and `lists` int32 (batch, total length), each of them absent where
+    the model reads no such field.
     Output: `logits` float32 (batch,).
 
     Raises:
@@ -45,6 +46,7 @@ def export_onnx(model: CTRModel, path: str | Path) -> None:
     example = Fields(
         torch.zeros(2, len(schema.field_names), dtype=torch.int32, device=device),
         torch.zeros(2, len(schema.value_names), device=device),
+        torch.zeros(2, schema.list_width if model.reads_lists else 0, dtype=torch.int32, device=device),
     )
     positional = _Positional(model, example).eval()
     unfinished = path.with_name(f".{path.name}.part")

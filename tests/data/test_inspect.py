@@ -133,6 +133,38 @@ def test_an_inspection_is_plain_json(write, table):
     assert body["source"]["delimiter"] == ","
 
 
+def test_lists_are_told_from_texts_and_times(tmp_path, write):
+    words = ["red", "green", "blue", "dark green"]
+    rows = [
+        {
+            "click": i % 2,
+            "item": f"i{i % 30}",
+            "past": "|".join(f"i{(i * 7 + k) % 30}" for k in range(i % 6)),
+            "tags": ";".join(words[(i + k) % 4] for k in range(1 + i % 3)),
+            "agent": f"Mozilla/{i % 5} (X11; Linux) Gecko/{i % 3}",
+            "place": f"home|{i % 9}",
+        }
+        for i in range(300)
+    ]
+    inspection = inspect(write("t.csv", pl.DataFrame(rows).write_csv()))
+    found = {name: (column.role, column.separator, column.shares) for name, column in inspection.column.items()}
+    assert found["past"] == ("list", "|", "item")
+    assert found["tags"] == ("list", ";", None)
+    assert found["agent"][0] == found["place"][0] == "categorical"
+    assert inspection.column["past"].max_length == 5
+    dataset = encode_dataset(draft_config(inspection, "mine"), tmp_path / "encoded")
+    assert [(feature.name, feature.shares) for feature in dataset.schema.lists] == [("past", "item"), ("tags", None)]
+
+
+def test_parquet_lists_are_lists(tmp_path):
+    frame = pl.DataFrame({"click": [0, 1] * 20, "past": [["a", "b"], ["c"], [], None] * 10, "none": [[]] * 40})
+    frame.write_parquet(tmp_path / "t.parquet")
+    inspection = inspect(str(tmp_path / "t.parquet"))
+    past, none = inspection.column["past"], inspection.column["none"]
+    assert (past.role, past.separator, past.distinct, past.missing_share, past.max_length) == ("list", None, 3, 0.5, 2)
+    assert (none.role, none.reason) == ("ignore", "every list is empty")
+
+
 def test_parquet_is_inspected_like_text(tmp_path, table):
     table.with_columns(pl.col("price").cast(float)).write_parquet(tmp_path / "t.parquet")
     inspection = inspect(str(tmp_path / "t.parquet"))

@@ -213,8 +213,20 @@ def test_a_file_said_to_be_parquet_must_be(write):
 
 
 def test_nested_parquet_columns_are_refused(tmp_path):
-    pl.DataFrame({"a": [[1, 2]], "b": [1]}).write_parquet(tmp_path / "t.parquet")
-    assert "column a holds lists" in refusal(str(tmp_path / "t.parquet"))
+    pl.DataFrame({"a": [[[1, 2]]], "b": [{"x": 1}], "c": [1]}).write_parquet(tmp_path / "t.parquet")
+    assert "column a, b holds records or lists of lists" in refusal(str(tmp_path / "t.parquet"))
+
+
+def test_elements_of_parquet_lists_are_joined_and_empty_lists_are_null(tmp_path):
+    frame = pl.DataFrame({"a": [[1, None, 2], [], None, [3]], "b": [["x|y", ""], ["z"], [], [None]]})
+    frame = frame.with_columns(c=pl.Series([["p", "q"], ["p", "p"], ["q", "q"], ["q", "p"]], dtype=pl.Array(pl.Categorical, 2)))
+    frame.write_parquet(tmp_path / "t.parquet")
+    reader = open_table(SourceConfig(paths=(str(tmp_path / "t.parquet"),)))
+    assert reader.layout.list_columns == ("a", "b", "c")
+    (block,) = reader.blocks()
+    assert block["a"].to_list() == ["1\x1f2", None, None, "3"]
+    assert block["b"].to_list() == ["x|y\x1f", "z", None, None]
+    assert block["c"].to_list() == ["p\x1fq", "p\x1fp", "q\x1fq", "q\x1fp"]
 
 
 def test_names_that_do_not_fit_the_file_are_refused(write):

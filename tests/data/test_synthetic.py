@@ -78,7 +78,29 @@ def test_the_sample_is_inspected_as_it_was_meant():
     assert all(drafted[name] == "numeric" for name in config.numeric_names)
 
 
+def test_a_behaviour_list_decides_clicks_and_leaves_the_rest_of_the_world_alone():
+    plain = SyntheticConfig(num_rows=4000)
+    with_history, weak = plain.replace(history_of="site"), plain.replace(history_of="site", history_std=0.0)
+    table, without = simulate(with_history), simulate(plain)
+    assert table.frame.drop("click", "site_history").equals(without.frame.drop("click"))
+    assert simulate(weak).frame["click"].equals(without.frame["click"])
+    lists = table.frame["site_history"].str.split("^")
+    assert lists.list.len().max() == with_history.history_length
+    assert set(lists.explode().drop_nulls()) <= set(simulate(plain.replace(num_rows=100_000)).frame["site"].drop_nulls())
+    # Who knows the list predicts better than who does not.
+    clicks = table.frame["click"].to_numpy()
+    assert roc_auc_score(clicks, table.probabilities) > roc_auc_score(clicks, without.probabilities) + 0.02
+
+
+def test_a_behaviour_list_is_inspected_as_a_list_of_its_field(tmp_path):
+    write_sample(tmp_path / "t.csv", SyntheticConfig(num_rows=3000, history_of="site"))
+    column = inspect_table(SourceConfig(paths=(str(tmp_path / "t.csv"),))).column["site_history"]
+    assert (column.role, column.separator, column.max_length, column.shares) == ("list", "^", 12, "site")
+
+
 def test_impossible_worlds_are_refused():
+    with pytest.raises(ConfigError, match="history_of must be one of device"):
+        SyntheticConfig(history_of="nothing")
     with pytest.raises(ConfigError, match="at most latent_dim=2"):
         SyntheticConfig(latent_dim=2)
     with pytest.raises(ConfigError, match="same fields"):

@@ -8,11 +8,12 @@ import polars as pl
 from ctrlab.data.configs import ColumnConfig
 from ctrlab.data.fields.base import NUM_RESERVED_IDS, Field, Mask
 from ctrlab.data.fields.keys import ClockField, CriteoField
+from ctrlab.data.fields.lists import ListField
 from ctrlab.data.fields.numbers import NumberField, QuantileField, read_numbers
 from ctrlab.data.fields.text import TextField
 
 __all__ = [
-    "NUM_RESERVED_IDS", "Field", "Mask", "TextField", "field_state", "make_fields", "read_numbers", "restore_field",
+    "NUM_RESERVED_IDS", "Field", "ListField", "Mask", "TextField", "field_state", "make_fields", "read_numbers", "restore_field",
 ]  # fmt: skip
 
 _KINDS: dict[str, type[Field]] = {
@@ -21,6 +22,7 @@ _KINDS: dict[str, type[Field]] = {
     "clock": ClockField,
     "number": NumberField,
     "quantile": QuantileField,
+    "list": ListField,
 }
 
 
@@ -35,9 +37,9 @@ def field_state(field: Field) -> dict[str, Any]:
 
 
 def restore_field(state: dict[str, Any], vocabulary: pl.Series) -> Field:
-    """The inverse of `field_state`; `vocabulary` matters to text fields only."""
+    """The inverse of `field_state`; `vocabulary` matters to fields of texts only."""
     field = _KINDS[state["kind"]].restore(state)
-    if isinstance(field, TextField):
+    if isinstance(field, (TextField, ListField)):
         field.settle(vocabulary)
     return field
 
@@ -50,6 +52,10 @@ def _number_fields(column: ColumnConfig) -> list[Field]:
     return [NumberField(column.name, column.name, log=column.transform == "log")]
 
 
+def _list_fields(column: ColumnConfig) -> list[Field]:
+    return [ListField(column.name, column.name, column.min_count, column.separator, column.max_length, column.shares)]
+
+
 def _clock_fields(column: ColumnConfig) -> list[Field]:
     units = ("hour", "weekday")
     return [ClockField(f"{column.name}_{unit}", column.name, column.min_count, unit, column.timestamp_format) for unit in units]
@@ -59,6 +65,7 @@ _MAKERS: dict[str, Callable[[ColumnConfig], list[Field]]] = {
     "categorical": lambda column: [TextField(column.name, column.name, column.min_count)],
     "numeric": _number_fields,
     "timestamp": _clock_fields,
+    "list": _list_fields,
     "label": lambda column: [],
     "ignore": lambda column: [],
 }

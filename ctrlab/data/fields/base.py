@@ -6,12 +6,14 @@
     finalize(codes) -> ids | values    provisional codes to what a model reads
     transform(texts) -> ids | values   rows seen later, in one step
 
+Codes, ids and values are (n,) for a plain field and (n, width) for a list.
+
 The text of a cell is hashed and compared once, in `observe`; `finalize` is arithmetic on integers. That makes reading the file
 once enough, although vocabularies are ordered by counts that are known only at its end.
 """
 
 from abc import ABC, abstractmethod
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Literal, Self
 
 import numpy as np
 import polars as pl
@@ -37,8 +39,8 @@ class Field(ABC):
     name: of the field. column: of the raw column it reads. unreadable: cells so far that were neither empty nor readable.
     """
 
-    #: Whether the result is ids (int32) or values (float32).
-    gives_ids: ClassVar[bool]
+    #: What the result is: ids (int32), values (float32), or a list of ids (int32).
+    gives: ClassVar[Literal["ids", "values", "lists"]]
     #: Whether provisional codes are int32 or float64.
     has_codes: ClassVar[bool]
 
@@ -50,6 +52,11 @@ class Field(ABC):
     @abstractmethod
     def field_dim(self) -> int:
         """Number of ids, reserved ones included; 0 for a field of values."""
+
+    @property
+    def width(self) -> int:
+        """Columns of codes and of the result."""
+        return 1
 
     @abstractmethod
     def observe(self, texts: pl.Series, train: Mask) -> NDArray[Any]: ...
@@ -65,7 +72,7 @@ class Field(ABC):
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Everything fitted, as JSON, but for a text field's vocabulary."""
+        """Everything fitted, as JSON, but for a vocabulary of texts."""
 
     @classmethod
     @abstractmethod

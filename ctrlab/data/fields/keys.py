@@ -19,7 +19,8 @@ class KeyField(Field):
     num_keys: keys are 0..num_keys-1.
     """
 
-    gives_ids = has_codes = True
+    gives = "ids"
+    has_codes = True
     num_keys: ClassVar[int]
 
     def __init__(self, name: str, column: str, min_count: int) -> None:

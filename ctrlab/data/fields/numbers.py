@@ -20,7 +20,8 @@ class NumberField(Field):
     A value is therefore 0 both where the cell is average and where it is empty.
     """
 
-    gives_ids = has_codes = False
+    gives = "values"
+    has_codes = False
 
     def __init__(self, name: str, column: str, log: bool) -> None:
         super().__init__(name, column)
@@ -78,7 +79,8 @@ class NumberField(Field):
 class QuantileField(Field):
     """A number as the bucket it falls into; borders are quantiles of the training rows, so that buckets fill alike."""
 
-    gives_ids, has_codes = True, False
+    gives = "ids"
+    has_codes = False
 
     def __init__(self, name: str, column: str, num_buckets: int) -> None:
         super().__init__(name, column)

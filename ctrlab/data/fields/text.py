@@ -12,7 +12,8 @@ from ctrlab.data.schema import MISSING_ID, OUT_OF_VOCABULARY_ID
 class TextField(Field):
     """A categorical field: ids by falling count in the training rows, equal counts in the order of the text."""
 
-    gives_ids = has_codes = True
+    gives = "ids"
+    has_codes = True
 
     def __init__(self, name: str, column: str, min_count: int) -> None:
         super().__init__(name, column)
@@ -29,16 +30,23 @@ class TextField(Field):
         return NUM_RESERVED_IDS + len(self.vocabulary)
 
     def observe(self, texts: pl.Series, train: Mask) -> Ids:
-        array: Ids = shifted(texts.cast(self._dtype).to_physical(), 1, MISSING_CODE)
+        array = self.codes_of(texts)
         largest = int(array.max(initial=0))
         if largest >= len(self._counts):
             self._counts = np.concatenate([self._counts, np.zeros(2 * largest + 1 - len(self._counts), np.int64)])
         np.add.at(self._counts, array[train], 1)
         return array
 
+    def codes_of(self, texts: pl.Series) -> Ids:
+        """Provisional codes of texts that do not shape the field: elements of lists that share its ids."""
+        return shifted(texts.cast(self._dtype).to_physical(), 1, MISSING_CODE)
+
     def finish(self) -> None:
         texts = self._dtype.categories.to_series()
-        table = pl.DataFrame({"text": texts, "code": np.arange(1, len(texts) + 1), "count": self._counts[1 : len(texts) + 1]})
+        counts = np.zeros(len(texts), np.int64)
+        seen = self._counts[1 : len(texts) + 1]
+        counts[: len(seen)] = seen
+        table = pl.DataFrame({"text": texts, "code": np.arange(1, len(texts) + 1), "count": counts})
         kept = table.filter(pl.col("count") >= self.min_count).sort(["count", "text"], descending=[True, False])
         self._ids = np.full(len(texts) + 1, OUT_OF_VOCABULARY_ID, np.int32)
         self._ids[MISSING_CODE] = MISSING_ID

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ctrlab.data.configs import ColumnConfig, Role, Transform
+from ctrlab.data.configs import FEATURE_ROLES, ColumnConfig, Role, Transform
 from ctrlab.ui import format
 
 if TYPE_CHECKING:
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
     from ctrlab.data.inspect import TableInspection
 
-_EDITABLE = ("role", "min_count", "transform", "num_buckets")
+_EDITABLE = ("role", "min_count", "transform", "num_buckets", "separator", "max_length", "shares")
 
 
 def column_table(inspection: "TableInspection", columns: tuple[ColumnConfig, ...]) -> "pd.DataFrame":
@@ -47,7 +47,7 @@ def column_editor(table: "pd.DataFrame", key: str) -> "pd.DataFrame":
         hide_index=True,
         height=min(38 + 35 * len(table), 520),
         disabled=[name for name in table.columns if name not in _EDITABLE],
-        column_order=["name", "role", "min_count", "transform", "num_buckets", "distinct", "missing", "examples", "reason"],
+        column_order=_order(table),
         alt="The columns of the file with the role and settings of each",
         column_config={
             "name": st.column_config.TextColumn("Column", pinned=True),
@@ -55,12 +55,15 @@ def column_editor(table: "pd.DataFrame", key: str) -> "pd.DataFrame":
                 "Role", options=list(typing.get_args(Role)), required=True, help="Exactly one column is the label."
             ),
             "min_count": st.column_config.NumberColumn(
-                "Minimum count", min_value=1, step=1, help="Categorical: rarer values share the out-of-vocabulary id."
+                "Minimum count", min_value=1, step=1, help="Categorical, list: rarer values share the out-of-vocabulary id."
             ),
             "transform": st.column_config.SelectboxColumn(
-                "Transform", options=list(typing.get_args(Transform)), required=True, help=_transform_help()
+                "Transform", options=list(typing.get_args(Transform)), required=True, help=_help("transform")
             ),
             "num_buckets": st.column_config.NumberColumn("Buckets", min_value=2, step=1, help="Numeric, quantile only."),
+            "separator": st.column_config.TextColumn("Separator", help=_help("separator")),
+            "max_length": st.column_config.NumberColumn("Longest list", min_value=1, step=1, help=_help("max_length")),
+            "shares": st.column_config.SelectboxColumn("Shares ids with", options=list(table["name"]), help=_help("shares")),
             "distinct": st.column_config.NumberColumn("Values", format="localized", help="Different values seen."),
             "missing": st.column_config.NumberColumn("Missing", format="percent"),
             "examples": st.column_config.TextColumn("Most frequent values", width="medium"),
@@ -81,24 +84,33 @@ def column_faults(table: "pd.DataFrame") -> list[str]:
     if len(labels) != 1:
         found = f"there are {len(labels)}: {', '.join(labels)}" if labels else "there is none"
         faults.append(f"exactly one column must be the label, {found}; set the role of one column to label")
-    if not any(row["role"] in ("categorical", "numeric", "timestamp") for row in table.to_dict("records")):
-        faults.append("no column is left to learn from; make at least one categorical, numeric or timestamp")
+    if not any(row["role"] in FEATURE_ROLES for row in table.to_dict("records")):
+        faults.append("no column is left to learn from; make at least one categorical, numeric, timestamp or list")
     return faults
 
 
 def _settings(row: dict[str, Any]) -> dict[str, Any]:
-    defaults = {"min_count": 1, "num_buckets": 32}
+    defaults = {name: ColumnConfig.__dataclass_fields__[name].default for name in ("min_count", "num_buckets", "max_length")}
     settings: dict[str, Any] = {"name": row["name"], "role": row["role"], "transform": row["transform"]}
     for name, default in defaults.items():
         empty = row[name] is None or math.isnan(row[name])
         settings[name] = default if empty else int(row[name])
-    text = row["timestamp_format"]
-    settings["timestamp_format"] = text if isinstance(text, str) and text else None
+    for name in ("timestamp_format", "separator", "shares"):
+        text = row[name]
+        settings[name] = text if isinstance(text, str) and text else None
     return settings
 
 
-def _transform_help() -> str:
-    return "Numeric: " + str(ColumnConfig.__dataclass_fields__["transform"].metadata["help"]).removeprefix("Numeric: ")
+def _help(setting: str) -> str:
+    return str(ColumnConfig.__dataclass_fields__[setting].metadata["help"])
+
+
+def _order(table: "pd.DataFrame") -> list[str]:
+    """The settings of lists stand beside the others where there are lists, else behind everything."""
+    lists = ["separator", "max_length", "shares"]
+    plain = [name for name in _EDITABLE if name not in lists]
+    facts = ["distinct", "missing", "examples", "reason"]
+    return ["name", *plain, *([*lists, *facts] if (table["role"] == "list").any() else [*facts, *lists])]
 
 
 def summary_line(inspection: "TableInspection") -> str:

@@ -47,11 +47,14 @@ def _parts(summary: dict[str, Any]) -> None:
         )  # fmt: skip
     with st.container(key="dataset-size"):
         fields = summary["fields"]
-        numeric = sum(field["kind"] == "numeric" for field in fields)
+        kinds = [field["kind"] for field in fields]
+        counted = [
+            f"{kinds.count(kind)} {kind}" for kind in ("categorical", "numeric", "list") if kind != "list" or kind in kinds
+        ]
         ids = sum(field["cardinality"] for field in fields)
         unreadable = sum(field["unreadable"] for field in fields)
         words = [
-            f"{len(fields) - numeric} categorical and {numeric} numeric fields",
+            f"{' and '.join(counted)} fields",
             f"{format.count(ids)} ids",
             f"{format.size(summary['size_bytes'])} on disk",
         ]
