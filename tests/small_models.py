@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ctrlab.data.dataset import Split
-from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.data.schema import PADDING_ID, FeatureSchema, Fields, ListFeature
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import MODELS, ModelConfig
@@ -15,12 +15,17 @@ from ctrlab.models.configs import MODELS, ModelConfig
 torch.set_num_threads(1)
 
 SCHEMA = FeatureSchema(
-    field_names=("site", "device", "ad"), field_dims=(50, 40, 300), value_names=("age", "price"), fingerprint="small"
-)
+    field_names=("site", "device", "ad"), field_dims=(50, 40, 300), value_names=("age", "price"), fingerprint="small",
+    lists=(ListFeature(name="seen", length=4, shares="ad"), ListFeature(name="tags", length=3, dim=60)),
+)  # fmt: skip
 #: What detailed tests run over; contract suites run over every registered model.
 ARCHITECTURES = ("deepfm", "dcn")
 #: Settings of single architectures that make them small.
-SMALL_SETTINGS: dict[str, dict] = {}
+SMALL_SETTINGS: dict[str, dict] = {
+    "din": {"attention_dims": (10, 6)},
+    "gru4rec": {"hidden_dim": 7},
+    "bst": {"num_heads": 2, "num_blocks": 2, "hidden_dim": 14},
+}
 
 
 def small_config(architecture: str, **settings) -> ModelConfig:
@@ -54,12 +59,27 @@ def perturb_(model: torch.nn.Module, std: float, seed: int = 1) -> None:
 
 
 def random_fields(num_rows: int, seed: int = 0, schema: FeatureSchema = SCHEMA) -> Fields:
-    """Rows with Zipf-like ids."""
+    """Rows with Zipf-like ids and lists of all lengths."""
     random = np.random.default_rng(seed)
     ids = [np.minimum(random.zipf(1.3, num_rows), dim) - 1 for dim in schema.field_dims]
     values = random.normal(size=(num_rows, len(schema.value_names)))
     ids = np.stack(ids, 1) if ids else np.empty((num_rows, 0))
-    return Fields(torch.tensor(ids, dtype=torch.int32), torch.tensor(values, dtype=torch.float32))
+    # Lists are drawn last, and by themselves: the other fields are the same with and without them.
+    lists = np.concatenate(
+        [_random_list(seed, schema, feature, num_rows) for feature in schema.lists] or [np.empty((num_rows, 0))], 1
+    )
+    return Fields(
+        torch.tensor(ids, dtype=torch.int32), torch.tensor(values, dtype=torch.float32), torch.tensor(lists, dtype=torch.int32)
+    )
+
+
+def _random_list(seed: int, schema: FeatureSchema, feature: ListFeature, num_rows: int) -> np.ndarray:
+    random = np.random.default_rng((seed, 1))
+    dim = schema.table_dims[schema.table_of(feature)]
+    ids = np.minimum(random.zipf(1.3, (num_rows, feature.length)), dim) - 1
+    ids[ids == PADDING_ID] = 0
+    lengths = random.integers(0, feature.length, num_rows, endpoint=True)
+    return np.where(np.arange(feature.length) < lengths[:, None], ids, PADDING_ID)
 
 
 @dataclass
@@ -79,7 +99,7 @@ class MemoryDataset:
         fields = random_fields(size, seed, self.schema)
         score = (fields.ids[:, 0] % 3 - 1).numpy() + (fields.values[:, 0].numpy() if fields.values.shape[1] else 0)
         clicks = np.random.default_rng(seed).random(size) < 1 / (1 + np.exp(1 - score))
-        return Split(name, fields.ids.numpy(), fields.values.numpy(), clicks.astype(np.uint8))
+        return Split(name, fields.ids.numpy(), fields.values.numpy(), clicks.astype(np.uint8), fields.lists.numpy())
 
     @property
     def splits(self) -> tuple[str, ...]:
@@ -94,9 +114,15 @@ class MemoryDataset:
     def counts(self, number: int) -> np.ndarray:
         return np.bincount(self.parts["train"].ids[:, number], minlength=self.schema.field_dims[number])
 
+    def list_counts(self, number: int) -> np.ndarray:
+        feature = self.schema.lists[number]
+        elements = self.parts["train"].lists[:, self.schema.places_of(feature)]
+        dim = self.schema.table_dims[self.schema.table_of(feature)]
+        return np.bincount(elements[elements != PADDING_ID], minlength=dim)
+
     def fields(self, name: str = "train") -> Fields:
         part = self.parts[name]
-        return Fields(torch.from_numpy(part.ids), torch.from_numpy(part.values))
+        return Fields(torch.from_numpy(part.ids), torch.from_numpy(part.values), torch.from_numpy(part.lists))
 
 
 def spectra_of(model: CTRModel, dataset: MemoryDataset | None = None):

@@ -9,6 +9,7 @@ from typing import TypeVar, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.models.layers import FusedTable, with_raw_values
@@ -19,7 +20,7 @@ R = TypeVar("R", int, int | None)
 class TableGroup(nn.Module):
     """The latents z of the fields that share one width.
 
-    fields: their numbers among the schema's categorical fields.
+    fields: their numbers among the schema's tables: the categorical fields, then lists of their own vocabulary.
     Parameters: (sum of their ids) width.
     """
 
@@ -29,9 +30,11 @@ class TableGroup(nn.Module):
         super().__init__()
         self.fields = tuple(fields)
         self.width = width
-        self.tables = FusedTable([schema.field_dims[field] for field in fields], width)
-        self.takes_all = self.fields == tuple(range(len(schema.field_dims)))
-        self.register_buffer("columns", torch.tensor(self.fields, dtype=torch.int64), persistent=False)
+        self.tables = FusedTable([schema.table_dims[field] for field in fields], width)
+        self.look_ups = [schema.uses_of(field) for field in fields]
+        categorical = [field for field in fields if field < len(schema.field_names)]
+        self.takes_all = categorical == list(range(len(schema.field_names)))
+        self.register_buffer("columns", torch.tensor(categorical, dtype=torch.int64), persistent=False)
 
     @property
     def weight(self) -> Tensor:
@@ -47,6 +50,10 @@ class TableGroup(nn.Module):
         """The vectors of fields that stay dense are their latents."""
         return self.latents(ids)
 
+    def look_up(self, ids: Tensor, position: int) -> Tensor:
+        """ids (...) of the table at `position` of this group -> e (..., d)."""
+        return self.tables.look_up(ids, position)
+
 
 class ProjectedGroup(TableGroup):
     """Fields reduced to one rank: e_f = U_f z_f + mu_f.
@@ -60,17 +67,22 @@ class ProjectedGroup(TableGroup):
         self.mean = nn.Parameter(torch.zeros(len(fields), embed_dim))
 
     def row_macs(self) -> int:
-        """One per element of every U_f."""
-        return self.projection.numel()
+        """One per element of every U_f and look-up."""
+        return sum(self.look_ups) * self.projection[0].numel()
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) -> e (B, fields of this group, d)."""
         z = self.latents(ids).transpose(0, 1)
-        return torch.bmm(z, self.projection.transpose(1, 2)).transpose(0, 1) + self.mean
+        projection, mean = self.projection[: len(z)], self.mean[: len(z)]
+        return torch.bmm(z, projection.transpose(1, 2)).transpose(0, 1) + mean
+
+    def look_up(self, ids: Tensor, position: int) -> Tensor:
+        """ids (...) of the table at `position` of this group -> e (..., d)."""
+        return functional.linear(self.tables.look_up(ids, position), self.projection[position], self.mean[position])
 
 
 class FactoredEmbedding(nn.Module):
-    """A FieldEmbedding with reduced tables: `ranks[f]` is the rank of categorical field f, None where it stays dense."""
+    """A FieldEmbedding with reduced tables: `ranks[f]` is the rank of the schema's table f, None where it stays dense."""
 
     order: Tensor
 
@@ -85,13 +97,22 @@ class FactoredEmbedding(nn.Module):
             for rank, fields in _fields_by_rank(ranks).items()
         )
         self.numeric = nn.Parameter(torch.zeros(0 if raw_values else len(schema.value_names), embed_dim))
-        placed = [field for group in self.groups for field in cast(TableGroup, group).fields]
+        placed = [field for group in self._groups for field in group.fields if field < len(schema.field_names)]
         self.in_order = placed == sorted(placed)
         self.register_buffer("order", torch.tensor(placed, dtype=torch.int64).argsort(), persistent=False)
 
     @property
     def compression_note(self) -> str:
         return "tables reduced already"
+
+    @property
+    def _groups(self) -> list[TableGroup]:
+        return cast("list[TableGroup]", list(self.groups))
+
+    def look_up(self, ids: Tensor, table: int) -> Tensor:
+        """ids (...) of one of `schema.table_names` -> vectors (..., d), as FieldEmbedding gives them."""
+        group, place = next((group, group.fields.index(table)) for group in self._groups if table in group.fields)
+        return group.look_up(ids, place)
 
     def row_macs(self) -> int:
         """The numeric vectors; the groups count their projections."""

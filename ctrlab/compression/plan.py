@@ -205,7 +205,7 @@ def _layer_cost(profile: ModelProfile, layer: LayerProfile, rank: int | None, bo
         return _cost(profile, *layer.factored(rank, activation_parameters(bottleneck, rank)))
     if layer.kind == "embedding":
         return _cost(profile, layer.parameters, 0, 0)
-    return _cost(profile, 0, layer.parameters, layer.in_features * layer.out_features)
+    return _cost(profile, 0, layer.parameters, layer.in_features * layer.out_features * layer.row_uses)
 
 
 def _explicit_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck) -> Cost:

@@ -19,6 +19,7 @@ from ctrlab.errors import CompressionError
 from ctrlab.evaluation.cost import profile_model
 from ctrlab.evaluation.profile import LayerProfile, ModelProfile
 from ctrlab.models.base import CTRModel
+from ctrlab.models.inventory import row_uses, runs_at
 from ctrlab.models.layers import FieldEmbedding
 
 _CHUNK_ROWS = 65_536
@@ -140,10 +141,10 @@ def _replace_layers(model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottl
     for name in ranks.keys() - tables.keys():
         dense = cast(nn.Linear, model.get_submodule(name))
         factored = FactoredLinear(dense.in_features, ranks[name], dense.out_features, bottleneck)
-        model.set_submodule(name, factored.to(dense.weight).train(dense.training))
+        model.set_submodule(name, runs_at(row_uses(dense), factored.to(dense.weight).train(dense.training)))
     if tables:
         old = cast(FieldEmbedding, model.embedding)
-        by_field = [tables.get(f"embedding.{field}") for field in old.schema.field_names]
+        by_field = [tables.get(f"embedding.{field}") for field in old.schema.table_names]
         new = FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values)
         model.embedding = new.to(old.categorical.table.weight).train(old.training)
 
@@ -179,7 +180,7 @@ def _fill_tables(
             if not isinstance(group, ProjectedGroup):
                 target.copy_(table)
                 continue
-            name = f"embedding.{old.schema.field_names[field]}"
+            name = f"embedding.{old.schema.table_names[field]}"
             basis, mean = compressor.table_factors(table, spectra.get(name), ranks[name])
             project_rows_(target, table, basis, mean)
             group.projection[position].copy_(basis)

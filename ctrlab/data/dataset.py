@@ -3,8 +3,8 @@
 Layout of the folder:
     dataset.json                 format version, config, schema, summary
     encoder.json, vocabulary.parquet  what `FieldEncoder.load` needs to encode further rows alike
-    counts.npy                   int64, how often each id occurs in the training rows: (field_dim,) of each categorical field, then
-                                 for each list the occurrences of each id of its vocabulary among its elements
+    counts.npy                   int64, how often each id occurs in the training rows: of each categorical field, then of each
+                                 list the occurrences of its vocabulary's ids among its elements
     <split>.ids.npy              int32 (n, F)
     <split>.values.npy           float32 (n, V)
     <split>.lists.npy            int32 (n, total length of the lists)
@@ -63,7 +63,8 @@ class Split:
 class FieldSummary:
     """What one field looks like over the training rows (`oov_share`: over the rows outside them).
 
-    kind: "categorical", "numeric" or "list", whose shares are of elements but for `missing_share`, the empty lists. column: the raw column it came from.
+    kind: "categorical", "numeric" or "list", whose shares are of elements but for `missing_share`, the share of empty lists.
+    column: the raw column it came from.
     cardinality: ids in use, reserved ids not counted; 0 for a numeric field.
     missing_share, oov_share: shares of rows, 0..1.
     head_share: share of training rows held by the most frequent 1 % of the ids (at least one id).

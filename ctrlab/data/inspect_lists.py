@@ -40,8 +40,8 @@ def overlap(elements: pl.Series, values: pl.Series) -> float:
 
 def _separates(separator: str, texts: pl.Series) -> bool:
     counts = texts.str.count_matches(separator, literal=True)
-    if len(texts) == 0 or float((counts > 0).mean() or 0.0) < _SEVERAL or counts.n_unique() < 3:
+    if len(texts) == 0 or (counts > 0).sum() < _SEVERAL * len(texts) or counts.n_unique() < 3:
         return False
     elements = texts.str.split(separator).explode()
     clean = (elements != "") & (elements == elements.str.strip_chars())
-    return bool(clean.mean() > 0.99) and len(elements) >= _AGAIN * elements.n_unique()
+    return clean.sum() > 0.99 * len(elements) and len(elements) >= _AGAIN * elements.n_unique()

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple, Self
 
 import numpy as np
@@ -89,6 +89,15 @@ class FeatureSchema:
     def table_of(self, feature: ListFeature) -> int:
         """The place among `table_names` of the vocabulary that a list's elements are from."""
         return self.table_names.index(feature.shares or feature.name)
+
+    def uses_of(self, table: int) -> int:
+        """Look-ups of one row in one of `table_names`, where all lists are full."""
+        in_lists = sum(feature.length for feature in self.lists if self.table_of(feature) == table)
+        return in_lists + (1 if table < len(self.field_names) else 0)
+
+    def without_lists(self) -> Self:
+        """What is left for an architecture that reads no lists."""
+        return replace(self, lists=())
 
     def places_of(self, feature: ListFeature) -> slice:
         """The columns of `Fields.lists` that hold a list."""

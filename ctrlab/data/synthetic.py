@@ -235,7 +235,7 @@ def _as_list(words: pl.Series, history: NDArray[np.int64]) -> pl.Series:
 
 
 def _words(world: np.random.Generator, name: str, size: int) -> pl.Series:
-    """Values as opaque words, as in anonymised logs; a leading letter keeps them from passing as numbers. The last, null: an empty cell."""
+    """Values as opaque words, as in anonymised logs; a leading letter keeps them from passing as numbers. The last is null."""
     digits = max(2, len(f"{4 * size:x}"))
     words = [f"{name[0]}{code:0{digits}x}" for code in world.permutation(16**digits)[:size]]
     return pl.Series(name, [*words, None])

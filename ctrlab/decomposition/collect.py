@@ -34,6 +34,10 @@ class CalibrationData(Protocol):
         """How often each id of a categorical field occurs in the training rows."""
         ...
 
+    def list_counts(self, number: int) -> np.ndarray[Any, np.dtype[np.int64]]:
+        """How often each id of its vocabulary is an element of a list field in the training rows."""
+        ...
+
 
 def collect_covariances(
     model: nn.Module,
@@ -104,7 +108,7 @@ def collect_spectra(
     linear = [layer for layer in layers if layer.kind == "linear"]
     moments = {}
     for layer in tables:
-        moments[layer.layer_name] = table_moments(_table(model, layer), dataset.counts(_field(layer)), should_stop)
+        moments[layer.layer_name] = table_moments(_table(model, layer), _look_ups(model, layer, dataset), should_stop)
     if linear:
 
         def report_rows(seen: int) -> None:
@@ -183,6 +187,17 @@ def _table(model: nn.Module, layer: ModelLayer) -> Tensor:
     embedding = cast(FieldEmbedding, model.get_submodule(layer.module_name))
     rows: Tensor = embedding.categorical.table.weight.detach()[embedding.categorical.rows_of(_field(layer))]
     return rows
+
+
+def _look_ups(model: nn.Module, layer: ModelLayer, dataset: CalibrationData) -> np.ndarray[Any, np.dtype[np.int64]]:
+    """How often each row of a table is looked up over the training rows: by its own field, and by the lists that share it.
+
+    Both count, for both are outputs of the table that the model reads. An embedding that reads no lists counts its field alone.
+    """
+    schema, table = cast(FieldEmbedding, model.get_submodule(layer.module_name)).schema, _field(layer)
+    counts = dataset.counts(table) if table < len(schema.field_names) else np.zeros(schema.table_dims[table], np.int64)
+    lists = [number for number, feature in enumerate(schema.lists) if schema.table_of(feature) == table]
+    return counts + sum(dataset.list_counts(number) for number in lists)
 
 
 def _device_of(model: nn.Module) -> torch.device:

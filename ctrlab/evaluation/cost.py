@@ -2,7 +2,8 @@
 
 MACs per row, the convention: one for each weight of a matrix product (linear layers, projections, cross and numeric weights)
 and for each element of an elementwise product that the architecture itself asks for (squares in an FM, x_0 times a scalar in
-a cross layer, the scale of batch normalisation). Additions, biases, activations and look-ups by id are not counted. A module
+a cross layer, the scale of batch normalisation). What runs over a list counts for each of its places, as if the list were full.
+Additions, biases, activations and look-ups by id are not counted. A module
 that is not known here and does not say `row_macs()` counts one for each of its own parameters.
 """
 
@@ -14,7 +15,7 @@ from torch import nn
 from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile, ReaderProfile
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import EmbeddingModelConfig
-from ctrlab.models.inventory import is_compressed, list_layers
+from ctrlab.models.inventory import is_compressed, list_layers, row_uses
 from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM, LinearTerm, LookupTable
 
 M = TypeVar("M", bound=nn.Module)
@@ -27,6 +28,7 @@ _MACS: dict[type[nn.Module], MacsRule] = {
     LookupTable: lambda module, _: 0,
     nn.Embedding: lambda module, _: 0,
     nn.BatchNorm1d: lambda module, _: module.num_features,
+    nn.GRU: lambda module, _: sum(weight.numel() for weight in module.parameters() if weight.ndim == 2),
     nn.PReLU: lambda module, _: 0,
     FieldEmbedding: lambda module, _: module.numeric.numel(),
     LinearTerm: lambda module, _: module.numeric.numel(),
@@ -83,6 +85,10 @@ def _buffer_bytes(module: nn.Module) -> int:
 
 
 def _own_macs(module: nn.Module, model: nn.Module) -> int:
+    return row_uses(module) * _macs_once(module, model)
+
+
+def _macs_once(module: nn.Module, model: nn.Module) -> int:
     stated = getattr(module, "row_macs", None)
     if stated is not None:
         return int(stated())
@@ -157,6 +163,7 @@ def profile_model(model: CTRModel) -> ModelProfile:
                 out_features=layer.out_features,
                 parameters=layer.parameters,
                 has_bias=layer.has_bias,
+                row_uses=layer.row_uses,
                 skip_reason=layer.skip_reason,
             )
             for layer in layers

@@ -55,6 +55,7 @@ class LayerProfile:
 
     in_features, out_features: of a linear layer; for a table in_features is the number of ids, out_features the width d.
     parameters: weight and bias.
+    row_uses: how often one row uses the layer, full lists assumed.
     skip_reason: why the layer cannot be compressed; None where it can.
     """
 
@@ -64,6 +65,7 @@ class LayerProfile:
     out_features: int
     parameters: int
     has_bias: bool = False
+    row_uses: int = 1
     skip_reason: str | None = None
 
     @property
@@ -81,9 +83,9 @@ class LayerProfile:
         """(table parameters, dense parameters, MACs) of the trainable form at `rank`."""
         if self.kind == "embedding":
             projection = rank * self.out_features
-            return self.in_features * rank, projection + self.out_features, projection
-        macs = rank * (self.in_features + self.out_features)
-        return 0, macs + rank + self.out_features + activation_parameters, macs
+            return self.in_features * rank, projection + self.out_features, projection * self.row_uses
+        products = rank * (self.in_features + self.out_features)
+        return 0, products + rank + self.out_features + activation_parameters, products * self.row_uses
 
 
 def break_even(in_features: int, out_features: int) -> float:

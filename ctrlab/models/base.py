@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.errors import ConfigError
 from ctrlab.models.configs import MODELS, ModelConfig
 
 
@@ -13,10 +14,12 @@ class CTRModel(nn.Module):
 
     embedding_readers: names of the submodules whose input is the embedding's output, or its flattening. Compression
     folds the embedding's projection into them when all of them can take it.
+    reads_lists: whether list fields are read; other architectures leave them out.
     structure: what compression did to the layers, as JSON that a checkpoint keeps; None for the architecture as published.
     """
 
     embedding_readers: ClassVar[tuple[str, ...]] = ()
+    reads_lists: ClassVar[bool] = False
     structure: dict[str, Any] | None = None
 
     def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
@@ -30,6 +33,12 @@ class CTRModel(nn.Module):
 
 
 def build_model(config: ModelConfig, schema: FeatureSchema) -> CTRModel:
-    """The registered architecture of `config`, freshly initialised from torch's global generator."""
+    """The registered architecture of `config`, freshly initialised from torch's global generator.
+
+    Raises:
+        ConfigError: the architecture needs fields that `schema` has not.
+    """
+    if faults := config.schema_faults(schema):
+        raise ConfigError("; ".join(faults))
     model: CTRModel = MODELS.entry_for(config).builder()(config, schema)
     return model

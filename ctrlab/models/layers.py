@@ -82,14 +82,20 @@ class FusedTable(nn.Module):
         return slice(start, start + self.field_dims[field])
 
     def forward(self, ids: Tensor) -> Tensor:
-        """ids (B, F) integer -> rows (B, F, width)."""
-        rows: Tensor = self.table(ids + self.offsets)
+        """ids (B, F) integer, F at most the number of fields -> rows (B, F, width)."""
+        rows: Tensor = self.table(ids + self.offsets[: ids.shape[1]])
+        return rows
+
+    def look_up(self, ids: Tensor, field: int) -> Tensor:
+        """ids (...) of one field -> rows (..., width)."""
+        rows: Tensor = self.table(ids + self.rows_of(field).start)
         return rows
 
 
 class FieldEmbedding(nn.Module):
     """e: a vector for every field of a row. Categorical fields look theirs up, numeric fields scale theirs by the value.
 
+    schema: with lists where the architecture reads them; lists of their own vocabulary then have a table as well.
     raw_values: numeric fields have no vector; they join the others only in `dense_input`.
     """
 
@@ -98,18 +104,19 @@ class FieldEmbedding(nn.Module):
         self.schema = schema
         self.embed_dim = embed_dim
         self.raw_values = raw_values
-        self.categorical = FusedTable(schema.field_dims, embed_dim, init_std)
+        self.categorical = FusedTable(schema.table_dims, embed_dim, init_std)
         self.numeric = nn.Parameter(torch.randn(0 if raw_values else len(schema.value_names), embed_dim) * init_std)
 
     @classmethod
-    def of(cls, config: EmbeddingModelConfig, schema: FeatureSchema) -> "FieldEmbedding":
-        """The embedding that a model's settings ask for."""
-        return cls(schema, config.embed_dim, config.embedding_init_std, raw_values=config.numeric_fields == "raw")
+    def of(cls, config: EmbeddingModelConfig, schema: FeatureSchema, *, lists: bool = False) -> "FieldEmbedding":
+        """The embedding that a model's settings ask for; `lists`: whether the architecture reads them."""
+        read = schema if lists else schema.without_lists()
+        return cls(read, config.embed_dim, config.embedding_init_std, raw_values=config.numeric_fields == "raw")
 
     @property
     def num_vectors(self) -> int:
         """M: vectors a row."""
-        return len(self.schema.field_dims) + len(self.numeric)
+        return len(self.schema.field_names) + len(self.numeric)
 
     @property
     def dense_width(self) -> int:
@@ -122,6 +129,10 @@ class FieldEmbedding(nn.Module):
         if not len(self.numeric):
             return looked_up  # type: ignore[no-any-return]
         return torch.cat([looked_up, fields.values.unsqueeze(-1) * self.numeric], dim=1)
+
+    def look_up(self, ids: Tensor, table: int) -> Tensor:
+        """ids (...) of one of `schema.table_names` -> vectors (..., d)."""
+        return self.categorical.look_up(ids, table)
 
     def dense_input(self, embeddings: Tensor, fields: Fields) -> Tensor:
         """What a dense layer reads: the vectors side by side and, where those are raw, the numeric values behind them.

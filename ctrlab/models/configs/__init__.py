@@ -6,5 +6,9 @@ A family of architectures to a file; importing this package registers all of the
 from ctrlab.models.configs.base import MODELS, DeepModelConfig, EmbeddingModelConfig, ModelConfig
 from ctrlab.models.configs.crossing import DCNConfig
 from ctrlab.models.configs.pairwise import DeepFMConfig
+from ctrlab.models.configs.sequences import BSTConfig, DINConfig, GRU4RecConfig
 
-__all__ = ["MODELS", "DCNConfig", "DeepFMConfig", "DeepModelConfig", "EmbeddingModelConfig", "ModelConfig"]
+__all__ = [
+    "MODELS", "BSTConfig", "DCNConfig", "DINConfig", "DeepFMConfig", "DeepModelConfig", "EmbeddingModelConfig", "GRU4RecConfig",
+    "ModelConfig",
+]  # fmt: skip

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ctrlab.config import Config, option
+from ctrlab.data.schema import FeatureSchema
 from ctrlab.registry import Registry
 
 MODELS: Registry["ModelConfig"] = Registry("model")
@@ -15,6 +16,10 @@ NumericFields = Literal["embedding", "raw"]
 @dataclass(frozen=True, kw_only=True)
 class ModelConfig(Config):
     """Base of every architecture's settings."""
+
+    def schema_faults(self, schema: FeatureSchema) -> list[str]:
+        """Why the architecture cannot be built for these fields; empty where it can."""
+        return []
 
 
 @dataclass(frozen=True, kw_only=True)
