@@ -33,7 +33,8 @@ class SelfAttention(nn.Module):
 
     def _by_head(self, x: Tensor) -> Tensor:
         """(B, P, d) -> (B, heads, P, d / heads)."""
-        return x.unflatten(2, (self.num_heads, -1)).transpose(1, 2)
+        heads: Tensor = x.unflatten(2, (self.num_heads, -1))
+        return heads.transpose(1, 2)
 
 
 class TransformerBlock(nn.Module):
@@ -99,8 +100,8 @@ class BST(CTRModel):
     A list with ids of its own has no target, and gives the mean of its elements. The paper's positions are times before the
     moment of the click; without times they are numbers of steps.
 
-    Parameters, with N blocks of P = 4 (d^2 + d) + 4 d + 2 d H + H + d each (H = hidden_dim): sum(table_dims) d in tables; V d unless
-    numbers are raw; (L + 1) d + N P for each list with a target, of length L; the MLP's on D inputs and (L + 1) d for each such
+    Parameters, with N blocks of P = 4 (d^2 + d) + 4 d + 2 d H + H + d each (H = hidden_dim): sum(table_dims) d in tables; V d
+    unless numbers are raw; (L + 1) d + N P for each list with a target, of length L; the MLP's on D inputs and (L + 1) d for each such
     list, d for the others.
     """
 

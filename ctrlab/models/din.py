@@ -1,6 +1,6 @@
 """DIN (Zhou, Song, Zhu, Fan, Zhu, Ma, Yan, Jin, Li, Gai: "Deep Interest Network for Click-Through Rate Prediction", KDD 2018)."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -35,14 +35,14 @@ class Dice(nn.Module):
         alone = self.training and len(s) < 2
         normal = functional.batch_norm(s, self.norm.running_mean, self.norm.running_var, eps=1e-8) if alone else self.norm(s)
         p = normal.sigmoid()
-        return p * s + (1 - p) * self.alpha * s  # type: ignore[no-any-return]
+        return p * s + (1 - p) * self.alpha * s
 
 
 class ActivationUnit(nn.Sequential):
     """a(e_i, v): the weight of an element e_i in the light of the target v, an MLP on [e_i, v, e_i - v, e_i * v]."""
 
     def __init__(self, embed_dim: int, dims: Sequence[int], activation: str) -> None:
-        makers = {"dice": Dice, "prelu": nn.PReLU, "relu": lambda width: nn.ReLU()}
+        makers: dict[str, Callable[[int], nn.Module]] = {"dice": Dice, "prelu": nn.PReLU, "relu": lambda width: nn.ReLU()}
         layers: list[nn.Module] = []
         width = 4 * embed_dim
         for next_width in dims:
@@ -50,7 +50,7 @@ class ActivationUnit(nn.Sequential):
             width = next_width
         super().__init__(*layers, nn.Linear(width, 1))
 
-    def forward(self, elements: Tensor, targets: Tensor) -> Tensor:
+    def forward(self, elements: Tensor, targets: Tensor) -> Tensor:  # type: ignore[override]
         """Packed elements (n, d) and the target beside each (n, d) -> (n, 1)."""
         pairs = torch.cat([elements, targets, elements - targets, elements * targets], dim=1)
         return super().forward(pairs)  # type: ignore[no-any-return]
@@ -63,9 +63,9 @@ class DIN(CTRModel):
     tells how strong the interest is. A list with ids of its own has no target, and gives the mean of its elements.
     Mini-batch aware regularisation is not needed: tables are updated lazily, row by row.
 
-    Parameters, for K lists, A of them with a target, and attention widths w_0 = 4 d, w_1, ..., w_h: sum(table_dims) d in tables; V d
-    unless numbers are raw; A times sum_j (w_{j-1} + 1) w_j + w_h + 1, and sum_j w_j more for dice and prelu; the MLP's on D + K d
-    inputs.
+    Parameters, for K lists, A of them with a target, and attention widths w_0 = 4 d, w_1, ..., w_h: sum(table_dims) d in
+    tables; V d unless numbers are raw; A times sum_j (w_{j-1} + 1) w_j + w_h + 1, and sum_j w_j more for dice and prelu; the
+    MLP's on D + K d inputs.
     """
 
     reads_lists = True

@@ -4,7 +4,6 @@ Shapes: B rows, L places of a list, d the width of the vectors, n elements in al
 elements (n, ...), so that its outputs, hence its spectrum and the statistics of its normalisation, are of elements only.
 """
 
-from collections.abc import Callable
 from typing import Protocol
 
 import torch
@@ -17,7 +16,8 @@ class ListEmbedding(Protocol):
     """What lists need of an embedding: `FieldEmbedding`, or its compressed form."""
 
     schema: FeatureSchema
-    look_up: Callable[[Tensor, int], Tensor]
+
+    def look_up(self, ids: Tensor, table: int) -> Tensor: ...
 
 
 def elements_of(embedding: ListEmbedding, fields: Fields, feature: ListFeature) -> tuple[Tensor, Tensor]:

@@ -78,5 +78,7 @@ def _quiet() -> Iterator[None]:
     """No console lines from the exporter, which says that it traces and that this is not the newest way."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
+        # The first state is given, so that the number of rows stays open.
+        warnings.filterwarnings("ignore", "Exporting a model to ONNX with a batch_size", UserWarning)
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         yield

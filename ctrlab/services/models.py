@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrlab.config import Config, option
+from ctrlab.data.schema import FeatureSchema
 from ctrlab.errors import ConfigError, CtrlabError, DataError
 from ctrlab.evaluation.profile import ModelProfile
 from ctrlab.models.configs import MODELS, ModelConfig
@@ -62,8 +63,14 @@ class ImportConfig(Config):
 
 
 def submit_train(workspace: Workspace, config: TrainConfig) -> str:
-    """Queue a training; the job's result holds the new `model` id."""
-    require_artifact(workspace, config.dataset_id, "dataset")
+    """Queue a training; the job's result holds the new `model` id.
+
+    Raises:
+        ConfigError: the architecture needs fields that the dataset has not.
+    """
+    dataset = require_artifact(workspace, config.dataset_id, "dataset")
+    if faults := config.model_config().schema_faults(schema_of(dataset)):
+        raise ConfigError("; ".join(faults))
     title = config.name or MODELS[config.architecture].title
     return workspace.store.jobs.submit("train", f"Train {title}", config.to_dict()).id
 
@@ -80,6 +87,11 @@ def import_checkpoint(workspace: Workspace, dataset_id: str, path: Path, name: s
         )
     config = ImportConfig(dataset_id=dataset_id, path=str(Path(path).expanduser().absolute()), name=name)
     return workspace.store.jobs.submit("import", f"Import {Path(path).name}", config.to_dict()).id
+
+
+def schema_of(dataset: Artifact) -> FeatureSchema:
+    """The fields of a dataset artifact."""
+    return FeatureSchema.from_dict(dataset.summary["schema"])
 
 
 def list_models(workspace: Workspace, dataset_id: str | None = None) -> list[Artifact]:

@@ -18,7 +18,8 @@ class SequenceModelConfig(DeepModelConfig):
         title = MODELS.entry_for(self).title
         fields = ", ".join(schema.names[:10]) + (", ..." if len(schema.names) > 10 else "")
         return [
-            f"{title} needs a list-valued field; this dataset has none: {fields}; give a column the role list, or choose another model"
+            f"{title} needs a list-valued field; this dataset has none: {fields}; "
+            "give a column the role list, or choose another model"
         ]
 
 
@@ -31,8 +32,8 @@ class TargetModelConfig(SequenceModelConfig):
         if not faults and all(feature.shares is None for feature in schema.lists):
             own = ", ".join(feature.name for feature in schema.lists)
             faults = [
-                f"{MODELS.entry_for(self).title} compares a list's elements with the field whose ids they share, and no list of this "
-                f"dataset shares any ({own}); let a list share the ids of a categorical column"
+                f"{MODELS.entry_for(self).title} compares a list's elements with the field whose ids they share, and no list of "
+                f"this dataset shares any ({own}); let a list share the ids of a categorical column"
             ]
         return faults
 
@@ -41,7 +42,7 @@ class TargetModelConfig(SequenceModelConfig):
     "din",
     builder="ctrlab.models.din:DIN",
     title="DIN",
-    description="What a person did before, each deed weighed by its nearness to the item shown, beside an MLP (Zhou et al., 2018).",
+    description="What a person did before, weighed by its nearness to the item shown, beside an MLP (Zhou et al., 2018).",
 )
 @dataclass(frozen=True, kw_only=True)
 class DINConfig(TargetModelConfig):

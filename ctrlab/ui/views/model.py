@@ -5,7 +5,7 @@ from typing import Any
 
 import streamlit as st
 
-from ctrlab.models.configs import MODELS
+from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.services import datasets, models
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.storage import Artifact, Job
@@ -15,7 +15,7 @@ from ctrlab.ui.components.artifact_picker import artifact_picker
 from ctrlab.ui.components.config_form import config_form
 from ctrlab.ui.components.downloads import download_table
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
-from ctrlab.ui.feedback import empty, escape, guarded
+from ctrlab.ui.feedback import empty, escape, guarded, sentence
 from ctrlab.ui.navigation import PAGES
 
 
@@ -154,9 +154,12 @@ def _train(dataset: Artifact, busy: bool) -> None:
         st.markdown("**Training**")
         fit = config_form(FitConfig, key="fit", columns=3, omit=("rows", "keep_initial"))
     ready = network is not None and fit is not None
+    lacking = network.schema_faults(models.schema_of(dataset)) if isinstance(network, ModelConfig) else []
+    if lacking:
+        st.info(sentence(lacking[0]), icon=":material/info:")
     clicked = st.button(
-        f"Train {entry.title}", type="primary", key="train", icon=":material/model_training:", disabled=busy or not ready,
-        help="A model is being trained" if busy else None if ready else "Repair the settings first",
+        f"Train {entry.title}", type="primary", key="train", icon=":material/model_training:", disabled=busy or not ready or bool(lacking),
+        help="A model is being trained" if busy else "Repair the settings first" if not ready else lacking[0] if lacking else None,
     )  # fmt: skip
     st.caption(f"On {escape(dataset.name)}: {format.count(dataset.summary['rows']['train'])} training rows.")
     if clicked and network is not None and fit is not None:
