@@ -101,8 +101,8 @@ class BST(CTRModel):
     moment of the click; without times they are numbers of steps.
 
     Parameters, with N blocks of P = 4 (d^2 + d) + 4 d + 2 d H + H + d each (H = hidden_dim): sum(table_dims) d in tables; V d
-    unless numbers are raw; (L + 1) d + N P for each list with a target, of length L; the MLP's on D inputs and (L + 1) d for each such
-    list, d for the others.
+    unless numbers are raw; (L + 1) d + N P for each list with a target, of length L; the MLP's on D inputs and (L + 1) d for
+    each such list, d for the others.
     """
 
     reads_lists = True

@@ -7,10 +7,12 @@ import pytest
 import streamlit as st
 from streamlit.testing.v1 import AppTest
 
+from ctrlab.data.schema import FeatureSchema
 from ctrlab.services import jobs
 from ctrlab.services.workspace import Workspace, open_workspace
 
 ROOT = Path(__file__).parents[2]
+SCHEMA = FeatureSchema(field_names=("ad_id",), field_dims=(1202,), value_names=("price",), fingerprint="f")
 
 
 @pytest.fixture
@@ -53,7 +55,7 @@ def dataset(workspace: Workspace) -> str:
         "fields": fields,
         "size_bytes": 90_000,
     }
-    return workspace.store.artifacts.add("dataset", "Ads_2024", summary=summary | {"fingerprint": "f"}, seed=0).id
+    return workspace.store.artifacts.add("dataset", "Ads_2024", summary=summary | {"fingerprint": "f", "schema": SCHEMA.to_dict()}, seed=0).id
 
 
 @pytest.fixture

@@ -154,12 +154,13 @@ def _train(dataset: Artifact, busy: bool) -> None:
         st.markdown("**Training**")
         fit = config_form(FitConfig, key="fit", columns=3, omit=("rows", "keep_initial"))
     ready = network is not None and fit is not None
-    lacking = network.schema_faults(models.schema_of(dataset)) if isinstance(network, ModelConfig) else []
+    lacking = "; ".join(network.schema_faults(models.schema_of(dataset))) if isinstance(network, ModelConfig) else ""
     if lacking:
-        st.info(sentence(lacking[0]), icon=":material/info:")
+        st.info(sentence(lacking), icon=":material/info:")
+    reason = "A model is being trained" if busy else "Repair the settings first" if not ready else lacking or None
     clicked = st.button(
-        f"Train {entry.title}", type="primary", key="train", icon=":material/model_training:", disabled=busy or not ready or bool(lacking),
-        help="A model is being trained" if busy else "Repair the settings first" if not ready else lacking[0] if lacking else None,
+        f"Train {entry.title}", type="primary", key="train", icon=":material/model_training:", disabled=reason is not None,
+        help=reason,
     )  # fmt: skip
     st.caption(f"On {escape(dataset.name)}: {format.count(dataset.summary['rows']['train'])} training rows.")
     if clicked and network is not None and fit is not None:
