@@ -5,7 +5,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from workspaces import add_compressed, deepfm_workspace
 
-from ctrlab.compression.plan import plan_ranks, predict
+from ctrlab.compression.plan import plan_ranks
+from ctrlab.compression.prediction import predict
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui import cache

@@ -3,8 +3,11 @@
 A family of architectures to a file; importing this package registers all of them.
 """
 
+# Imported in the order in which they are offered.
+# isort: off
 from ctrlab.models.configs.base import MODELS, DeepModelConfig, EmbeddingModelConfig, ModelConfig
-from ctrlab.models.configs.crossing import DCNConfig
 from ctrlab.models.configs.pairwise import DeepFMConfig
+from ctrlab.models.configs.crossing import DCNConfig
+# isort: on
 
 __all__ = ["MODELS", "DCNConfig", "DeepFMConfig", "DeepModelConfig", "EmbeddingModelConfig", "ModelConfig"]

@@ -10,7 +10,8 @@ from pathlib import Path
 import streamlit as st
 
 from ctrlab.compression.configs import BOTTLENECKS, Bottleneck, CompressConfig, Order, RankPlan
-from ctrlab.compression.plan import PRESETS, Prediction, pays, plan_ranks, predict
+from ctrlab.compression.plan import PRESETS, pays, plan_ranks
+from ctrlab.compression.prediction import Prediction, predict
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.evaluation.profile import LayerProfile, ModelProfile
 from ctrlab.services import compression as service
