@@ -7,7 +7,7 @@ from typing import Any
 
 from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignments, values_for
 from ctrlab.cli.output import ProgressLine, comparison_text, print_json, table_text
-from ctrlab.compression.configs import BOTTLENECKS, COMPRESSORS, ORDERS
+from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, ORDERS
 from ctrlab.compression.plan import PRESETS
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
@@ -263,6 +263,12 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bottleneck", default="none", choices=BOTTLENECKS, help="nonlinearity between the factors (default none)"
     )
+    parser.add_argument(
+        "--basis",
+        default="per_field",
+        choices=BASES,
+        help="of the tables: each its own, or one for all (default per_field)",
+    )
     parser.add_argument("--order", default="mlp_first", choices=ORDERS, help="which part is compressed first (default mlp_first)")
     parser.add_argument("--no-finetune", action="store_true", help="truncate only")
     parser.add_argument("--no-measure", action="store_true", help="do not measure speed and accuracy afterwards")
@@ -277,7 +283,8 @@ def run_compress(args: argparse.Namespace) -> None:
         model = lab.compress(
             args.model, energy=args.energy, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
             finetune=None if args.no_finetune else config_from_flags(FitConfig, args),
-            method=args.method, bottleneck=args.bottleneck, order=args.order, name=args.name, measure=not args.no_measure,
+            method=args.method, bottleneck=args.bottleneck, basis=args.basis, order=args.order, name=args.name,
+            measure=not args.no_measure,
         )  # fmt: skip
         original = models.original_of(lab.workspace, model)
         _show(args, model, f"{model.id}\n" + comparison_text(comparison.comparison_table(lab.workspace, [original.id, model.id])))

@@ -1,10 +1,12 @@
 """Atomic feature mimicking: low rank where the *features* are low-rank (arXiv 2405.18146)."""
 
+from collections.abc import Sequence
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
+from ctrlab.compression.basis import principal_basis, second_moment
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 
@@ -41,6 +43,10 @@ class Compressor(Protocol):
         """Factors of a table (num_ids, d) of any float type."""
         ...
 
+    def shared_basis(self, tables: Sequence[Tensor], spectra: Sequence[LayerSpectrum | None], rank: int) -> Tensor:
+        """One orthonormal float64 basis (d, k) for all `tables` (num_ids, d)."""
+        ...
+
 
 class AFM:
     """Projects outputs on their first k principal directions U_k about their mean mu.
@@ -57,6 +63,11 @@ class AFM:
 
     def table_factors(self, table: Tensor, spectrum: LayerSpectrum | None, rank: int) -> TableFactors:
         return TableFactors(*_principal(spectrum, rank, table.device))
+
+    def shared_basis(self, tables: Sequence[Tensor], spectra: Sequence[LayerSpectrum | None], rank: int) -> Tensor:
+        """Principal directions of all tables' rows together, weighted by how often each id occurs, not centred."""
+        moments = [second_moment(spectrum) for spectrum in spectra if spectrum is not None]
+        return torch.tensor(principal_basis(moments, rank).copy(), device=tables[0].device)
 
 
 def _principal(spectrum: LayerSpectrum | None, rank: int, device: torch.device) -> tuple[Tensor, Tensor]:

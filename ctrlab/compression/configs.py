@@ -13,6 +13,8 @@ COMPRESSORS: Registry["MethodConfig"] = Registry("compression method")
 
 BOTTLENECKS = ("none", "relu", "prelu")
 ORDERS = ("mlp_first", "tables_first", "joint")
+BASES = ("per_field", "shared")
+Basis = Literal["per_field", "shared"]
 Bottleneck = Literal["none", "relu", "prelu"]
 Order = Literal["mlp_first", "tables_first", "joint"]
 
@@ -58,6 +60,12 @@ class CompressConfig(Config):
         "none",
         label="Nonlinearity in the bottleneck",
         help="Between the two factors of a linear layer. prelu starts as none; relu (the paper) needs fine-tuning.",
+    )
+    basis: Basis = option(
+        "per_field",
+        label="Basis of the tables",
+        help="per_field: every table keeps its own principal directions. shared: one basis for all fields, which needs no "
+        "projection in inner products; all tables get one rank.",
     )
     order: Order = option("mlp_first", help="Which layers are compressed first; each stage is followed by fine-tuning.")
     finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; none truncates only.")

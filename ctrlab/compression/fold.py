@@ -22,12 +22,14 @@ from ctrlab.compression.embedding import FactoredEmbedding, FoldedEmbedding, Pro
 from ctrlab.compression.latents import Block, LatentMap
 from ctrlab.compression.linear import FactoredLinear, scale_output_
 from ctrlab.compression.readers import rule_for
-from ctrlab.evaluation.cost import foldable_norms, folded_readers, measure_cost
-from ctrlab.evaluation.profile import cheaper
+from ctrlab.compression.shared import Restored, SharedBasisEmbedding, SharedLatents
+from ctrlab.evaluation.cost import foldable_norms, measure_cost, readers_of
+from ctrlab.evaluation.profile import ReaderProfile, cheaper
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding
 
 _CHUNK_ROWS = 65_536
+_UNCOMPRESSED = {"kind": "factored", "ranks": {}, "bottleneck": "none", "basis": "per_field", "folded": False}
 
 
 #: A field's rows, with U_f and mu_f or None where it is dense.
@@ -47,21 +49,61 @@ def fold(model: CTRModel) -> CTRModel:
 
     Works on compressed and uncompressed models; a folded one is copied.
     """
-    structure = getattr(model, "structure", None) or {"kind": "factored", "ranks": {}, "bottleneck": "none", "folded": False}
+    structure = getattr(model, "structure", None) or _UNCOMPRESSED
     if structure["folded"]:
         return copy.deepcopy(model)
-    readers, _ = folded_readers(model)
-    embedding = cast("FieldEmbedding | FactoredEmbedding", model.embedding)
-    memo = {id(embedding): embedding} if readers else {}  # not copied only to be replaced
-    folded = copy.deepcopy(model, memo)
+    readers = {name: readers_of(model, name) for name in model.embedding_readers}
+    embeddings = {name: model.get_submodule(name) for name in readers if _folds(model.get_submodule(name), readers[name])}
+    folded = copy.deepcopy(model, {id(module): module for module in embeddings.values()})  # not copied only to be replaced
     _fold_norms(folded)
-    if readers:
+    for name, embedding in embeddings.items():
         with torch.random.fork_rng(devices=[]):
-            folded.embedding, latent_map = _fold_embedding(embedding)
-            for reader in readers:
-                rule_for(folded.get_submodule(reader.name))(folded, reader.name, latent_map)
+            _fold_into_readers(folded, name, embedding, readers[name])
     folded.structure = {**structure, "folded": True}
     return folded.eval()
+
+
+def _folds(embedding: nn.Module, readers: tuple[ReaderProfile, ...]) -> bool:
+    """A shared basis always folds, for readers without a rule restore the vectors themselves."""
+    return isinstance(embedding, SharedBasisEmbedding) or (bool(readers) and all(reader.foldable for reader in readers))
+
+
+def _fold_into_readers(model: CTRModel, name: str, embedding: nn.Module, readers: tuple[ReaderProfile, ...]) -> None:
+    """In place: the embedding called `name` gives latents, and each of its readers takes them."""
+    if isinstance(embedding, SharedBasisEmbedding):
+        latents, latent_map = _fold_shared(embedding)
+        model.set_submodule(name, latents)
+        for reader in readers:
+            if not reader.foldable:
+                _restore_before(model, reader.name, latent_map)
+            elif not reader.rotation_invariant:
+                rule_for(model.get_submodule(reader.name))(model, reader.name, latent_map)
+        return
+    folded, latent_map = _fold_embedding(cast("FieldEmbedding | FactoredEmbedding", embedding))
+    model.set_submodule(name, folded)
+    for reader in readers:
+        rule_for(model.get_submodule(reader.name))(model, reader.name, latent_map)
+
+
+def _fold_shared(embedding: SharedBasisEmbedding) -> tuple[SharedLatents, LatentMap]:
+    """Latents of every field in one orthonormal basis: U z = Q (R z)."""
+    schema, old = embedding.schema, embedding.latents
+    basis, mixing = torch.linalg.qr(embedding.restore.double())
+    new = SharedLatents(schema, embedding.rank, raw_values=embedding.raw_values).to(embedding.restore)
+    _mix_rows_(new.categorical.table.weight, old.categorical.table.weight, mixing)
+    new.numeric.copy_(old.numeric.double() @ mixing.T)
+    blocks = [Block(field, basis, basis.new_zeros(len(basis))) for field in range(old.num_vectors)]
+    raw_values = len(schema.value_names) if embedding.raw_values else 0
+    return new, LatentMap(blocks, embedding.embed_dim, raw_values, basis)
+
+
+def _restore_before(model: CTRModel, reader_name: str, latent_map: LatentMap) -> None:
+    """In place: a reader of the vectors themselves gets them restored."""
+    reader = model.get_submodule(reader_name)
+    basis = latent_map.like if not latent_map.blocks else latent_map.blocks[0].basis
+    restored = Restored(reader, len(basis), basis.shape[1], len(latent_map.blocks))
+    restored.restore.data = basis.to(next(model.parameters()))
+    model.set_submodule(reader_name, restored)
 
 
 def _fold_norms(model: nn.Module) -> None:

@@ -33,7 +33,7 @@ class LatentMap:
         self.embed_dim = embed_dim
         self.raw_values = raw_values
         self.latent_width = sum(block.basis.shape[1] for block in blocks) + raw_values
-        self._like = like
+        self.like = like
 
     def compose(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W (out, M d + raw values), b (out,) that read x_0 -> W' (out, S), b' (out,) that read z."""
@@ -45,14 +45,14 @@ class LatentMap:
 
     def total(self) -> tuple[Tensor, Tensor]:
         """sum_f e_f = S z + m: S (d, S), m (d,)."""
-        mean = sum((block.mean for block in self.blocks), self._like.new_zeros(self.embed_dim))
-        raw = self._like.new_zeros(self.embed_dim, self.raw_values)
+        mean = sum((block.mean for block in self.blocks), self.like.new_zeros(self.embed_dim))
+        raw = self.like.new_zeros(self.embed_dim, self.raw_values)
         return torch.cat([*(block.basis for block in self.blocks), raw], dim=1), mean
 
     def square_norms(self) -> tuple[Tensor, Tensor, Tensor]:
         """sum_f |e_f|^2 = sum_i q_i z_i^2 + l^T z + c: q (S,), l (S,), c ()."""
-        raw = self._like.new_zeros(self.raw_values)
+        raw = self.like.new_zeros(self.raw_values)
         squares = torch.cat([*(torch.full_like(block.basis[0], block.square) for block in self.blocks), raw])
         linear = torch.cat([*(2 * block.basis.T @ block.mean for block in self.blocks), raw])
-        constant = sum((block.mean.square().sum() for block in self.blocks), self._like.new_zeros(()))
+        constant = sum((block.mean.square().sum() for block in self.blocks), self.like.new_zeros(()))
         return squares, linear, constant

@@ -94,7 +94,7 @@ def compress_and_finetune(
     """
     profile = profile_model(model)
     validate_plan(profile, config.plan)
-    ranks = effective_ranks(profile, config.plan)
+    ranks = effective_ranks(profile, config.plan, config.basis)
     if not ranks:
         raise CompressionError("the plan leaves every layer dense; choose a rank below break-even for at least one layer")
     stages = _stages(profile, ranks, config)
@@ -111,7 +111,7 @@ def compress_and_finetune(
         results.append(result)
     return PipelineResult(
         model=current, plan=RankPlan.of(ranks), stages=tuple(results),
-        rows=layer_rows(profile, ranks, config.bottleneck), skipped=skipped_layers(profile, config.plan, ranks),
+        rows=layer_rows(profile, ranks, config.bottleneck, config.basis), skipped=skipped_layers(profile, config.plan, ranks),
     )  # fmt: skip
 
 
@@ -149,7 +149,9 @@ class _Stage:
         self.report(_COLLECTED, f"factoring {len(self.ranks)} layers")
         self._check_stop()
         plan = RankPlan.of(self.ranks)
-        model = compress_model(self.model, plan, spectra, self.config.bottleneck, self.config.method).model.eval()
+        config = self.config
+        result = compress_model(self.model, plan, spectra, config.bottleneck, config.method, basis=config.basis)
+        model = result.model.eval()
         if path is not None:
             save_model(model, path)
         return model

@@ -1,53 +1,16 @@
-"""Choosing ranks, and what a choice will cost and lose: exact, without torch and without a forward pass.
-
-`predict` sums the cost of the model that `compress_model` and `fold` would build; a property test holds the two equal. The
-variance lost is exact for method "afm" with bottleneck "none" or "prelu" before fine-tuning, on the calibration rows.
-"""
+"""Choosing ranks: by energy, by name or by a preset; without torch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
-from ctrlab.compression.configs import Bottleneck, RankPlan
+from ctrlab.compression.configs import Basis, RankPlan
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
-from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
+from ctrlab.evaluation.profile import LayerProfile, ModelProfile
 
 Spectra = Mapping[str, LayerSpectrum]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Prediction:
-    """What a plan will do to a model.
-
-    cost_original, cost_original_folded: of the uncompressed model, as it is and in its own serving form.
-    cost_explicit: of the trainable form, projections of the tables in place.
-    cost_folded: of the serving form.
-    ranks: the layers that are factored; kept_dense: planned layers whose rank is at or above break-even, hence left dense.
-    variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra.
-    variance_lost_total: the mean of `variance_lost` over all compressible layers, so that every layer counts alike whatever
-    the scale of its outputs; 0 without spectra.
-    """
-
-    cost_original: Cost
-    cost_original_folded: Cost
-    cost_explicit: Cost
-    cost_folded: Cost
-    ranks: dict[str, int]
-    kept_dense: tuple[str, ...]
-    variance_lost: dict[str, float]
-    variance_lost_total: float
-
-    @property
-    def serving_original(self) -> Cost:
-        """What the uncompressed model costs to serve, in the cheaper of its two forms."""
-        return cheaper(self.cost_original, self.cost_original_folded)
-
-    @property
-    def serving(self) -> Cost:
-        """What the compressed model costs to serve, in the cheaper of its two forms."""
-        return cheaper(self.cost_explicit, self.cost_folded)
 
 
 def plan_ranks(
@@ -88,15 +51,38 @@ def pays(layer: LayerProfile, rank: int) -> bool:
     return rank < layer.break_even
 
 
-def effective_ranks(profile: ModelProfile, plan: RankPlan) -> dict[str, int]:
-    """The ranks of the layers that are really factored under the break-even rule."""
-    return {name: rank for name, rank in plan.as_dict().items() if pays(profile.by_name[name], rank)}
+def effective_ranks(
+    profile: ModelProfile, plan: RankPlan, basis: Basis = "per_field", *, respect_break_even: bool = True
+) -> dict[str, int]:
+    """The ranks of the layers that are really factored, under the break-even rule unless that is set aside.
+
+    A shared basis has one rank: every table of an embedding gets the largest that the plan gives any of them.
+    """
+    asked = plan.as_dict()
+    if basis == "shared":
+        return _with_one_rank_per_embedding(profile, asked, respect_break_even)
+    return {name: rank for name, rank in asked.items() if not respect_break_even or pays(profile.by_name[name], rank)}
+
+
+def _with_one_rank_per_embedding(profile: ModelProfile, asked: Mapping[str, int], respect_break_even: bool) -> dict[str, int]:
+    ranks = {}
+    for layer in profile.compressible:
+        if layer.kind == "linear":
+            if layer.layer_name in asked and (not respect_break_even or pays(layer, asked[layer.layer_name])):
+                ranks[layer.layer_name] = asked[layer.layer_name]
+            continue
+        siblings = (asked[other.layer_name] for other in profile.compressible
+                    if other.embedding == layer.embedding and other.layer_name in asked)  # fmt: skip
+        rank = max(siblings, default=None)
+        if rank is not None and (rank < layer.out_features or not respect_break_even):
+            ranks[layer.layer_name] = rank
+    return ranks
 
 
 def _ranks_by_energy(profile: ModelProfile, spectra: Spectra, energy: float) -> dict[str, int]:
     if not 0 < energy <= 1:
         raise CompressionError(f"energy {energy} must be above 0 and at most 1; 0.95 keeps 95 % of every layer's variance")
-    _require_spectra(profile, spectra, [layer.layer_name for layer in profile.compressible])
+    require_spectra(profile, spectra, [layer.layer_name for layer in profile.compressible])
     return {layer.layer_name: spectra[layer.layer_name].rank_for(energy) for layer in profile.compressible}
 
 
@@ -153,106 +139,10 @@ def spectrum_faults(
     return faults
 
 
-def _require_spectra(profile: ModelProfile, spectra: Spectra, names: Iterable[str]) -> None:
+def require_spectra(profile: ModelProfile, spectra: Spectra, names: Iterable[str]) -> None:
+    """Refuse spectra that do not serve the layers `names`."""
     if faults := spectrum_faults(profile, spectra, names):
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model first")
-
-
-def predict(profile: ModelProfile, spectra: Spectra | None, plan: RankPlan, bottleneck: Bottleneck = "none") -> Prediction:
-    """Cost and error of `plan` before anything is built.
-
-    Raises:
-        CompressionError: the plan does not fit the model, the model is compressed already, or a planned layer has no spectrum
-            though spectra are given.
-    """
-    if profile.compressed:
-        raise CompressionError("the model is compressed already; predict from its original")
-    validate_plan(profile, plan)
-    ranks = effective_ranks(profile, plan)
-    if spectra:
-        _require_spectra(profile, spectra, list(ranks))
-    lost = {
-        layer.layer_name: spectra[layer.layer_name].variance_lost(ranks[layer.layer_name]) if layer.layer_name in ranks else 0.0
-        for layer in profile.compressible
-    } if spectra else {}  # fmt: skip
-    return Prediction(
-        cost_original=profile.cost,
-        cost_original_folded=_folded_cost(profile, {}, bottleneck),
-        cost_explicit=_explicit_cost(profile, ranks, bottleneck),
-        cost_folded=_folded_cost(profile, ranks, bottleneck),
-        ranks=ranks,
-        kept_dense=tuple(name for name in plan.as_dict() if name not in ranks),
-        variance_lost=lost,
-        variance_lost_total=sum(lost.values()) / len(lost) if lost else 0.0,
-    )
-
-
-def activation_parameters(bottleneck: Bottleneck, rank: int) -> int:
-    """Parameters of the nonlinearity between two factors: a slope a direction for prelu, none otherwise."""
-    return rank if bottleneck == "prelu" else 0
-
-
-def _cost(profile: ModelProfile, tables: int, dense: int, macs: int) -> Cost:
-    size = profile.element_bytes
-    return Cost(
-        parameters_tables=tables, parameters_dense=dense, bytes_tables=size * tables, bytes_dense=size * dense, macs=macs
-    )  # fmt: skip
-
-
-def _layer_cost(profile: ModelProfile, layer: LayerProfile, rank: int | None, bottleneck: Bottleneck) -> Cost:
-    """Of one layer in the trainable form; `rank` None leaves it dense."""
-    if rank is not None:
-        return _cost(profile, *layer.factored(rank, activation_parameters(bottleneck, rank)))
-    if layer.kind == "embedding":
-        return _cost(profile, layer.parameters, 0, 0)
-    return _cost(profile, 0, layer.parameters, layer.in_features * layer.out_features * layer.row_uses)
-
-
-def _explicit_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck) -> Cost:
-    cost = profile.cost
-    for name, rank in ranks.items():
-        layer = profile.by_name[name]
-        cost = cost - _layer_cost(profile, layer, None, bottleneck) + _layer_cost(profile, layer, rank, bottleneck)
-    return cost
-
-
-def _folded_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck) -> Cost:
-    """fixed part + linear layers + latent tables + readers of S latents (see ReaderProfile)."""
-    read = {reader.first_layer for reader in profile.readers}
-    cost = profile.folded_fixed
-    latent_width = profile.num_values
-    for layer in profile.layers:
-        rank = ranks.get(layer.layer_name)
-        if layer.kind == "embedding" and profile.foldable:
-            width = rank or layer.out_features
-            latent_width += width
-            cost += _cost(profile, layer.in_features * width, 0, 0)
-        elif layer.kind == "embedding" or (layer.kind == "linear" and layer.compressible and layer.layer_name not in read):
-            cost += _layer_cost(profile, layer, rank, bottleneck)
-    for reader in profile.readers:
-        cost += _reader_cost(profile, reader, latent_width, ranks, bottleneck)
-    return cost
-
-
-def _reader_cost(
-    profile: ModelProfile, reader: ReaderProfile, latents: int, ranks: Mapping[str, int], bottleneck: Bottleneck
-) -> Cost:
-    dense = reader.parameters_base + reader.parameters_slope * latents
-    macs = reader.macs_base + reader.macs_slope * latents
-    if reader.first_layer is not None:
-        out = profile.by_name[reader.first_layer].out_features
-        rank = ranks.get(reader.first_layer)
-        if rank is None or (bottleneck == "none" and merges(latents, out, rank)):
-            dense, macs = dense + latents * out + out, macs + latents * out
-        else:
-            products = rank * (latents + out)
-            dense, macs = dense + products + rank + out + activation_parameters(bottleneck, rank), macs + products
-    return _cost(profile, 0, dense, macs)
-
-
-def merges(latents: int, out_features: int, rank: int) -> bool:
-    """Whether two factors that read `latents` features are better multiplied into one layer in the serving form."""
-    return rank >= break_even(latents, out_features)
 
 
 @dataclass(frozen=True)

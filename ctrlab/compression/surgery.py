@@ -9,17 +9,19 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.compression.afm import Compressor
-from ctrlab.compression.configs import COMPRESSORS, Bottleneck, RankPlan
+from ctrlab.compression.configs import COMPRESSORS, Basis, Bottleneck, RankPlan
 from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, TableGroup
 from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
-from ctrlab.compression.plan import activation_parameters, effective_ranks, spectrum_faults, validate_plan
+from ctrlab.compression.plan import effective_ranks, spectrum_faults, validate_plan
+from ctrlab.compression.prediction import activation_parameters
+from ctrlab.compression.shared import SharedBasisEmbedding
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.cost import profile_model
 from ctrlab.evaluation.profile import LayerProfile, ModelProfile
 from ctrlab.models.base import CTRModel
-from ctrlab.models.inventory import row_uses, runs_at
+from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding
 
 _CHUNK_ROWS = 65_536
@@ -58,6 +60,7 @@ def compress_model(
     bottleneck: Bottleneck = "none",
     method: str = "afm",
     *,
+    basis: Basis = "per_field",
     respect_break_even: bool = True,
 ) -> CompressionResult:
     """The trainable compressed form of `model`, which itself is not changed.
@@ -68,6 +71,7 @@ def compress_model(
         spectra: of this model's layers, with eigenvectors; not needed by methods that look at weights only.
         bottleneck: between the factors of linear layers.
         method: a name in COMPRESSORS.
+        basis: of the tables: "per_field", or "shared" by all fields of an embedding (see `compression.shared`).
         respect_break_even: leave layers dense that factors would not make smaller; False factors them all the same.
 
     Raises:
@@ -75,20 +79,21 @@ def compress_model(
     """
     profile = profile_model(model)
     validate_plan(profile, plan)
-    _check_bottleneck(getattr(model, "structure", None), bottleneck)
-    ranks = effective_ranks(profile, plan) if respect_break_even else plan.as_dict()
+    _check_earlier_compression(model, bottleneck, basis)
+    ranks = effective_ranks(profile, plan, basis, respect_break_even=respect_break_even)
     compressor = compressor_for(method)
     spectra = spectra or {}
     if compressor.needs_spectra:
         _check_spectra(profile, spectra, ranks)
-    compressed = _copy_around(model, [_module_name(name, profile) for name in ranks])
+    compressed = _copy_around(model, [profile.by_name[name].embedding or name for name in ranks])
     with torch.random.fork_rng(devices=[]):  # new modules draw their initial values, which are overwritten
-        _replace_layers(compressed, ranks, bottleneck)
+        _replace_layers(compressed, ranks, bottleneck, basis)
     _fill_linear(model, compressed, ranks, spectra, compressor, profile)
-    _fill_tables(model, compressed, ranks, spectra, compressor)
-    _state_structure(compressed, getattr(model, "structure", None), ranks, bottleneck)
+    for name in {profile.by_name[name].embedding for name in ranks} - {""}:
+        _fill_tables(model.get_submodule(name), compressed.get_submodule(name), name, ranks, spectra, compressor)
+    _state_structure(compressed, getattr(model, "structure", None), ranks, bottleneck, basis)
     return CompressionResult(
-        model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, bottleneck),
+        model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, bottleneck, basis),
         skipped=skipped_layers(profile, plan, ranks),
     )  # fmt: skip
 
@@ -104,8 +109,8 @@ def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
     The original is consumed: its parts are reused or dropped.
     """
     with torch.random.fork_rng(devices=[]):
-        _replace_layers(model, structure["ranks"], structure["bottleneck"])
-    _state_structure(model, None, structure["ranks"], structure["bottleneck"])
+        _replace_layers(model, structure["ranks"], structure["bottleneck"], structure["basis"])
+    _state_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"])
     return fold(model) if structure["folded"] else model
 
 
@@ -114,19 +119,21 @@ def _check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], 
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model and load them with their eigenvectors")
 
 
-def _check_bottleneck(before: Mapping[str, Any] | None, bottleneck: Bottleneck) -> None:
-    """Checkpoints keep one kind of bottleneck a model."""
-    if before and before["folded"]:
+def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: Basis) -> None:
+    """Checkpoints keep one kind of bottleneck, and one of basis, a model."""
+    before = getattr(model, "structure", None)
+    if not before:
+        return
+    if before["folded"]:
         raise CompressionError("the model is folded for serving; compress the trainable form it was made from")
-    factored = [name for name in before["ranks"] if not name.startswith("embedding.")] if before else []
-    if before and factored and before["bottleneck"] != bottleneck:
+    modules = list(model.modules())
+    if any(isinstance(module, FactoredLinear) for module in modules) and before["bottleneck"] != bottleneck:
         raise CompressionError(
             f"the model has {before['bottleneck']} bottlenecks, {bottleneck} was asked for; use one kind throughout"
         )
-
-
-def _module_name(layer_name: str, profile: ModelProfile) -> str:
-    return layer_name if profile.by_name[layer_name].kind == "linear" else "embedding"
+    reduced = any(isinstance(module, (FactoredEmbedding, SharedBasisEmbedding)) for module in modules)
+    if reduced and before["basis"] != basis:
+        raise CompressionError(f"the tables have a {before['basis']} basis, {basis} was asked for; use one kind throughout")
 
 
 def _copy_around(model: CTRModel, replaced: list[str]) -> CTRModel:
@@ -135,18 +142,25 @@ def _copy_around(model: CTRModel, replaced: list[str]) -> CTRModel:
     return copy.deepcopy(model, {id(module): module for module in shared})
 
 
-def _replace_layers(model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck) -> None:
+def _replace_layers(model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis) -> None:
     """In place: put factored modules, with no values yet, where the plan wants them."""
-    tables = {name: rank for name, rank in ranks.items() if name.startswith("embedding.")}
-    for name in ranks.keys() - tables.keys():
-        dense = cast(nn.Linear, model.get_submodule(name))
-        factored = FactoredLinear(dense.in_features, ranks[name], dense.out_features, bottleneck)
-        model.set_submodule(name, runs_at(row_uses(dense), factored.to(dense.weight).train(dense.training)))
-    if tables:
-        old = cast(FieldEmbedding, model.embedding)
-        by_field = [tables.get(f"embedding.{field}") for field in old.schema.table_names]
-        new = FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values)
-        model.embedding = new.to(old.categorical.table.weight).train(old.training)
+    planned = [layer for layer in list_layers(model) if layer.layer_name in ranks]
+    for layer in planned:
+        if layer.kind == "linear":
+            dense = cast(nn.Linear, model.get_submodule(layer.module_name))
+            factored = FactoredLinear(dense.in_features, ranks[layer.layer_name], dense.out_features, bottleneck)
+            model.set_submodule(layer.module_name, factored.to(dense.weight).train(dense.training))
+    for name in {layer.module_name for layer in planned if layer.kind == "embedding"}:
+        old = cast(FieldEmbedding, model.get_submodule(name))
+        by_field = [ranks.get(f"{name}.{field}") for field in old.schema.table_names]
+        model.set_submodule(name, _reduced(old, by_field, basis).to(old.categorical.table.weight).train(old.training))
+
+
+def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis) -> nn.Module:
+    if basis == "per_field":
+        return FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values)
+    (rank,) = set(by_field)
+    return SharedBasisEmbedding(old.schema, old.embed_dim, cast(int, rank), raw_values=old.raw_values)
 
 
 @torch.no_grad()
@@ -167,11 +181,18 @@ def _fill_linear(
 
 @torch.no_grad()
 def _fill_tables(
-    model: CTRModel, compressed: CTRModel, ranks: Mapping[str, int], spectra: Mapping[str, LayerSpectrum], compressor: Compressor
-) -> None:
-    old, new = model.embedding, compressed.embedding
-    if not isinstance(new, FactoredEmbedding) or not isinstance(old, FieldEmbedding):
-        return  # no table is in this plan
+    old: nn.Module, new: nn.Module, name: str, ranks: Mapping[str, int], spectra: Mapping[str, LayerSpectrum],
+    compressor: Compressor,
+) -> None:  # fmt: skip
+    """Give the tables of the embedding called `name` their latents."""
+    assert isinstance(old, FieldEmbedding)
+    layer_names = [f"{name}.{field}" for field in old.schema.table_names]
+    own = [spectra.get(layer_name) for layer_name in layer_names]
+    if isinstance(new, SharedBasisEmbedding):
+        tables = [old.categorical.table.weight[old.categorical.rows_of(field)] for field in range(len(layer_names))]
+        _fill_shared(old, new, compressor.shared_basis(tables, own, new.rank))
+        return
+    assert isinstance(new, FactoredEmbedding)
     new.numeric.copy_(old.numeric)
     for group in cast("list[TableGroup]", list(new.groups)):
         for position, field in enumerate(group.fields):
@@ -180,11 +201,17 @@ def _fill_tables(
             if not isinstance(group, ProjectedGroup):
                 target.copy_(table)
                 continue
-            name = f"embedding.{old.schema.table_names[field]}"
-            basis, mean = compressor.table_factors(table, spectra.get(name), ranks[name])
+            basis, mean = compressor.table_factors(table, own[field], ranks[layer_names[field]])
             project_rows_(target, table, basis, mean)
             group.projection[position].copy_(basis)
             group.mean[position].copy_(mean)
+
+
+def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) -> None:
+    table = old.categorical.table.weight
+    project_rows_(new.latents.categorical.table.weight, table, basis, basis.new_zeros(len(basis)))
+    new.latents.numeric.copy_(old.numeric.double() @ basis)
+    new.restore.copy_(basis)
 
 
 def project_rows_(target: Tensor, table: Tensor, basis: Tensor, mean: Tensor) -> None:
@@ -194,27 +221,34 @@ def project_rows_(target: Tensor, table: Tensor, basis: Tensor, mean: Tensor) ->
         target[rows].copy_((table[rows].double() - mean) @ basis)
 
 
-def _state_structure(model: CTRModel, before: Mapping[str, Any] | None, ranks: Mapping[str, int], bottleneck: Bottleneck) -> None:
+def _state_structure(
+    model: CTRModel, before: Mapping[str, Any] | None, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis
+) -> None:
     """Write down on the model what `rebuild` needs; JSON types only."""
     earlier = before["ranks"] if before else {}
-    model.structure = {"kind": "factored", "ranks": earlier | dict(ranks), "bottleneck": bottleneck, "folded": False}
+    settings = {"bottleneck": bottleneck, "basis": basis, "folded": False}
+    model.structure = {"kind": "factored", "ranks": earlier | dict(ranks), **settings}
 
 
-def layer_rows(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck) -> tuple[CompressedLayer, ...]:
-    """Every compressible layer of a profile with its size before and after."""
+def layer_rows(
+    profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis = "per_field"
+) -> tuple[CompressedLayer, ...]:
+    """Every compressible layer of a profile with its size before and after. A shared basis itself, d k, is in no table's row."""
     return tuple(
         CompressedLayer(
             layer_name=layer.layer_name, kind=layer.kind, rank=ranks.get(layer.layer_name),
             parameters_before=layer.parameters,
-            parameters_after=_parameters_after(layer, ranks.get(layer.layer_name), bottleneck),
+            parameters_after=_parameters_after(layer, ranks.get(layer.layer_name), bottleneck, basis),
         )
         for layer in profile.compressible
     )  # fmt: skip
 
 
-def _parameters_after(layer: LayerProfile, rank: int | None, bottleneck: Bottleneck) -> int:
+def _parameters_after(layer: LayerProfile, rank: int | None, bottleneck: Bottleneck, basis: Basis) -> int:
     if rank is None:
         return layer.parameters
+    if layer.kind == "embedding" and basis == "shared":
+        return layer.in_features * rank
     in_tables, dense, _ = layer.factored(rank, activation_parameters(bottleneck, rank))
     return in_tables + dense
 

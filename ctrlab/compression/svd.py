@@ -1,5 +1,7 @@
 """Truncated SVD of the weights: the classical low-rank baseline, blind to the data."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor
 
@@ -25,10 +27,21 @@ class WeightSVD:
 
     def table_factors(self, table: Tensor, spectrum: LayerSpectrum | None, rank: int) -> TableFactors:
         """The first k right singular vectors, through the (d, d) Gram matrix: one pass over the rows."""
-        width = table.shape[1]
-        gram = torch.zeros(width, width, dtype=torch.float64, device=table.device)
+        return TableFactors(_right_vectors([table], rank), table.new_zeros(table.shape[1], dtype=torch.float64))
+
+    def shared_basis(self, tables: Sequence[Tensor], spectra: Sequence[LayerSpectrum | None], rank: int) -> Tensor:
+        """The first k right singular vectors of all tables stacked."""
+        return _right_vectors(tables, rank)
+
+
+def _right_vectors(tables: Sequence[Tensor], rank: int) -> Tensor:
+    """(d, k) of tables (n, d) stacked, through their (d, d) Gram matrix: one pass over the rows."""
+    width = tables[0].shape[1]
+    gram = torch.zeros(width, width, dtype=torch.float64, device=tables[0].device)
+    for table in tables:
         for chunk in table.split(_CHUNK_ROWS):
             rows = chunk.double()
             gram += rows.T @ rows
-        _, vectors = torch.linalg.eigh(gram)
-        return TableFactors(vectors.flip(1)[:, :rank].contiguous(), gram.new_zeros(width))
+    _, vectors = torch.linalg.eigh(gram)
+    basis: Tensor = vectors.flip(1)[:, :rank].contiguous()
+    return basis

@@ -113,7 +113,8 @@ def save_spectra(folder: Path, spectra: Mapping[str, LayerSpectrum]) -> None:
         small[f"{number}.eigenvalues"] = spectrum.eigenvalues
         small[f"{number}.mean"] = spectrum.mean
         small[f"{number}.weight_singular_values"] = spectrum.weight_singular_values
-        large[f"{number}.eigenvectors"] = spectrum.eigenvectors
+        # Those of tables are few numbers, and a shared basis is predicted from them.
+        (small if spectrum.kind == "embedding" else large)[f"{number}.eigenvectors"] = spectrum.eigenvectors
         index.append({"layer_name": spectrum.layer_name, "kind": spectrum.kind, "num_samples": spectrum.num_samples})
     np.savez(folder / _SPECTRA, **small)  # type: ignore[arg-type]
     np.savez(folder / _EIGENVECTORS, **large)  # type: ignore[arg-type]
@@ -121,7 +122,7 @@ def save_spectra(folder: Path, spectra: Mapping[str, LayerSpectrum]) -> None:
 
 
 def load_spectra(folder: Path, eigenvectors: bool = False) -> dict[str, LayerSpectrum]:
-    """The inverse of `save_spectra`, by layer name; eigenvectors only when asked for, for they are most of the bytes."""
+    """The inverse of `save_spectra`, by layer name; eigenvectors of linear layers, most of the bytes, only when asked for."""
     try:
         index = json.loads((folder / _INDEX).read_text(encoding="utf-8"))
         if index["version"] != FORMAT_VERSION:
@@ -146,5 +147,5 @@ def _assemble(row: dict[str, Any], number: int, small: dict[str, FloatArray], la
         eigenvalues=small[f"{number}.eigenvalues"],
         mean=small[f"{number}.mean"],
         weight_singular_values=small[f"{number}.weight_singular_values"],
-        eigenvectors=large.get(f"{number}.eigenvectors"),
+        eigenvectors=small.get(f"{number}.eigenvectors", large.get(f"{number}.eigenvectors")),
     )

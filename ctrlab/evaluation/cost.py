@@ -2,20 +2,23 @@
 
 MACs per row, the convention: one for each weight of a matrix product (linear layers, projections, cross and numeric weights)
 and for each element of an elementwise product that the architecture itself asks for (squares in an FM, x_0 times a scalar in
-a cross layer, the scale of batch normalisation). What runs over a list counts for each of its places, as if the list were full.
-Additions, biases, activations and look-ups by id are not counted. A module
-that is not known here and does not say `row_macs()` counts one for each of its own parameters.
+a cross layer, the scale of batch normalisation). A layer that a row goes through several times, once a field in
+self-attention or once an element over a list (full, for this count), counts as often. Additions, biases, activations and look-ups by id are not counted. A module that is not known
+here and does not say `row_macs()` counts one for each of its own parameters.
 """
 
+import dataclasses
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, cast
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
-from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile, ReaderProfile
+from ctrlab.data.schema import Fields
+from ctrlab.evaluation.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import EmbeddingModelConfig
-from ctrlab.models.inventory import is_compressed, list_layers, row_uses
+from ctrlab.models.inventory import ModelLayer, is_compressed, list_layers
 from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM, LinearTerm, LookupTable
 
 M = TypeVar("M", bound=nn.Module)
@@ -33,7 +36,7 @@ _MACS: dict[type[nn.Module], MacsRule] = {
     FieldEmbedding: lambda module, _: module.numeric.numel(),
     LinearTerm: lambda module, _: module.numeric.numel(),
     CrossNetwork: lambda module, _: 2 * module.weights.numel(),
-    InnerProductFM: lambda _, model: (_num_vectors(model) + 1) * model.config.embed_dim,
+    InnerProductFM: lambda _, model: (_num_vectors(model) + 1) * model.embedding.embed_dim,
 }
 
 _READERS: dict[type[nn.Module], ReaderRule] = {}
@@ -62,21 +65,67 @@ def register_reader(module_class: type[nn.Module]) -> Callable[[ReaderRule], Rea
 
 def measure_cost(model: nn.Module) -> Cost:
     """Parameters, bytes and MACs of what is really in `model`."""
-    return _cost_of(model, model)
+    return _Meter(model).cost_of(model)
 
 
-def _cost_of(module: nn.Module, model: nn.Module) -> Cost:
-    tables = {id(part.weight) for part in module.modules() if isinstance(part, (LookupTable, nn.Embedding))}
-    parameters = list(module.parameters())
-    in_tables = [parameter for parameter in parameters if id(parameter) in tables]
-    dense = [parameter for parameter in parameters if id(parameter) not in tables]
-    return Cost(
-        parameters_tables=sum(parameter.numel() for parameter in in_tables),
-        parameters_dense=sum(parameter.numel() for parameter in dense),
-        bytes_tables=sum(parameter.nbytes for parameter in in_tables),
-        bytes_dense=sum(parameter.nbytes for parameter in dense) + sum(_buffer_bytes(part) for part in module.modules()),
-        macs=sum(_own_macs(part, model) for part in module.modules()),
-    )
+class _Meter:
+    """Costs of the parts of one model.
+
+    positions: {layer: how often one row goes through it}, of those that ran.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model
+        self.positions = layer_positions(model) if isinstance(model, CTRModel) else {}
+
+    def cost_of(self, module: nn.Module) -> Cost:
+        """Of `module` with everything inside it."""
+        tables = {id(part.weight) for part in module.modules() if isinstance(part, (LookupTable, nn.Embedding))}
+        parameters = list(module.parameters())
+        in_tables = [parameter for parameter in parameters if id(parameter) in tables]
+        dense = [parameter for parameter in parameters if id(parameter) not in tables]
+        return Cost(
+            parameters_tables=sum(parameter.numel() for parameter in in_tables),
+            parameters_dense=sum(parameter.numel() for parameter in dense),
+            bytes_tables=sum(parameter.nbytes for parameter in in_tables),
+            bytes_dense=sum(parameter.nbytes for parameter in dense) + sum(_buffer_bytes(part) for part in module.modules()),
+            macs=sum(_own_macs(part, self.model) * self.positions.get(part, 1) for part in module.modules()),
+        )
+
+
+def layer_positions(model: CTRModel) -> dict[nn.Module, int]:
+    """{layer: how often one row goes through it}, seen in a forward pass of one blank row with full lists.
+
+    Of linear, normalising and recurrent layers, and of modules with `per_position`, whose `row_macs` are of one time.
+    """
+    found: dict[nn.Module, int] = {}
+
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, Any]) -> None:
+        rows = output[0] if isinstance(output, tuple) else output  # a recurrent layer gives its last state as well
+        found[module] = found.get(module, 0) + rows.numel() // rows.shape[-1]
+
+    modes = {module: module.training for module in model.modules()}
+    handles = [module.register_forward_hook(count) for module in model.modules() if _runs_per_position(module)]
+    try:
+        with torch.no_grad():
+            model.eval()(_blank_row(model))
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes.items():
+            module.training = training
+    return found
+
+
+def _runs_per_position(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.GRU)) or getattr(module, "per_position", False)
+
+
+def _blank_row(model: CTRModel) -> Fields:
+    like = next(model.parameters())
+    ids = torch.zeros(1, len(model.schema.field_names), dtype=torch.int32, device=like.device)
+    lists = torch.zeros(1, model.schema.list_width, dtype=torch.int32, device=like.device)  # unknown elements, no padding
+    return Fields(ids, like.new_zeros(1, len(model.schema.value_names)), lists)
 
 
 def _buffer_bytes(module: nn.Module) -> int:
@@ -85,10 +134,6 @@ def _buffer_bytes(module: nn.Module) -> int:
 
 
 def _own_macs(module: nn.Module, model: nn.Module) -> int:
-    return row_uses(module) * _macs_once(module, model)
-
-
-def _macs_once(module: nn.Module, model: nn.Module) -> int:
     stated = getattr(module, "row_macs", None)
     if stated is not None:
         return int(stated())
@@ -99,16 +144,19 @@ def _macs_once(module: nn.Module, model: nn.Module) -> int:
 
 
 @register_reader(MLP)
-def _folded_mlp(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]] | None:
+def _folded_mlp(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]]:
     """Only the first layer changes; it is costed by its own rank."""
     return ReaderProfile(name=name, first_layer=f"{name}.0"), (f"{name}.0",)
 
 
 @register_reader(InnerProductFM)
-def _folded_fm(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]] | None:
+def _folded_fm(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]]:
     """S z + m, and the weights of z and z^2 (compression.readers.fm)."""
     d = cast(EmbeddingModelConfig, model.config).embed_dim
-    return ReaderProfile(name=name, parameters_base=d + 1, parameters_slope=d + 2, macs_base=d, macs_slope=d + 3), (name,)
+    profile = ReaderProfile(
+        name=name, parameters_base=d + 1, parameters_slope=d + 2, macs_base=d, macs_slope=d + 3, rotation_invariant=True
+    )
+    return profile, (name,)
 
 
 @register_reader(CrossNetwork)
@@ -121,16 +169,39 @@ def _folded_cross(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str,
     return ReaderProfile(name=name, parameters_base=2 * n, parameters_slope=n, macs_base=n, macs_slope=n), (name, f"{name}_head")
 
 
-def folded_readers(model: nn.Module) -> tuple[tuple[ReaderProfile, ...], tuple[str, ...]]:
-    """How the readers of the embedding would fold, and the modules they replace; empty when one of them cannot."""
-    found = []
-    for name in getattr(model, "embedding_readers", ()):
-        rule = next((_READERS[base] for base in type(model.get_submodule(name)).__mro__ if base in _READERS), None)
-        folded = rule(model, name) if rule is not None and isinstance(model, CTRModel) else None
-        if folded is None:
-            return (), ()
-        found.append(folded)
-    return tuple(reader for reader, _ in found), tuple(name for _, names in found for name in names)
+def readers_of(model: nn.Module, embedding_name: str) -> tuple[ReaderProfile, ...]:
+    """What reads the embedding called `embedding_name`, compressed or not; empty where that is not known."""
+    if not isinstance(model, CTRModel):
+        return ()
+    meter = _Meter(model)
+    return tuple(_reader_profile(meter, model, name) for name in model.embedding_readers.get(embedding_name, ()))
+
+
+def _embedding_profiles(model: CTRModel) -> tuple[EmbeddingProfile, ...]:
+    return tuple(
+        EmbeddingProfile(
+            name=name,
+            embed_dim=module.embed_dim,
+            num_vectors=module.num_vectors,
+            num_values=len(module.schema.value_names),
+            raw_values=module.raw_values,
+            list_places=module.schema.list_width,
+            readers=readers_of(model, name),
+        )
+        for name, module in model.named_modules()
+        if isinstance(module, FieldEmbedding)
+    )
+
+
+def _reader_profile(meter: _Meter, model: CTRModel, name: str) -> ReaderProfile:
+    rule = next((_READERS[base] for base in type(model.get_submodule(name)).__mro__ if base in _READERS), None)
+    found = rule(model, name) if rule is not None else None
+    if found is None:
+        return ReaderProfile(name=name, foldable=False)
+    profile, replaced = found
+    compressible = {layer.module_name for layer in list_layers(model) if layer.kind == "linear" and layer.skip_reason is None}
+    own = sum((meter.cost_of(model.get_submodule(part)) for part in replaced if part not in compressible), Cost())
+    return dataclasses.replace(profile, own=own)
 
 
 def foldable_norms(model: nn.Module) -> Iterator[tuple[nn.Sequential, int]]:
@@ -148,46 +219,42 @@ def _takes_norm(module: nn.Module) -> bool:
 
 def profile_model(model: CTRModel) -> ModelProfile:
     """Everything about `model` that planning and display need, as plain data."""
-    layers = list_layers(model)
     compressed = is_compressed(model)
-    readers, replaced = folded_readers(model) if not compressed else ((), ())
-    cost = measure_cost(model)
-    schema = model.schema
+    meter = _Meter(model)
+    cost = meter.cost_of(model)
+    embeddings = () if compressed else _embedding_profiles(model)
+    replaced = sum((reader.own for embedding in embeddings for reader in embedding.readers), Cost())
     return ModelProfile(
         architecture=type(model).__name__,
-        layers=tuple(
-            LayerProfile(
-                layer_name=layer.layer_name,
-                kind=layer.kind,
-                in_features=layer.in_features,
-                out_features=layer.out_features,
-                parameters=layer.parameters,
-                has_bias=layer.has_bias,
-                row_uses=layer.row_uses,
-                skip_reason=layer.skip_reason,
-            )
-            for layer in layers
-        ),
+        layers=tuple(_layer_profile(layer, model, meter) for layer in list_layers(model)),
         cost=cost,
-        folded_fixed=cost - _variable_cost(model, replaced),
-        readers=readers,
-        num_values=len(schema.value_names) if readers else 0,
+        folded_fixed=cost - replaced - _variable_cost(model, meter),
+        embeddings=embeddings,
         element_bytes=next(model.parameters()).element_size(),
         compressed=compressed,
     )
 
 
-def _variable_cost(model: CTRModel, replaced: tuple[str, ...]) -> Cost:
-    """What the serving form drops or what a plan can change: compressible layers, replaced readers, norms, numeric vectors."""
-    variable = Cost()
-    linear = {layer.module_name for layer in list_layers(model) if layer.kind == "linear" and layer.skip_reason is None}
-    for name in linear | set(replaced):
-        variable += _cost_of(model.get_submodule(name), model)
-    for sequence, position in foldable_norms(model):
-        variable += _cost_of(sequence[position], model)
-    for module in model.modules():
-        if isinstance(module, FieldEmbedding):
-            variable += _cost_of(module.categorical, model)
-            if replaced:
-                variable += _cost_of(module, model) - _cost_of(module.categorical, model)
-    return variable
+def _layer_profile(layer: ModelLayer, model: CTRModel, meter: _Meter) -> LayerProfile:
+    module = model.get_submodule(layer.module_name)
+    uses = module.schema.uses_of(layer.field) if isinstance(module, FieldEmbedding) and layer.field is not None else 1
+    return LayerProfile(
+        layer_name=layer.layer_name,
+        kind=layer.kind,
+        in_features=layer.in_features,
+        out_features=layer.out_features,
+        parameters=layer.parameters,
+        has_bias=layer.has_bias,
+        embedding=layer.module_name if layer.kind == "embedding" else "",
+        positions=meter.positions.get(module, 1) if layer.kind == "linear" else uses,
+        skip_reason=layer.skip_reason,
+    )
+
+
+def _variable_cost(model: CTRModel, meter: _Meter) -> Cost:
+    """What the serving form drops or what a plan can change, the readers set aside: compressible layers, embeddings, norms."""
+    linear = [layer.module_name for layer in list_layers(model) if layer.kind == "linear" and layer.skip_reason is None]
+    norms = [sequence[position] for sequence, position in foldable_norms(model)]
+    embeddings = [module for module in model.modules() if isinstance(module, FieldEmbedding)]
+    parts = [*(model.get_submodule(name) for name in linear), *norms, *embeddings]
+    return sum((meter.cost_of(part) for part in parts), Cost())

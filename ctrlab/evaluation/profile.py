@@ -5,7 +5,7 @@ persistent buffers, as a checkpoint would hold them; `macs` are the multiply-acc
 """
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -55,7 +55,9 @@ class LayerProfile:
 
     in_features, out_features: of a linear layer; for a table in_features is the number of ids, out_features the width d.
     parameters: weight and bias.
-    row_uses: how often one row uses the layer, full lists assumed.
+    embedding: for a table, the name of the embedding that owns it.
+    positions: how often one row goes through a linear layer: once in an MLP, once a field in self-attention, once an element over
+        a list; of a table, how often one row looks up in it. Lists count as full.
     skip_reason: why the layer cannot be compressed; None where it can.
     """
 
@@ -65,7 +67,8 @@ class LayerProfile:
     out_features: int
     parameters: int
     has_bias: bool = False
-    row_uses: int = 1
+    embedding: str = ""
+    positions: int = 1
     skip_reason: str | None = None
 
     @property
@@ -83,9 +86,9 @@ class LayerProfile:
         """(table parameters, dense parameters, MACs) of the trainable form at `rank`."""
         if self.kind == "embedding":
             projection = rank * self.out_features
-            return self.in_features * rank, projection + self.out_features, projection * self.row_uses
+            return self.in_features * rank, projection + self.out_features, self.positions * projection
         products = rank * (self.in_features + self.out_features)
-        return 0, products + rank + self.out_features + activation_parameters, products * self.row_uses
+        return 0, products + rank + self.out_features + activation_parameters, self.positions * products
 
 
 def break_even(in_features: int, out_features: int) -> float:
@@ -100,18 +103,57 @@ def table_break_even(num_ids: int, width: int) -> float:
 
 @dataclass(frozen=True, kw_only=True)
 class ReaderProfile:
-    """The serving cost of a submodule that reads the embedding, linear in S, the total width of the latents it then reads.
+    """The serving cost of a submodule that reads an embedding, linear in S, the total width of the latents it then reads.
 
     parameters = parameters_base + parameters_slope S, and macs likewise.
+    own: what it costs as it stands, as far as folding replaces it; its compressible layers not counted.
     first_layer: the linear layer whose input is the embedding, where that is all that changes; it is costed by its own rank.
+    foldable: whether there is a folding rule; without one all numbers above are zero.
+    rotation_invariant: it takes inner products only, so in a shared basis it reads the latents as they are.
     """
 
     name: str
+    own: Cost = field(default_factory=Cost)
     parameters_base: int = 0
     parameters_slope: int = 0
     macs_base: int = 0
     macs_slope: int = 0
     first_layer: str | None = None
+    foldable: bool = True
+    rotation_invariant: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class EmbeddingProfile:
+    """One field embedding and how the serving form reads its latents.
+
+    num_vectors: M. num_values: V, the numeric fields, each one latent in the serving form of per-field bases.
+    raw_values: numeric fields have no vectors here.
+    list_places: vectors looked up for lists beside those, where they are full.
+    readers: everything that reads it; empty where that is not known, hence nothing folds.
+    """
+
+    name: str
+    embed_dim: int
+    num_vectors: int
+    num_values: int
+    raw_values: bool
+    list_places: int = 0
+    readers: tuple[ReaderProfile, ...] = ()
+
+    @property
+    def foldable(self) -> bool:
+        """Whether every reader has a folding rule."""
+        return bool(self.readers) and all(reader.foldable for reader in self.readers)
+
+    def numeric_parameters(self, width: int) -> int:
+        """Of the numeric fields' vectors of this width; also their MACs."""
+        return 0 if self.raw_values else self.num_values * width
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        readers = tuple(ReaderProfile(**{**row, "own": Cost.from_dict(row["own"])}) for row in values["readers"])
+        return cls(**{**values, "readers": readers})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,9 +161,8 @@ class ModelProfile:
     """A model's layers, its cost, and the parts from which `compression.plan.predict` sums the cost of any plan.
 
     cost: of the model as it stands.
-    folded_fixed: the part of the serving form that no plan changes (neither a compressible layer nor a reader).
-    readers: how the serving form reads the latents; empty where the embedding cannot be folded.
-    num_values: numeric fields, each one latent in the serving form.
+    folded_fixed: the part of the serving form that no plan and no fold changes (neither a compressible layer, nor an embedding,
+        nor what its readers replace, nor a normalisation that folds).
     element_bytes: of one parameter.
     compressed: the model already is factored or folded, hence predictions start from its original instead.
     """
@@ -130,15 +171,14 @@ class ModelProfile:
     layers: tuple[LayerProfile, ...]
     cost: Cost
     folded_fixed: Cost
-    readers: tuple[ReaderProfile, ...] = ()
-    num_values: int = 0
+    embeddings: tuple[EmbeddingProfile, ...] = ()
     element_bytes: int = 4
     compressed: bool = False
 
     @property
-    def foldable(self) -> bool:
-        """Whether every reader of the embedding has a folding rule."""
-        return bool(self.readers)
+    def readers(self) -> tuple[ReaderProfile, ...]:
+        """Of all embeddings."""
+        return tuple(reader for embedding in self.embeddings for reader in embedding.readers)
 
     @cached_property
     def compressible(self) -> tuple[LayerProfile, ...]:
@@ -158,7 +198,7 @@ class ModelProfile:
     def from_dict(cls, values: dict[str, Any]) -> Self:
         parts = {
             "layers": tuple(LayerProfile(**row) for row in values["layers"]),
-            "readers": tuple(ReaderProfile(**row) for row in values["readers"]),
+            "embeddings": tuple(EmbeddingProfile.from_dict(row) for row in values["embeddings"]),
             "cost": Cost.from_dict(values["cost"]),
             "folded_fixed": Cost.from_dict(values["folded_fixed"]),
         }

@@ -1,5 +1,6 @@
 """What every architecture is: a config, a schema, and a `forward` from fields to logits."""
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
@@ -12,13 +13,13 @@ from ctrlab.models.configs import MODELS, ModelConfig
 class CTRModel(nn.Module):
     """Base of the zoo.
 
-    embedding_readers: names of the submodules whose input is the embedding's output, or its flattening. Compression
-    folds the embedding's projection into them when all of them can take it.
+    embedding_readers: {name of a FieldEmbedding: names of the submodules that read its output, or its `dense_input`}. Everything
+    that uses the output must be among them. Compression folds the tables' projections into them when all can take it.
     reads_lists: whether list fields are read; other architectures leave them out.
     structure: what compression did to the layers, as JSON that a checkpoint keeps; None for the architecture as published.
     """
 
-    embedding_readers: ClassVar[tuple[str, ...]] = ()
+    embedding_readers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     reads_lists: ClassVar[bool] = False
     structure: dict[str, Any] | None = None
 

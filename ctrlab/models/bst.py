@@ -7,7 +7,6 @@ from torch.nn import functional
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import BSTConfig
-from ctrlab.models.inventory import runs_at
 from ctrlab.models.layers import MLP, FieldEmbedding
 from ctrlab.models.lists import elements_of, mean_of, target_of, unpacked
 
@@ -74,7 +73,6 @@ class ListTransformer(nn.Module):
             TransformerBlock(config.embed_dim, config.num_heads, config.hidden_dim, config.dropout)
             for _ in range(config.num_blocks)
         )
-        runs_at(length + 1, self.blocks)
         self.register_buffer("steps", torch.arange(length), persistent=False)
 
     def row_macs(self) -> int:

@@ -1,5 +1,7 @@
 """DCN (Wang, Fu, Fu, Wang: "Deep & Cross Network for Ad Click Predictions", ADKDD 2017)."""
 
+from typing import ClassVar
+
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
@@ -16,7 +18,7 @@ class DCN(CTRModel):
     on D inputs.
     """
 
-    embedding_readers = ("cross", "mlp")
+    embedding_readers: ClassVar = {"embedding": ("cross", "mlp")}
 
     def __init__(self, config: DCNConfig, schema: FeatureSchema) -> None:
         super().__init__(config, schema)

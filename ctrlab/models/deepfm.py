@@ -1,5 +1,7 @@
 """DeepFM (Guo, Tang, Ye, Li, He: "DeepFM: A Factorization-Machine based Neural Network for CTR Prediction", IJCAI 2017)."""
 
+from typing import ClassVar
+
 from torch import Tensor
 
 from ctrlab.data.schema import FeatureSchema, Fields
@@ -15,7 +17,7 @@ class DeepFM(CTRModel):
     MLP's on D inputs.
     """
 
-    embedding_readers = ("fm", "mlp")
+    embedding_readers: ClassVar = {"embedding": ("fm", "mlp")}
 
     def __init__(self, config: DeepFMConfig, schema: FeatureSchema) -> None:
         super().__init__(config, schema)

@@ -9,7 +9,6 @@ from torch.nn import functional
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import DINConfig
-from ctrlab.models.inventory import runs_at
 from ctrlab.models.layers import MLP, FieldEmbedding
 from ctrlab.models.lists import elements_of, mean_of, target_of, unpacked
 
@@ -19,6 +18,8 @@ class Dice(nn.Module):
 
     Parameters: width.
     """
+
+    per_position = True
 
     def __init__(self, width: int) -> None:
         super().__init__()
@@ -74,7 +75,7 @@ class DIN(CTRModel):
         super().__init__(config, schema)
         self.embedding = FieldEmbedding.of(config, schema, lists=True)
         self.attention = nn.ModuleList(
-            runs_at(feature.length, ActivationUnit(config.embed_dim, config.attention_dims, config.activation))
+            ActivationUnit(config.embed_dim, config.attention_dims, config.activation)
             for feature in schema.lists
             if feature.shares
         )

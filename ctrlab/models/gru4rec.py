@@ -13,7 +13,6 @@ from torch import Tensor, nn
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import GRU4RecConfig
-from ctrlab.models.inventory import runs_at
 from ctrlab.models.layers import MLP, FieldEmbedding
 from ctrlab.models.lists import elements_of
 
@@ -32,9 +31,7 @@ class GRU4Rec(CTRModel):
     def __init__(self, config: GRU4RecConfig, schema: FeatureSchema) -> None:
         super().__init__(config, schema)
         self.embedding = FieldEmbedding.of(config, schema, lists=True)
-        self.gru = nn.ModuleList(
-            runs_at(feature.length, nn.GRU(config.embed_dim, config.hidden_dim, batch_first=True)) for feature in schema.lists
-        )
+        self.gru = nn.ModuleList(nn.GRU(config.embed_dim, config.hidden_dim, batch_first=True) for _ in schema.lists)
         self.mlp = MLP.of(config, self.embedding.dense_width + len(schema.lists) * config.hidden_dim)
 
     def forward(self, fields: Fields) -> Tensor:

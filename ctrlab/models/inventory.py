@@ -6,13 +6,11 @@ profiles, plans and surgery all take their names from here.
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal, TypeVar
+from typing import Literal
 
 from torch import nn
 
 from ctrlab.models.layers import FieldEmbedding, LookupTable
-
-M = TypeVar("M", bound=nn.Module)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,7 +20,6 @@ class ModelLayer:
     in_features: for a table, its number of ids.
     out_features: width of the output; for a table, the width d of its rows.
     field: for a table, its number within `module_name`, the FieldEmbedding that owns it.
-    row_uses: how often one row uses the layer, full lists assumed: once for each place of a list it runs over.
     skip_reason: why the layer cannot be compressed; None where it can.
     """
 
@@ -34,7 +31,6 @@ class ModelLayer:
     parameters: int
     has_bias: bool = False
     field: int | None = None
-    row_uses: int = 1
     skip_reason: str | None = None
 
 
@@ -63,18 +59,6 @@ def list_layers(model: nn.Module) -> list[ModelLayer]:
     return layers
 
 
-def row_uses(module: nn.Module) -> int:
-    """How often one row uses a module: once, but for those marked by `runs_at`."""
-    return getattr(module, "uses_a_row", 1)
-
-
-def runs_at(places: int, module: M) -> M:
-    """Mark a module and all in it as run for each of so many places of a row's list."""
-    for part in module.modules():
-        part.uses_a_row = places  # type: ignore[assignment]
-    return module
-
-
 def is_compressed(model: nn.Module) -> bool:
     """Whether some part of `model` has been factored or folded."""
     return any(hasattr(module, "compression_note") for module in model.modules())
@@ -88,7 +72,7 @@ def _linear(name: str, module: nn.Linear) -> ModelLayer:
         reason = "one input feature, so its output has rank 1 already"
     return ModelLayer(
         layer_name=name, kind="linear", module_name=name, in_features=module.in_features, out_features=module.out_features,
-        parameters=_count(module), has_bias=module.bias is not None, row_uses=row_uses(module), skip_reason=reason,
+        parameters=_count(module), has_bias=module.bias is not None, skip_reason=reason,
     )  # fmt: skip
 
 
@@ -97,8 +81,7 @@ def _field_tables(name: str, module: FieldEmbedding) -> Iterator[ModelLayer]:
     for number, (field, num_ids) in enumerate(zip(module.schema.table_names, module.schema.table_dims, strict=True)):
         yield ModelLayer(
             layer_name=f"{name}.{field}", kind="embedding", module_name=name, in_features=num_ids, out_features=width,
-            parameters=num_ids * width, field=number, row_uses=module.schema.uses_of(number),
-            skip_reason="one-dimensional table" if width == 1 else None,
+            parameters=num_ids * width, field=number, skip_reason="one-dimensional table" if width == 1 else None,
         )  # fmt: skip
 
 

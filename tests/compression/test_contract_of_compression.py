@@ -9,8 +9,8 @@ from small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, ra
 from torch import nn
 
 from ctrlab.compression.configs import RankPlan
-from ctrlab.compression.fold import fold, serving_form
-from ctrlab.compression.plan import plan_ranks, predict
+from ctrlab.compression.fold import fold
+from ctrlab.compression.prediction import predict
 from ctrlab.compression.surgery import compress_model
 from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.latency import open_onnx
@@ -20,6 +20,7 @@ from ctrlab.reports.export import export_onnx
 
 pytestmark = pytest.mark.parametrize("name", MODELS.names())
 NUMERIC = pytest.mark.parametrize("numeric", ["embedding", "raw"])
+BASIS = pytest.mark.parametrize("basis", ["per_field", "shared"])
 FIELDS = random_fields(64)
 
 
@@ -27,11 +28,11 @@ def make(name, numeric="embedding"):
     return make_model(name, batch_norm=True, numeric_fields=numeric)
 
 
-def compressed(name, numeric="embedding", rank=3):
+def compressed(name, numeric="embedding", rank=3, basis="per_field"):
     """The model with every layer and table that can shrink at `rank`, after some fine-tuning has moved all parameters."""
     model = make(name, numeric)
     ranks = {layer.layer_name: min(rank, layer.out_features) for layer in profile_model(model).compressible}
-    result = compress_model(model, RankPlan.of(ranks), spectra_of(model))
+    result = compress_model(model, RankPlan.of(ranks), spectra_of(model), basis=basis)
     perturb_(result.model, 0.02)
     return model, result
 
@@ -47,17 +48,19 @@ def test_spectra_reach_every_affine_layer_and_table(name):
 
 
 @NUMERIC
-def test_compression_to_full_rank_changes_nothing(name, numeric):
+@BASIS
+def test_compression_to_full_rank_changes_nothing(name, numeric, basis):
     model = make(name, numeric)
     full = {layer.layer_name: layer.out_features for layer in profile_model(model).compressible}
-    result = compress_model(model, RankPlan.of(full), spectra_of(model), respect_break_even=False)
+    result = compress_model(model, RankPlan.of(full), spectra_of(model), basis=basis, respect_break_even=False)
     torch.testing.assert_close(logits(result.model, FIELDS), logits(model, FIELDS), atol=1e-5, rtol=1e-5)
     assert result.plan.as_dict() == full
 
 
 @NUMERIC
-def test_the_folded_model_equals_the_explicit_one(name, numeric):
-    _, result = compressed(name, numeric)
+@BASIS
+def test_the_folded_model_equals_the_explicit_one(name, numeric, basis):
+    _, result = compressed(name, numeric, basis=basis)
     exact = result.model.double()
     fields = FIELDS._replace(values=FIELDS.values.double())
     torch.testing.assert_close(logits(fold(exact), fields), logits(exact, fields), atol=1e-9, rtol=1e-9)
@@ -69,25 +72,28 @@ def test_an_uncompressed_model_folds_to_itself(name):
 
 
 @NUMERIC
+@BASIS
 @pytest.mark.parametrize("rank", [1, 3])
-def test_the_predicted_cost_is_the_cost_of_what_is_built(name, numeric, rank):
-    model, result = compressed(name, numeric, rank)
-    prediction = predict(profile_model(model), None, plan_ranks(profile_model(model), ranks=result.plan.as_dict()))
+def test_the_predicted_cost_is_the_cost_of_what_is_built(name, numeric, rank, basis):
+    model, result = compressed(name, numeric, rank, basis)
+    prediction = predict(profile_model(model), None, result.plan, basis=basis)
     assert prediction.cost_original == measure_cost(model)
     assert prediction.cost_explicit == measure_cost(result.model)
     assert prediction.cost_folded == measure_cost(fold(result.model))
 
 
-def test_a_compressed_checkpoint_loads_without_the_original(name, tmp_path):
-    for form in (compressed(name)[1].model, fold(compressed(name)[1].model)):
+@BASIS
+def test_a_compressed_checkpoint_loads_without_the_original(name, basis, tmp_path):
+    explicit = compressed(name, basis=basis)[1].model
+    for form in (explicit, fold(explicit)):
         save_model(form, tmp_path / "model.safetensors")
         loaded = load_model(tmp_path / "model.safetensors", SCHEMA)
         assert torch.equal(logits(loaded, FIELDS), logits(form.eval(), FIELDS))
 
 
 def test_the_serving_form_runs_in_onnx_runtime(name, tmp_path):
-    model, result = compressed(name)
-    for number, form in enumerate((result.model, serving_form(result.model), serving_form(model))):
+    explicit, shared = compressed(name)[1].model, compressed(name, basis="shared")[1].model
+    for number, form in enumerate((explicit, fold(explicit), fold(shared))):
         assert_onnx_agrees(form.eval(), tmp_path / f"{number}.onnx")
 
 

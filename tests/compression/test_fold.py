@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -88,7 +90,7 @@ def test_folding_twice_is_folding_once():
 
 def test_a_reader_without_a_rule_keeps_the_projection_for_all():
     class Odd(type(_MODELS["dcn", False])):
-        embedding_readers = ("mlp", "cross", "cross_head")
+        embedding_readers: ClassVar = {"embedding": ("mlp", "cross", "cross_head")}
 
     model = make_model("dcn", batch_norm=True)
     model.__class__ = Odd

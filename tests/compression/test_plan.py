@@ -7,7 +7,8 @@ from small_models import SCHEMA, make_model, spectra_of
 
 from ctrlab.compression.configs import COMPRESSORS, CompressConfig, RankPlan
 from ctrlab.compression.fold import fold
-from ctrlab.compression.plan import PRESETS, plan_ranks, predict, preset_plan, validate_plan
+from ctrlab.compression.plan import PRESETS, plan_ranks, preset_plan, validate_plan
+from ctrlab.compression.prediction import predict
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, ConfigError

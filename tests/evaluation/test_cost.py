@@ -1,3 +1,5 @@
+from typing import ClassVar
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -6,7 +8,7 @@ from torch import nn
 
 from ctrlab.compression.configs import BOTTLENECKS, RankPlan
 from ctrlab.compression.fold import fold
-from ctrlab.compression.plan import predict
+from ctrlab.compression.prediction import predict
 from ctrlab.compression.surgery import compress_model
 from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.profile import ModelProfile, break_even, table_break_even
@@ -38,7 +40,7 @@ def test_predicted_cost_equals_that_of_the_compressed_model_and_of_its_serving_f
 
 def test_a_reader_without_a_rule_keeps_the_projection_and_is_predicted_so():
     class Odd(type(make_model("dcn"))):
-        embedding_readers = ("mlp", "cross", "extra")
+        embedding_readers: ClassVar = {"embedding": ("mlp", "cross", "extra")}
 
     model = make_model("dcn")
     model.__class__ = Odd

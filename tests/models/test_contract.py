@@ -14,6 +14,7 @@ from ctrlab.evaluation.latency import open_onnx
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
+from ctrlab.models.layers import FieldEmbedding
 from ctrlab.reports.export import export_onnx
 
 pytestmark = pytest.mark.parametrize("name", MODELS.names())
@@ -156,6 +157,7 @@ def test_onnx_runtime_agrees(name, schema, tmp_path):
 
 def test_embedding_readers_are_submodules(name):
     model = build(name)
-    assert model.embedding_readers or model.reads_lists  # nothing folds a table that lists read as well
-    for reader in model.embedding_readers:
-        model.get_submodule(reader)
+    for embedding, readers in model.embedding_readers.items():
+        assert isinstance(model.get_submodule(embedding), FieldEmbedding)
+        for reader in readers:
+            model.get_submodule(reader)

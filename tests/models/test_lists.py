@@ -58,7 +58,7 @@ def test_a_shared_table_is_one_layer_compressed_once(name):
     model = make_model(name)
     tables = [layer for layer in list_layers(model) if layer.kind == "embedding"]
     assert [layer.layer_name for layer in tables] == [f"embedding.{name}" for name in ("site", "device", "ad", "tags")]
-    assert [layer.row_uses for layer in tables] == [1, 1, 5, 3]
+    assert [profile_model(model).by_name[layer.layer_name].positions for layer in tables] == [1, 1, 5, 3]
     plan = RankPlan.of({"embedding.ad": 3, "embedding.tags": 2, "embedding.site": 3})
     small = compress_model(model, plan, spectra_of(model)).model
     assert small.embedding.look_up(FIELDS.lists[:, :4], 2).shape == (40, 4, 8)
@@ -107,8 +107,8 @@ def test_spectra_see_elements_and_no_padding(name, layer):
 
 def test_what_runs_over_a_list_counts_for_each_place():
     profile = profile_model(make_model("din"))
-    assert profile.by_name["attention.0.0"].row_uses == 4
-    assert profile.by_name["mlp.0"].row_uses == 1
+    assert profile.by_name["attention.0.0"].positions == 4
+    assert profile.by_name["mlp.0"].positions == 1
     mlp = 32 * (5 * 8 + 2 * 8) + 32 * 24 + 24
     unit = 4 * (32 * 10 + 10 * 6 + 6 + 2 * (10 + 6) + 10 + 6)  # Dice: two products and the normalisation
     assert measure_cost(make_model("din")).macs == 2 * 8 + unit + mlp

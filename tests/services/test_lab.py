@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 
 import ctrlab
-from ctrlab.compression.plan import predict
+from ctrlab.compression.prediction import predict
 from ctrlab.errors import ConfigError, CtrlabError, DataError, StorageError, UnknownNameError
 from ctrlab.services import comparison, datasets, models, spectra
 from ctrlab.services.models import TrainConfig

@@ -55,7 +55,9 @@ def dataset(workspace: Workspace) -> str:
         "fields": fields,
         "size_bytes": 90_000,
     }
-    return workspace.store.artifacts.add("dataset", "Ads_2024", summary=summary | {"fingerprint": "f", "schema": SCHEMA.to_dict()}, seed=0).id
+    return workspace.store.artifacts.add(
+        "dataset", "Ads_2024", summary=summary | {"fingerprint": "f", "schema": SCHEMA.to_dict()}, seed=0
+    ).id
 
 
 @pytest.fixture

@@ -5,7 +5,8 @@ import pytest
 from streamlit.testing.v1 import AppTest
 from workspaces import add_compressed, deepfm_workspace
 
-from ctrlab.compression.plan import plan_ranks, predict
+from ctrlab.compression.plan import plan_ranks
+from ctrlab.compression.prediction import predict
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui import cache
@@ -107,6 +108,21 @@ def test_relu_in_the_bottleneck_is_labelled_as_voiding_the_prediction(ids):
     assert not any("does not hold" in caption.value for caption in page.caption)
     page.selectbox(key="bottleneck").set_value("relu").run()
     assert any("does not hold" in caption.value for caption in page.caption)
+
+
+def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
+    page = open_page(model=ids["model"])
+    page.selectbox(key="basis").set_value("shared").run()
+    assert not any("embedding." in slider.label for slider in page.slider)
+    slider(page, "Rank of all tables").set_value(2).run()
+    profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
+    run_button(page).click().run()
+    (job,) = open_workspace(tmp_path).store.jobs.list(5)
+    compress = CompressJobConfig.from_dict(job.config).compress
+    assert compress.basis == "shared"
+    promised = predict(profile, spectra, compress.plan, basis="shared")
+    assert {promised.ranks[f"embedding.C{number}"] for number in (1, 2, 3)} == {2}
+    assert run_button(page).label == f"Compress to {count(promised.serving.parameters)} parameters"
 
 
 def test_run_queues_exactly_what_is_on_the_page(ids, tmp_path):

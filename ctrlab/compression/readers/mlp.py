@@ -6,7 +6,7 @@ from torch import nn
 
 from ctrlab.compression.latents import LatentMap
 from ctrlab.compression.linear import FactoredLinear, linear_like
-from ctrlab.compression.plan import merges
+from ctrlab.compression.prediction import merges
 from ctrlab.compression.readers.base import fold_rule
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import MLP

@@ -9,8 +9,9 @@ from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.compression.configs import BOTTLENECKS, Bottleneck, CompressConfig, Order, RankPlan
-from ctrlab.compression.plan import PRESETS, Prediction, pays, plan_ranks, predict
+from ctrlab.compression.configs import BASES, BOTTLENECKS, Basis, Bottleneck, CompressConfig, Order, RankPlan
+from ctrlab.compression.plan import PRESETS, plan_ranks
+from ctrlab.compression.prediction import Prediction, predict
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.evaluation.profile import LayerProfile, ModelProfile
 from ctrlab.services import compression as service
@@ -34,6 +35,7 @@ _START_ENERGY = 0.99
 _LEARNING_RATE = 2e-4
 
 _BOTTLENECK_NAMES = {"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"}
+_BASIS_NAMES = {"per_field": "Each its own", "shared": "One for all fields"}
 _ORDER_NAMES: dict[Order, str] = {
     "mlp_first": "MLP first, then tables",
     "tables_first": "Tables first, then MLP",
@@ -119,13 +121,18 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     bench = _bench(model_id, spectra_id)
     ranks = rank_plan.current(spectra_id, bench.layers, lambda: _start(bench))
     bottleneck: Bottleneck = st.session_state.get("bottleneck") or "none"
-    prediction = predict(bench.profile, bench.spectra, rank_plan.as_plan(ranks, bench.profile), bottleneck)
+    basis: Basis = st.session_state.get("basis") or "per_field"
+    plan = rank_plan.as_plan(ranks, bench.profile)
+    prediction = predict(bench.profile, bench.spectra, plan, bottleneck, basis)
+    if basis == "shared":
+        ranks = ranks | {layer.layer_name: prediction.ranks.get(layer.layer_name, layer.out_features) for layer in bench.tables}
     left, right = st.columns([13, 8], gap="large")
     with left:
         _presets(bench)
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
-        _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4)
-        config = _settings(bench, rank_plan.as_plan(ranks, bench.profile), bottleneck)
+        # In a shared basis all tables have one rank: the slider over them is the only one.
+        _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4, alone=basis == "shared")
+        config = _settings(bench, plan, bottleneck, basis)
     with right, st.container(key="prediction"):
         _prediction(prediction, bottleneck)
         _run(bench, prediction, config)
@@ -164,13 +171,16 @@ def _set(bench: _Bench, ranks: Mapping[str, int]) -> None:
 
 
 def _group(
-    bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction, *, folded: bool
-) -> None:
-    """A master slider over a row a layer; many rows start folded away."""
+    bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction, *,
+    folded: bool, alone: bool = False,
+) -> None:  # fmt: skip
+    """A master slider over a row a layer; many rows start folded away, or are left out where the master stands alone."""
     if not layers:
         return
-    if len(layers) > 1:
+    if len(layers) > 1 or alone:
         _master(bench, title, layers, ranks, prediction)
+    if alone:
+        return
     if not folded:
         _rows(bench, layers, ranks, prediction)
         return
@@ -185,7 +195,7 @@ def _master(bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Ma
     lost = sum(prediction.variance_lost[layer.layer_name] for layer in layers) / len(layers)
     before, after = (
         sum(layer.parameters for layer in layers),
-        sum(_parameters(layer, ranks[layer.layer_name]) for layer in layers),
+        sum(_parameters(layer, ranks[layer.layer_name], prediction) for layer in layers),
     )
     ends = f"ranks {chosen[0]} to {chosen[-1]}" if chosen[0] != chosen[-1] else f"{len(layers)} together"
     _slider_row(
@@ -203,14 +213,14 @@ def _rows(bench: _Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int
     worst = _worst(prediction)
     for layer in layers:
         name, rank = layer.layer_name, ranks[layer.layer_name]
-        lost = prediction.variance_lost[name] if pays(layer, rank) else None
+        lost = prediction.variance_lost[name] if name in prediction.ranks else None
         _slider_row(
             key=_slider_key(bench, name),
             name=f"{html.escape(name.removeprefix('embedding.'))}<small>{shape(layer)}</small>",
             label=f"Rank of {name}",
             value=rank,
             width=layer.out_features,
-            facts=_facts(lost, worst, _parameters(layer, rank), layer.parameters, edge=math.ceil(layer.break_even)),
+            facts=_facts(lost, worst, _parameters(layer, rank, prediction), layer.parameters, edge=math.ceil(layer.break_even)),
             take=partial(_change_one, bench.spectra_id, name),
         )
 
@@ -250,9 +260,9 @@ def _facts(lost: float | None, worst: float, after: int, before: int, edge: int 
     return f'<div class="rank-facts"><span>{text}</span><span>{count(after)} <small>of {count(before)}</small></span></div>'
 
 
-def _parameters(layer: LayerProfile, rank: int) -> int:
+def _parameters(layer: LayerProfile, rank: int, prediction: Prediction) -> int:
     """Of the layer's two factors, or of the layer where it stays dense."""
-    return sum(layer.factored(rank)[:2]) if pays(layer, rank) else layer.parameters
+    return sum(layer.factored(rank)[:2]) if layer.layer_name in prediction.ranks else layer.parameters
 
 
 def _slider_key(bench: _Bench, layer_name: str) -> str:
@@ -338,10 +348,10 @@ def _run(bench: _Bench, prediction: Prediction, config: CompressConfig) -> None:
     )
 
 
-def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck) -> CompressConfig:
-    """Nonlinearity, order, fine-tuning; the bottleneck's choice is known already, for the prediction needs it first."""
+def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis) -> CompressConfig:
+    """Nonlinearity, basis, order, fine-tuning; the first two choices are known already, for the prediction needs them first."""
     st.markdown("**How to run it**")
-    left, right = st.columns(2, gap="small")
+    left, middle, right = st.columns(3, gap="small")
     with left:
         st.selectbox(
             "Between the factors",
@@ -350,6 +360,15 @@ def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck) -> Compress
             key="bottleneck",
             help="A nonlinearity between the two factors of a linear layer. PReLU starts as none and may bend while fine-tuning; "
             "ReLU is the paper's and makes the predicted variance void.",
+        )
+    with middle:
+        st.selectbox(
+            "Basis of the tables",
+            BASES,
+            format_func=_BASIS_NAMES.__getitem__,
+            key="basis",
+            help="Each table its own principal directions, which lose least; or one basis for all fields, of one rank, in which "
+            "inner products need no projection.",
         )
     with right:
         order = st.selectbox("Order", list(_ORDER_NAMES), format_func=_ORDER_NAMES.__getitem__, key="order",
@@ -375,7 +394,7 @@ def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck) -> Compress
         )
     # Step 0 counts, so that fine-tuning which only harms changes nothing.
     finetune = FitConfig(epochs=epochs, learning_rate=rate, rows=rows, keep_initial=True) if epochs else None
-    return CompressConfig(plan=plan, bottleneck=bottleneck, order=order, finetune=finetune)
+    return CompressConfig(plan=plan, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune)
 
 
 def _done(bench: _Bench, job: Job) -> None:
