@@ -79,7 +79,8 @@ TOPICS: dict[str, Topic] = {
             "encoding",
             "From a click log to ids",
             "Every categorical value gets a whole number by how often it occurs in the training rows; rare and "
-            "unseen values share one id, missing ones another. Numbers are standardised or put in buckets.",
+            "unseen values share one id, missing ones another. Numbers are standardised or put in buckets. "
+            "A list keeps its last elements, the most recent; shorter ones are filled up with padding, which models skip.",
         ),
     )
 }

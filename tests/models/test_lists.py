@@ -9,9 +9,11 @@ from small_models import SCHEMA, MemoryDataset, logits, make_model, random_field
 
 from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.surgery import compress_model
+from ctrlab.data.schema import FeatureSchema, Fields, ListFeature
 from ctrlab.decomposition.collect import collect_covariances, table_moments
 from ctrlab.errors import ConfigError
 from ctrlab.evaluation.cost import measure_cost, profile_model
+from ctrlab.evaluation.metrics import auc
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.inventory import list_layers
@@ -51,6 +53,24 @@ def test_lists_matter(name):
     model = make_model(name)
     other = FIELDS._replace(lists=random_fields(40, seed=9).lists)
     assert (logits(model, FIELDS) - logits(model, other)).abs().max() > 1e-3
+
+
+@over_sequences
+def test_whether_the_item_shown_was_met_before_can_be_learned(name):
+    """A click is an item that is in the list: no field alone tells it, and no other field is there."""
+    schema = FeatureSchema(field_names=("item",), field_dims=(10,), lists=(ListFeature(name="seen", length=4, shares="item"),))
+    random = np.random.default_rng(0)
+    items, lists = random.integers(2, 10, (2000, 1)), random.integers(2, 10, (2000, 4))
+    clicks = torch.tensor((lists == items).any(axis=1), dtype=torch.float32)
+    fields = Fields(torch.tensor(items), torch.zeros(2000, 0), torch.tensor(lists))
+    model = make_model(name, schema=schema, attention_dims=(16,), hidden_dim=32, num_blocks=1).train()
+    optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+    model.embedding.eval()  # dense gradients, for a plain Adam
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.binary_cross_entropy_with_logits(model(fields), clicks).backward()
+        optimizer.step()
+    assert auc(clicks.numpy(), logits(model.eval(), fields).numpy()) > 0.9
 
 
 @over_sequences

@@ -8,6 +8,7 @@ import pytest
 
 import ctrlab
 from ctrlab.compression.prediction import predict
+from ctrlab.data.synthetic import SyntheticConfig, write_sample
 from ctrlab.errors import ConfigError, CtrlabError, DataError, StorageError, UnknownNameError
 from ctrlab.services import comparison, datasets, models, spectra
 from ctrlab.services.models import TrainConfig
@@ -69,6 +70,33 @@ def test_the_compressed_model_costs_exactly_what_was_predicted(lab, model, compr
     plan = ctrlab.RankPlan.of(compressed.summary["compression"]["ranks"])
     promised = predict(profile, spectra.load_layer_spectra(lab.workspace, lab.spectra_of(model.id).id), plan).serving
     assert compressed.summary["cost_serving"] == promised.to_dict()
+
+
+@pytest.fixture(scope="module")
+def with_history(lab, tmp_path_factory):
+    """A generated log with a behaviour list."""
+    path = tmp_path_factory.mktemp("history") / "t.csv"
+    write_sample(path, SyntheticConfig(num_rows=2000, history_of="site"))
+    return lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "history"))
+
+
+def test_a_model_of_lists_goes_the_whole_way(lab, with_history):
+    settings = {"embed_dim": 8, "mlp_dims": [32, 24]}
+    din = lab.train(TrainConfig(dataset_id=with_history.id, architecture="din", model=settings, fit=FIT.replace(epochs=1)))
+    small = lab.compress(din.id, ranks={"mlp.0": 6, "attention.0.0": 5, "embedding.*": 3}, finetune=FIT.replace(epochs=1))
+    assert set(small.summary["compression"]["ranks"]) >= {"embedding.site", "attention.0.0"}
+    profile = models.model_profile(lab.workspace, din.id)
+    plan = ctrlab.RankPlan.of(small.summary["compression"]["ranks"])
+    promised = predict(profile, spectra.load_layer_spectra(lab.workspace, lab.spectra_of(din.id).id), plan).serving
+    assert small.summary["cost_serving"] == promised.to_dict()
+    table = lab.compare([din.id, small.id])
+    assert table["auc"].notna().all()
+    assert table["onnx_p50_ms_1"].gt(0).all()
+
+
+def test_data_without_a_list_is_refused_before_anything_is_queued(lab, dataset):
+    with pytest.raises(ConfigError, match="DIN needs a list-valued field; this dataset has none: site, ad, price"):
+        models.submit_train(lab.workspace, TrainConfig(dataset_id=dataset.id, architecture="din"))
 
 
 def test_lineage_leads_back_to_the_dataset(lab, dataset, model, compressed):

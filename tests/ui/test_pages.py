@@ -177,6 +177,15 @@ def test_training_is_queued_with_the_settings_of_the_form(open_page, workspace: 
     assert (job.kind, job.config["model"]["mlp_dims"], job.config["fit"]["epochs"]) == ("train", [64, 32], 2)
 
 
+def test_an_architecture_that_needs_a_list_says_so_where_there_is_none(open_page, dataset: str) -> None:
+    app = open_page("Model", dataset=dataset)
+    app.session_state["architecture"] = "din"
+    app.run()
+    assert not app.exception
+    assert app.button(key="train").disabled
+    assert any("DIN needs a list-valued field" in note.value for note in app.info)
+
+
 def test_a_bad_setting_disables_training_and_says_why(open_page, dataset: str) -> None:
     app = open_page("Model", dataset=dataset)
     app.number_input(key="fit-epochs").set_value(0).run()
