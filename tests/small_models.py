@@ -20,7 +20,10 @@ SCHEMA = FeatureSchema(
 #: What detailed tests run over; contract suites run over every registered model.
 ARCHITECTURES = ("deepfm", "dcn")
 #: Settings of single architectures that make them small.
-SMALL_SETTINGS: dict[str, dict] = {}
+SMALL_SETTINGS: dict[str, dict] = {
+    "autoint": {"attention_dim": 8},
+    "autoint_plus": {"attention_dim": 8, "attention_layer_norm": True, "linear_term": True},
+}
 
 
 def small_config(architecture: str, **settings) -> ModelConfig:

@@ -2,9 +2,9 @@
 
 MACs per row, the convention: one for each weight of a matrix product (linear layers, projections, cross and numeric weights)
 and for each element of an elementwise product that the architecture itself asks for (squares in an FM, x_0 times a scalar in
-a cross layer, the scale of batch normalisation). A linear layer that a row goes through several times, once a field in
-self-attention, counts as often. Additions, biases, activations and look-ups by id are not counted. A module that is not known
-here and does not say `row_macs()` counts one for each of its own parameters.
+a cross layer, the scale of batch normalisation; the square, the division and the scale of layer normalisation). A layer that a
+row goes through several times, once a field in self-attention, counts as often. Additions, biases, activations and look-ups by
+id are not counted. A module that is not known here and does not say `row_macs()` counts one for each of its own parameters.
 """
 
 import dataclasses
@@ -31,6 +31,7 @@ _MACS: dict[type[nn.Module], MacsRule] = {
     LookupTable: lambda module, _: 0,
     nn.Embedding: lambda module, _: 0,
     nn.BatchNorm1d: lambda module, _: module.num_features,
+    nn.LayerNorm: lambda module, _: 3 * module.normalized_shape[-1],
     nn.PReLU: lambda module, _: 0,
     FieldEmbedding: lambda module, _: module.numeric.numel(),
     LinearTerm: lambda module, _: module.numeric.numel(),
@@ -100,7 +101,7 @@ def linear_positions(model: CTRModel) -> dict[nn.Module, int]:
         found[module] = found.get(module, 0) + output.numel() // output.shape[-1]
 
     modes = {module: module.training for module in model.modules()}
-    handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, nn.Linear)]
+    handles = [module.register_forward_hook(count) for module in model.modules() if isinstance(module, (nn.Linear, nn.LayerNorm))]
     try:
         with torch.no_grad():
             model.eval()(_blank_row(model))

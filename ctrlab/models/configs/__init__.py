@@ -8,6 +8,16 @@ A family of architectures to a file; importing this package registers all of the
 from ctrlab.models.configs.base import MODELS, DeepModelConfig, EmbeddingModelConfig, ModelConfig
 from ctrlab.models.configs.pairwise import DeepFMConfig
 from ctrlab.models.configs.crossing import DCNConfig
+from ctrlab.models.configs.attention import AutoIntConfig, AutoIntPlusConfig
 # isort: on
 
-__all__ = ["MODELS", "DCNConfig", "DeepFMConfig", "DeepModelConfig", "EmbeddingModelConfig", "ModelConfig"]
+__all__ = [
+    "MODELS",
+    "AutoIntConfig",
+    "AutoIntPlusConfig",
+    "DCNConfig",
+    "DeepFMConfig",
+    "DeepModelConfig",
+    "EmbeddingModelConfig",
+    "ModelConfig",
+]
