@@ -48,12 +48,12 @@ class FieldAttention(nn.Module):
         renewed = attended.transpose(1, 2).flatten(2)
         if self.residual is not None:
             renewed = renewed + self.residual(e)
-        normed: Tensor = self.norm(renewed)
-        return functional.relu(normed)
+        return functional.relu(self.norm(renewed))
 
     def _by_head(self, projected: Tensor) -> Tensor:
         """(B, M, attention_dim) -> (B, heads, M, width of a head)."""
-        return projected.unflatten(2, (self.heads, self.head_width)).transpose(1, 2)
+        split: Tensor = projected.unflatten(2, (self.heads, self.head_width))
+        return split.transpose(1, 2)
 
 
 def _residual(config: AutoIntConfig, width: int) -> nn.Module | None:

@@ -25,7 +25,7 @@ SCHEMAS = pytest.mark.parametrize("schema", [SCHEMA, IDS_ONLY, NUMBERS_ONLY], id
 NUMERIC = pytest.mark.parametrize("numeric", ["embedding", "raw"])
 D, MLP_DIMS = 6, (12, 8)
 #: The embedding vectors a row that an architecture refuses to go without.
-NEEDS_VECTORS = {"autoint": 1, "autoint_plus": 1}
+NEEDS_VECTORS = {"autoint": 1, "autoint_plus": 1, "fibinet": 2}
 
 
 def mlp_parameters(width):
@@ -41,6 +41,11 @@ def autoint_parameters(M, raw_width, config):
     return sum(3 * width * A + (width != A) * width * A for width in widths) + norms + M * A + raw_width + 1
 
 
+def fibinet_parameters(M, raw_width):
+    """With a matrix for every pair; without tables and linear term."""
+    return 2 * M * max(1, M // 3) + M * (M - 1) * D**2 + mlp_parameters(M * (M - 1) * D + raw_width)
+
+
 def closed_form(name, schema, config):
     """Parameters as the model's docstring states them."""
     ids, V, F = sum(schema.field_dims), len(schema.value_names), len(schema.field_names)
@@ -49,6 +54,7 @@ def closed_form(name, schema, config):
     DENSE = M * D + (V if raw else 0)
     embedding, linear = ids * D + (M - F) * D, ids + V + 1
     forms = {
+        "fibinet": lambda: embedding + linear + fibinet_parameters(M, V if raw else 0),
         "autoint": lambda: embedding + autoint_parameters(M, V if raw else 0, config),
         "autoint_plus": lambda: embedding + linear + autoint_parameters(M, V if raw else 0, config) + mlp_parameters(DENSE),
         "deepfm": lambda: embedding + linear + mlp_parameters(DENSE),

@@ -8,7 +8,7 @@ A family of architectures to a file; importing this package registers all of the
 from ctrlab.models.configs.base import MODELS, DeepModelConfig, EmbeddingModelConfig, ModelConfig
 from ctrlab.models.configs.pairwise import DeepFMConfig
 from ctrlab.models.configs.crossing import DCNConfig
-from ctrlab.models.configs.attention import AutoIntConfig, AutoIntPlusConfig
+from ctrlab.models.configs.attention import AutoIntConfig, AutoIntPlusConfig, FiBiNETConfig
 # isort: on
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "DeepFMConfig",
     "DeepModelConfig",
     "EmbeddingModelConfig",
+    "FiBiNETConfig",
     "ModelConfig",
 ]

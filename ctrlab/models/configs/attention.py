@@ -1,6 +1,7 @@
 """Settings of architectures that weigh features by each other: attention, masks, gates."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ctrlab.config import option
 from ctrlab.models.configs.base import MODELS, DeepModelConfig, EmbeddingModelConfig
@@ -47,3 +48,29 @@ class AutoIntConfig(EmbeddingModelConfig):
 @dataclass(frozen=True, kw_only=True)
 class AutoIntPlusConfig(DeepModelConfig, AutoIntConfig):
     """AutoInt beside an MLP."""
+
+
+#: Which matrices FiBiNET's bilinear layer has: one for all pairs, one for each left field, or one for each pair.
+BilinearType = Literal["all", "each", "interaction"]
+
+
+@MODELS.register(
+    "fibinet",
+    builder="ctrlab.models.fibinet:FiBiNET",
+    title="FiBiNET",
+    description="Fields weighed by their importance, pairs of them crossed by bilinear products (Huang et al., 2019).",
+)
+@dataclass(frozen=True, kw_only=True)
+class FiBiNETConfig(DeepModelConfig):
+    """Feature Importance and Bilinear feature Interaction Network."""
+
+    bilinear_type: BilinearType = option(
+        "interaction",
+        help="Matrices of the bilinear products. all: one; each: one for every left field; interaction: one a pair.",
+    )
+    reduction_ratio: float = option(
+        3.0, minimum=1.0, maximum=64.0, help="The importance network's inner width is fields / ratio."
+    )
+    excitation: Literal["relu", "sigmoid"] = option(
+        "relu", advanced=True, help="Last activation of the importance network; the paper has ReLU."
+    )
