@@ -1,9 +1,10 @@
 # Two commands do everything on a fresh machine:  make run   make test
 PYTHON ?= python3
 VENV := .venv
+INTEROP := .venv-interop
 BIN := $(VENV)/bin
 
-.PHONY: run test check format screenshots clean
+.PHONY: run test interop check format screenshots clean
 
 run: $(VENV)/.run-ready
 	$(BIN)/python -m ctrlab serve
@@ -11,6 +12,10 @@ run: $(VENV)/.run-ready
 test: $(VENV)/.dev-ready
 	@bash .ci/ensure-chromium
 	$(BIN)/python -m pytest
+
+# Models trained in FuxiCTR and DeepCTR-Torch; both ask for much that ctrlab does not, so they have an environment of their own.
+interop: $(INTEROP)/.ready
+	$(INTEROP)/bin/python -m pytest tests/interop
 
 check: $(VENV)/.dev-ready
 	$(BIN)/ruff check .
@@ -40,5 +45,12 @@ $(VENV)/.dev-ready: $(VENV)/.run-ready requirements-dev.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
 	@touch $@
 
+$(INTEROP)/.ready: requirements.txt requirements-interop.txt pyproject.toml
+	test -x $(INTEROP)/bin/python || $(PYTHON) -m venv $(INTEROP)
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check "$$(grep '^torch==' requirements.txt)"
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check -r requirements.txt -r requirements-interop.txt
+	$(INTEROP)/bin/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(INTEROP) build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

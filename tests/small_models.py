@@ -25,6 +25,8 @@ SMALL_SETTINGS: dict[str, dict] = {
     "din": {"attention_dims": (10, 6)},
     "gru4rec": {"hidden_dim": 7},
     "bst": {"num_heads": 2, "num_blocks": 2, "hidden_dim": 14},
+    "autoint": {"attention_dim": 8},
+    "autoint_plus": {"attention_dim": 8, "attention_layer_norm": True, "linear_term": True},
 }
 
 

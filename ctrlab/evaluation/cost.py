@@ -2,9 +2,10 @@
 
 MACs per row, the convention: one for each weight of a matrix product (linear layers, projections, cross and numeric weights)
 and for each element of an elementwise product that the architecture itself asks for (squares in an FM, x_0 times a scalar in
-a cross layer, the scale of batch normalisation). A layer that a row goes through several times, once a field in self-attention
-or once an element over a list (full, for this count), counts as often. Additions, biases, activations and look-ups by id are not
-counted. A module that is not known here and does not say `row_macs()` counts one for each of its own parameters.
+a cross layer, the scale of batch normalisation; the square, the division and the scale of layer normalisation). A layer that a
+row goes through several times, once a field in self-attention or once an element over a list (full, for this count), counts as
+often. Additions, biases, activations and look-ups by id are not counted. A module that is not known here and does not say
+`row_macs()` counts one for each of its own parameters.
 """
 
 import dataclasses
@@ -32,6 +33,7 @@ _MACS: dict[type[nn.Module], MacsRule] = {
     nn.Embedding: lambda module, _: 0,
     nn.BatchNorm1d: lambda module, _: module.num_features,
     nn.GRU: lambda module, _: sum(weight.numel() for weight in module.parameters() if weight.ndim == 2),
+    nn.LayerNorm: lambda module, _: 3 * module.normalized_shape[-1],
     nn.PReLU: lambda module, _: 0,
     FieldEmbedding: lambda module, _: module.numeric.numel(),
     LinearTerm: lambda module, _: module.numeric.numel(),

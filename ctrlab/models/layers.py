@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.errors import ConfigError
 from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
 
@@ -122,6 +123,18 @@ class FieldEmbedding(nn.Module):
     def dense_width(self) -> int:
         """Width of `dense_input`."""
         return self.num_vectors * self.embed_dim + (len(self.schema.value_names) if self.raw_values else 0)
+
+    def require_vectors(self, minimum: int, architecture: str) -> None:
+        """For architectures that have nothing to work on with fewer than `minimum` vectors a row.
+
+        Raises:
+            ConfigError: there are fewer.
+        """
+        if self.num_vectors < minimum:
+            raise ConfigError(
+                f"{architecture} needs at least {minimum} embedding vectors a row, and this data gives {self.num_vectors}: "
+                'use more fields, or numeric_fields="embedding".'
+            )
 
     def forward(self, fields: Fields) -> Tensor:
         """-> (B, M, d): the F categorical fields, then the V numeric ones unless they stay raw."""

@@ -8,10 +8,21 @@ A family of architectures to a file; importing this package registers all of the
 from ctrlab.models.configs.base import MODELS, DeepModelConfig, EmbeddingModelConfig, ModelConfig
 from ctrlab.models.configs.pairwise import DeepFMConfig
 from ctrlab.models.configs.crossing import DCNConfig
+from ctrlab.models.configs.attention import AutoIntConfig, AutoIntPlusConfig, FiBiNETConfig
 from ctrlab.models.configs.sequences import BSTConfig, DINConfig, GRU4RecConfig
 # isort: on
 
 __all__ = [
-    "MODELS", "BSTConfig", "DCNConfig", "DINConfig", "DeepFMConfig", "DeepModelConfig", "EmbeddingModelConfig", "GRU4RecConfig",
+    "MODELS",
+    "AutoIntConfig",
+    "AutoIntPlusConfig",
+    "BSTConfig",
+    "DCNConfig",
+    "DINConfig",
+    "DeepFMConfig",
+    "DeepModelConfig",
+    "EmbeddingModelConfig",
+    "FiBiNETConfig",
+    "GRU4RecConfig",
     "ModelConfig",
-]  # fmt: skip
+]

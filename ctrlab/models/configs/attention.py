@@ -1,1 +1,76 @@
 """Settings of architectures that weigh features by each other: attention, masks, gates."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from ctrlab.config import option
+from ctrlab.models.configs.base import MODELS, DeepModelConfig, EmbeddingModelConfig
+
+
+@MODELS.register(
+    "autoint",
+    builder="ctrlab.models.autoint:AutoInt",
+    title="AutoInt",
+    description="Self-attention over the fields' vectors, layer on layer (Song et al., 2019).",
+)
+@dataclass(frozen=True, kw_only=True)
+class AutoIntConfig(EmbeddingModelConfig):
+    """Automatic feature interaction by self-attention."""
+
+    attention_layers: int = option(2, minimum=1, maximum=16, help="Number of self-attention layers.")
+    attention_dim: int = option(
+        64, minimum=1, maximum=4096, help="Width of a field's vector behind each layer, all heads together."
+    )
+    attention_heads: int = option(
+        2, minimum=1, maximum=64, help="Attention heads a layer; they share the attention width evenly."
+    )
+    attention_dropout: float = option(0.0, minimum=0.0, maximum=0.9, step=0.05, help="Dropout rate of the attention weights.")
+    attention_residual: bool = option(True, help="Add each layer's input, projected where its width differs, to its output.")
+    attention_scale: bool = option(
+        False, advanced=True, help="Divide attention scores by the root of a head's width; the paper does not."
+    )
+    attention_layer_norm: bool = option(False, advanced=True, help="Layer normalisation before each layer's ReLU.")
+    linear_term: bool = option(False, advanced=True, help="Add the first-order term: a weight for every id and numeric field.")
+
+    def faults(self) -> list[str]:
+        """Heads share the width evenly."""
+        if self.attention_dim % self.attention_heads:
+            return [f"attention_dim {self.attention_dim} must be a multiple of attention_heads {self.attention_heads}"]
+        return []
+
+
+@MODELS.register(
+    "autoint_plus",
+    builder="ctrlab.models.autoint:AutoIntPlus",
+    title="AutoInt+",
+    description="AutoInt with an MLP over the same embeddings, added (Song et al., 2019).",
+)
+@dataclass(frozen=True, kw_only=True)
+class AutoIntPlusConfig(DeepModelConfig, AutoIntConfig):
+    """AutoInt beside an MLP."""
+
+
+#: Which matrices FiBiNET's bilinear layer has: one for all pairs, one for each left field, or one for each pair.
+BilinearType = Literal["all", "each", "interaction"]
+
+
+@MODELS.register(
+    "fibinet",
+    builder="ctrlab.models.fibinet:FiBiNET",
+    title="FiBiNET",
+    description="Fields weighed by their importance, pairs of them crossed by bilinear products (Huang et al., 2019).",
+)
+@dataclass(frozen=True, kw_only=True)
+class FiBiNETConfig(DeepModelConfig):
+    """Feature Importance and Bilinear feature Interaction Network."""
+
+    bilinear_type: BilinearType = option(
+        "interaction",
+        help="Matrices of the bilinear products. all: one; each: one for every left field; interaction: one a pair.",
+    )
+    reduction_ratio: float = option(
+        3.0, minimum=1.0, maximum=64.0, help="The importance network's inner width is fields / ratio."
+    )
+    excitation: Literal["relu", "sigmoid"] = option(
+        "relu", advanced=True, help="Last activation of the importance network; the paper has ReLU."
+    )

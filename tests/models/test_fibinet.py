@@ -1,0 +1,77 @@
+"""SENet and the bilinear layer against the paper's formulas, written as loops."""
+
+from itertools import combinations
+
+import numpy as np
+import pytest
+import torch
+from small_models import SCHEMA, logits, make_model, random_fields
+
+from ctrlab.models.fibinet import BilinearInteraction
+
+FIELDS = random_fields(5)
+
+
+def by_loops(e, matrices):
+    """p_ij = (W_ij e_i) * e_j for one row e (M, d), side by side; matrices {(i, j): W_ij}."""
+    return np.concatenate([(matrices[i, j] @ e[i]) * e[j] for i, j in combinations(range(len(e)), 2)])
+
+
+def matrices_of(layer, num_vectors):
+    """{(i, j): W_ij} of any type of bilinear layer."""
+    maps = [linear.weight.detach().double().numpy() for linear in layer.maps]
+    d = layer.embed_dim
+    found = {}
+    for i, j in combinations(range(num_vectors), 2):
+        part = j - i - 1
+        found[i, j] = {"all": maps[0], "each": maps[min(i, len(maps) - 1)]}.get(layer.kind)
+        if layer.kind == "interaction":
+            found[i, j] = maps[i][part * d : (part + 1) * d]
+    return found
+
+
+def senet_by_loops(senet, e):
+    z = e.mean(axis=1)
+    squeeze, excite = (linear.weight.detach().double().numpy() for linear in (senet.squeeze, senet.excite))
+    weights = np.maximum(excite @ np.maximum(squeeze @ z, 0), 0)
+    return np.stack([weight * vector for weight, vector in zip(weights, e, strict=True)])
+
+
+@pytest.mark.parametrize("kind", ["all", "each", "interaction"])
+def test_the_mlp_reads_the_papers_pairs(kind):
+    model = make_model("fibinet", bilinear_type=kind)
+    seen = []
+    model.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
+    logits(model, FIELDS)
+    for row, e in enumerate(model.embedding(FIELDS).detach().double().numpy()):
+        plain = by_loops(e, matrices_of(model.bilinear, len(e)))
+        weighed = by_loops(senet_by_loops(model.senet, e), matrices_of(model.bilinear_weighed, len(e)))
+        np.testing.assert_allclose(seen[0][row], np.concatenate([plain, weighed]), atol=1e-5)
+
+
+@pytest.mark.parametrize(("kind", "count"), [("all", 1), ("each", 4), ("interaction", 10)])
+def test_matrices_are_as_many_as_the_type_says_and_products_fewer_than_fields(kind, count):
+    layer = BilinearInteraction(5, 3, kind)
+    assert sum(parameter.numel() for parameter in layer.parameters()) == count * 3 * 3
+    assert len(layer.maps) <= 4
+
+
+def test_the_importance_network_is_as_narrow_as_asked():
+    assert make_model("fibinet", reduction_ratio=2.0).senet.squeeze.out_features == SCHEMA.num_fields // 2
+    assert make_model("fibinet", reduction_ratio=64.0).senet.squeeze.out_features == 1
+
+
+def test_sigmoid_excitation_keeps_weights_between_nought_and_one():
+    model = make_model("fibinet", excitation="sigmoid")
+    e = model.embedding(FIELDS)
+    ratio = model.senet(e) / e
+    assert (ratio > 0).all()
+    assert (ratio < 1).all()
+
+
+def test_the_logit_is_the_linear_term_and_the_mlp():
+    model = make_model("fibinet", numeric_fields="raw")
+    e = model.embedding(FIELDS)
+    pairs = torch.cat([model.bilinear(e), model.bilinear_weighed(model.senet(e))], dim=1).flatten(1)
+    expected = model.linear(FIELDS) + model.mlp(torch.cat([pairs, FIELDS.values], dim=1)).squeeze(1)
+    torch.testing.assert_close(logits(model, FIELDS), expected.detach())
