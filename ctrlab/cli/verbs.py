@@ -64,7 +64,7 @@ def _data(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     encode.add_argument("--name", default="", help="name of the dataset; the file's name when not given")
     encode.add_argument("--known", choices=DATASETS.names(), help="read the file as this public dataset")
     encode.add_argument("--label", help="the label column, where it is not found by itself")
-    encode.add_argument("--min-count", type=int, help="fold categorical values rarer than this into one id")
+    encode.add_argument("--min-count", type=int, help="fold categorical values and list elements rarer than this into one id")
     encode.add_argument("--config", type=Path, help="a whole DatasetConfig as JSON; other settings are then not read")
     add_config_flags(encode, SplitConfig, title="split")
 
@@ -114,7 +114,7 @@ def _dataset_config(args: argparse.Namespace) -> DatasetConfig:
         )
     columns = config.columns
     if args.min_count:
-        columns = tuple(c.replace(min_count=args.min_count) if c.role == "categorical" else c for c in columns)
+        columns = tuple(c.replace(min_count=args.min_count) if c.role in ("categorical", "list") else c for c in columns)
     given = {name for name in vars(args) if name in SplitConfig.__dataclass_fields__}
     split = config.split.replace(**{name: getattr(args, name) for name in given}) if given else config.split
     return config.replace(columns=columns, split=split, name=args.name or config.name)
