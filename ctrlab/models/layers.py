@@ -17,7 +17,12 @@ from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
 
 class LookupTable(nn.Module):
-    """One (num_ids, width) table of rows looked up by id. Optimizers treat its weight lazily, row by row."""
+    """One (num_ids, width) table of rows looked up by id.
+
+    sparse_gradient: whether its weight's gradient in training holds only the batch's rows, for optimizers that treat it lazily.
+    """
+
+    sparse_gradient = True
 
     def __init__(self, num_ids: int, width: int, init_std: float = 0.01) -> None:
         super().__init__()
@@ -36,7 +41,7 @@ class LookupTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...,) integer -> rows (..., width)."""
-        if self.training and torch.is_grad_enabled() and self.weight.requires_grad:
+        if self.sparse_gradient and self.training and torch.is_grad_enabled() and self.weight.requires_grad:
             looked_up: Tensor = _SparseLookup.apply(ids, self.weight)
             return looked_up
         return functional.embedding(ids, self.weight)

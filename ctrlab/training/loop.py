@@ -29,6 +29,9 @@ from ctrlab.training.state import CheckpointFile, FitState, Progress, random_sta
 REPORT_SECONDS = 0.2
 POLL_SECONDS = 0.05
 
+#: Plateaus reduce the step size no further.
+LEAST_RATE = 1e-6
+
 
 class Dataset(Protocol):
     """What `fit` needs of a dataset; `ctrlab.data.dataset.EncodedDataset` is one."""
@@ -257,10 +260,17 @@ class _Fit:
     def _keep_if_best(self, valid_auc: float) -> None:
         progress = self.progress
         if progress.best_auc is not None and valid_auc <= progress.best_auc:
-            progress.stale += 1
+            progress.stale, progress.not_better = progress.stale + 1, progress.not_better + 1
+            self._follow_plateau()
             return
         progress.best_auc, progress.best_step, progress.stale = valid_auc, progress.step, 0
         self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
+
+    def _follow_plateau(self) -> None:
+        """Set the step size that the evaluations so far ask for."""
+        if self.progress.not_better:
+            reduced = self.config.learning_rate * self.config.plateau_factor**self.progress.not_better
+            self.optimizer.set_learning_rate(max(reduced, min(LEAST_RATE, self.config.learning_rate)))
 
     def _train_loss(self) -> float | None:
         """Mean loss since the last evaluation, None where there was no step yet."""
@@ -311,6 +321,7 @@ class _Fit:
         self.progress, self.best = state.progress, state.best
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_tensors(state.optimizer)
+        self._follow_plateau()
         self.loss_sum.fill_(state.progress.loss_sum)
         self.first_step = state.progress.step
         restore_random_state(state.random, self.device)

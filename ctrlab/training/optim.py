@@ -34,15 +34,24 @@ class FitOptimizer:
     def __init__(self, model: nn.Module, config: FitConfig) -> None:
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._clip_norm = config.clip_norm
-        self._lazy = config.optimizer == "lazy_adam"
-        self._tables = table_parameters(model)
-        tables = {id(parameter) for parameter in self._tables}
-        dense = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in tables]
+        lazy = config.optimizer == "lazy_adam"
+        for module in model.modules():
+            if isinstance(module, LookupTable):
+                module.sparse_gradient = lazy
+        tables = table_parameters(model)
+        known = {id(parameter) for parameter in tables}
+        dense = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in known]
         groups = [{"params": dense, "weight_decay": config.l2_dense}]
-        if not self._lazy:
-            groups.append({"params": self._tables, "weight_decay": config.l2_embedding})
+        if not lazy:
+            groups.append({"params": tables, "weight_decay": config.l2_embedding})
         self._adam = torch.optim.Adam(groups, lr=config.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
-        self._lazy_adam = LazyAdam(self._tables if self._lazy else [], lr=config.learning_rate, l2=config.l2_embedding)
+        self._lazy_adam = LazyAdam(tables if lazy else [], lr=config.learning_rate, l2=config.l2_embedding)
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """The step size of all later steps, for tables and everything else."""
+        self._lazy_adam.lr = learning_rate
+        for group in self._adam.param_groups:
+            group["lr"] = learning_rate
 
     def zero_grad(self) -> None:
         """Forget the last gradients."""
@@ -51,9 +60,9 @@ class FitOptimizer:
 
     def step(self) -> None:
         """Update from the gradients of the last backward pass, clipped when so configured."""
-        for weight in self._tables:
+        for weight in self._lazy_adam.weights:
             if weight.grad is not None:
-                weight.grad = _coalesced(weight.grad) if self._lazy else weight.grad.to_dense()
+                weight.grad = _coalesced(weight.grad)
         if self._clip_norm:
             clip_gradients_(self._parameters(), self._clip_norm)
         self._adam.step()

@@ -31,7 +31,7 @@ class Progress:
     step: optimizer steps done. epoch, batch: the next batch to train on.
     loss_sum, loss_steps: of the training loss since the last evaluation.
     best_step, best_auc: of the weights to return; -1 and None before the first evaluation.
-    stale: evaluations since the best one.
+    stale: evaluations since the best one. not_better: evaluations in all that were not better than all before them.
     seconds, training_seconds: wall clock in all, and without evaluations, over all runs of this fit.
     """
 
@@ -43,6 +43,7 @@ class Progress:
     best_step: int = -1
     best_auc: float | None = None
     stale: int = 0
+    not_better: int = 0
     rows: int = 0
     seconds: float = 0.0
     training_seconds: float = 0.0
