@@ -94,7 +94,7 @@ def _fold_shared(embedding: SharedBasisEmbedding) -> tuple[SharedLatents, Latent
     new.numeric.copy_(old.numeric.double() @ mixing.T)
     blocks = [Block(field, basis, basis.new_zeros(len(basis))) for field in range(old.num_vectors)]
     raw_values = len(schema.value_names) if embedding.raw_values else 0
-    return new, LatentMap(blocks, embedding.embed_dim, raw_values, basis)
+    return new, LatentMap(blocks, embedding.embed_dim, raw_values, basis, shared=True)
 
 
 def _restore_before(model: CTRModel, reader_name: str, latent_map: LatentMap) -> None:

@@ -26,14 +26,16 @@ class LatentMap:
     Block-diagonal in the fields, in the latents' own order; raw values are the last latents and stay what they are.
 
     like: a float64 tensor on the device of the blocks, which may be none.
+    shared: all blocks have one basis and no mean, so that the latents are (B, M, k) as the vectors were (B, M, d).
     """
 
-    def __init__(self, blocks: list[Block], embed_dim: int, raw_values: int, like: Tensor) -> None:
+    def __init__(self, blocks: list[Block], embed_dim: int, raw_values: int, like: Tensor, *, shared: bool = False) -> None:
         self.blocks = blocks
         self.embed_dim = embed_dim
         self.raw_values = raw_values
         self.latent_width = sum(block.basis.shape[1] for block in blocks) + raw_values
         self.like = like
+        self.shared = shared
 
     def compose(self, weight: Tensor, bias: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """W (out, M d + raw values), b (out,) that read x_0 -> W' (out, S), b' (out,) that read z."""

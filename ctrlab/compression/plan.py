@@ -41,7 +41,7 @@ def plan_ranks(
 
 def first_layers(profile: ModelProfile) -> frozenset[str]:
     """The linear layers whose input is the embedding; without that knowledge, the first linear layer."""
-    known = [reader.first_layer for reader in profile.readers if reader.first_layer]
+    known = [name for reader in profile.readers if not reader.by_field for name in reader.first_layers]
     linear = [layer.layer_name for layer in profile.compressible if layer.kind == "linear"]
     return frozenset(known or linear[:1])
 

@@ -132,7 +132,7 @@ def _explicit_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: 
 def _folded_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis) -> Cost:
     """fixed part + linear layers + embeddings with their readers."""
     cost = profile.folded_fixed
-    read: set[str | None] = set()
+    read: set[str] = set()
     for embedding in profile.embeddings:
         if basis == "shared" and embedding.readers and _tables_of(profile, embedding, ranks):
             part, first_layers = _shared_fold_cost(profile, embedding, ranks, bottleneck)
@@ -154,33 +154,33 @@ def _tables_of(profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mappin
 
 def _per_field_fold_cost(
     profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int], bottleneck: Bottleneck
-) -> tuple[Cost, set[str | None]]:
+) -> tuple[Cost, set[str]]:
     """Latent tables and readers of S latents (see ReaderProfile), and the linear layers counted among the readers."""
     tables = [layer for layer in profile.layers if layer.embedding == embedding.name]
     widths = [ranks.get(layer.layer_name, layer.out_features) for layer in tables]
     cost = _cost(profile, sum(layer.in_features * width for layer, width in zip(tables, widths, strict=True)), 0, 0)
     latents = sum(widths) + embedding.num_values
     for reader in embedding.readers:
-        cost += _reader_cost(profile, reader, latents, ranks, bottleneck)
-    return cost, {reader.first_layer for reader in embedding.readers}
+        cost += _reader_cost(profile, embedding, reader, latents, ranks, bottleneck)
+    return cost, {name for reader in embedding.readers for name in reader.first_layers}
 
 
 def _shared_fold_cost(
     profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int], bottleneck: Bottleneck
-) -> tuple[Cost, set[str | None]]:
+) -> tuple[Cost, set[str]]:
     """Latents of one width for every field. Readers of inner products stay as they are, only narrower; others fold or restore."""
     rank = ranks[_tables_of(profile, embedding, ranks)[0].layer_name]
     ids = sum(layer.in_features for layer in profile.layers if layer.embedding == embedding.name)
     numeric = embedding.numeric_parameters(rank)
     cost = _cost(profile, ids * rank, numeric, numeric)
     latents = embedding.num_vectors * rank + (embedding.num_values if embedding.raw_values else 0)
-    read: set[str | None] = set()
+    read: set[str] = set()
     for reader in embedding.readers:
         if reader.rotation_invariant:
             cost += dataclasses.replace(reader.own, macs=reader.own.macs * rank // embedding.embed_dim)
         elif reader.foldable:
-            cost += _reader_cost(profile, reader, latents, ranks, bottleneck)
-            read.add(reader.first_layer)
+            cost += _reader_cost(profile, embedding, reader, latents, ranks, bottleneck, shared_rank=rank)
+            read.update(reader.first_layers)
         else:
             restore = embedding.embed_dim * rank
             cost += reader.own + _cost(profile, 0, restore, embedding.num_vectors * restore)
@@ -208,19 +208,49 @@ def _embedding_cost(profile: ModelProfile, embedding: EmbeddingProfile, ranks: M
 
 
 def _reader_cost(
-    profile: ModelProfile, reader: ReaderProfile, latents: int, ranks: Mapping[str, int], bottleneck: Bottleneck
-) -> Cost:
+    profile: ModelProfile, embedding: EmbeddingProfile, reader: ReaderProfile, latents: int, ranks: Mapping[str, int],
+    bottleneck: Bottleneck, *, shared_rank: int | None = None,
+) -> Cost:  # fmt: skip
+    """A folded reader of `latents` numbers; `shared_rank` where they are one width for all fields."""
     dense = reader.parameters_base + reader.parameters_slope * latents
     macs = reader.macs_base + reader.macs_slope * latents
-    if reader.first_layer is not None:
-        out = profile.by_name[reader.first_layer].out_features
-        rank = ranks.get(reader.first_layer)
-        if rank is None or (bottleneck == "none" and merges(latents, out, rank)):
-            dense, macs = dense + latents * out + out, macs + latents * out
+    cost = _cost(profile, 0, dense, macs)
+    for name in reader.first_layers:
+        layer, rank = profile.by_name[name], ranks.get(name)
+        if reader.by_field:
+            vectors = latents - (embedding.num_values if embedding.raw_values else 0)
+            cost += _fieldwise_cost(profile, layer, rank, bottleneck, vectors, shared_rank)
         else:
-            products = rank * (latents + out)
-            dense, macs = dense + products + rank + out + activation_parameters(bottleneck, rank), macs + products
-    return _cost(profile, 0, dense, macs)
+            cost += _side_by_side_cost(profile, layer, rank, bottleneck, latents)
+    return cost
+
+
+def _side_by_side_cost(
+    profile: ModelProfile, layer: LayerProfile, rank: int | None, bottleneck: Bottleneck, latents: int
+) -> Cost:
+    """A linear layer that reads all latents at once; its two factors are multiplied where that is no larger."""
+    out = layer.out_features
+    if rank is None or (bottleneck == "none" and merges(latents, out, rank)):
+        return _cost(profile, 0, latents * out + out, latents * out)
+    products = rank * (latents + out)
+    return _cost(profile, 0, products + rank + out + activation_parameters(bottleneck, rank), products)
+
+
+def _fieldwise_cost(
+    profile: ModelProfile, layer: LayerProfile, rank: int | None, bottleneck: Bottleneck, latents: int, shared_rank: int | None
+) -> Cost:
+    """A linear layer that reads every field's latents by themselves: a weight and a bias a field, or one narrower layer."""
+    width = rank or layer.out_features
+    if shared_rank is not None:
+        dense = shared_rank * width + (width if layer.has_bias or rank else 0)
+    else:
+        dense = latents * width + layer.positions * width
+    cost = _cost(profile, 0, dense, latents * width)
+    if rank is None:
+        return cost
+    restore = rank * layer.out_features
+    after = restore + layer.out_features + activation_parameters(bottleneck, rank)
+    return cost + _cost(profile, 0, after, layer.positions * restore)
 
 
 def merges(latents: int, out_features: int, rank: int) -> bool:

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from ctrlab.data.schema import Fields
 from ctrlab.evaluation.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile
+from ctrlab.models.autoint import FieldAttention
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import EmbeddingModelConfig
 from ctrlab.models.inventory import ModelLayer, is_compressed, list_layers
@@ -148,7 +149,22 @@ def _own_macs(module: nn.Module, model: nn.Module) -> int:
 @register_reader(MLP)
 def _folded_mlp(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]]:
     """Only the first layer changes; it is costed by its own rank."""
-    return ReaderProfile(name=name, first_layer=f"{name}.0"), (f"{name}.0",)
+    return ReaderProfile(name=name, first_layers=(f"{name}.0",)), (f"{name}.0",)
+
+
+@register_reader(FieldAttention)
+def _folded_attention(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]] | None:
+    """Its projections take the bases in; an attention that adds the vectors themselves needs them restored."""
+    if isinstance(model.get_submodule(name).residual, nn.Identity):
+        return None
+    projections = attention_projections(model, name)
+    return ReaderProfile(name=name, first_layers=projections, by_field=True), projections
+
+
+def attention_projections(model: CTRModel, name: str) -> tuple[str, ...]:
+    """The linear maps of the vectors in the FieldAttention called `name`."""
+    parts = ("query", "key", "value", "residual")
+    return tuple(f"{name}.{part}" for part in parts if getattr(model.get_submodule(name), part) is not None)
 
 
 @register_reader(InnerProductFM)

@@ -107,7 +107,8 @@ class ReaderProfile:
 
     parameters = parameters_base + parameters_slope S, and macs likewise.
     own: what it costs as it stands, as far as folding replaces it; its compressible layers not counted.
-    first_layer: the linear layer whose input is the embedding, where that is all that changes; it is costed by its own rank.
+    first_layers: the linear layers whose input is the embedding; they are costed by their own ranks.
+    by_field: these layers take each field's vector by itself, as self-attention does, not all side by side.
     foldable: whether there is a folding rule; without one all numbers above are zero.
     rotation_invariant: it takes inner products only, so in a shared basis it reads the latents as they are.
     """
@@ -118,7 +119,8 @@ class ReaderProfile:
     parameters_slope: int = 0
     macs_base: int = 0
     macs_slope: int = 0
-    first_layer: str | None = None
+    first_layers: tuple[str, ...] = ()
+    by_field: bool = False
     foldable: bool = True
     rotation_invariant: bool = False
 
@@ -152,7 +154,10 @@ class EmbeddingProfile:
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
-        readers = tuple(ReaderProfile(**{**row, "own": Cost.from_dict(row["own"])}) for row in values["readers"])
+        readers = tuple(
+            ReaderProfile(**{**row, "own": Cost.from_dict(row["own"]), "first_layers": tuple(row["first_layers"])})
+            for row in values["readers"]
+        )
         return cls(**{**values, "readers": readers})
 
 
