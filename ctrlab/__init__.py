@@ -3,7 +3,7 @@
     import ctrlab
     lab = ctrlab.Lab()
     ids = lab.open_sample()
-    compressed = lab.compress(ids["model"], energy=0.95, finetune=ctrlab.FitConfig())
+    compressed = lab.compress(ids["model"], energy=0.95, finetune=ctrlab.FINETUNE)
     print(lab.compare([ids["model"], compressed.id]))
 
 Names are imported when first used, so `import ctrlab` itself is instant and loads no torch.
@@ -19,6 +19,7 @@ _HOMES = {
     "open_workspace": "ctrlab.services.workspace",
     "TrainConfig": "ctrlab.services.models",
     "FitConfig": "ctrlab.training.configs",
+    "FINETUNE": "ctrlab.training.configs",
     "CompressConfig": "ctrlab.compression.configs",
     "RankPlan": "ctrlab.compression.configs",
     "DatasetConfig": "ctrlab.data.configs",

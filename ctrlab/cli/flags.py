@@ -13,9 +13,14 @@ C = TypeVar("C", bound=Config)
 
 
 def add_config_flags(
-    parser: argparse.ArgumentParser, config_class: type[Config], *, skip: Collection[str] = (), title: str = ""
+    parser: argparse.ArgumentParser,
+    config_class: type[Config],
+    *,
+    skip: Collection[str] = (),
+    title: str = "",
+    base: Config | None = None,
 ) -> None:
-    """A `--flag` for every simple field of `config_class`; a flag that is not given leaves the default in place."""
+    """A `--flag` for every simple field of `config_class`; one that is not given leaves the setting of `base`, or the default."""
     group = parser.add_argument_group(title or config_class.__name__)
     hints = type_hints(config_class)
     for field in dataclasses.fields(config_class):
@@ -25,15 +30,16 @@ def add_config_flags(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
             default=argparse.SUPPRESS,
-            help=_help(field),
+            help=_help(field, getattr(base, field.name) if base else field.default),
             **_kind(hints[field.name]),
         )
 
 
-def config_from_flags(config_class: type[C], args: argparse.Namespace, **fixed: Any) -> C:
-    """The config with `fixed` settings and whatever flags were given."""
+def config_from_flags(config_class: type[C], args: argparse.Namespace, *, base: C | None = None, **fixed: Any) -> C:
+    """`base`, or the defaults, with `fixed` settings and whatever flags were given."""
     names = {field.name for field in dataclasses.fields(config_class)} - set(fixed)
-    return config_class(**{name: value for name, value in vars(args).items() if name in names}, **fixed)
+    given = {name: value for name, value in vars(args).items() if name in names} | fixed
+    return config_class(**given) if base is None else base.replace(**given)
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, str]:
@@ -88,7 +94,7 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
-def _help(field: dataclasses.Field[Any]) -> str:
+def _help(field: dataclasses.Field[Any], default: Any) -> str:
     text = field.metadata.get("help", "")
-    has_default = field.default is not dataclasses.MISSING and field.default not in (None, "")
-    return (f"{text} (default {field.default})" if has_default else text).replace("%", "%%")
+    has_default = default is not dataclasses.MISSING and default not in (None, "")
+    return (f"{text} (default {default})" if has_default else text).replace("%", "%%")

@@ -18,7 +18,7 @@ from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.spectra import SpectraConfig
 from ctrlab.storage import Artifact
-from ctrlab.training.configs import FitConfig
+from ctrlab.training.configs import FINETUNE, FitConfig
 
 Subparsers = Any  # argparse's own class is private
 
@@ -273,7 +273,7 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--no-finetune", action="store_true", help="truncate only")
     parser.add_argument("--no-measure", action="store_true", help="do not measure speed and accuracy afterwards")
     parser.add_argument("--name", default="", help="shown in lists")
-    add_config_flags(parser, FitConfig, title="fine-tuning after each stage")
+    add_config_flags(parser, FitConfig, title="fine-tuning after each stage", base=FINETUNE)
 
 
 def run_compress(args: argparse.Namespace) -> None:
@@ -282,7 +282,7 @@ def run_compress(args: argparse.Namespace) -> None:
     with _open(args) as lab:
         model = lab.compress(
             args.model, energy=args.energy, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
-            finetune=None if args.no_finetune else config_from_flags(FitConfig, args),
+            finetune=None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE),
             method=args.method, bottleneck=args.bottleneck, basis=args.basis, order=args.order, name=args.name,
             measure=not args.no_measure,
         )  # fmt: skip

@@ -4,7 +4,7 @@
     dataset = lab.encode(config)
     model = lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm"))
     spectra = lab.spectra(model.id)
-    compressed = lab.compress(model.id, ranks={"mlp.2": 64, "mlp.4": 64, "embedding.*": 4}, finetune=FitConfig())
+    compressed = lab.compress(model.id, ranks={"mlp.2": 64, "mlp.4": 64, "embedding.*": 4}, finetune=FINETUNE)
     print(lab.compare([model.id, compressed.id]))
 
 Every call is a job in the store, so the dashboard shows it, a killed one resumes, and its lineage is recorded.

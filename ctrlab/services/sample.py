@@ -8,13 +8,13 @@ from ctrlab.config import Config
 from ctrlab.errors import DataError
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.workspace import Workspace
-from ctrlab.training.configs import FitConfig
+from ctrlab.training.configs import FINETUNE
 
 SAMPLE_CONFIG_FILE = "config.json"
 SAMPLE_NAME = "Sample ads"
 SAMPLE_MODEL_NAME = "DeepFM on the sample"
 #: One epoch a stage on rows the sample's model has not seen: on its training rows it would overfit.
-SAMPLE_FINETUNE = FitConfig(epochs=1, learning_rate=2e-4, batch_size=256, rows="finetune")
+SAMPLE_FINETUNE = FINETUNE.replace(batch_size=256, rows="finetune")
 
 
 @JOB_HANDLERS.register(

@@ -215,6 +215,48 @@ def test_early_stopping_waits_for_patience_evaluations(data):
     assert result.steps == result.history[-1]["step"]
 
 
+def rates_of(data, monkeypatch, model, config):
+    """The step size of every step, once for tables and once for everything else, and the result."""
+    from ctrlab.training.optim import FitOptimizer
+
+    rates, original = [], FitOptimizer.step
+
+    def step(self):
+        original(self)
+        rates.append((self._lazy_adam.lr, self._adam.param_groups[0]["lr"]))
+
+    monkeypatch.setattr(FitOptimizer, "step", step)
+    return rates, fit(model, data, config)
+
+
+def test_the_step_size_falls_after_every_evaluation_that_is_not_better(data, monkeypatch):
+    config = CONFIG.replace(epochs=4, learning_rate=0.1, plateau_factor=0.1)
+    rates, result = rates_of(data, monkeypatch, fresh(), config)
+    best, rate, expected, done = -1.0, 0.1, [], 0
+    for row in result.history:
+        expected += [rate] * (row["step"] - done)
+        rate = rate if row["valid_auc"] > best else max(0.1 * rate, 1e-6)
+        best, done = max(best, row["valid_auc"]), row["step"]
+    assert len(set(expected)) > 2
+    assert [table for table, _ in rates] == pytest.approx(expected)
+    assert [dense for _, dense in rates] == pytest.approx(expected)
+
+
+def test_without_a_factor_the_step_size_stays(data, monkeypatch):
+    rates, _ = rates_of(data, monkeypatch, fresh(), CONFIG.replace(learning_rate=0.5))
+    assert set(rates) == {(0.5, 0.5)}
+
+
+@pytest.mark.parametrize("optimizer", ["lazy_adam", "adam"])
+def test_a_fit_killed_on_a_plateau_goes_on_bit_for_bit(data, tmp_path, optimizer):
+    config = CONFIG.replace(epochs=4, learning_rate=0.1, plateau_factor=0.3, optimizer=optimizer)
+    whole = fit(fresh(), data, config)
+    aucs = [row["valid_auc"] for row in whole.history]
+    plateau = next(row["step"] for row, auc in zip(whole.history[1:], aucs, strict=False) if row["valid_auc"] < auc)
+    interrupted(data, config, tmp_path / "fit.safetensors", plateau + 1)
+    assert_same(fit(fresh(), data, config, checkpoint_path=tmp_path / "fit.safetensors"), whole)
+
+
 def test_an_early_stop_stays_stopped_after_a_resume(data, tmp_path):
     good = fit(fresh(), data, CONFIG).model
     config = CONFIG.replace(epochs=5, learning_rate=0.5, keep_initial=True, patience=2)

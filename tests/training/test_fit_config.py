@@ -5,7 +5,7 @@ from dataclasses import fields
 import pytest
 
 from ctrlab.errors import ConfigError
-from ctrlab.training.configs import FitConfig
+from ctrlab.training.configs import FINETUNE, FitConfig
 
 
 def test_the_form_can_be_drawn_without_torch():
@@ -26,3 +26,8 @@ def test_settings_survive_json():
 def test_all_faults_are_said_at_once():
     with pytest.raises(ConfigError, match=r"epochs must be between 1 and 1000, got 0.*optimizer must be one of lazy_adam, adam"):
         FitConfig(epochs=0, optimizer="sgd")
+
+
+def test_fine_tuning_starts_below_the_rate_of_training_and_counts_the_model_as_it_came():
+    assert FINETUNE.learning_rate < FitConfig().learning_rate
+    assert FINETUNE.keep_initial

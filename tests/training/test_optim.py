@@ -86,6 +86,15 @@ def test_dense_adam_with_l2_equals_torchs_adam_with_weight_decay():
         torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4, msg=name)
 
 
+def test_dense_adam_gets_dense_gradients_and_lazy_adam_sparse_ones():
+    for name, sparse in (("adam", False), ("lazy_adam", True)):
+        model = make_model("deepfm").train()
+        FitOptimizer(model, FitConfig(optimizer=name))
+        table = model.embedding.categorical.table
+        table(torch.tensor([0, 1])).sum().backward()
+        assert table.weight.grad.is_sparse == sparse
+
+
 def test_dense_adam_moves_rows_that_are_not_in_the_batch():
     model = make_model("deepfm")
     optimizer = FitOptimizer(model, FitConfig(optimizer="adam", l2_embedding=0.1))

@@ -18,7 +18,7 @@ from ctrlab.services import compression as service
 from ctrlab.services import models, spectra
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
-from ctrlab.training.configs import FitConfig
+from ctrlab.training.configs import FINETUNE
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.components import rank_plan
 from ctrlab.ui.components.explain import explain
@@ -31,8 +31,6 @@ from ctrlab.ui.navigation import PAGES
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
 _START_ENERGY = 0.99
-#: Below the rate of training: fine-tuning on rows the tables have memorised loses AUC at 1e-3.
-_LEARNING_RATE = 2e-4
 
 _BOTTLENECK_NAMES = {"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"}
 _BASIS_NAMES = {"per_field": "Each its own", "shared": "One for all fields"}
@@ -378,7 +376,7 @@ def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basi
         epochs = st.number_input("Fine-tuning epochs", 0, 20, 1, key="epochs", help="After each stage; 0 truncates only.")
     with right:
         rate = st.number_input(
-            "Learning rate", 1e-6, 1e-1, _LEARNING_RATE, step=1e-4, format="%.1e", key="rate", disabled=not epochs
+            "Learning rate", 1e-6, 1e-1, FINETUNE.learning_rate, step=1e-4, format="%.1e", key="rate", disabled=not epochs
         )
     rows = "train"
     if bench.finetune_rows:
@@ -392,8 +390,7 @@ def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basi
             required=True,
             disabled=not epochs,
         )
-    # Step 0 counts, so that fine-tuning which only harms changes nothing.
-    finetune = FitConfig(epochs=epochs, learning_rate=rate, rows=rows, keep_initial=True) if epochs else None
+    finetune = FINETUNE.replace(epochs=epochs, learning_rate=rate, rows=rows) if epochs else None
     return CompressConfig(plan=plan, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune)
 
 
