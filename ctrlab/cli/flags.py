@@ -8,6 +8,7 @@ from collections.abc import Collection
 from typing import Any, TypeVar
 
 from ctrlab.config import Config, type_hints
+from ctrlab.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
 
@@ -48,6 +49,17 @@ def parse_assignments(pairs: list[str]) -> dict[str, str]:
     if malformed:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {', '.join(malformed)}")
     return dict(pair.split("=", 1) for pair in pairs)
+
+
+def parse_ranks(pairs: list[str]) -> dict[str, int]:
+    """["mlp.0=64"] -> {"mlp.0": 64}."""
+    return {name: _rank(name, text) for name, text in parse_assignments(pairs).items()}
+
+
+def _rank(name: str, text: str) -> int:
+    if not text.isdigit():
+        raise ConfigError(f"the rank of {name} must be a whole number, got {text!r}; write {name}=64")
+    return int(text)
 
 
 def values_for(config_class: type[Config], texts: dict[str, str]) -> dict[str, Any]:

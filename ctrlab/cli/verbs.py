@@ -5,7 +5,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignments, values_for
+from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignments, parse_ranks, values_for
+from ctrlab.cli.modules import declare_modules
 from ctrlab.cli.output import ProgressLine, comparison_text, print_json, table_text
 from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, ORDERS
 from ctrlab.compression.plan import PRESETS
@@ -25,7 +26,7 @@ Subparsers = Any  # argparse's own class is private
 
 def add_verbs(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     """Declare every verb; each leaves its function in `args.run`."""
-    for declare in (_data, _train, _import, _spectra, _compress, _compare, _export, _jobs, _demo):
+    for declare in (_data, _train, _import, _spectra, _compress, declare_modules, _compare, _export, _jobs, _demo):
         declare(subparsers, common)
 
 
@@ -278,7 +279,7 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
 
 def run_compress(args: argparse.Namespace) -> None:
     """`compress`."""
-    ranks = {name: _rank(name, text) for name, text in parse_assignments(args.ranks).items()} if args.ranks else None
+    ranks = parse_ranks(args.ranks) if args.ranks else None
     with _open(args) as lab:
         model = lab.compress(
             args.model, energy=args.energy, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
@@ -288,12 +289,6 @@ def run_compress(args: argparse.Namespace) -> None:
         )  # fmt: skip
         original = models.original_of(lab.workspace, model)
         _show(args, model, f"{model.id}\n" + comparison_text(comparison.comparison_table(lab.workspace, [original.id, model.id])))
-
-
-def _rank(name: str, text: str) -> int:
-    if not text.isdigit():
-        raise ConfigError(f"the rank of {name} must be a whole number, got {text!r}; write {name}=64")
-    return int(text)
 
 
 def _compare(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:

@@ -1,0 +1,75 @@
+"""`compress-module`: any module that a Python function makes, to files."""
+
+import argparse
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ctrlab.cli.factory import make_module
+from ctrlab.cli.flags import parse_ranks
+from ctrlab.cli.output import print_json, table_text
+from ctrlab.compression.configs import BOTTLENECKS
+
+if TYPE_CHECKING:
+    from ctrlab.anymodule import CompressionResult
+
+FORMAT_VERSION = 1
+
+
+def declare_modules(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verb `compress-module`."""
+    help = "compress a module that a function of yours makes"
+    parser = subparsers.add_parser("compress-module", help=help, description=help, parents=[common])
+    parser.add_argument(
+        "--factory", required=True, metavar="MODULE:FUNCTION", help="gives back (module, calibration batches) when called"
+    )
+    ranks = parser.add_mutually_exclusive_group(required=True)
+    ranks.add_argument("--energy", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
+    ranks.add_argument("--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.0=64; layers not named stay dense")
+    parser.add_argument(
+        "--bottleneck", default="none", choices=BOTTLENECKS, help="nonlinearity between the factors (default none)"
+    )
+    parser.add_argument("--output", type=Path, required=True, help="the .safetensors file to write; a .json file goes beside it")
+    parser.set_defaults(run=run_compress_module)
+
+
+def run_compress_module(args: argparse.Namespace) -> None:
+    """`compress-module`."""
+    import ctrlab  # its compress loads torch
+
+    module, batches = make_module(args.factory)
+    ranks = parse_ranks(args.ranks) if args.ranks else None
+    result = ctrlab.compress(module, batches, energy=args.energy, ranks=ranks, bottleneck=args.bottleneck)
+    facts = _facts(result) | {"factory": args.factory, "bottleneck": args.bottleneck}
+    files = _write(result, facts, args.output)
+    print_json(facts | {"files": files}) if args.json else print(_text(facts, files))
+
+
+def _facts(result: "CompressionResult") -> dict[str, Any]:
+    rows = [
+        {
+            "layer": row.layer_name,
+            "kind": row.kind,
+            "rank": row.rank,
+            "before": row.parameters_before,
+            "after": row.parameters_after,
+        }
+        for row in result.rows
+    ]
+    return {"version": FORMAT_VERSION, "ranks": result.plan.as_dict(), "layers": rows, "skipped": result.skipped}
+
+
+def _write(result: "CompressionResult", facts: dict[str, Any], output: Path) -> list[str]:
+    from safetensors.torch import save_model
+
+    output.parent.mkdir(parents=True, exist_ok=True)
+    save_model(result.model, str(output))
+    description = output.with_suffix(".json")
+    description.write_text(json.dumps(facts, indent=1), encoding="utf-8")
+    return [str(output), str(description)]
+
+
+def _text(facts: dict[str, Any], files: list[str]) -> str:
+    table = table_text(["layer", "kind", "rank", "before", "after"], [list(row.values()) for row in facts["layers"]])
+    skipped = [f"skipped {name}: {reason}" for name, reason in facts["skipped"].items()]
+    return "\n".join([table, *skipped, *files])
