@@ -85,7 +85,7 @@ PUBLISHED: Mapping[str, Published] = {
     "xdeepfm": Published(0.1, 0.9845, 0.1466, 0.9841, _deep(0.2, cin_dims=(64,))),
     "afn_plus": Published(
         1e-3, 0.9826, 0.2139, 0.9802,
-        _deep(0.2, batch_norm=False, logarithmic_neurons=1000, afn_mlp_dims=(400,), afn_dropout=0.4),
+        {"logarithmic_neurons": 1000, "mlp_dims": (400,), "dropout": 0.4, "deep_dims": (400, 400, 400), "deep_dropout": 0.2},
     ),
     "autoint_plus": Published(
         0.1, 0.9848, 0.1490, None,
