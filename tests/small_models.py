@@ -22,9 +22,14 @@ SCHEMA = FeatureSchema(
 ARCHITECTURES = ("deepfm", "dcn")
 #: Settings of single architectures that make them small.
 SMALL_SETTINGS: dict[str, dict] = {
+    "finalmlp": {"mlp1_dims": (12, 8), "mlp2_dims": (6,), "gate_dims": (5,), "fusion_heads": 2},
     "din": {"attention_dims": (10, 6)},
     "gru4rec": {"hidden_dim": 7},
     "bst": {"num_heads": 2, "num_blocks": 2, "hidden_dim": 14},
+    "afn": {"logarithmic_neurons": 8},
+    "afn_plus": {"logarithmic_neurons": 8, "deep_dims": (9, 7)},
+    "dlrm": {"bottom_dims": (5,)},
+    "xdeepfm": {"cin_dims": (5, 4)},
     "autoint": {"attention_dim": 8},
     "autoint_plus": {"attention_dim": 8, "attention_layer_norm": True, "linear_term": True},
 }

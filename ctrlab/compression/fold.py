@@ -74,10 +74,12 @@ def _fold_into_readers(model: CTRModel, name: str, embedding: nn.Module, readers
         latents, latent_map = _fold_shared(embedding)
         model.set_submodule(name, latents)
         for reader in readers:
-            if not reader.foldable:
-                _restore_before(model, reader.name, latent_map)
-            elif not reader.rotation_invariant:
+            if reader.rotation_invariant:
+                continue
+            if reader.foldable:
                 rule_for(model.get_submodule(reader.name))(model, reader.name, latent_map)
+            else:
+                _restore_before(model, reader.name, latent_map)
         return
     folded, latent_map = _fold_embedding(cast("FieldEmbedding | FactoredEmbedding", embedding))
     model.set_submodule(name, folded)

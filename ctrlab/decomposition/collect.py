@@ -189,13 +189,16 @@ def _table(model: nn.Module, layer: ModelLayer) -> Tensor:
     return rows
 
 
-def _look_ups(model: nn.Module, layer: ModelLayer, dataset: CalibrationData) -> np.ndarray[Any, np.dtype[np.int64]]:
+def _look_ups(model: CTRModel, layer: ModelLayer, dataset: CalibrationData) -> np.ndarray[Any, np.dtype[np.int64]]:
     """How often each row of a table is looked up over the training rows: by its own field, and by the lists that share it.
 
-    Both count, for both are outputs of the table that the model reads. An embedding that reads no lists counts its field alone.
+    Both count, for both are outputs of the table that the model reads. An embedding that reads no lists counts its field alone;
+    one may also have only some of the data's fields.
     """
     schema, table = cast(FieldEmbedding, model.get_submodule(layer.module_name)).schema, _field(layer)
-    counts = dataset.counts(table) if table < len(schema.field_names) else np.zeros(schema.table_dims[table], np.int64)
+    counts = np.zeros(schema.table_dims[table], np.int64)
+    if table < len(schema.field_names):
+        counts = counts + dataset.counts(model.schema.field_names.index(schema.field_names[table]))
     lists = [number for number, feature in enumerate(schema.lists) if schema.table_of(feature) == table]
     return counts + sum(dataset.list_counts(number) for number in lists)
 

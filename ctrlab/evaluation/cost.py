@@ -22,6 +22,7 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import EmbeddingModelConfig
 from ctrlab.models.inventory import ModelLayer, is_compressed, list_layers
 from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM, LinearTerm, LookupTable
+from ctrlab.models.products import InnerProducts
 
 M = TypeVar("M", bound=nn.Module)
 MacsRule = Callable[[Any, Any], int]
@@ -39,6 +40,7 @@ _MACS: dict[type[nn.Module], MacsRule] = {
     FieldEmbedding: lambda module, _: module.numeric.numel(),
     LinearTerm: lambda module, _: module.numeric.numel(),
     CrossNetwork: lambda module, _: 2 * module.weights.numel(),
+    InnerProducts: lambda module, model: module.num_pairs * model.embedding.embed_dim,
     InnerProductFM: lambda _, model: (_num_vectors(model) + 1) * model.embedding.embed_dim,
 }
 
@@ -105,7 +107,8 @@ def layer_positions(model: CTRModel) -> dict[nn.Module, int]:
 
     def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, Any]) -> None:
         rows = output[0] if isinstance(output, tuple) else output  # a recurrent layer gives its last state as well
-        found[module] = found.get(module, 0) + rows.numel() // rows.shape[-1]
+        width = module.num_features if isinstance(module, nn.BatchNorm1d) else rows.shape[-1]
+        found[module] = found.get(module, 0) + rows.numel() // width
 
     modes = {module: module.training for module in model.modules()}
     handles = [module.register_forward_hook(count) for module in model.modules() if _runs_per_position(module)]
@@ -144,6 +147,18 @@ def _own_macs(module: nn.Module, model: nn.Module) -> int:
     if rule is not None:
         return rule(module, model)
     return sum(parameter.numel() for parameter in module.parameters(recurse=False))
+
+
+@register_reader(nn.Linear)
+def _folded_linear(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]]:
+    """It reads all vectors side by side."""
+    return ReaderProfile(name=name, first_layers=(name,)), (name,)
+
+
+@register_reader(InnerProducts)
+def _inner_products(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]]:
+    """One number a pair of fields: nothing to fold, but of latents in a shared basis as good as of vectors."""
+    return ReaderProfile(name=name, foldable=False, rotation_invariant=True), (name,)
 
 
 @register_reader(MLP)

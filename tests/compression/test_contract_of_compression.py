@@ -52,8 +52,10 @@ def test_spectra_reach_every_affine_layer_and_table(name):
 def test_compression_to_full_rank_changes_nothing(name, numeric, basis):
     model = make(name, numeric)
     full = {layer.layer_name: layer.out_features for layer in profile_model(model).compressible}
-    result = compress_model(model, RankPlan.of(full), spectra_of(model), basis=basis, respect_break_even=False)
-    torch.testing.assert_close(logits(result.model, FIELDS), logits(model, FIELDS), atol=1e-5, rtol=1e-5)
+    # float64, for AFN's logarithms of numbers near zero blow up the rounding of float32
+    spectra, model, fields = spectra_of(model), model.double(), FIELDS._replace(values=FIELDS.values.double())
+    result = compress_model(model, RankPlan.of(full), spectra, basis=basis, respect_break_even=False)
+    torch.testing.assert_close(logits(result.model, fields), logits(model, fields), atol=1e-5, rtol=1e-5)
     assert result.plan.as_dict() == full
 
 

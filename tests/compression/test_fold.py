@@ -90,10 +90,11 @@ def test_folding_twice_is_folding_once():
 
 def test_a_reader_without_a_rule_keeps_the_projection_for_all():
     class Odd(type(_MODELS["dcn", False])):
-        embedding_readers: ClassVar = {"embedding": ("mlp", "cross", "cross_head")}
+        embedding_readers: ClassVar = {"embedding": ("mlp", "cross", "extra")}
 
     model = make_model("dcn", batch_norm=True)
     model.__class__ = Odd
+    model.extra = nn.Tanh()
     compressed = compress_model(model, RankPlan.of(_tables(2)), _SPECTRA["dcn", True]).model
     folded = fold(compressed)
     assert type(folded.embedding) is type(compressed.embedding)

@@ -16,9 +16,10 @@ from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.metrics import auc
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
+from ctrlab.models.configs.sequences import SequenceModelConfig
 from ctrlab.models.inventory import list_layers
 
-SEQUENCES = [name for name in MODELS.names() if MODELS[name].builder().reads_lists]
+SEQUENCES = [entry.name for entry in MODELS if issubclass(entry.config_class, SequenceModelConfig)]
 FIELDS = random_fields(40)
 over_sequences = pytest.mark.parametrize("name", SEQUENCES)
 

@@ -1,4 +1,4 @@
-"""An MLP on the vectors side by side: its first layer takes the projections in."""
+"""Linear layers and MLPs on the vectors side by side: the first layer takes the projections in."""
 
 from typing import cast
 
@@ -8,20 +8,34 @@ from ctrlab.compression.latents import LatentMap
 from ctrlab.compression.linear import FactoredLinear, linear_like
 from ctrlab.compression.prediction import merges
 from ctrlab.compression.readers.base import fold_rule
+from ctrlab.evaluation.cost import register_reader
+from ctrlab.evaluation.profile import ReaderProfile
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import MLP
 
 
 @fold_rule(MLP)
 def _fold_mlp(model: CTRModel, name: str, latent_map: LatentMap) -> None:
-    """Only the first layer reads the embedding. Two factors become one layer where that is no larger."""
-    first = cast(nn.Sequential, model.get_submodule(name))[0]
+    """Only the first layer reads the embedding."""
+    _fold_first(model, f"{name}.0", latent_map)
+
+
+@fold_rule(nn.Linear)
+@fold_rule(FactoredLinear)
+def _fold_first(model: CTRModel, name: str, latent_map: LatentMap) -> None:
+    """Two factors become one layer where that is no larger."""
+    first = model.get_submodule(name)
     if isinstance(first, FactoredLinear):
-        new: nn.Module = _fold_factored(first, latent_map)
-    else:
-        dense = cast(nn.Linear, first)
-        new = linear_like(dense, *latent_map.compose(dense.weight, dense.bias))
-    model.set_submodule(f"{name}.0", new)
+        model.set_submodule(name, _fold_factored(first, latent_map))
+        return
+    dense = cast(nn.Linear, first)
+    model.set_submodule(name, linear_like(dense, *latent_map.compose(dense.weight, dense.bias)))
+
+
+@register_reader(FactoredLinear)
+def _folded_factors(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]]:
+    """As the linear layer it stands for."""
+    return ReaderProfile(name=name, first_layers=(name,)), (name,)
 
 
 def _fold_factored(first: FactoredLinear, latent_map: LatentMap) -> nn.Module:

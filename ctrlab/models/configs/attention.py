@@ -74,3 +74,45 @@ class FiBiNETConfig(DeepModelConfig):
     excitation: Literal["relu", "sigmoid"] = option(
         "relu", advanced=True, help="Last activation of the importance network; the paper has ReLU."
     )
+
+
+@MODELS.register(
+    "finalmlp",
+    builder="ctrlab.models.finalmlp:FinalMLP",
+    title="FinalMLP",
+    description="Two MLPs on inputs gated by context, joined by a bilinear product (Mao et al., 2023).",
+)
+@dataclass(frozen=True, kw_only=True)
+class FinalMLPConfig(EmbeddingModelConfig):
+    """Two-stream MLP with feature selection and bilinear fusion."""
+
+    mlp1_dims: tuple[int, ...] = option(
+        (400, 400, 400), minimum=1, maximum=16384, label="MLP 1 widths", help="Hidden layer widths of the first stream."
+    )
+    mlp2_dims: tuple[int, ...] = option(
+        (400, 400, 400), minimum=1, maximum=16384, label="MLP 2 widths", help="Hidden layer widths of the second stream."
+    )
+    mlp1_dropout: float = option(0.0, minimum=0.0, maximum=0.9, step=0.05, help="Dropout rate in the first stream.")
+    mlp2_dropout: float = option(0.0, minimum=0.0, maximum=0.9, step=0.05, help="Dropout rate in the second stream.")
+    batch_norm: bool = option(False, help="Batch normalisation after each hidden linear layer of both streams.")
+    feature_selection: bool = option(True, help="Gate each stream's input by its context fields.")
+    gate_dims: tuple[int, ...] = option((64,), minimum=1, maximum=16384, help="Hidden layer widths of both gates.")
+    context1: tuple[str, ...] = option(
+        (), help="Fields that gate the first stream, such as the user's; none: one learned context for all rows."
+    )
+    context2: tuple[str, ...] = option(
+        (), help="Fields that gate the second stream, such as the item's; none: one learned context for all rows."
+    )
+    fusion_heads: int = option(
+        1, minimum=1, maximum=1024, help="Blocks into which both streams are cut for the bilinear product."
+    )
+
+    def faults(self) -> list[str]:
+        """Streams and gates have hidden layers, and heads cut the streams evenly."""
+        empty = [name for name in ("mlp1_dims", "mlp2_dims", "gate_dims") if not getattr(self, name)]
+        uneven = [
+            f"the last of {name}, {getattr(self, name)[-1]}, must be a multiple of fusion_heads {self.fusion_heads}"
+            for name in ("mlp1_dims", "mlp2_dims")
+            if getattr(self, name) and getattr(self, name)[-1] % self.fusion_heads
+        ]
+        return [f"{name} must name at least one width" for name in empty] + uneven
