@@ -15,6 +15,8 @@ from typing import Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "spectra": "ctrlab.anymodule",
+    "compress": "ctrlab.anymodule",
     "Lab": "ctrlab.services.lab",
     "open_workspace": "ctrlab.services.workspace",
     "TrainConfig": "ctrlab.services.models",

@@ -1,0 +1,166 @@
+"""Which parts of any module are affine maps of features, and why the others are left alone."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from torch import nn
+
+from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile
+
+#: (qualified name, module) -> whether to consider it.
+Filter = Callable[[str, nn.Module], bool]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Layer:
+    """A linear layer or a table.
+
+    slots: every qualified name it has in the model; one that is used in several places is one layer.
+    skip_reason: why it cannot be compressed; None where it can.
+    """
+
+    layer_name: str
+    kind: Literal["linear", "embedding"]
+    module: nn.Module
+    in_features: int
+    out_features: int
+    slots: tuple[str, ...]
+    skip_reason: str | None = None
+
+    def profile(self) -> LayerProfile:
+        """As plans see it."""
+        return LayerProfile(
+            layer_name=self.layer_name,
+            kind=self.kind,
+            in_features=self.in_features,
+            out_features=self.out_features,
+            parameters=sum(parameter.numel() for parameter in self.module.parameters()),
+            has_bias=getattr(self.module, "bias", None) is not None,
+            skip_reason=self.skip_reason,
+        )
+
+
+def unwrapped(module: nn.Module) -> nn.Module:
+    """The module inside `torch.compile`, DataParallel and DistributedDataParallel wrappers."""
+    while True:
+        if hasattr(module, "_orig_mod"):
+            module = module._orig_mod  # type: ignore[assignment]
+        elif isinstance(module, (nn.DataParallel, nn.parallel.DistributedDataParallel)):
+            module = module.module
+        else:
+            return module
+
+
+def find_layers(module: nn.Module, filter_fn: Filter | None = None) -> tuple[list[Layer], dict[str, str]]:
+    """The linear layers and tables of `module`, and {name: reason} of everything else with a matrix in it."""
+    slots: dict[int, list[str]] = {}
+    for name, part in module.named_modules(remove_duplicate=False):
+        slots.setdefault(id(part), []).append(name)
+    tied = _tied(module)
+    layers: list[Layer] = []
+    skipped: dict[str, str] = {}
+    closed: list[str] = []
+    for name, part in module.named_modules():
+        if any(name.startswith(prefix) for prefix in closed):
+            continue
+        reason = _closed_reason(part)
+        if reason is not None:
+            skipped[name] = reason
+            closed.append(f"{name}." if name else "")
+        elif _is_layer(part):
+            layers.append(_layer(name, part, tuple(slots[id(part)]), tied.get(id(part)), filter_fn))
+        else:
+            skipped |= _raw_matrices(name, part)
+    return layers, skipped
+
+
+def profile_of(layers: list[Layer]) -> ModelProfile:
+    """What `compression.plan` chooses ranks for."""
+    return ModelProfile(architecture="any", layers=tuple(layer.profile() for layer in layers), cost=Cost(), folded_fixed=Cost())
+
+
+def _is_layer(part: nn.Module) -> bool:
+    return isinstance(part, (nn.Linear, nn.Embedding, nn.EmbeddingBag))
+
+
+def _closed_reason(part: nn.Module) -> str | None:
+    """Why nothing inside `part` is looked at; None where it is."""
+    note = getattr(part, "compression_note", None)
+    if isinstance(note, str):
+        return note
+    if isinstance(part, nn.MultiheadAttention):
+        return "its projections run inside one fused operation, which takes their matrices and no layers"
+    if isinstance(part, (nn.RNNBase, nn.RNNCellBase)):
+        return "its maps run inside one recurrent operation, which takes their matrices and no layers"
+    if isinstance(part, nn.Bilinear):
+        return "bilinear in two inputs, not an affine map of one"
+    return None
+
+
+def _layer(name: str, part: nn.Module, slots: tuple[str, ...], tied: str | None, filter_fn: Filter | None) -> Layer:
+    reason = tied if tied is not None else _reason(part)
+    if filter_fn is not None and not any(filter_fn(slot, part) for slot in slots):
+        reason = "left out by filter_fn"
+    if isinstance(part, nn.Linear):
+        return Layer(
+            layer_name=name, kind="linear", module=part, in_features=part.in_features, out_features=part.out_features,
+            slots=slots, skip_reason=reason,
+        )  # fmt: skip
+    assert isinstance(part, (nn.Embedding, nn.EmbeddingBag))
+    return Layer(
+        layer_name=name, kind="embedding", module=part, in_features=part.num_embeddings, out_features=part.embedding_dim,
+        slots=slots, skip_reason=reason,
+    )  # fmt: skip
+
+
+def _reason(part: nn.Module) -> str | None:
+    if any(parameter.numel() == 0 or nn.parameter.is_lazy(parameter) for parameter in part.parameters()):
+        return "it has no weights yet"
+    if isinstance(part, nn.Linear):
+        return _linear_reason(part)
+    assert isinstance(part, (nn.Embedding, nn.EmbeddingBag))
+    if type(part).forward not in (nn.Embedding.forward, nn.EmbeddingBag.forward):
+        return f"a subclass with a forward pass of its own ({type(part).__name__})"
+    if part.embedding_dim == 1:
+        return "one-dimensional table"
+    if part.max_norm is not None:
+        return "it renormalises its rows while it looks them up (max_norm)"
+    if isinstance(part, nn.EmbeddingBag) and part.mode == "max":
+        return "the largest of a bag's numbers is no linear map of its rows"
+    return None
+
+
+def _linear_reason(part: nn.Linear) -> str | None:
+    if type(part).forward is not nn.Linear.forward:
+        return f"a subclass with a forward pass of its own ({type(part).__name__})"
+    if hasattr(part, "parametrizations"):
+        return "its weight is parametrized"
+    if part.out_features == 1:
+        return "one output unit"
+    if part.in_features == 1:
+        return "one input feature, so its output has rank 1 already"
+    return None
+
+
+def _tied(module: nn.Module) -> dict[int, str]:
+    """{id of a module: reason} of modules that share a parameter with another module."""
+    owners: dict[int, list[tuple[str, nn.Module]]] = {}
+    for name, part in module.named_modules():
+        for parameter in part.parameters(recurse=False):
+            owners.setdefault(id(parameter), []).append((name, part))
+    reasons = {}
+    for sharing in owners.values():
+        for name, part in sharing:
+            others = [other for other, _ in sharing if other != name]
+            if others:
+                reasons[id(part)] = f"its weight is also that of {', '.join(others)}"
+    return reasons
+
+
+def _raw_matrices(name: str, part: nn.Module) -> dict[str, str]:
+    return {
+        f"{name}.{own}".lstrip("."): "raw parameter, not the weight of a layer"
+        for own, parameter in part.named_parameters(recurse=False)
+        if parameter.ndim >= 2
+    }
