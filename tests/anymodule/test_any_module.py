@@ -154,7 +154,7 @@ def test_the_original_its_modes_hooks_and_gradients_stay_as_they_were(sample):
     assert len(sample.shared._forward_hooks) == 1 and len(sample.tower[2]._forward_hooks) == 0
     assert all(torch.equal(tensor, before[name]) for name, tensor in sample.state_dict().items())
     assert all(parameter.grad is None for parameter in sample.parameters())
-    assert result.model.tower[2].training == (True)
+    assert result.model.tower[2].training
     if "item" in result.plan.as_dict():
         assert not any(parameter.requires_grad for parameter in result.model.item.parameters())
 
