@@ -30,6 +30,7 @@ SMALL_SETTINGS: dict[str, dict] = {
     "afn_plus": {"logarithmic_neurons": 8, "deep_dims": (9, 7)},
     "dlrm": {"bottom_dims": (5,)},
     "xdeepfm": {"cin_dims": (5, 4)},
+    "masknet": {"num_blocks": 2, "block_dim": 5},
     "autoint": {"attention_dim": 8},
     "autoint_plus": {"attention_dim": 8, "attention_layer_norm": True, "linear_term": True},
 }

@@ -22,6 +22,7 @@ VARIANTS = [
     ("autoint_plus", {"attention_dim": 8, "embed_dim": 8}),  # the residual adds the vectors themselves
     ("fibinet", {"bilinear_type": "each"}),
     ("fibinet", {"bilinear_type": "interaction"}),
+    ("masknet", {"structure": "serial"}),
     ("din", {"activation": "prelu"}),
 ]
 

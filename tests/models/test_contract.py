@@ -27,6 +27,7 @@ NUMERIC = pytest.mark.parametrize("numeric", ["embedding", "raw"])
 D, MLP_DIMS = 6, (12, 8)
 #: The embedding vectors a row that an architecture refuses to go without.
 NEEDS_VECTORS = {
+    "masknet": 1,
     "fm": 2,
     "dlrm": 1,
     "nfm": 2,
@@ -46,6 +47,11 @@ def mlp_parameters(width, dims=MLP_DIMS, head=(1,)):
 
 def afn_parameters(vectors, raw_width):
     return vectors * 8 + 2 * vectors + 2 * 8 + mlp_parameters(8 * D + raw_width)
+
+
+def masknet_parameters(vectors, width):
+    block = (width + 1) * 2 * width + (2 * width + 1) * width + 5 * width + 2 * 5
+    return 2 * vectors * D + 2 * block + mlp_parameters(10)
 
 
 def dlrm_parameters(vectors, raw_width):
@@ -97,6 +103,7 @@ def closed_form(name, schema, config):
             + sum((length + 1) * D + 2 * (4 * (D * D + D) + 4 * D + 2 * D * 14 + 14 + D) for length in lengths)
             + mlp_parameters(DENSE + sum((length + 1) * D for length in lengths) + (K - A) * D)
         ),
+        "masknet": lambda: embedding + masknet_parameters(M, DENSE),
         "lr": lambda: linear,
         "fm": lambda: embedding + linear,
         "wide_deep": lambda: embedding + linear + mlp_parameters(DENSE),

@@ -18,7 +18,7 @@ from ctrlab.models.configs.pairwise import (
     WideDeepConfig,
 )
 from ctrlab.models.configs.crossing import DCNConfig, DCNv2Config, GDCNConfig, XDeepFMConfig
-from ctrlab.models.configs.attention import AutoIntConfig, AutoIntPlusConfig, FiBiNETConfig, FinalMLPConfig
+from ctrlab.models.configs.attention import AutoIntConfig, AutoIntPlusConfig, FiBiNETConfig, FinalMLPConfig, MaskNetConfig
 from ctrlab.models.configs.sequences import BSTConfig, DINConfig, GRU4RecConfig
 # isort: on
 
@@ -42,6 +42,7 @@ __all__ = [
     "GDCNConfig",
     "GRU4RecConfig",
     "LRConfig",
+    "MaskNetConfig",
     "ModelConfig",
     "NFMConfig",
     "PNNConfig",

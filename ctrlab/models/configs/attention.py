@@ -116,3 +116,28 @@ class FinalMLPConfig(EmbeddingModelConfig):
             if getattr(self, name) and getattr(self, name)[-1] % self.fusion_heads
         ]
         return [f"{name} must name at least one width" for name in empty] + uneven
+
+
+@MODELS.register(
+    "masknet",
+    builder="ctrlab.models.masknet:MaskNet",
+    title="MaskNet",
+    description="Blocks that multiply their input by a mask made from the row itself (Wang et al., 2021).",
+)
+@dataclass(frozen=True, kw_only=True)
+class MaskNetConfig(DeepModelConfig):
+    """MaskNet; in the serial structure the MLP widths are those of the blocks."""
+
+    structure: Literal["parallel", "serial"] = option(
+        "parallel", help="parallel: blocks below an MLP. serial: one after another."
+    )
+    num_blocks: int = option(3, minimum=1, maximum=32, help="Blocks of the parallel structure.")
+    block_dim: int = option(64, minimum=1, maximum=16384, help="Output width of each parallel block.")
+    mask_reduction: float = option(
+        2.0, minimum=0.01, maximum=16.0, advanced=True, help="Width of the layer that makes a mask, as a multiple of the mask's."
+    )
+
+    def faults(self) -> list[str]:
+        """A serial MaskNet is made of its blocks."""
+        serial = self.structure == "serial" and not self.mlp_dims
+        return ["mlp_dims must name at least one block of the serial structure"] if serial else []

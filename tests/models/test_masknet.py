@@ -1,0 +1,29 @@
+"""Mask blocks against the paper's formula."""
+
+import torch
+from small_models import logits, make_model, random_fields
+
+from ctrlab.models.masknet import MaskBlock
+
+FIELDS = random_fields(4)
+
+
+def test_a_block_normalises_a_map_of_what_the_mask_lets_through():
+    torch.manual_seed(0)
+    block, x, v = MaskBlock(6, 4, 3, reduction=2.0, dropout=0.0), torch.randn(2, 6), torch.randn(2, 4)
+    found = block(x, v)
+    for row in range(2):
+        aggregated = (block.mask[0].weight @ x[row] + block.mask[0].bias).relu()
+        mask = block.mask[2].weight @ aggregated + block.mask[2].bias
+        mapped = torch.stack([sum(block.hidden.weight[i, j] * mask[j] * v[row, j] for j in range(4)) for i in range(3)])
+        normal = (mapped - mapped.mean()) / (mapped.var(unbiased=False) + block.norm.eps).sqrt()
+        torch.testing.assert_close(found[row], normal.relu(), atol=1e-5, rtol=1e-5)
+
+
+def test_serial_blocks_mask_what_the_one_before_gave():
+    model = make_model("masknet", structure="serial")
+    e = model.embedding(FIELDS)
+    v = torch.cat([norm(e[:, number]) for number, norm in enumerate(model.embedding_norm)], dim=1)
+    for block in model.blocks:
+        v = block(e.flatten(1), v)
+    torch.testing.assert_close(logits(model, FIELDS), model.mlp(v).squeeze(1))
