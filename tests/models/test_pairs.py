@@ -44,14 +44,14 @@ def test_logarithmic_neurons_are_products_of_fields_to_learned_powers():
     e[0, 0, 0] = 0.0  # its logarithm is that of the smallest magnitude
     with torch.no_grad():
         layer.powers.weight.mul_(0.3)
-        found = layer(e).reshape(3, 6, 5)
+        found = layer(e).reshape(3, 5, 6)
     normal = (1 + layer.log_norm.eps) ** -0.5  # fresh statistics: mean 0, variance 1
     for row, neuron, coordinate in itertools.product(range(3), range(6), range(5)):
         product = torch.ones(())
         for field in range(4):
             magnitude = max(abs(float(e[row, field, coordinate])), EPSILON)
             product = product * magnitude ** (float(layer.powers.weight[neuron, field]) * normal)
-        assert float(found[row, neuron, coordinate]) == pytest.approx(float(product) * normal, rel=1e-4)
+        assert float(found[row, coordinate, neuron]) == pytest.approx(float(product) * normal, rel=1e-4)
 
 
 def test_afn_plus_adds_a_network_on_embeddings_of_its_own():
