@@ -32,7 +32,7 @@ class LogarithmicInteraction(nn.Module):
         logarithms = self.log_norm(e.abs().clamp(min=EPSILON).log())
         products: Tensor = self.powers(logarithms.transpose(1, 2)).exp()
         normalised: Tensor = self.exp_norm(products.flatten(0, 1))
-        return normalised.view(len(e), -1)
+        return normalised.unflatten(0, (-1, e.shape[2])).flatten(1)
 
 
 class AFN(CTRModel):
