@@ -15,11 +15,11 @@ from typing import Any, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ctrlab.data.schema import Fields
-from ctrlab.evaluation.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile
+from ctrlab.evaluation.profile import BlockKind, BlockProfile, Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile
 from ctrlab.models.autoint import FieldAttention
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import EmbeddingModelConfig
+from ctrlab.models.dataflow import FIELDS, LOGIT, blank_row, blocks_of, trace_flow
 from ctrlab.models.inventory import ModelLayer, is_compressed, list_layers
 from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM, LinearTerm, LookupTable
 from ctrlab.models.products import InnerProducts
@@ -114,7 +114,7 @@ def layer_positions(model: CTRModel) -> dict[nn.Module, int]:
     handles = [module.register_forward_hook(count) for module in model.modules() if _runs_per_position(module)]
     try:
         with torch.no_grad():
-            model.eval()(_blank_row(model))
+            model.eval()(blank_row(model))
     finally:
         for handle in handles:
             handle.remove()
@@ -125,13 +125,6 @@ def layer_positions(model: CTRModel) -> dict[nn.Module, int]:
 
 def _runs_per_position(module: nn.Module) -> bool:
     return isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.GRU)) or getattr(module, "per_position", False)
-
-
-def _blank_row(model: CTRModel) -> Fields:
-    like = next(model.parameters())
-    ids = torch.zeros(1, len(model.schema.field_names), dtype=torch.int32, device=like.device)
-    lists = torch.zeros(1, model.schema.list_width, dtype=torch.int32, device=like.device)  # unknown elements, no padding
-    return Fields(ids, like.new_zeros(1, len(model.schema.value_names)), lists)
 
 
 def _buffer_bytes(module: nn.Module) -> int:
@@ -265,7 +258,35 @@ def profile_model(model: CTRModel) -> ModelProfile:
         embeddings=embeddings,
         element_bytes=next(model.parameters()).element_size(),
         compressed=compressed,
+        blocks=_block_profiles(model, meter),
     )
+
+
+def _block_profiles(model: CTRModel, meter: _Meter) -> tuple[BlockProfile, ...]:
+    """The fields, the blocks that run, and the logit, which also has what parameters lie in no block."""
+    blocks, flow = blocks_of(model), trace_flow(model)
+    sums = {name: meter.cost_of(block) for name, block in blocks.items() if name in flow}
+    inner = [
+        BlockProfile(name=name, kind=_kind(block), module=type(block).__name__, cost=sums[name], sources=flow[name])
+        for name, block in blocks.items()
+        if name in flow
+    ]
+    left = meter.cost_of(model) - sum(sums.values(), Cost())
+    schema = model.schema if model.reads_lists else model.schema.without_lists()
+    counts = {"categorical": len(schema.field_names), "numeric": len(schema.value_names), "list": len(schema.lists)}
+    fields = ", ".join(f"{number} {kind}" for kind, number in counts.items() if number)
+    return (
+        BlockProfile(name=FIELDS, kind="fields", module=fields),
+        *inner,
+        BlockProfile(name=LOGIT, kind="logit", module="", cost=left, sources=flow[LOGIT]),
+    )
+
+
+def _kind(block: nn.Module) -> BlockKind:
+    parts = list(block.modules())
+    if any(isinstance(part, (FieldEmbedding, LookupTable, nn.Embedding)) for part in parts):
+        return "tables"
+    return "layers" if isinstance(block, (nn.Linear, MLP)) else "interaction"
 
 
 def _layer_profile(layer: ModelLayer, model: CTRModel, meter: _Meter) -> LayerProfile:

@@ -10,6 +10,7 @@ from functools import cached_property
 from typing import Any, Literal, Self
 
 LayerKind = Literal["linear", "embedding", "other"]
+BlockKind = Literal["fields", "tables", "interaction", "layers", "logit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,6 +163,26 @@ class EmbeddingProfile:
 
 
 @dataclass(frozen=True, kw_only=True)
+class BlockProfile:
+    """A part of a model as its diagram draws it: one of the model's own submodules, or one end of the data's way.
+
+    name: qualified name of the submodule, or "fields" or "logit".
+    module: its class; of the fields, how many of each kind.
+    sources: names of the blocks whose outputs it reads.
+    """
+
+    name: str
+    kind: BlockKind
+    module: str
+    cost: Cost = field(default_factory=Cost)
+    sources: tuple[str, ...] = ()
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        return cls(**{**values, "cost": Cost.from_dict(values["cost"]), "sources": tuple(values["sources"])})
+
+
+@dataclass(frozen=True, kw_only=True)
 class ModelProfile:
     """A model's layers, its cost, and the parts from which `compression.plan.predict` sums the cost of any plan.
 
@@ -170,6 +191,7 @@ class ModelProfile:
         nor what its readers replace, nor a normalisation that folds).
     element_bytes: of one parameter.
     compressed: the model already is factored or folded, hence predictions start from its original instead.
+    blocks: what reads what, from the fields to the logit.
     """
 
     architecture: str
@@ -179,6 +201,7 @@ class ModelProfile:
     embeddings: tuple[EmbeddingProfile, ...] = ()
     element_bytes: int = 4
     compressed: bool = False
+    blocks: tuple[BlockProfile, ...] = ()
 
     @property
     def readers(self) -> tuple[ReaderProfile, ...]:
@@ -193,6 +216,10 @@ class ModelProfile:
     def by_name(self) -> dict[str, LayerProfile]:
         return {layer.layer_name: layer for layer in self.layers}
 
+    def layers_of(self, block: str) -> tuple[LayerProfile, ...]:
+        """The layers that lie in the block of this name."""
+        return tuple(layer for layer in self.layers if f"{layer.layer_name}.".startswith(f"{block}."))
+
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
 
@@ -204,6 +231,7 @@ class ModelProfile:
         parts = {
             "layers": tuple(LayerProfile(**row) for row in values["layers"]),
             "embeddings": tuple(EmbeddingProfile.from_dict(row) for row in values["embeddings"]),
+            "blocks": tuple(BlockProfile.from_dict(row) for row in values["blocks"]),
             "cost": Cost.from_dict(values["cost"]),
             "folded_fixed": Cost.from_dict(values["folded_fixed"]),
         }

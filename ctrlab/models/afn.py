@@ -32,7 +32,8 @@ class LogarithmicInteraction(nn.Module):
         logarithms = self.log_norm(e.abs().clamp(min=EPSILON).log())
         products: Tensor = self.powers(logarithms.transpose(1, 2)).exp()
         normalised: Tensor = self.exp_norm(products.flatten(0, 1))
-        return normalised.unflatten(0, (-1, e.shape[2])).flatten(1)
+        flat: Tensor = normalised.unflatten(0, (-1, e.shape[2])).flatten(1)
+        return flat
 
 
 class AFN(CTRModel):

@@ -36,12 +36,13 @@ def trace_flow(model: CTRModel) -> dict[str, tuple[str, ...]]:
     """{block, or LOGIT: the blocks whose outputs it reads, FIELDS among them where it reads none}, of the blocks that run."""
     blocks = blocks_of(model)
     produced: dict[Any, str] = {}  # {node of the autograd graph: the block whose output it made}
+    owners = {id(parameter): name for name, block in blocks.items() for parameter in block.parameters()}
     sources: dict[str, tuple[str, ...]] = {}
     alive: list[Any] = []  # nodes are known by identity, hence must not be collected
 
     def enter(name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
-            found = _origins(_tensors([args, kwargs]), produced)
+            found = _origins(_tensors([args, kwargs]), produced, owners)
             sources[name] = tuple(dict.fromkeys([*sources.get(name, ()), *(found or (FIELDS,))]))
 
         return hook
@@ -63,7 +64,7 @@ def trace_flow(model: CTRModel) -> dict[str, tuple[str, ...]]:
             handles.append(block.register_forward_hook(leave(name)))
         with torch.enable_grad():
             logit = model.eval()(blank_row(model))
-        sources[LOGIT] = _origins([logit], produced)
+        sources[LOGIT] = _origins([logit], produced, owners)
     finally:
         for handle in handles:
             handle.remove()
@@ -72,8 +73,11 @@ def trace_flow(model: CTRModel) -> dict[str, tuple[str, ...]]:
     return sources
 
 
-def _origins(tensors: list[Tensor], produced: dict[Any, str]) -> tuple[str, ...]:
-    """The blocks that the tensors come from most directly, in the order in which they ran."""
+def _origins(tensors: list[Tensor], produced: dict[Any, str], owners: dict[int, str]) -> tuple[str, ...]:
+    """The blocks that the tensors come from most directly, in the order in which they ran.
+
+    A block whose parameters were read past its `forward`, as the rows of lists are, counts as well.
+    """
     found: set[str] = set()
     waiting = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]
     seen = set(waiting)
@@ -82,10 +86,13 @@ def _origins(tensors: list[Tensor], produced: dict[Any, str]) -> tuple[str, ...]
         if node in produced:
             found.add(produced[node])
             continue
+        owner = owners.get(id(getattr(node, "variable", None)))
+        if owner is not None:
+            found.add(owner)
         following = [parent for parent, _ in node.next_functions if parent is not None and parent not in seen]
         seen.update(following)
         waiting.extend(following)
-    return tuple(name for name in dict.fromkeys(produced.values()) if name in found)
+    return tuple(name for name in dict.fromkeys([*produced.values(), *owners.values()]) if name in found)
 
 
 def _tensors(values: Any) -> list[Tensor]:

@@ -3,7 +3,7 @@
 import torch
 from small_models import logits, make_model, random_fields
 
-from ctrlab.models.masknet import MaskBlock
+from ctrlab.models.masknet import FieldNorm, MaskBlock
 
 FIELDS = random_fields(4)
 
@@ -20,10 +20,23 @@ def test_a_block_normalises_a_map_of_what_the_mask_lets_through():
         torch.testing.assert_close(found[row], normal.relu(), atol=1e-5, rtol=1e-5)
 
 
+def test_every_fields_vector_is_normalised_by_itself_with_a_scale_and_a_shift_of_its_own():
+    torch.manual_seed(0)
+    layer, e = FieldNorm(3, 4), torch.randn(2, 3, 4)
+    with torch.no_grad():
+        layer.scale.normal_()
+        layer.shift.normal_()
+    found = layer(e).reshape(2, 3, 4)
+    for field in range(3):
+        norm = torch.nn.LayerNorm(4)
+        norm.weight.data, norm.bias.data = (part[4 * field : 4 * field + 4].clone() for part in (layer.scale, layer.shift))
+        torch.testing.assert_close(found[:, field], norm(e[:, field]), atol=1e-6, rtol=1e-5)
+
+
 def test_serial_blocks_mask_what_the_one_before_gave():
     model = make_model("masknet", structure="serial")
     e = model.embedding(FIELDS)
-    v = torch.cat([norm(e[:, number]) for number, norm in enumerate(model.embedding_norm)], dim=1)
+    v = model.embedding_norm(e)
     for block in model.blocks:
         v = block(e.flatten(1), v)
     torch.testing.assert_close(logits(model, FIELDS), model.mlp(v).squeeze(1))

@@ -4,6 +4,7 @@ from typing import cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 from ctrlab.compression.latents import LatentMap
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros
@@ -38,8 +39,8 @@ class FieldwiseLinear(nn.Module):
 
     def forward(self, latents: Tensor) -> Tensor:
         """(B, S and raw values) -> (B, M, out)."""
-        z = torch.cat([latents, latents.new_zeros(len(latents), 1)], dim=1)[:, self.latent_index]
-        weight = torch.cat([self.weight, self.weight.new_zeros(1, self.out_features)])[self.weight_index]
+        z = functional.pad(latents, (0, 1))[:, self.latent_index]
+        weight = functional.pad(self.weight, (0, 0, 0, 1))[self.weight_index]
         return torch.bmm(z.transpose(0, 1), weight).transpose(0, 1) + self.bias
 
 

@@ -5,6 +5,8 @@ from typing import Any
 
 import streamlit as st
 
+from ctrlab.evaluation.profile import ModelProfile
+from ctrlab.figures.diagram import describe_model_diagram, model_diagram
 from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.services import datasets, models
 from ctrlab.services.comparison import latest_evaluation
@@ -59,6 +61,7 @@ def _in_hand(known: list[Artifact]) -> None:
             query_params=state.current().params(job=None),
         )  # fmt: skip
     _facts(model)
+    _diagram(model)
     with st.expander(f"All models ({len(known)})", icon=":material/list:"):
         _table(known)
 
@@ -92,6 +95,15 @@ def _facts(model: Artifact) -> None:
         "Size", format.size(cost["bytes_tables"] + cost["bytes_dense"]), border=True, delta_color="off", delta_arrow="off",
         delta=f"{format.count(cost['macs'])} multiply-adds a row",
     )  # fmt: skip
+
+
+def _diagram(model: Artifact) -> None:
+    """What reads what, with the parameters of each part."""
+    profile = ModelProfile.from_dict(model.summary["profile"])
+    sentence = describe_model_diagram(profile)
+    with st.expander("How it is built", icon=":material/account_tree:", expanded=True, key="diagram"):
+        st.mermaid_chart(model_diagram(profile), alt=sentence)
+        st.caption(escape(sentence))
 
 
 def _made(model: Artifact) -> str:

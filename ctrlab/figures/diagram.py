@@ -1,0 +1,78 @@
+"""A model as a flow chart: the fields, the tables, the interactions and the layers, in the Mermaid language.
+
+Pages draw it in the browser, in the colours of the page; Mermaid is also what GitHub and most notebooks render.
+"""
+
+import re
+from collections.abc import Sequence
+
+from ctrlab.evaluation.profile import BlockProfile, LayerProfile, ModelProfile
+from ctrlab.figures.text import count, percent, plural
+from ctrlab.figures.theme import ORIGINAL
+
+#: Layers named in one box; of more the largest are.
+MAX_LINES = 4
+
+#: Mermaid's brackets for each kind of block.
+_SHAPES = {
+    "fields": ("([", "])"), "tables": ("[(", ")]"), "interaction": ("{{", "}}"), "layers": ("[", "]"), "logit": ("([", "])"),
+}  # fmt: skip
+
+
+def model_diagram(profile: ModelProfile) -> str:
+    """Mermaid source: a box for every block with its parameters and its layers, named as in spectra and plans."""
+    ids = {block.name: f"b{number}" for number, block in enumerate(profile.blocks)}
+    lines = ["flowchart TB"]
+    for block in profile.blocks:
+        left, right = _SHAPES[block.kind]
+        label = "<br/>".join(_escape(line) for line in _label(block, profile.layers_of(block.name)))
+        lines.append(f'    {ids[block.name]}{left}"{label}"{right}')
+    lines += [f"    {ids[source]} --> {ids[block.name]}" for block in profile.blocks for source in block.sources]
+    largest = max(profile.blocks, key=lambda block: block.cost.parameters)
+    lines.append(f"    style {ids[largest.name]} stroke:{ORIGINAL.color},stroke-width:3px")
+    return "\n".join(lines)
+
+
+def describe_model_diagram(profile: ModelProfile) -> str:
+    """Which block holds most of the parameters."""
+    blocks = [block for block in profile.blocks if block.cost.parameters]
+    if not blocks:
+        return "This model has no parameters."
+    largest = max(blocks, key=lambda block: block.cost.parameters)
+    share = percent(largest.cost.parameters / profile.cost.parameters, 0)
+    return (
+        f"Of {count(profile.cost.parameters)} parameters in {plural(len(blocks), 'block')}, {share} lie in {largest.name} "
+        f"({words(largest.module)}), drawn with the thick edge."
+    )
+
+
+def words(module: str) -> str:
+    """A class's name as words: "FieldEmbedding" -> "field embedding", "InnerProductFM" -> "inner product FM"."""
+    parts = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+", module)
+    return " ".join(part if len(part) > 1 and part.isupper() else part.lower() for part in parts)
+
+
+def _label(block: BlockProfile, layers: Sequence[LayerProfile]) -> list[str]:
+    if block.kind == "fields":
+        return ["fields", block.module]
+    size = [f"{count(block.cost.parameters)} parameters"] if block.cost.parameters else []
+    if block.kind == "logit":
+        return ["logit", *size]
+    inner = [layer for layer in layers if layer.layer_name != block.name]
+    shown = sorted(inner, key=lambda layer: -layer.parameters)[:MAX_LINES] if len(inner) > MAX_LINES else inner
+    named = [_layer_line(layer) for layer in shown]
+    if len(inner) > len(shown):
+        named.append(f"and {len(inner) - len(shown)} more")
+    return [f"{block.name} \N{MIDDLE DOT} {words(block.module)}", *size, *named]
+
+
+def _layer_line(layer: LayerProfile) -> str:
+    if layer.kind == "other" or not layer.in_features:
+        return f"{layer.layer_name} \N{MIDDLE DOT} {count(layer.parameters)}"
+    join = "\N{MULTIPLICATION SIGN}" if layer.kind == "embedding" else "\N{RIGHTWARDS ARROW}"
+    return f"{layer.layer_name} \N{MIDDLE DOT} {layer.in_features} {join} {layer.out_features}"
+
+
+def _escape(text: str) -> str:
+    """Names are data: whatever could be Mermaid's or HTML's becomes an entity."""
+    return re.sub(r"[^\w .,\-\u00b7\u2192\u00d7]", lambda found: f"#{ord(found[0])};", text)
