@@ -118,7 +118,9 @@ def assert_onnx_agrees(model: nn.Module, path: Path, rows_of_fields: Fields = FI
     for rows in (1, 64):
         fields = Fields(*(part[:rows] for part in rows_of_fields))
         found = session.run(None, {node.name: getattr(fields, node.name).numpy() for node in session.get_inputs()})[0]
-        np.testing.assert_allclose(found, logits(model, fields).numpy(), atol=1e-4, rtol=1e-5)
+        expected = logits(model, fields).numpy()
+        # A fresh AFN's logits reach a thousand, of terms that cancel.
+        np.testing.assert_allclose(found, expected, rtol=0, atol=max(1e-4, 1e-5 * np.abs(expected).max()))
 
 
 def test_a_compressed_model_is_trainable(name):
