@@ -15,14 +15,14 @@ MAX_LINES = 4
 
 #: Mermaid's brackets for each kind of block.
 _SHAPES = {
-    "fields": ("([", "])"), "tables": ("[(", ")]"), "interaction": ("{{", "}}"), "layers": ("[", "]"), "logit": ("([", "])"),
+    "fields": ("([", "])"), "tables": ("[(", ")]"), "interaction": ("(", ")"), "layers": ("[", "]"), "logit": ("([", "])"),
 }  # fmt: skip
 
 
 def model_diagram(profile: ModelProfile) -> str:
     """Mermaid source: a box for every block with its parameters and its layers, named as in spectra and plans."""
     ids = {block.name: f"b{number}" for number, block in enumerate(profile.blocks)}
-    lines = ["flowchart TB"]
+    lines = ["---", "config: {flowchart: {wrappingWidth: 480, padding: 10}}", "---", "flowchart TB"]
     for block in profile.blocks:
         left, right = _SHAPES[block.kind]
         label = "<br/>".join(_escape(line) for line in _label(block, profile.layers_of(block.name)))
@@ -41,7 +41,7 @@ def describe_model_diagram(profile: ModelProfile) -> str:
     largest = max(blocks, key=lambda block: block.cost.parameters)
     share = percent(largest.cost.parameters / profile.cost.parameters, 0)
     return (
-        f"Of {count(profile.cost.parameters)} parameters in {plural(len(blocks), 'block')}, {share} lie in {largest.name} "
+        f"As trained: of {count(profile.cost.parameters)} parameters in {plural(len(blocks), 'block')}, {share} lie in {largest.name} "
         f"({words(largest.module)}), drawn with the thick edge."
     )
 

@@ -151,7 +151,7 @@ def _table(known: list[Artifact]) -> None:
 def _train(dataset: Artifact, busy: bool) -> None:
     st.subheader("Train a model", anchor=False)
     entries = {entry.name: entry for entry in MODELS}
-    architecture = st.segmented_control(
+    architecture = st.pills(
         "Architecture", list(entries), default=next(iter(entries)), required=True, key="architecture",
         format_func=lambda name: entries[name].title, persist_state="session",
     ) or next(iter(entries))  # fmt: skip
