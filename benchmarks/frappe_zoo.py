@@ -30,6 +30,7 @@ from ctrlab.evaluation.metrics import evaluate_model
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.checkpoint import save_model
 from ctrlab.models.configs import MODELS
+from ctrlab.models.finalmlp import FinalMLP
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import fit
 
@@ -144,6 +145,8 @@ def start(name: str, dataset: EncodedDataset, seed: int) -> CTRModel:
             nn.init.xavier_normal_(module.weight)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    if isinstance(model, FinalMLP):
+        model.fusion.reset_products()
     return model
 
 

@@ -41,8 +41,8 @@ def describe_model_diagram(profile: ModelProfile) -> str:
     largest = max(blocks, key=lambda block: block.cost.parameters)
     share = percent(largest.cost.parameters / profile.cost.parameters, 0)
     return (
-        f"As trained: of {count(profile.cost.parameters)} parameters in {plural(len(blocks), 'block')}, {share} lie in {largest.name} "
-        f"({words(largest.module)}), drawn with the thick edge."
+        f"As trained: of {count(profile.cost.parameters)} parameters in {plural(len(blocks), 'block')}, {share} lie in "
+        f"{largest.name} ({words(largest.module)}), drawn with the thick edge."
     )
 
 

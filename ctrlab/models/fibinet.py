@@ -44,6 +44,7 @@ class BilinearInteraction(nn.Module):
     Parameters: d^2; (M - 1) d^2; M (M - 1) / 2 d^2.
     """
 
+    per_position = True  # its `row_macs` are of one pair
     left: Tensor
     right: Tensor
 
@@ -64,8 +65,8 @@ class BilinearInteraction(nn.Module):
         return len(self.left) * self.embed_dim
 
     def row_macs(self) -> int:
-        """The elementwise product of every pair."""
-        return self.out_width
+        """The elementwise product of a pair."""
+        return self.embed_dim
 
     def forward(self, e: Tensor) -> Tensor:
         """(B, M, d) -> (B, M (M - 1) / 2, d)."""
@@ -81,15 +82,36 @@ class BilinearInteraction(nn.Module):
         return vectors.index_select(1, self.left) if self.kind == "each" else vectors
 
 
-class FiBiNET(CTRModel):
-    """logit = w_0 + sum_i w_i x_i + MLP([bilinear(e), bilinear(SENet(e))]), each bilinear layer with matrices of its own.
+class PairInteraction(nn.Module):
+    """[bilinear(e), bilinear(SENet(e))] with one bilinear layer for both, as FuxiCTR and DeepCTR have it.
 
-    Numeric values that stay raw join the pairs before the MLP. Parameters: sum(field_dims) (d + 1) in tables; V + 1 in the linear
-    term and, unless they are raw, V d for numeric fields; 2 M r in `senet`; twice the bilinear layer's; the MLP's on M (M - 1) d
-    inputs, and V more where numbers are raw.
+    Parameters: those of `senet` and of `bilinear`.
     """
 
-    embedding_readers: ClassVar = {"embedding": ("bilinear", "senet")}
+    def __init__(self, num_vectors: int, config: FiBiNETConfig) -> None:
+        super().__init__()
+        self.senet = SENet(num_vectors, config.embed_dim, config)
+        self.bilinear = BilinearInteraction(num_vectors, config.embed_dim, config.bilinear_type)
+
+    @property
+    def out_width(self) -> int:
+        """Numbers a row, the pairs of both kinds side by side."""
+        return 2 * self.bilinear.out_width
+
+    def forward(self, e: Tensor) -> Tensor:
+        """(B, M, d) -> (B, M (M - 1) d)."""
+        return torch.cat([self.bilinear(e), self.bilinear(self.senet(e))], dim=1).flatten(1)
+
+
+class FiBiNET(CTRModel):
+    """logit = w_0 + sum_i w_i x_i + MLP([bilinear(e), bilinear(SENet(e))]).
+
+    Numeric values that stay raw join the pairs before the MLP. Parameters: sum(field_dims) (d + 1) in tables; V + 1 in the linear
+    term and, unless they are raw, V d for numeric fields; 2 M r in SENet; the bilinear layer's; the MLP's on M (M - 1) d inputs,
+    and V more where numbers are raw.
+    """
+
+    embedding_readers: ClassVar = {"embedding": ("interaction",)}
 
     def __init__(self, config: FiBiNETConfig, schema: FeatureSchema) -> None:
         super().__init__(config, schema)
@@ -97,15 +119,11 @@ class FiBiNET(CTRModel):
         self.embedding = FieldEmbedding.of(config, schema)
         self.embedding.require_vectors(2, "FiBiNET")
         self.raw_values = config.numeric_fields == "raw"
-        vectors, d = self.embedding.num_vectors, config.embed_dim
-        self.senet = SENet(vectors, d, config)
-        self.bilinear = BilinearInteraction(vectors, d, config.bilinear_type)
-        self.bilinear_weighed = BilinearInteraction(vectors, d, config.bilinear_type)
-        self.mlp = MLP.of(config, 2 * self.bilinear.out_width + (len(schema.value_names) if self.raw_values else 0))
+        self.interaction = PairInteraction(self.embedding.num_vectors, config)
+        self.mlp = MLP.of(config, self.interaction.out_width + (len(schema.value_names) if self.raw_values else 0))
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
-        e = self.embedding(fields)
-        pairs = torch.cat([self.bilinear(e), self.bilinear_weighed(self.senet(e))], dim=1)
-        crossed = with_raw_values(pairs.flatten(1), fields, self.raw_values)
+        pairs = self.interaction(self.embedding(fields))
+        crossed = with_raw_values(pairs, fields, self.raw_values)
         return self.linear(fields) + self.mlp(crossed).squeeze(1)  # type: ignore[no-any-return]

@@ -84,6 +84,8 @@ class Gate(nn.Module):
 class BilinearFusion(nn.Module):
     """w_1^T o_1 + w_2^T o_2 + sum_k o_1k^T W_k o_2k + b, over both streams cut into k blocks (eq. 8 and 9).
 
+    The matrices start as one column of all their weights, deviation sqrt(2 / (n_1 n_2 / k + 1)): as n_1 n_2 / k terms of one sum,
+    each the product of two activations, they start far smaller than layers of their shape would.
     Parameters: n_1 + n_2 + n_1 n_2 / k + 1 for streams of widths n_1 and n_2.
     """
 
@@ -93,6 +95,14 @@ class BilinearFusion(nn.Module):
         self.second = nn.Linear(width2, 1, bias=False)
         self.products = nn.ModuleList(nn.Linear(width1 // heads, width2 // heads, bias=False) for _ in range(heads))
         self.width2 = width2
+        self.reset_products()
+
+    def reset_products(self) -> None:
+        """Draw the matrices of the products anew."""
+        weights = list(self.products.parameters())
+        deviation = (2 / (sum(weight.numel() for weight in weights) + 1)) ** 0.5
+        for weight in weights:
+            nn.init.normal_(weight, std=deviation)
 
     def row_macs(self) -> int:
         """W_k o_1k times o_2k."""

@@ -70,7 +70,7 @@ def autoint_parameters(M, raw_width, config):
 
 def fibinet_parameters(M, raw_width):
     """With a matrix for every pair; without tables and linear term."""
-    return 2 * M * max(1, M // 3) + M * (M - 1) * D**2 + mlp_parameters(M * (M - 1) * D + raw_width)
+    return 2 * M * max(1, M // 3) + M * (M - 1) // 2 * D**2 + mlp_parameters(M * (M - 1) * D + raw_width)
 
 
 def finalmlp_parameters(width):

@@ -44,8 +44,8 @@ def test_the_mlp_reads_the_papers_pairs(kind):
     model.mlp.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0]))
     logits(model, FIELDS)
     for row, e in enumerate(model.embedding(FIELDS).detach().double().numpy()):
-        plain = by_loops(e, matrices_of(model.bilinear, len(e)))
-        weighed = by_loops(senet_by_loops(model.senet, e), matrices_of(model.bilinear_weighed, len(e)))
+        plain = by_loops(e, matrices_of(model.interaction.bilinear, len(e)))
+        weighed = by_loops(senet_by_loops(model.interaction.senet, e), matrices_of(model.interaction.bilinear, len(e)))
         np.testing.assert_allclose(seen[0][row], np.concatenate([plain, weighed]), atol=1e-5)
 
 
@@ -57,14 +57,14 @@ def test_matrices_are_as_many_as_the_type_says_and_products_fewer_than_fields(ki
 
 
 def test_the_importance_network_is_as_narrow_as_asked():
-    assert make_model("fibinet", reduction_ratio=2.0).senet.squeeze.out_features == SCHEMA.num_fields // 2
-    assert make_model("fibinet", reduction_ratio=64.0).senet.squeeze.out_features == 1
+    assert make_model("fibinet", reduction_ratio=2.0).interaction.senet.squeeze.out_features == SCHEMA.num_fields // 2
+    assert make_model("fibinet", reduction_ratio=64.0).interaction.senet.squeeze.out_features == 1
 
 
 def test_sigmoid_excitation_keeps_weights_between_nought_and_one():
     model = make_model("fibinet", excitation="sigmoid")
     e = model.embedding(FIELDS)
-    ratio = model.senet(e) / e
+    ratio = model.interaction.senet(e) / e
     assert (ratio > 0).all()
     assert (ratio < 1).all()
 
@@ -72,6 +72,6 @@ def test_sigmoid_excitation_keeps_weights_between_nought_and_one():
 def test_the_logit_is_the_linear_term_and_the_mlp():
     model = make_model("fibinet", numeric_fields="raw")
     e = model.embedding(FIELDS)
-    pairs = torch.cat([model.bilinear(e), model.bilinear_weighed(model.senet(e))], dim=1).flatten(1)
+    pairs = model.interaction(e)
     expected = model.linear(FIELDS) + model.mlp(torch.cat([pairs, FIELDS.values], dim=1)).squeeze(1)
     torch.testing.assert_close(logits(model, FIELDS), expected.detach())

@@ -11,6 +11,7 @@ from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import ConfigError
 from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.models.configs import FinalMLPConfig
+from ctrlab.models.finalmlp import BilinearFusion
 
 FIELDS = random_fields(5)
 CONTEXTS = {"context1": ("ad", "price"), "context2": ("site",)}
@@ -70,6 +71,12 @@ def test_a_context_field_that_is_not_there_is_refused_by_name():
     with pytest.raises(ConfigError, match="no field is called user; context fields are of: site, device, ad, age, price"):
         make_model("finalmlp", context1=("user",))
     assert "user" not in SCHEMA.names
+
+
+def test_the_matrices_of_the_fusion_start_as_small_as_one_column_of_them_all():
+    fusion = BilinearFusion(200, 100, heads=5)
+    weights = torch.cat([linear.weight.flatten() for linear in fusion.products])
+    assert float(weights.detach().std()) == pytest.approx((2 / (200 * 100 / 5 + 1)) ** 0.5, rel=0.05)
 
 
 @pytest.mark.parametrize(
