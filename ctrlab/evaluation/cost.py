@@ -267,7 +267,7 @@ def _block_profiles(model: CTRModel, meter: _Meter) -> tuple[BlockProfile, ...]:
     blocks, flow = blocks_of(model), trace_flow(model)
     sums = {name: meter.cost_of(block) for name, block in blocks.items() if name in flow}
     inner = [
-        BlockProfile(name=name, kind=_kind(block), module=type(block).__name__, cost=sums[name], sources=flow[name])
+        BlockProfile(name=name, kind=_kind(block), module=_class_name(block), cost=sums[name], sources=flow[name])
         for name, block in blocks.items()
         if name in flow
     ]
@@ -280,6 +280,12 @@ def _block_profiles(model: CTRModel, meter: _Meter) -> tuple[BlockProfile, ...]:
         *inner,
         BlockProfile(name=LOGIT, kind="logit", module="", cost=left, sources=flow[LOGIT]),
     )
+
+
+def _class_name(block: nn.Module) -> str:
+    """Of a plain sequence of modules of one class, theirs."""
+    classes = {type(part).__name__ for part in block.children()} if type(block) is nn.Sequential else set()
+    return classes.pop() if len(classes) == 1 else type(block).__name__
 
 
 def _kind(block: nn.Module) -> BlockKind:

@@ -18,11 +18,14 @@ _SHAPES = {
     "fields": ("([", "])"), "tables": ("[(", ")]"), "interaction": ("(", ")"), "layers": ("[", "]"), "logit": ("([", "])"),
 }  # fmt: skip
 
+#: A page's own font measures the boxes but is not at hand in the picture drawn from them; this one is in both.
+_FONT = "    classDef default font-family:sans-serif"
+
 
 def model_diagram(profile: ModelProfile) -> str:
     """Mermaid source: a box for every block with its parameters and its layers, named as in spectra and plans."""
     ids = {block.name: f"b{number}" for number, block in enumerate(profile.blocks)}
-    lines = ["---", "config: {flowchart: {wrappingWidth: 480, padding: 10}}", "---", "flowchart TB"]
+    lines = ["---", "config: {flowchart: {wrappingWidth: 480, padding: 10}}", "---", "flowchart TB", _FONT]
     for block in profile.blocks:
         left, right = _SHAPES[block.kind]
         label = "<br/>".join(_escape(line) for line in _label(block, profile.layers_of(block.name)))

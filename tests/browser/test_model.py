@@ -62,3 +62,16 @@ def test_a_pickle_posing_as_a_checkpoint_is_refused(sample, dashboard: Dashboard
     page.locator("input[type=file]").first.set_input_files(path)
     page.get_by_role("button", name="Import the checkpoint").click()
     expect(page.get_by_test_id("stAlertContentError")).to_contain_text("model.safetensors")
+
+
+def test_the_diagram_is_drawn_and_another_architecture_is_one_click_away(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open(f"/Model?dataset={sample['dataset']}&model={sample['model']}")
+    picture = page.get_by_test_id("stMermaidChart").get_by_role("img")
+    expect(picture).to_be_visible()
+    expect(picture).to_have_attribute("alt", re.compile(r"^As trained: of .* parameters in 3 blocks"))
+    source = picture.evaluate("image => fetch(image.src).then(answer => answer.text())")
+    for name in ("embedding", "fm", "mlp.0", "logit"):
+        assert name in source
+    page.get_by_role("radio", name="DCN V2", exact=True).click()
+    expect(page.get_by_role("button", name="Train DCN V2")).to_be_enabled()
+    expect(page.get_by_label("Cross layers", exact=True)).to_be_visible()

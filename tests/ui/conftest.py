@@ -8,6 +8,9 @@ import streamlit as st
 from streamlit.testing.v1 import AppTest
 
 from ctrlab.data.schema import FeatureSchema
+from ctrlab.evaluation.cost import profile_model
+from ctrlab.models.base import build_model
+from ctrlab.models.configs import MODELS
 from ctrlab.services import jobs
 from ctrlab.services.workspace import Workspace, open_workspace
 
@@ -63,6 +66,7 @@ def dataset(workspace: Workspace) -> str:
 @pytest.fixture
 def model(workspace: Workspace, dataset: str) -> str:
     """Id of a catalogued model of `dataset`."""
+    profile = profile_model(build_model(MODELS["deepfm"].config_class(), SCHEMA))
     cost = {
         "parameters_tables": 19_200,
         "parameters_dense": 330_000,
@@ -71,5 +75,5 @@ def model(workspace: Workspace, dataset: str) -> str:
         "macs": 330_000,
     }
     config = {"dataset_id": dataset, "architecture": "deepfm", "model": {}}
-    summary = {"architecture": "DeepFM", "cost": cost, "cost_serving": cost}
+    summary = {"architecture": "DeepFM", "cost": cost, "cost_serving": cost, "profile": profile.to_dict()}
     return workspace.store.artifacts.add("model", "First DeepFM", parents=[dataset], config=config, summary=summary, seed=0).id

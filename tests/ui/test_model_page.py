@@ -1,0 +1,51 @@
+import pytest
+
+from ctrlab.data.schema import FeatureSchema, ListFeature
+from ctrlab.models.base import build_model
+from ctrlab.models.configs import MODELS
+from ctrlab.services.workspace import Workspace
+
+SCHEMA = FeatureSchema(
+    field_names=("ad_id", "site"), field_dims=(1202, 50), value_names=("price",), fingerprint="f",
+    lists=(ListFeature(name="seen", length=4, shares="ad_id"),),
+)  # fmt: skip
+
+
+@pytest.fixture
+def dataset_with_lists(workspace: Workspace) -> str:
+    summary = {"rows": {"train": 8000, "valid": 1000}, "schema": SCHEMA.to_dict(), "fingerprint": "f"}
+    return workspace.store.artifacts.add("dataset", "Ads", summary=summary, seed=0).id
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_the_form_builds_every_registered_model(name: str, open_page, workspace: Workspace, dataset_with_lists: str) -> None:
+    app = open_page("Model", dataset=dataset_with_lists)
+    app.pills(key="architecture").set_value(name).run()
+    app.button(key="train").click().run()
+    assert not app.exception
+    assert not app.error
+    (job,) = workspace.store.jobs.list()
+    assert job.config["architecture"] == name
+    model = build_model(MODELS[name].config_class.from_dict(job.config["model"]), SCHEMA)
+    assert model.config == MODELS[name].config_class()
+
+
+def test_settings_of_an_architecture_reach_the_job(open_page, workspace: Workspace, dataset_with_lists: str) -> None:
+    app = open_page("Model", dataset=dataset_with_lists)
+    app.pills(key="architecture").set_value("dcnv2").run()
+    app.number_input(key="model-dcnv2-cross_layers").set_value(5).run()
+    app.button(key="train").click().run()
+    (job,) = workspace.store.jobs.list()
+    assert job.config["model"]["cross_layers"] == 5
+
+
+def test_a_model_of_lists_is_refused_where_the_data_has_none(open_page, dataset: str) -> None:
+    app = open_page("Model", dataset=dataset)
+    app.pills(key="architecture").set_value("din").run()
+    assert "list" in app.info[0].value
+    assert app.button(key="train").disabled
+
+
+def test_the_model_in_hand_is_drawn_with_its_blocks(open_page, model: str) -> None:
+    app = open_page("Model", model=model)
+    assert any("parameters in 3 blocks" in caption.value for caption in app.caption)
