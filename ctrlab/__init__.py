@@ -17,6 +17,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "spectra": "ctrlab.anymodule",
     "compress": "ctrlab.anymodule",
+    "restore": "ctrlab.anymodule",
     "Lab": "ctrlab.services.lab",
     "open_workspace": "ctrlab.services.workspace",
     "TrainConfig": "ctrlab.services.models",

@@ -6,13 +6,14 @@ from typing import Literal
 
 from torch import nn
 
+from ctrlab.anymodule.opened import open_form, refusal
 from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile
 
 #: (qualified name, module) -> whether to consider it.
 Filter = Callable[[str, nn.Module], bool]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Layer:
     """A linear layer or a table.
 
@@ -52,6 +53,17 @@ def unwrapped(module: nn.Module) -> nn.Module:
             return module
 
 
+def openings(module: nn.Module) -> dict[str, nn.Module]:
+    """{qualified name: open form} of the attention and recurrent layers of `module`; one used twice has one form."""
+    tied = _tied(module)
+    forms: dict[int, nn.Module] = {}
+    found: dict[str, nn.Module] = {}
+    for name, part in module.named_modules(remove_duplicate=False):
+        if isinstance(part, (nn.MultiheadAttention, nn.RNNBase)) and refusal(part, _shared_weights(part, tied)) is None:
+            found[name] = forms.setdefault(id(part), open_form(part))
+    return found
+
+
 def find_layers(module: nn.Module, filter_fn: Filter | None = None) -> tuple[list[Layer], dict[str, str]]:
     """The linear layers and tables of `module`, and {name: reason} of everything else with a matrix in it."""
     slots: dict[int, list[str]] = {}
@@ -64,7 +76,7 @@ def find_layers(module: nn.Module, filter_fn: Filter | None = None) -> tuple[lis
     for name, part in module.named_modules():
         if any(name.startswith(prefix) for prefix in closed):
             continue
-        reason = _closed_reason(part)
+        reason = _closed_reason(part, tied)
         if reason is not None:
             skipped[name] = reason
             closed.append(f"{name}." if name else "")
@@ -84,18 +96,19 @@ def _is_layer(part: nn.Module) -> bool:
     return isinstance(part, (nn.Linear, nn.Embedding, nn.EmbeddingBag))
 
 
-def _closed_reason(part: nn.Module) -> str | None:
+def _closed_reason(part: nn.Module, tied: dict[int, str]) -> str | None:
     """Why nothing inside `part` is looked at; None where it is."""
     note = getattr(part, "compression_note", None)
     if isinstance(note, str):
         return note
-    if isinstance(part, nn.MultiheadAttention):
-        return "its projections run inside one fused operation, which takes their matrices and no layers"
-    if isinstance(part, (nn.RNNBase, nn.RNNCellBase)):
-        return "its maps run inside one recurrent operation, which takes their matrices and no layers"
     if isinstance(part, nn.Bilinear):
         return "bilinear in two inputs, not an affine map of one"
-    return None
+    return refusal(part, _shared_weights(part, tied))
+
+
+def _shared_weights(part: nn.Module, tied: dict[int, str]) -> str | None:
+    """Why the weights of an attention or recurrent layer may not be replaced."""
+    return next((tied[id(own)] for own in part.modules() if id(own) in tied), None)
 
 
 def _layer(name: str, part: nn.Module, slots: tuple[str, ...], tied: str | None, filter_fn: Filter | None) -> Layer:

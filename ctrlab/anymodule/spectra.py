@@ -8,7 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.anymodule.calls import run
-from ctrlab.anymodule.inventory import Filter, Layer, find_layers, unwrapped
+from ctrlab.anymodule.inventory import Filter, Layer, find_layers, openings, unwrapped
+from ctrlab.anymodule.opened import opened
 from ctrlab.decomposition.collect import table_moments, weight_singular_values
 from ctrlab.decomposition.covariance import Moments, decompose
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -19,7 +20,8 @@ from ctrlab.errors import SpectrumError
 def collect(module: nn.Module, batches: Iterable[Any], filter_fn: Filter | None = None) -> dict[str, LayerSpectrum]:
     """{layer_name: spectrum} of every linear layer and table of `module` that can be compressed and that ran.
 
-    The module runs in evaluation mode and without gradients; its modes, hooks and gradients are left as they were found.
+    The module runs in evaluation mode and without gradients; its modes, hooks and gradients are left as they were found. While it
+    runs, attention and recurrent layers are in open form (`anymodule.opened`): their maps are layers of their own.
 
     Args:
         module: wrappers of `torch.compile`, DataParallel and DistributedDataParallel are looked through.
@@ -30,6 +32,11 @@ def collect(module: nn.Module, batches: Iterable[Any], filter_fn: Filter | None 
         SpectrumError: a layer's output is not finite.
     """
     module = unwrapped(module)
+    with opened(module, openings(module)) as module:
+        return _collect(module, batches, filter_fn)
+
+
+def _collect(module: nn.Module, batches: Iterable[Any], filter_fn: Filter | None) -> dict[str, LayerSpectrum]:
     layers = [layer for layer in find_layers(module, filter_fn)[0] if layer.skip_reason is None]
     watchers = {layer.layer_name: _watcher(layer) for layer in layers}
     with ExitStack() as stack, evaluating(module), torch.no_grad():

@@ -1,19 +1,24 @@
-"""`compress`: any module with low-rank layers and tables in place of its own."""
+"""`compress`: any module with low-rank layers and tables in place of its own; `restore` reads it from its files."""
 
 import copy
+import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from pathlib import Path
 from typing import Any, cast
 
 import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_model, save_model
 from torch import nn
 
-from ctrlab.anymodule.inventory import Filter, Layer, find_layers, profile_of, unwrapped
+from ctrlab.anymodule.inventory import Filter, Layer, find_layers, openings, profile_of, unwrapped
+from ctrlab.anymodule.opened import opened
 from ctrlab.anymodule.spectra import collect
 from ctrlab.anymodule.tables import FactoredBag, FactoredTable
 from ctrlab.compression.afm import AFM
-from ctrlab.compression.configs import Bottleneck, RankPlan
+from ctrlab.compression.configs import BOTTLENECKS, Bottleneck, RankPlan
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
 from ctrlab.compression.plan import plan_ranks, spectrum_faults
 from ctrlab.compression.surgery import CompressedLayer, layer_rows, project_rows_, skipped_layers
@@ -21,12 +26,16 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.profile import ModelProfile
 
+FORMAT_VERSION = 1
+_GIVE = "give the architecture it was made of"
+
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class CompressionResult:
     """The compressed module and what was done to get it.
 
     plan: the ranks really applied.
+    bottleneck: between the factors of linear layers.
     rows: every layer and table that could be compressed: name, kind, rank (None where it stayed dense), parameters before
         and after.
     skipped: {name: reason} for everything else with a matrix in it, and for layers that would not shrink.
@@ -34,8 +43,30 @@ class CompressionResult:
 
     model: nn.Module
     plan: RankPlan
+    bottleneck: Bottleneck
     rows: tuple[CompressedLayer, ...]
     skipped: dict[str, str]
+
+    def description(self) -> dict[str, Any]:
+        """What was done, as JSON: "version", "ranks", "bottleneck", "layers" (a row each) and "skipped"."""
+        rows = [
+            {"layer": row.layer_name, "kind": row.kind, "rank": row.rank,
+             "before": row.parameters_before, "after": row.parameters_after}
+            for row in self.rows
+        ]  # fmt: skip
+        return {
+            "version": FORMAT_VERSION, "ranks": self.plan.as_dict(), "bottleneck": self.bottleneck, "layers": rows,
+            "skipped": self.skipped,
+        }  # fmt: skip
+
+    def save(self, path: str | Path) -> tuple[Path, Path]:
+        """Write the weights to `path` (safetensors) and the description beside them (.json); `ctrlab.restore` reads both."""
+        path = Path(path)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_model(self.model, str(path))
+        description = path.with_suffix(".json")
+        description.write_text(json.dumps(self.description(), indent=1), encoding="utf-8")
+        return path, description
 
 
 def compress(
@@ -66,28 +97,98 @@ def compress(
         SpectrumError: a layer's output is not finite.
     """
     module = unwrapped(module)
-    layers, skipped = find_layers(module, filter_fn)
-    if spectra is None:
-        if batches is None:
-            raise CompressionError("there are neither batches nor spectra; give calibration batches, or the module's spectra")
-        spectra = collect(module, batches, filter_fn)
-    seen = [layer if layer.skip_reason is not None or layer.layer_name in spectra else _unseen(layer) for layer in layers]
-    profile = profile_of(seen)
-    plan = plan_ranks(profile, spectra, energy=energy, ranks=ranks)
-    chosen = plan.as_dict()
-    if faults := spectrum_faults(profile, spectra, chosen, with_eigenvectors=True):
-        raise CompressionError("; ".join(faults) + "; collect the spectra of this module")
-    replaced = [layer for layer in seen if layer.layer_name in chosen]
-    model = copy.deepcopy(module, {id(layer.module): layer.module for layer in replaced})
-    for layer in replaced:
-        new = _factored(layer, chosen[layer.layer_name], spectra[layer.layer_name], bottleneck)
-        for slot in layer.slots:
-            model.set_submodule(slot, new)
+    forms = openings(module)
+    with opened(module, forms) as form:
+        layers, skipped = find_layers(form, filter_fn)
+        if spectra is None:
+            if batches is None:
+                raise CompressionError("there are neither batches nor spectra; give calibration batches, or the module's spectra")
+            spectra = collect(form, batches, filter_fn)
+        seen = [layer if layer.skip_reason is not None or layer.layer_name in spectra else _unseen(layer) for layer in layers]
+        profile = profile_of(seen)
+        plan = plan_ranks(profile, spectra, energy=energy, ranks=ranks)
+        chosen = plan.as_dict()
+        if faults := spectrum_faults(profile, spectra, chosen, with_eigenvectors=True):
+            raise CompressionError("; ".join(faults) + "; collect the spectra of this module")
+        model = _rebuilt(form, {
+            layer: _factored(layer, chosen[layer.layer_name], spectra[layer.layer_name], bottleneck)
+            for layer in seen if layer.layer_name in chosen
+        })  # fmt: skip
     asked = RankPlan.of(_asked(profile, spectra, energy, ranks or {}))
     return CompressionResult(
-        model=model, plan=plan, rows=layer_rows(profile, chosen, bottleneck),
-        skipped=skipped | skipped_layers(profile, asked, chosen),
+        model=_closed_again(model, module, forms, chosen), plan=plan, bottleneck=bottleneck,
+        rows=layer_rows(profile, chosen, bottleneck), skipped=skipped | skipped_layers(profile, asked, chosen),
     )  # fmt: skip
+
+
+def restore(module: nn.Module, path: str | Path) -> nn.Module:
+    """The compressed module that `CompressionResult.save` wrote, without the weights it was made from.
+
+    Args:
+        module: the uncompressed architecture, with any weights; not changed.
+        path: the .safetensors file; the .json file lies beside it.
+
+    Raises:
+        CompressionError: the files are not there, are damaged, or belong to another architecture.
+    """
+    path, module = Path(path), unwrapped(module)
+    ranks, bottleneck = _read_description(path.with_suffix(".json"))
+    forms = openings(module)
+    with opened(module, forms) as form:
+        layers = {layer.layer_name: layer for layer in find_layers(form)[0]}
+        if unknown := [name for name in ranks if name not in layers]:
+            raise CompressionError(f"{path.name} has a layer {unknown[0]}, this module has not; {_GIVE}")
+        blanks = {layers[name]: _blank(layers[name], rank, bottleneck) for name, rank in ranks.items()}
+        model = _closed_again(_rebuilt(form, blanks), module, forms, ranks)
+    try:
+        load_model(model, str(path))
+    except (OSError, SafetensorError, RuntimeError) as error:
+        reason = str(error).split("\n")[-1].strip()
+        raise CompressionError(f"{path.name} cannot be loaded into this module: {reason}; {_GIVE}") from error
+    return model
+
+
+def _read_description(path: Path) -> tuple[dict[str, int], Bottleneck]:
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+        ranks = {str(name): int(rank) for name, rank in values["ranks"].items()}
+        version, bottleneck = values["version"], values["bottleneck"]
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        raise CompressionError(f"{path} does not describe a compressed module; `save` writes one that does") from error
+    if version != FORMAT_VERSION or bottleneck not in BOTTLENECKS:
+        raise CompressionError(f"{path} has format {version}; this ctrlab reads {FORMAT_VERSION}")
+    return ranks, bottleneck
+
+
+def _rebuilt(form: nn.Module, new: Mapping[Layer, nn.Module]) -> nn.Module:
+    """A copy of `form` with new modules in the places of layers; what they replace is not copied."""
+    model = copy.deepcopy(form, {id(layer.module): layer.module for layer in new})
+    for layer, module in new.items():
+        for slot in layer.slots:
+            if not slot:
+                return module
+            model.set_submodule(slot, module)
+    return model
+
+
+def _closed_again(model: nn.Module, module: nn.Module, forms: Mapping[str, nn.Module], ranks: Mapping[str, int]) -> nn.Module:
+    """`model` with its unchanged attention and recurrent layers in torch's own, faster form.
+
+    The layers of a Transformer stay open where they changed elsewhere: torch would go round the new modules in one operation.
+    """
+    memo: dict[int, Any] = {}
+    for name in forms:
+        around = name.rpartition(".")[0]
+        if not isinstance(module.get_submodule(around), nn.TransformerEncoderLayer) or not name:
+            around = name
+        inside = f"{around}." if around else ""
+        if any(layer.startswith(inside) for layer in ranks):
+            continue
+        closed = copy.deepcopy(module.get_submodule(name), memo)
+        if not name:
+            return closed
+        model.set_submodule(name, closed)
+    return model
 
 
 def _unseen(layer: Layer) -> Layer:
@@ -106,31 +207,31 @@ def _asked(
     return asked | {name: rank for name, rank in ranks.items() if name in names}
 
 
+def _blank(layer: Layer, rank: int, bottleneck: Bottleneck) -> nn.Module:
+    """What takes the layer's place, without values: same call, type, device, mode, and gradients where it had them."""
+    old = layer.module
+    new: nn.Module
+    with torch.random.fork_rng(devices=[]):  # new modules draw initial values, which are overwritten
+        if isinstance(old, nn.Linear):
+            new = FactoredLinear(old.in_features, rank, old.out_features, bottleneck).to(old.weight)
+        else:
+            assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))
+            new = FactoredBag(old, rank) if isinstance(old, nn.EmbeddingBag) else FactoredTable(old, rank)
+    return new.requires_grad_(cast("nn.Parameter", old.weight).requires_grad).train(old.training)
+
+
 @torch.no_grad()
 def _factored(layer: Layer, rank: int, spectrum: LayerSpectrum, bottleneck: Bottleneck) -> nn.Module:
-    """What takes the layer's place: same call, type, device, mode, and gradients where it had them."""
-    old = layer.module
-    with torch.random.fork_rng(devices=[]):  # new modules draw initial values, which are overwritten
-        new = (
-            _factored_linear(old, rank, spectrum, bottleneck)
-            if isinstance(old, nn.Linear)
-            else _factored_table(old, rank, spectrum)
-        )
-    wanted = cast("nn.Parameter", old.weight).requires_grad
-    return new.requires_grad_(wanted).train(old.training)
-
-
-def _factored_linear(old: nn.Linear, rank: int, spectrum: LayerSpectrum, bottleneck: Bottleneck) -> nn.Module:
-    new = FactoredLinear(old.in_features, rank, old.out_features, bottleneck).to(old.weight)
-    factors = AFM().linear_factors(old.weight.double(), bias_or_zeros(old).double(), spectrum, rank)
-    set_linear_(new.reduce, factors.reduce_weight, factors.reduce_bias)
-    set_linear_(new.restore, factors.restore_weight, factors.restore_bias)
-    return new
-
-
-def _factored_table(old: nn.Module, rank: int, spectrum: LayerSpectrum) -> nn.Module:
+    """What takes the layer's place, by AFM."""
+    old, new = layer.module, _blank(layer, rank, bottleneck)
+    if isinstance(old, nn.Linear):
+        assert isinstance(new, FactoredLinear)
+        factors = AFM().linear_factors(old.weight.double(), bias_or_zeros(old).double(), spectrum, rank)
+        set_linear_(new.reduce, factors.reduce_weight, factors.reduce_bias)
+        set_linear_(new.restore, factors.restore_weight, factors.restore_bias)
+        return new
     assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))
-    new = FactoredBag(old, rank) if isinstance(old, nn.EmbeddingBag) else FactoredTable(old, rank)
+    assert isinstance(new, FactoredTable)
     basis, mean = AFM().table_factors(old.weight, spectrum, rank)
     project_rows_(new.weight, old.weight, basis, mean)
     new.projection.copy_(basis)

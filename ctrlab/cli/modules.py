@@ -1,19 +1,13 @@
 """`compress-module`: any module that a Python function makes, to files."""
 
 import argparse
-import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from ctrlab.cli.factory import make_module
 from ctrlab.cli.flags import parse_ranks
 from ctrlab.cli.output import print_json, table_text
 from ctrlab.compression.configs import BOTTLENECKS
-
-if TYPE_CHECKING:
-    from ctrlab.anymodule import CompressionResult
-
-FORMAT_VERSION = 1
 
 
 def declare_modules(subparsers: Any, common: argparse.ArgumentParser) -> None:
@@ -40,33 +34,9 @@ def run_compress_module(args: argparse.Namespace) -> None:
     module, batches = make_module(args.factory)
     ranks = parse_ranks(args.ranks) if args.ranks else None
     result = ctrlab.compress(module, batches, energy=args.energy, ranks=ranks, bottleneck=args.bottleneck)
-    facts = _facts(result) | {"factory": args.factory, "bottleneck": args.bottleneck}
-    files = _write(result, facts, args.output)
+    facts = result.description() | {"factory": args.factory}
+    files = [str(path) for path in result.save(args.output)]
     print_json(facts | {"files": files}) if args.json else print(_text(facts, files))
-
-
-def _facts(result: "CompressionResult") -> dict[str, Any]:
-    rows = [
-        {
-            "layer": row.layer_name,
-            "kind": row.kind,
-            "rank": row.rank,
-            "before": row.parameters_before,
-            "after": row.parameters_after,
-        }
-        for row in result.rows
-    ]
-    return {"version": FORMAT_VERSION, "ranks": result.plan.as_dict(), "layers": rows, "skipped": result.skipped}
-
-
-def _write(result: "CompressionResult", facts: dict[str, Any], output: Path) -> list[str]:
-    from safetensors.torch import save_model
-
-    output.parent.mkdir(parents=True, exist_ok=True)
-    save_model(result.model, str(output))
-    description = output.with_suffix(".json")
-    description.write_text(json.dumps(facts, indent=1), encoding="utf-8")
-    return [str(output), str(description)]
 
 
 def _text(facts: dict[str, Any], files: list[str]) -> str:

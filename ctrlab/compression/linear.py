@@ -8,6 +8,14 @@ from torch import Tensor, nn
 from ctrlab.compression.configs import Bottleneck
 
 
+class FeaturePReLU(nn.PReLU):
+    """PReLU with a slope for each of the last dimension's numbers; torch's has them for the second dimension's."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(..., rank) -> (..., rank)."""
+        return torch.where(x >= 0, x, self.weight * x)
+
+
 class FactoredLinear(nn.Module):
     """y = W2 act(W1 x + b1) + b2 with W1 (rank, in) and W2 (out, rank).
 
@@ -54,7 +62,7 @@ class FactoredLinear(nn.Module):
 
 
 def _activation(bottleneck: Bottleneck, rank: int) -> nn.Module:
-    makers = {"none": nn.Identity, "relu": nn.ReLU, "prelu": lambda: nn.PReLU(rank, init=1.0)}
+    makers = {"none": nn.Identity, "relu": nn.ReLU, "prelu": lambda: FeaturePReLU(rank, init=1.0)}
     return makers[bottleneck]()  # type: ignore[operator, no-any-return]
 
 

@@ -34,7 +34,6 @@ _MACS: dict[type[nn.Module], MacsRule] = {
     LookupTable: lambda module, _: 0,
     nn.Embedding: lambda module, _: 0,
     nn.BatchNorm1d: lambda module, _: module.num_features,
-    nn.GRU: lambda module, _: sum(weight.numel() for weight in module.parameters() if weight.ndim == 2),
     nn.LayerNorm: lambda module, _: 3 * module.normalized_shape[-1],
     nn.PReLU: lambda module, _: 0,
     FieldEmbedding: lambda module, _: module.numeric.numel(),
@@ -101,14 +100,13 @@ class _Meter:
 def layer_positions(model: CTRModel) -> dict[nn.Module, int]:
     """{layer: how often one row goes through it}, seen in a forward pass of one blank row with full lists.
 
-    Of linear, normalising and recurrent layers, and of modules with `per_position`, whose `row_macs` are of one time.
+    Of linear and normalising layers, and of modules with `per_position`, whose `row_macs` are of one time.
     """
     found: dict[nn.Module, int] = {}
 
-    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor | tuple[Tensor, Any]) -> None:
-        rows = output[0] if isinstance(output, tuple) else output  # a recurrent layer gives its last state as well
-        width = module.num_features if isinstance(module, nn.BatchNorm1d) else rows.shape[-1]
-        found[module] = found.get(module, 0) + rows.numel() // width
+    def count(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        width = module.num_features if isinstance(module, nn.BatchNorm1d) else output.shape[-1]
+        found[module] = found.get(module, 0) + output.numel() // width
 
     modes = {module: module.training for module in model.modules()}
     handles = [module.register_forward_hook(count) for module in model.modules() if _runs_per_position(module)]
@@ -124,7 +122,7 @@ def layer_positions(model: CTRModel) -> dict[nn.Module, int]:
 
 
 def _runs_per_position(module: nn.Module) -> bool:
-    return isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.LayerNorm, nn.GRU)) or getattr(module, "per_position", False)
+    return isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.LayerNorm)) or getattr(module, "per_position", False)
 
 
 def _buffer_bytes(module: nn.Module) -> int:

@@ -5,8 +5,6 @@ item shown among them, in an MLP that gives the logit of its click, as in the in
 eq. 2 to 5) without its auxiliary loss.
 """
 
-from typing import cast
-
 import torch
 from torch import Tensor, nn
 
@@ -15,12 +13,11 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import GRU4RecConfig
 from ctrlab.models.layers import MLP, FieldEmbedding
 from ctrlab.models.lists import elements_of
+from ctrlab.models.recurrent import GRU
 
 
 class GRU4Rec(CTRModel):
     """logit = MLP([e_1, ..., e_M, h_1, ..., h_K]), h_k the state of a GRU after the last element of list k, 0 for an empty one.
-
-    h_t = (1 - z_t) n_t + z_t h_{t-1};  z_t, r_t = sigmoid(W [x_t, h_{t-1}] + b);  n_t = tanh(W x_t + b + r_t (U h_{t-1} + c)).
 
     Parameters, for K lists and H = hidden_dim: sum(table_dims) d in tables; V d unless numbers are raw; K times
     3 H (d + H + 2); the MLP's on D + K H inputs.
@@ -31,20 +28,19 @@ class GRU4Rec(CTRModel):
     def __init__(self, config: GRU4RecConfig, schema: FeatureSchema) -> None:
         super().__init__(config, schema)
         self.embedding = FieldEmbedding.of(config, schema, lists=True)
-        self.gru = nn.ModuleList(nn.GRU(config.embed_dim, config.hidden_dim, batch_first=True) for _ in schema.lists)
+        self.gru = nn.ModuleList(GRU(config.embed_dim, config.hidden_dim) for _ in schema.lists)
         self.mlp = MLP.of(config, self.embedding.dense_width + len(schema.lists) * config.hidden_dim)
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
         e = self.embedding.dense_input(self.embedding(fields), fields)
-        states = [self._last_state(cast(nn.GRU, gru), fields, place) for place, gru in enumerate(self.gru)]
+        states = [self._last_state(gru, fields, place) for place, gru in enumerate(self.gru)]
         return self.mlp(torch.cat([e, *states], dim=1)).squeeze(1)  # type: ignore[no-any-return]
 
-    def _last_state(self, gru: nn.GRU, fields: Fields, place: int) -> Tensor:
+    def _last_state(self, gru: nn.Module, fields: Fields, place: int) -> Tensor:
         """(B, H). Padding comes behind the elements, so that the states before it never saw it."""
         vectors, present = elements_of(self.embedding, fields, self.schema.lists[place])
-        # A given first state, zeros as by default, keeps the number of rows open when the model is exported.
-        states, _ = gru(vectors, vectors.new_zeros(1, vectors.shape[0], gru.hidden_size))
+        states = gru(vectors)
         length = present.sum(dim=1)
         last = (length - 1).clamp(min=0).view(-1, 1, 1).expand(-1, 1, states.shape[2])
         return states.gather(1, last).squeeze(1) * (length > 0).unsqueeze(1)  # type: ignore[no-any-return]

@@ -114,6 +114,14 @@ def test_ids_that_training_never_saw_are_projected_and_not_dropped():
     np.testing.assert_allclose(served, mean + basis @ basis.T @ (row - mean), atol=1e-6)
 
 
+def test_prelu_slopes_belong_to_the_directions_of_the_bottleneck():
+    layer = FactoredLinear(5, 3, 4, "prelu")
+    with torch.no_grad():
+        layer.activation.weight.copy_(torch.tensor([0.0, 0.5, 2.0]))
+    x = torch.randn(2, 3, 5)  # as many places as directions, so that a mix-up would go unseen by shapes
+    torch.testing.assert_close(layer(x), torch.stack([layer(rows) for rows in x]))
+
+
 def test_a_relu_bottleneck_bends_the_output_and_prelu_does_not_before_training():
     model, fields = make_model("dcn"), random_fields(100)
     plain, relu, prelu = (compress_model(model, PLAN, spectra_of(model), kind).model for kind in ("none", "relu", "prelu"))

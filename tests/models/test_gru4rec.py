@@ -3,15 +3,30 @@
 import torch
 from small_models import logits, make_model, random_fields
 
+from ctrlab.models.recurrent import GRU
+
 FIELDS = random_fields(30)
 
 
+def test_the_gru_is_that_of_torch():
+    torch.manual_seed(0)
+    ours, theirs, vectors = GRU(6, 5), torch.nn.GRU(6, 5, batch_first=True), torch.randn(9, 4, 6)
+    theirs.load_state_dict(
+        {
+            f"{kind}_{short}_l0": getattr(getattr(ours, name), kind)
+            for name, short in (("input", "ih"), ("hidden", "hh"))
+            for kind in ("weight", "bias")
+        }
+    )
+    torch.testing.assert_close(ours(vectors), theirs(vectors)[0])
+
+
 def last_state(gru, elements):
-    """The recurrence written out; torch keeps r, z and n one below the other."""
-    h = torch.zeros(gru.hidden_size)
+    """The recurrence written out."""
+    h = torch.zeros(gru.hidden_dim)
     for x in elements:
-        r_x, z_x, n_x = (gru.weight_ih_l0 @ x + gru.bias_ih_l0).chunk(3)
-        r_h, z_h, n_h = (gru.weight_hh_l0 @ h + gru.bias_hh_l0).chunk(3)
+        r_x, z_x, n_x = (gru.input.weight @ x + gru.input.bias).chunk(3)
+        r_h, z_h, n_h = (gru.hidden.weight @ h + gru.hidden.bias).chunk(3)
         r, z = torch.sigmoid(r_x + r_h), torch.sigmoid(z_x + z_h)
         h = (1 - z) * torch.tanh(n_x + r * n_h) + z * h
     return h
