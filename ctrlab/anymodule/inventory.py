@@ -15,7 +15,7 @@ Filter = Callable[[str, nn.Module], bool]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class Layer:
-    """A linear layer or a table.
+    """A linear layer, or a table; a bilinear layer is a linear one of all products of its two inputs.
 
     slots: every qualified name it has in the model; one that is used in several places is one layer.
     skip_reason: why it cannot be compressed; None where it can.
@@ -93,7 +93,7 @@ def profile_of(layers: list[Layer]) -> ModelProfile:
 
 
 def _is_layer(part: nn.Module) -> bool:
-    return isinstance(part, (nn.Linear, nn.Embedding, nn.EmbeddingBag))
+    return isinstance(part, (nn.Linear, nn.Bilinear, nn.Embedding, nn.EmbeddingBag))
 
 
 def _closed_reason(part: nn.Module, tied: dict[int, str]) -> str | None:
@@ -101,8 +101,6 @@ def _closed_reason(part: nn.Module, tied: dict[int, str]) -> str | None:
     note = getattr(part, "compression_note", None)
     if isinstance(note, str):
         return note
-    if isinstance(part, nn.Bilinear):
-        return "bilinear in two inputs, not an affine map of one"
     return refusal(part, _shared_weights(part, tied))
 
 
@@ -115,6 +113,11 @@ def _layer(name: str, part: nn.Module, slots: tuple[str, ...], tied: str | None,
     reason = tied if tied is not None else _reason(part)
     if filter_fn is not None and not any(filter_fn(slot, part) for slot in slots):
         reason = "left out by filter_fn"
+    if isinstance(part, nn.Bilinear):
+        return Layer(
+            layer_name=name, kind="linear", module=part, in_features=part.in1_features * part.in2_features,
+            out_features=part.out_features, slots=slots, skip_reason=reason,
+        )  # fmt: skip
     if isinstance(part, nn.Linear):
         return Layer(
             layer_name=name, kind="linear", module=part, in_features=part.in_features, out_features=part.out_features,
@@ -130,7 +133,7 @@ def _layer(name: str, part: nn.Module, slots: tuple[str, ...], tied: str | None,
 def _reason(part: nn.Module) -> str | None:
     if any(parameter.numel() == 0 or nn.parameter.is_lazy(parameter) for parameter in part.parameters()):
         return "it has no weights yet"
-    if isinstance(part, nn.Linear):
+    if isinstance(part, (nn.Linear, nn.Bilinear)):
         return _linear_reason(part)
     assert isinstance(part, (nn.Embedding, nn.EmbeddingBag))
     if type(part).forward not in (nn.Embedding.forward, nn.EmbeddingBag.forward):
@@ -144,14 +147,14 @@ def _reason(part: nn.Module) -> str | None:
     return None
 
 
-def _linear_reason(part: nn.Linear) -> str | None:
-    if type(part).forward is not nn.Linear.forward:
+def _linear_reason(part: nn.Linear | nn.Bilinear) -> str | None:
+    if type(part).forward not in (nn.Linear.forward, nn.Bilinear.forward):
         return f"a subclass with a forward pass of its own ({type(part).__name__})"
     if hasattr(part, "parametrizations"):
         return "its weight is parametrized"
     if part.out_features == 1:
         return "one output unit"
-    if part.in_features == 1:
+    if isinstance(part, nn.Linear) and part.in_features == 1:
         return "one input feature, so its output has rank 1 already"
     return None
 

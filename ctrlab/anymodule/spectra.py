@@ -67,7 +67,7 @@ class _LinearWatcher:
     def spectrum(self) -> LayerSpectrum | None:
         if not self.moments.n:
             return None
-        return decompose(self.layer.layer_name, "linear", self.moments, weight_singular_values(self.weight))
+        return decompose(self.layer.layer_name, "linear", self.moments, weight_singular_values(self.weight.flatten(1)))
 
 
 class _TableWatcher:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_model, save_model
 from torch import nn
 
+from ctrlab.anymodule.bilinear import FactoredBilinear
 from ctrlab.anymodule.inventory import Filter, Layer, find_layers, openings, profile_of, unwrapped
 from ctrlab.anymodule.opened import opened
 from ctrlab.anymodule.spectra import collect
@@ -214,6 +215,8 @@ def _blank(layer: Layer, rank: int, bottleneck: Bottleneck) -> nn.Module:
     with torch.random.fork_rng(devices=[]):  # new modules draw initial values, which are overwritten
         if isinstance(old, nn.Linear):
             new = FactoredLinear(old.in_features, rank, old.out_features, bottleneck).to(old.weight)
+        elif isinstance(old, nn.Bilinear):
+            new = FactoredBilinear(old.in1_features, old.in2_features, rank, old.out_features, bottleneck).to(old.weight)
         else:
             assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))
             new = FactoredBag(old, rank) if isinstance(old, nn.EmbeddingBag) else FactoredTable(old, rank)
@@ -224,10 +227,11 @@ def _blank(layer: Layer, rank: int, bottleneck: Bottleneck) -> nn.Module:
 def _factored(layer: Layer, rank: int, spectrum: LayerSpectrum, bottleneck: Bottleneck) -> nn.Module:
     """What takes the layer's place, by AFM."""
     old, new = layer.module, _blank(layer, rank, bottleneck)
-    if isinstance(old, nn.Linear):
-        assert isinstance(new, FactoredLinear)
-        factors = AFM().linear_factors(old.weight.double(), bias_or_zeros(old).double(), spectrum, rank)
-        set_linear_(new.reduce, factors.reduce_weight, factors.reduce_bias)
+    if isinstance(old, (nn.Linear, nn.Bilinear)):
+        assert isinstance(new, (FactoredLinear, FactoredBilinear))
+        factors = AFM().linear_factors(old.weight.flatten(1).double(), bias_or_zeros(old).double(), spectrum, rank)
+        new.reduce.weight.copy_(factors.reduce_weight.view_as(new.reduce.weight))
+        new.reduce.bias.copy_(factors.reduce_bias)
         set_linear_(new.restore, factors.restore_weight, factors.restore_bias)
         return new
     assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))

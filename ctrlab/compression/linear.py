@@ -28,7 +28,7 @@ class FactoredLinear(nn.Module):
         super().__init__()
         self.bottleneck = bottleneck
         self.reduce = nn.Linear(in_features, rank)
-        self.activation = _activation(bottleneck, rank)
+        self.activation = bottleneck_activation(bottleneck, rank)
         self.restore = nn.Linear(rank, out_features)
 
     @property
@@ -61,7 +61,8 @@ class FactoredLinear(nn.Module):
         return y
 
 
-def _activation(bottleneck: Bottleneck, rank: int) -> nn.Module:
+def bottleneck_activation(bottleneck: Bottleneck, rank: int) -> nn.Module:
+    """What stands between the factors."""
     makers = {"none": nn.Identity, "relu": nn.ReLU, "prelu": lambda: FeaturePReLU(rank, init=1.0)}
     return makers[bottleneck]()  # type: ignore[operator, no-any-return]
 
@@ -73,7 +74,7 @@ def scale_output_(linear: nn.Linear, scale: Tensor, shift: Tensor) -> None:
     set_linear_(linear, linear.weight.double() * scale.double().unsqueeze(1), bias * scale.double() + shift.double())
 
 
-def bias_or_zeros(linear: nn.Linear) -> Tensor:
+def bias_or_zeros(linear: nn.Linear | nn.Bilinear) -> Tensor:
     """The bias (out,), or zeros where the layer has none."""
     bias = cast("Tensor | None", linear.bias)
     return bias if bias is not None else linear.weight.new_zeros(linear.out_features)

@@ -241,3 +241,17 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_sentence(sample, settings, m
 def test_without_batches_and_spectra_there_is_nothing_to_go_by(sample):
     with pytest.raises(CompressionError, match="give calibration batches"):
         ctrlab.compress(sample, None, energy=0.9)
+
+
+def test_a_bilinear_layer_is_a_linear_one_of_all_products():
+    torch.manual_seed(0)
+    layer, batches = nn.Bilinear(4, 5, 12), [(torch.randn(200, 4), torch.randn(200, 5)) for _ in range(5)]
+    with torch.no_grad():
+        layer.weight.copy_((torch.randn(12, 3) @ torch.randn(3, 20)).view(12, 4, 5))
+    found = ctrlab.spectra(layer, batches)[""]
+    rows = torch.cat([layer(*batch) for batch in batches]).detach().double().numpy()
+    expected = np.linalg.eigvalsh(np.cov(rows.T, bias=True))[::-1]
+    np.testing.assert_allclose(found.eigenvalues, expected, rtol=1e-5, atol=1e-9)
+    result = ctrlab.compress(layer, batches, ranks={"": 3})
+    torch.testing.assert_close(result.model(*batches[0]), layer(*batches[0]), atol=1e-4, rtol=1e-4)
+    assert sum(p.numel() for p in result.model.parameters()) == 3 * (20 + 12) + 3 + 12 == result.rows[0].parameters_after

@@ -1,0 +1,28 @@
+"""A bilinear layer as two factors: PCA of its outputs, as for a linear layer of all products of its two inputs."""
+
+from torch import Tensor, nn
+
+from ctrlab.compression.configs import Bottleneck
+from ctrlab.compression.linear import bottleneck_activation
+
+
+class FactoredBilinear(nn.Module):
+    """y = W2 act(x1^T A x2 + b1) + b2 with A (rank, in1, in2) and W2 (out, rank), in place of nn.Bilinear.
+
+    Parameters: rank (in1 in2 + out) + rank + out; a bottleneck of "prelu" adds rank.
+    """
+
+    def __init__(self, in1: int, in2: int, rank: int, out: int, bottleneck: Bottleneck = "none") -> None:
+        super().__init__()
+        self.reduce = nn.Bilinear(in1, in2, rank)
+        self.activation = bottleneck_activation(bottleneck, rank)
+        self.restore = nn.Linear(rank, out)
+
+    @property
+    def compression_note(self) -> str:
+        return f"factored to rank {self.reduce.out_features} already"
+
+    def forward(self, input1: Tensor, input2: Tensor) -> Tensor:
+        """(..., in1), (..., in2) -> (..., out)."""
+        y: Tensor = self.restore(self.activation(self.reduce(input1, input2)))
+        return y
