@@ -29,7 +29,7 @@ from ctrlab.data.dataset import EncodedDataset
 from ctrlab.data.encode import encode_dataset
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.cost import measure_cost, profile_model
-from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import DeepFMConfig
 from ctrlab.training.configs import FitConfig

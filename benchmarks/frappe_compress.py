@@ -28,7 +28,7 @@ from ctrlab.compression.prediction import predict
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.evaluation.cost import measure_cost, profile_model
-from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.evaluation.profile import ModelProfile
 from ctrlab.models.checkpoint import load_model
 from ctrlab.models.configs import MODELS

@@ -15,7 +15,7 @@ from ctrlab.decomposition.collect import CalibrationData, collect_spectra
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, JobCancelled, StorageError
 from ctrlab.evaluation.cost import profile_model
-from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.evaluation.profile import ModelProfile
 from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_model, save_model

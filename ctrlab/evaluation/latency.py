@@ -18,7 +18,7 @@ from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
 from ctrlab.errors import DataError, JobCancelled, StorageError
 from ctrlab.evaluation.denormals import flushed_denormals
-from ctrlab.evaluation.metrics import never, to_tensors
+from ctrlab.evaluation.prediction import never, to_tensors
 from ctrlab.models.base import CTRModel
 
 BATCH_SIZES = (1, 256, 4096)

@@ -1,20 +1,13 @@
 """How good the predictions are: AUC, log loss, calibration. Plain numpy, exact, linear in memory."""
 
-from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 import numpy as np
-import torch
 from numpy.typing import ArrayLike, NDArray
 
-from ctrlab.data.batches import iterate_batches
-from ctrlab.data.dataset import Split
-from ctrlab.data.schema import Fields
-from ctrlab.errors import DataError, JobCancelled
-from ctrlab.models.base import CTRModel
+from ctrlab.errors import DataError
 
-EVALUATION_BATCH_SIZE = 8192
 CALIBRATION_BINS = 20
 
 
@@ -69,7 +62,7 @@ def auc(labels: ArrayLike, scores: ArrayLike) -> float:
     Raises:
         DataError: lengths differ, labels of one class only or other than 0 and 1, or scores with nan.
     """
-    clicked, scores = _checked(labels, scores)
+    clicked, scores = checked(labels, scores)
     # Two sorts of the parts cost no more than one of the whole and leave the labels out of it.
     positive, negative = np.sort(scores[clicked]), np.sort(scores[~clicked])
     below = np.searchsorted(negative, positive, side="left")
@@ -86,7 +79,7 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
     Raises:
         DataError: as `auc`, except that one class alone is fine.
     """
-    clicked, x = _checked(labels, logits, both_classes=False)
+    clicked, x = checked(labels, logits, both_classes=False)
     x = x.astype(np.float64)
     # log(1 + e^x) = max(x, 0) + log(1 + e^-|x|); minus x for a click, which turns max(x, 0) into max(-x, 0).
     signed = np.where(clicked, -x, x)
@@ -99,7 +92,7 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = CALIBRA
     Raises:
         DataError: as `auc`, or a probability outside [0, 1].
     """
-    clicked, probabilities = _checked(labels, probabilities)
+    clicked, probabilities = checked(labels, probabilities)
     if probabilities.min() < 0 or probabilities.max() > 1:
         low, high = probabilities.min(), probabilities.max()
         raise DataError(f"probabilities must lie between 0 and 1, got {low:.4g} to {high:.4g}; apply the sigmoid to logits first")
@@ -123,57 +116,8 @@ def sigmoid(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
     return 0.5 * (1.0 + np.tanh(0.5 * logits.astype(np.float64)))
 
 
-def never() -> bool:
-    """The default of every `should_stop`: nobody asked to."""
-    return False
-
-
-def predict_logits(
-    model: CTRModel, split: Split, batch_size: int = EVALUATION_BATCH_SIZE, *, should_stop: Callable[[], bool] = never
-) -> NDArray[np.float32]:
-    """The model's logits for every row of a split, float32 (n,), in the rows' order. The model is left in the mode it was in.
-
-    Raises:
-        JobCancelled: `should_stop()` was true between two batches.
-    """
-    device = next(model.parameters()).device
-    logits = np.empty(len(split), np.float32)
-    was_training = model.training
-    model.eval()
-    start = 0
-    try:
-        with torch.inference_mode():
-            for fields, _ in iterate_batches(split, batch_size, shuffle=False):
-                if should_stop():
-                    raise JobCancelled("cancelled while predicting")
-                out = model(to_tensors(fields, device))
-                logits[start : start + len(out)] = out.float().cpu().numpy()
-                start += len(out)
-    finally:
-        model.train(was_training)
-    return logits
-
-
-def to_tensors(fields: Fields, device: torch.device) -> Fields:
-    """A batch of arrays as tensors on `device`; on the CPU they share memory where it is writable."""
-    # A map of a file is read-only, which torch cannot express: those are copied.
-    return Fields(*(torch.from_numpy(array if array.flags.writeable else array.copy()).to(device) for array in fields))
-
-
-def evaluate_model(
-    model: CTRModel, split: Split, batch_size: int = EVALUATION_BATCH_SIZE, *, should_stop: Callable[[], bool] = never
-) -> Metrics:
-    """AUC, log loss and calibration of a model on a split.
-
-    Raises:
-        DataError: the split has rows of one class only, or the model predicts nan.
-        JobCancelled: `should_stop()` was true between two batches.
-    """
-    return metrics_of(split.labels, predict_logits(model, split, batch_size, should_stop=should_stop))
-
-
 def metrics_of(labels: ArrayLike, logits: NDArray[np.float32]) -> Metrics:
-    """All metrics of logits (n,) that are there already, e.g. from ONNX Runtime."""
+    """All metrics of logits (n,)."""
     calibrated = calibration(labels, sigmoid(logits))
     return Metrics(
         auc=auc(labels, logits),
@@ -184,7 +128,7 @@ def metrics_of(labels: ArrayLike, logits: NDArray[np.float32]) -> Metrics:
     )
 
 
-def _checked(labels: ArrayLike, scores: ArrayLike, *, both_classes: bool = True) -> tuple[NDArray[np.bool_], NDArray[Any]]:
+def checked(labels: ArrayLike, scores: ArrayLike, *, both_classes: bool = True) -> tuple[NDArray[np.bool_], NDArray[Any]]:
     """Labels as booleans and scores as an array, once both are known to be usable."""
     labels, scores = np.asarray(labels), np.asarray(scores)
     if labels.ndim != 1 or labels.shape != scores.shape:

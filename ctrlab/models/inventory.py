@@ -103,15 +103,12 @@ def _raw_matrices(name: str, module: nn.Module) -> Iterator[ModelLayer]:
     """Parameters with two axes that belong to no known layer: hooks cannot see what they multiply."""
     if isinstance(module, (nn.Linear, LookupTable, nn.Embedding)):
         return
-    reason = "raw parameter, not the weight of a layer"
-    if isinstance(module, nn.RNNBase):
-        reason = "map of a recurrent layer, whose outputs inside the cell no hook sees"
     for own_name, parameter in module.named_parameters(recurse=False):
         if parameter.ndim >= 2:
             yield ModelLayer(
                 layer_name=f"{name}.{own_name}".lstrip("."), kind="other", module_name=name, in_features=parameter.shape[0],
                 out_features=parameter[0].numel() if len(parameter) else 0, parameters=parameter.numel(),
-                skip_reason=reason,
+                skip_reason="raw parameter, not the weight of a layer",
             )  # fmt: skip
 
 

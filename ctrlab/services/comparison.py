@@ -1,6 +1,8 @@
 """Comparison: measure models on the same rows with the same clock, and set the numbers side by side."""
 
 from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -8,12 +10,16 @@ import pandas as pd
 from numpy.typing import NDArray
 
 from ctrlab.config import Config, option
+from ctrlab.data.dataset import EncodedDataset
+from ctrlab.evaluation.delong import Interval, auc_difference
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
 LATENCY_BATCH_SIZES = (1, 256, 4096)
+#: Of an evaluation: float32 (n,), the logits of the split's rows.
+LOGITS_FILE = "logits.npy"
 
 
 @JOB_HANDLERS.register(
@@ -47,12 +53,44 @@ def latest_evaluation(workspace: Workspace, model_id: str) -> Artifact | None:
 def comparison_table(workspace: Workspace, model_ids: list[str]) -> pd.DataFrame:
     """One row a model; NaN where a model was not measured.
 
-    Columns: id, name, kind ("original" or "compressed"), architecture, auc, log_loss, calibration_ratio, calibration_error,
-    parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row; all of the served form), and for
-    runtime r in (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
+    Columns: id, name, kind ("original" or "compressed"), architecture, split, measured_rows, auc with auc_low and auc_high (95 %
+    interval), log_loss, calibration_ratio, calibration_error, auc_change with auc_change_low and auc_change_high (DeLong's paired
+    interval of the difference from the first original in the list, on the same rows), parameters_tables, parameters_dense,
+    bytes_tables, bytes_dense, macs (per row; all of the served form), and for runtime r in (torch, onnx) and batch size b:
+    r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
     """
-    rows = [_comparison_row(workspace, require_artifact(workspace, model_id, "model")) for model_id in model_ids]
+    found = [require_artifact(workspace, model_id, "model") for model_id in model_ids]
+    reference = next((model for model in found if not model.config.get("compression")), None)
+    rows = [_comparison_row(workspace, model) | _changes(workspace, model, reference) for model in found]
     return pd.DataFrame(rows)
+
+
+def auc_change(workspace: Workspace, model: Artifact, reference: Artifact) -> Interval | None:
+    """AUC of a model minus that of a reference, with its interval; None unless both were measured on the same rows."""
+    dataset_id = model.config.get("dataset_id")
+    pair = [latest_evaluation(workspace, artifact.id) for artifact in (model, reference)]
+    if None in pair or dataset_id is None or dataset_id != reference.config.get("dataset_id") or model.id == reference.id:
+        return None
+    ours, theirs = (evaluation for evaluation in pair if evaluation is not None)
+    if ours.summary["split"] != theirs.summary["split"]:
+        return None
+    files = ours.path / LOGITS_FILE, theirs.path / LOGITS_FILE
+    if not all(path.is_file() for path in files):
+        return None
+    return _auc_change(workspace.store.artifacts.get(dataset_id).path, ours.summary["split"], *files)
+
+
+@lru_cache(maxsize=256)  # evaluations never change once written
+def _auc_change(dataset: Path, split: str, ours: Path, theirs: Path) -> Interval:
+    labels = EncodedDataset.open(dataset).split(split).labels
+    return auc_difference(labels, np.load(ours), np.load(theirs))
+
+
+def _changes(workspace: Workspace, model: Artifact, reference: Artifact | None) -> dict[str, float]:
+    change = auc_change(workspace, model, reference) if reference is not None else None
+    if change is None:
+        return dict.fromkeys(("auc_change", "auc_change_low", "auc_change_high"), np.nan)
+    return {"auc_change": change.estimate, "auc_change_low": change.low, "auc_change_high": change.high}
 
 
 def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
@@ -68,6 +106,7 @@ def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
         "measured_rows": metrics.get("num_rows"),
     }
     row |= {key: metrics.get(key, np.nan) for key in ("auc", "log_loss", "calibration_ratio", "calibration_error")}
+    row |= {f"auc_{end}": measured.get("auc_interval", {}).get(end, np.nan) for end in ("low", "high")}
     row |= {key: cost[key] for key in ("parameters_tables", "parameters_dense", "bytes_tables", "bytes_dense", "macs")}
     row["parameters"] = row["parameters_tables"] + row["parameters_dense"]
     row["bytes"] = row["bytes_tables"] + row["bytes_dense"]

@@ -19,7 +19,7 @@ from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema, fingerprint_of
 from ctrlab.errors import ConfigError, DataError, JobCancelled
 from ctrlab.evaluation.denormals import flushed_denormals
-from ctrlab.evaluation.metrics import evaluate_model, never, to_tensors
+from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.optim import FitOptimizer

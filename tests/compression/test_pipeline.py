@@ -6,7 +6,7 @@ import ctrlab.compression.pipeline as pipeline
 from ctrlab.compression.configs import CompressConfig, RankPlan
 from ctrlab.compression.pipeline import compress_and_finetune
 from ctrlab.errors import CompressionError, JobCancelled, StorageError
-from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.training.configs import FitConfig
 
 DATA = MemoryDataset()

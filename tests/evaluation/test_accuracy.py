@@ -17,12 +17,11 @@ from ctrlab.evaluation.metrics import (
     Metrics,
     auc,
     calibration,
-    evaluate_model,
     log_loss,
     metrics_of,
-    predict_logits,
     sigmoid,
 )
+from ctrlab.evaluation.prediction import evaluate_model, predict_logits
 
 
 @st.composite

@@ -52,6 +52,16 @@ def compressed(lab, model):
     return lab.compress(model.id, ranks={"mlp.0": 6, "mlp.2": 6, "embedding.*": 3}, finetune=FIT.replace(epochs=1))
 
 
+def test_a_change_of_auc_comes_with_its_paired_interval(lab, model, compressed):
+    table = lab.compare([compressed.id, model.id]).set_index("id")
+    small, original = table.loc[compressed.id], table.loc[model.id]
+    assert np.isnan(original.auc_change)  # it is what the others are compared with
+    assert small.auc_change == pytest.approx(small.auc - original.auc, abs=1e-12)
+    assert small.auc_change_low <= small.auc_change <= small.auc_change_high
+    assert original.auc_low < original.auc < original.auc_high
+    assert small.auc_change_high - small.auc_change_low < original.auc_high - original.auc_low
+
+
 def test_training_learns_and_is_measured(lab, model):
     row = lab.compare([model.id]).iloc[0]
     assert row.auc > 0.65

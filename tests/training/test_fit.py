@@ -18,7 +18,7 @@ from small_models import SCHEMA, MemoryDataset, make_model, random_fields
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError
-from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_tensors
 from ctrlab.models.configs import DeepFMConfig

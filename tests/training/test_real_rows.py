@@ -5,7 +5,7 @@ import torch
 
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.encode import encode_dataset
-from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import DeepFMConfig
 from ctrlab.training.configs import FitConfig

@@ -97,6 +97,8 @@ def row(**values: object) -> pd.Series:
             "measured_rows": 5000,
             "split": "test",
             "finetuned": False,
+            "auc_change_low": np.nan,
+            "auc_change_high": np.nan,
         }
         | values
     )
@@ -113,6 +115,16 @@ def row(**values: object) -> pd.Series:
         (
             {"parameters": 1000, "auc": 0.7629, "torch_rows_per_second_4096": 50.0},
             "no smaller, 2.0x slower at batch 4096; AUC ±0.0000 on 5.00 k test rows. One seed.",
+        ),
+        (
+            {"parameters": 500, "auc": 0.7627, "auc_change_low": -0.0005, "auc_change_high": 0.0001},
+            "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0002 (95 % \N{MINUS SIGN}0.0005 to +0.0001), "
+            "no measurable difference, on 5.00 k test rows. One seed.",
+        ),
+        (
+            {"parameters": 500, "auc": 0.7609, "auc_change_low": -0.0025, "auc_change_high": -0.0015},
+            "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0020 (95 % \N{MINUS SIGN}0.0025 to \N{MINUS SIGN}0.0015), "
+            "a measurable loss, on 5.00 k test rows. One seed.",
         ),
         (
             {"parameters": 500, "auc": np.nan, "torch_rows_per_second_4096": np.nan},

@@ -3,13 +3,17 @@
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ctrlab.compression.fold import serving_form
 from ctrlab.data.dataset import Split
+from ctrlab.evaluation.delong import auc_interval
 from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
-from ctrlab.evaluation.metrics import evaluate_model
+from ctrlab.evaluation.metrics import metrics_of
+from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.models.base import CTRModel
 from ctrlab.reports.export import export_onnx
-from ctrlab.services.comparison import EvaluateConfig
+from ctrlab.services.comparison import LOGITS_FILE, EvaluateConfig
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import ONNX_FILE
 from ctrlab.services.work.shared import open_model, stage_folder
@@ -33,13 +37,16 @@ def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig 
     serving = serving_form(model)
     split = config.split if config.split in dataset.splits else "valid"
     rows = dataset.split(split)
-    metrics = evaluate_model(serving, rows, should_stop=context.should_stop)
+    logits = predict_logits(serving, rows, should_stop=context.should_stop)
+    metrics = metrics_of(rows.labels, logits)
     context.stop_if_asked()
     folder = stage_folder(context, f"evaluation-{model_id}")
+    np.save(folder / LOGITS_FILE, logits)
     export_onnx(serving, folder / ONNX_FILE)
     summary = {
         "split": split,
         "metrics": metrics.to_dict(),
+        "auc_interval": auc_interval(rows.labels, logits).to_dict(),
         "latency": _latencies(context, serving, folder / ONNX_FILE, rows, config),
         "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
     }

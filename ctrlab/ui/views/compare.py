@@ -136,10 +136,20 @@ def verdict(original: "pd.Series", other: "pd.Series") -> str:
     change = other["auc"] - original["auc"]
     if change != change:
         return f"{text}; its AUC has not been measured."
-    text += f"; AUC {format.difference(change)} on {format.count(other['measured_rows'])} {other['split']} rows."
+    rows = f"{format.count(other['measured_rows'])} {other['split']} rows"
+    text += f"; AUC {format.difference(change)}{_certainty(other)} on {rows}."
     if other["finetuned"] and change > 0:
         text += " Without the original fine-tuned alike, that gain may be the fine-tuning."
     return f"{text} One seed."
+
+
+def _certainty(row: "pd.Series") -> str:
+    """The interval of the change and what it allows to say; nothing where the rows were not the same."""
+    low, high = row["auc_change_low"], row["auc_change_high"]
+    if low != low:
+        return ""
+    said = "no measurable difference" if low <= 0 <= high else "a measurable gain" if low > 0 else "a measurable loss"
+    return f" (95 % {format.difference(low)} to {format.difference(high)}), {said},"
 
 
 def _verdict(table: "pd.DataFrame") -> None:
@@ -183,6 +193,9 @@ def _sections() -> dict[str, list[_Line]]:
     sections = {
         "Accuracy": [
             _Line("AUC", "auc", format.auc, 1),
+            _Line("95 % interval", "auc_low", format.auc),
+            _Line("Change of AUC", "auc_change", format.difference),
+            _Line("95 % interval", "auc_change_low", format.difference),
             _Line("Log loss", "log_loss", format.auc, -1),
             _Line("Calibration", "calibration_ratio", lambda value: f"{value:.3f}", unit="predicted / observed"),
             _Line("Calibration error", "calibration_error", format.auc, -1),
@@ -238,10 +251,11 @@ def _row(table: "pd.DataFrame", line: _Line) -> str:
 
 def _texts(table: "pd.DataFrame", line: _Line, values: "pd.Series") -> list[str]:
     texts = [format.NONE if value != value else line.write(value) for value in values]
-    if "_p50_" not in line.column:
-        return texts
-    slow = table[line.column.replace("_p50_", "_p99_")].astype(float)
-    return [text if value != value else f"{text} / {line.write(value)}" for text, value in zip(texts, slow, strict=True)]
+    for ending, other, between in (("_p50_", "_p99_", " / "), ("_low", "_high", " to ")):
+        if ending in line.column:
+            ends = table[line.column.replace(ending, other)].astype(float)
+            return [text if end != end else f"{text}{between}{line.write(end)}" for text, end in zip(texts, ends, strict=True)]
+    return texts
 
 
 # -- Charts and settings --------------------------------------------------------------------------------------------------------

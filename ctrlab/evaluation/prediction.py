@@ -1,0 +1,65 @@
+"""What a model predicts for the rows of a split."""
+
+from collections.abc import Callable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from ctrlab.data.batches import iterate_batches
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import Fields
+from ctrlab.errors import JobCancelled
+from ctrlab.evaluation.metrics import Metrics, metrics_of
+from ctrlab.models.base import CTRModel
+
+EVALUATION_BATCH_SIZE = 8192
+
+
+def never() -> bool:
+    """The default of every `should_stop`: nobody asked to."""
+    return False
+
+
+def predict_logits(
+    model: CTRModel, split: Split, batch_size: int = EVALUATION_BATCH_SIZE, *, should_stop: Callable[[], bool] = never
+) -> NDArray[np.float32]:
+    """The model's logits for every row of a split, float32 (n,), in the rows' order. The model is left in the mode it was in.
+
+    Raises:
+        JobCancelled: `should_stop()` was true between two batches.
+    """
+    device = next(model.parameters()).device
+    logits = np.empty(len(split), np.float32)
+    was_training = model.training
+    model.eval()
+    start = 0
+    try:
+        with torch.inference_mode():
+            for fields, _ in iterate_batches(split, batch_size, shuffle=False):
+                if should_stop():
+                    raise JobCancelled("cancelled while predicting")
+                out = model(to_tensors(fields, device))
+                logits[start : start + len(out)] = out.float().cpu().numpy()
+                start += len(out)
+    finally:
+        model.train(was_training)
+    return logits
+
+
+def to_tensors(fields: Fields, device: torch.device) -> Fields:
+    """A batch of arrays as tensors on `device`; on the CPU they share memory where it is writable."""
+    # A map of a file is read-only, which torch cannot express: those are copied.
+    return Fields(*(torch.from_numpy(array if array.flags.writeable else array.copy()).to(device) for array in fields))
+
+
+def evaluate_model(
+    model: CTRModel, split: Split, batch_size: int = EVALUATION_BATCH_SIZE, *, should_stop: Callable[[], bool] = never
+) -> Metrics:
+    """AUC, log loss and calibration of a model on a split.
+
+    Raises:
+        DataError: the split has rows of one class only, or the model predicts nan.
+        JobCancelled: `should_stop()` was true between two batches.
+    """
+    return metrics_of(split.labels, predict_logits(model, split, batch_size, should_stop=should_stop))
