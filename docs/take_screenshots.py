@@ -72,6 +72,7 @@ def walk(address: str) -> None:
 
 def picture(page: Page, name: str) -> None:
     """Save what is in the window once it has come to rest."""
+    page.mouse.move(2, 2)  # nothing looks pointed at
     time.sleep(2.5)
     page.screenshot(path=IMAGES / f"{name}.png")
     print(f"docs/images/{name}.png")

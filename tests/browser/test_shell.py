@@ -16,6 +16,10 @@ PAGES = {
     "/Jobs": "Jobs",
     "/Learn": "Learn",
 }
+#: Fading text has less contrast than it comes to have; what moves for ever, such as a spinner, is not waited for.
+_AT_REST = (
+    "document.getAnimations().every(one => one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity)"
+)
 ERRORS = "[data-testid=stException], [data-testid=stAlertContentError]"
 
 
@@ -27,7 +31,8 @@ def empty_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 
 def violations(page) -> list[str]:
     """Serious and critical findings of axe, one line each."""
-    expect(page.locator("[data-stale=true]")).to_have_count(0)
+    expect(page.locator("[data-stale=true], [aria-busy=true]")).to_have_count(0)
+    page.wait_for_function(_AT_REST)
     found = Axe().run(page).response["violations"]
     grave = [violation for violation in found if violation["impact"] in ("serious", "critical")]
     return [f"{violation['id']}: {node['target']} {node['html'][:160]}" for violation in grave for node in violation["nodes"]]

@@ -107,6 +107,7 @@ def test_the_serving_form_of_a_default_model_runs_in_onnx_runtime(name, with_num
     clicked = ListFeature(name="clicked", length=4, shares="c")
     ids_only = FeatureSchema(field_names=("a", "b", "c"), field_dims=(5, 9, 20), lists=(clicked,), fingerprint="ids only")
     schema = SCHEMA if with_numbers else ids_only
+    torch.manual_seed(0)
     model = build_model(MODELS[name].config_class(), schema)
     for number, form in enumerate((serving_form(model), fold(model))):
         assert_onnx_agrees(form.eval(), tmp_path / f"{number}.onnx", random_fields(64, schema=schema))

@@ -203,16 +203,20 @@ def test_should_stop_is_asked_at_least_twice_a_second(write, tmp_path, config_fo
     cells = np.random.default_rng(0).integers(0, 50_000, (60_000, 40))
     frame = pl.DataFrame(cells, schema=[f"f{i}" for i in range(40)]).with_columns(click=pl.int_range(60_000) % 2)
     columns = (ColumnConfig(name="click", role="label"), *(ColumnConfig(name=f"f{i}", role="categorical") for i in range(40)))
-    asked = [time.monotonic()]
+    config = config_for(write("long.csv", frame.write_csv()), columns=columns)
 
-    def should_stop() -> bool:
-        asked.append(time.monotonic())
-        return False
+    def longest_silence(folder) -> float:
+        asked = [time.monotonic()]
 
-    encode_dataset(
-        config_for(write("long.csv", frame.write_csv()), columns=columns), tmp_path / "encoded", should_stop=should_stop
-    )
-    assert np.diff(asked).max() < 0.5
+        def should_stop() -> bool:
+            asked.append(time.monotonic())
+            return False
+
+        encode_dataset(config, folder, should_stop=should_stop)
+        return np.diff(asked).max()
+
+    # Twice, for whatever else runs on the machine can lengthen one.
+    assert min(longest_silence(tmp_path / "one"), longest_silence(tmp_path / "other")) < 0.5
 
 
 KILLED = """
