@@ -122,6 +122,11 @@ def row(**values: object) -> pd.Series:
             "no measurable difference, on 5.00 k test rows. One seed.",
         ),
         (
+            {"parameters": 500, "auc": 0.7632, "auc_change_low": -0.0001, "auc_change_high": 0.0007, "finetuned": True},
+            "2.0x smaller, as fast at batch 4096; AUC +0.0003 (95 % \N{MINUS SIGN}0.0001 to +0.0007), "
+            "no measurable difference, on 5.00 k test rows. One seed.",
+        ),
+        (
             {"parameters": 500, "auc": 0.7609, "auc_change_low": -0.0025, "auc_change_high": -0.0015},
             "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0020 (95 % \N{MINUS SIGN}0.0025 to \N{MINUS SIGN}0.0015), "
             "a measurable loss, on 5.00 k test rows. One seed.",

@@ -138,7 +138,7 @@ def verdict(original: "pd.Series", other: "pd.Series") -> str:
         return f"{text}; its AUC has not been measured."
     rows = f"{format.count(other['measured_rows'])} {other['split']} rows"
     text += f"; AUC {format.difference(change)}{_certainty(other)} on {rows}."
-    if other["finetuned"] and change > 0:
+    if other["finetuned"] and change > 0 and not other["auc_change_low"] <= 0:  # an interval with 0 in it needs no explanation
         text += " Without the original fine-tuned alike, that gain may be the fine-tuning."
     return f"{text} One seed."
 
