@@ -51,7 +51,7 @@ class CompressionResult:
     def description(self) -> dict[str, Any]:
         """What was done, as JSON: "version", "ranks", "bottleneck", "layers" (a row each) and "skipped"."""
         rows = [
-            {"layer": row.layer_name, "kind": row.kind, "rank": row.rank,
+            {"layer": row.name, "kind": row.kind, "rank": row.rank,
              "before": row.parameters_before, "after": row.parameters_after}
             for row in self.rows
         ]  # fmt: skip

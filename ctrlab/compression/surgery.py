@@ -31,7 +31,7 @@ _CHUNK_ROWS = 65_536
 class CompressedLayer:
     """One compressible layer, before and after; `rank` None where it stayed dense."""
 
-    layer_name: str
+    name: str
     kind: str
     rank: int | None
     parameters_before: int
@@ -236,7 +236,7 @@ def layer_rows(
     """Every compressible layer of a profile with its size before and after. A shared basis itself, d k, is in no table's row."""
     return tuple(
         CompressedLayer(
-            layer_name=layer.layer_name, kind=layer.kind, rank=ranks.get(layer.layer_name),
+            name=layer.layer_name, kind=layer.kind, rank=ranks.get(layer.layer_name),
             parameters_before=layer.parameters,
             parameters_after=_parameters_after(layer, ranks.get(layer.layer_name), bottleneck, basis),
         )

@@ -130,7 +130,7 @@ def test_the_error_of_one_layer_is_its_discarded_eigenvalues(sample):
 def test_a_shared_layer_is_one_layer_in_every_slot(sample):
     result = ctrlab.compress(sample, batches(), ranks={"shared": 3})
     assert result.model.shared is result.model.tower[0]
-    assert [row.layer_name for row in result.rows if row.rank] == ["shared"]
+    assert [row.name for row in result.rows if row.rank] == ["shared"]
 
 
 def test_padding_stays_zero(sample):

@@ -55,7 +55,7 @@ def test_every_table_gets_the_largest_rank_of_the_plan():
     model = make_model("dcn")
     result = compress_model(model, PLAN, spectra_of(model), basis="shared")
     assert result.plan.as_dict() == {"embedding.site": 3, "embedding.device": 3, "embedding.ad": 3}
-    assert {row.layer_name: row.parameters_after for row in result.rows if row.kind == "embedding"} == {
+    assert {row.name: row.parameters_after for row in result.rows if row.kind == "embedding"} == {
         "embedding.site": 150, "embedding.device": 120, "embedding.ad": 900,
     }  # fmt: skip
 
