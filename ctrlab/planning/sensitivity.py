@@ -1,0 +1,102 @@
+"""How much accuracy each layer costs at each rank, one layer at a time: measured in `planning.probe`, read here without torch.
+
+Variance is not importance: a layer may lose half of its variance and no accuracy, or one percent and much. Sensitivity asks the
+labels. It follows AIMET's per-layer compression evaluation and LEMS; what it takes from them is that single-layer losses add
+up well enough to choose between plans, which a joint forward pass of the chosen plan then checks.
+"""
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ctrlab.errors import CompressionError
+
+FORMAT_VERSION = 1
+_FILE = "sensitivity.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LayerSensitivity:
+    """One layer truncated to each of `ranks` while all others stay dense.
+
+    ranks: ascending. width: the rank at which nothing is lost.
+    log_losses, aucs: as measured.
+    log_loss_increases, auc_losses: what they add to the original's, fitted so that no rank is better than a larger one and the
+        full rank loses nothing; measured rows are few, and a plan should not live on their noise.
+    """
+
+    layer_name: str
+    width: int
+    ranks: tuple[int, ...]
+    log_losses: tuple[float, ...]
+    aucs: tuple[float, ...]
+    log_loss_increases: tuple[float, ...]
+    auc_losses: tuple[float, ...]
+
+    def log_loss_increase(self, rank: int) -> float:
+        """What rank `rank` of this layer alone adds to the log loss, in nats: at least 0, interpolated between measured ranks."""
+        return self._between(self.log_loss_increases, rank)
+
+    def auc_loss(self, rank: int) -> float:
+        """What rank `rank` of this layer alone takes from the AUC: at least 0, interpolated between measured ranks."""
+        return self._between(self.auc_losses, rank)
+
+    def _between(self, values: tuple[float, ...], rank: int) -> float:
+        return float(np.interp(rank, self._grid, (*values, 0.0)))
+
+    @cached_property
+    def _grid(self) -> tuple[int, ...]:
+        return (*self.ranks, max(self.width, self.ranks[-1] + 1 if self.ranks else 1))
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Self:
+        """The inverse of `dataclasses.asdict`."""
+        rows: dict[str, Any] = {key: tuple(value) if isinstance(value, list) else value for key, value in values.items()}
+        return cls(**rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sensitivity:
+    """Of one model.
+
+    log_loss, auc: of the original on the same rows. split, num_rows: which and how many they were.
+    layers: {layer_name: sensitivity}, every compressible layer.
+    """
+
+    log_loss: float
+    auc: float
+    split: str
+    num_rows: int
+    layers: dict[str, LayerSensitivity]
+
+    def predicted_log_loss(self, ranks: Mapping[str, int]) -> float:
+        """Of a plan: the original's, and what its layers add one by one."""
+        return self.log_loss + sum(self.layers[name].log_loss_increase(rank) for name, rank in ranks.items())
+
+    def predicted_auc(self, ranks: Mapping[str, int]) -> float:
+        """Of a plan: the original's, less what its layers lose one by one."""
+        return self.auc - sum(self.layers[name].auc_loss(rank) for name, rank in ranks.items())
+
+
+def save_sensitivity(folder: Path, sensitivity: Sensitivity) -> None:
+    """Write it into `folder`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    content = {"version": FORMAT_VERSION, **asdict(sensitivity)}
+    (folder / _FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def load_sensitivity(folder: Path) -> Sensitivity:
+    """The inverse of `save_sensitivity`."""
+    try:
+        content = json.loads((folder / _FILE).read_text(encoding="utf-8"))
+        if content.pop("version") != FORMAT_VERSION:
+            raise CompressionError("the sensitivity was measured by another version of ctrlab; measure it again")
+        layers = {name: LayerSensitivity.from_dict(row) for name, row in content.pop("layers").items()}
+        return Sensitivity(**content, layers=layers)
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise CompressionError(f"the sensitivity in {folder.name} cannot be read ({error}); measure it again") from error
