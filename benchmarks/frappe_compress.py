@@ -54,7 +54,7 @@ def main() -> None:
     wanted = [(name, seed) for name in args.models for seed in range(args.seeds)]
     if missing := [f"{name} (seed {seed})" for name, seed in wanted if result_of(args.out, name, seed) is None]:
         raise SystemExit(f"not trained yet: {', '.join(missing)}; run frappe_zoo.py with the same --out first")
-    tuning = FINETUNE.replace(epochs=args.epochs, device="cpu")
+    tuning = FINETUNE.replace(epochs=args.epochs, device="cpu", monitor="auc")
     todo = [(args.out, name, seed, tuning) for name, seed in wanted if arms_of(args.out, name, seed, tuning) is None]
     in_parallel(run, todo, args)
     results = {name: [arms_of(args.out, name, seed, tuning) for seed in range(args.seeds)] for name in args.models}

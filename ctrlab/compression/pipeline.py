@@ -2,8 +2,8 @@
 
 import json
 import os
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -39,7 +39,7 @@ class StageResult:
 
     ranks: the layers it factored.
     truncated_auc, truncated_log_loss: on the validation rows right after factoring, before fine-tuning; None without such rows.
-    valid_auc, valid_log_loss: of the model the stage hands on, the best by validation AUC with step 0 counted.
+    valid_auc, valid_log_loss: of the model the stage hands on, the best on the validation rows with step 0 counted.
     best_step, steps: of the fine-tuning; 0 means that fine-tuning found nothing better than truncation.
     history: a row an evaluation, as `FitResult.history`.
     """
@@ -58,13 +58,21 @@ class StageResult:
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class PipelineResult:
-    """The compressed and fine-tuned model, in its trainable form (see `compression.fold` for serving), and how it came to be."""
+    """The compressed and fine-tuned model, in its trainable form (see `compression.fold` for serving), and how it came to be.
+
+    truncated_auc, truncated_log_loss: on the validation rows, of the original with the whole plan applied at once and nothing
+        fine-tuned; None without such rows, or without fine-tuning.
+    kept_truncated: `model` is that one, for the stages came to nothing better.
+    """
 
     model: CTRModel
     plan: RankPlan
     stages: tuple[StageResult, ...]
     rows: tuple[CompressedLayer, ...]
     skipped: dict[str, str]
+    truncated_auc: float | None = None
+    truncated_log_loss: float | None = None
+    kept_truncated: bool = False
 
 
 def compress_and_finetune(
@@ -79,6 +87,9 @@ def compress_and_finetune(
     checkpoint_dir: Path | None = None,
 ) -> PipelineResult:
     """Run the stages of `config.order`; `model` itself is not changed.
+
+    Fine-tuning can only help: each stage counts its step 0 as a candidate, and the end of the last stage is held against the
+    original with the whole plan applied and nothing fine-tuned, on the validation rows, by what `config.finetune` monitors.
 
     Args:
         spectra: of `model`, with eigenvectors; used as long as the model is still the original. Later stages, and stages for
@@ -100,18 +111,68 @@ def compress_and_finetune(
     stages = _stages(profile, ranks, config)
     if checkpoint_dir is not None:
         _claim(checkpoint_dir, _identity(model, config))
+    if len(stages) > 1 and config.finetune is not None:
+        report = _part(on_progress, 0, len(stages), stages[0][0])
+        spectra = _with_all_spectra(model, dataset, config, ranks, spectra or {}, report, should_stop)
     current, results = model, []
     for number, (name, stage_ranks) in enumerate(stages):
         stage = _Stage(
             name, stage_ranks, current, dataset, config, spectra or {} if current is model else {},
             _part(on_progress, number, len(stages), name), on_step, should_stop,
-            checkpoint_dir / f"{number + 1}-{name}" if checkpoint_dir is not None else None,
+            checkpoint_dir / f"{number + 1}-{name}" if checkpoint_dir is not None else None, model,
         )  # fmt: skip
         current, result = stage.run()
         results.append(result)
-    return PipelineResult(
+    compressed = PipelineResult(
         model=current, plan=RankPlan.of(ranks), stages=tuple(results),
         rows=layer_rows(profile, ranks, config.bottleneck, config.basis), skipped=skipped_layers(profile, config.plan, ranks),
+    )  # fmt: skip
+    return _held_against_truncation(compressed, model, dataset, config, spectra or {}, should_stop)
+
+
+def _held_against_truncation(
+    result: PipelineResult, original: CTRModel, dataset: CompressionData, config: CompressConfig, spectra: Spectra,
+    should_stop: Callable[[], bool],
+) -> PipelineResult:  # fmt: skip
+    """The result, or the original with the whole plan applied where that is better on the validation rows.
+
+    One stage has seen to that itself. With several, an early one hands on weights that may truncate worse than the original's.
+    """
+    end = result.stages[-1]
+    if config.finetune is None or end.valid_auc is None or end.valid_log_loss is None:
+        return result
+    if len(result.stages) == 1:
+        return replace(result, truncated_auc=end.truncated_auc, truncated_log_loss=end.truncated_log_loss)
+    built = compress_model(original, result.plan, spectra, config.bottleneck, config.method, basis=config.basis).model.eval()
+    metrics = evaluate_model(built, dataset.split("valid"), should_stop=should_stop)
+    by_auc = config.finetune.monitor == "auc"
+    better = metrics.auc > end.valid_auc if by_auc else metrics.log_loss < end.valid_log_loss
+    return replace(
+        result, model=built if better else result.model, truncated_auc=metrics.auc, truncated_log_loss=metrics.log_loss,
+        kept_truncated=better,
+    )  # fmt: skip
+
+
+def _with_all_spectra(
+    model: CTRModel, dataset: CompressionData, config: CompressConfig, ranks: Mapping[str, int], spectra: Spectra,
+    report: OnProgress, should_stop: Callable[[], bool],
+) -> Spectra:  # fmt: skip
+    """`spectra`, and those of the original that the plan needs beside them."""
+    if not compressor_for(config.method).needs_spectra:
+        return spectra
+    missing = [name for name in ranks if name not in spectra or spectra[name].eigenvectors is None]
+    if not missing:
+        return spectra
+    return {**spectra, **_collect(model, dataset, config, missing, report, should_stop)}
+
+
+def _collect(
+    model: CTRModel, dataset: CompressionData, config: CompressConfig, names: Collection[str], report: OnProgress,
+    should_stop: Callable[[], bool],
+) -> Spectra:  # fmt: skip
+    return collect_spectra(
+        model, dataset, layer_names=names, max_rows=config.max_rows, should_stop=should_stop,
+        on_progress=lambda fraction, message: report(_COLLECTED * fraction, f"collecting features, {message}"),
     )  # fmt: skip
 
 
@@ -129,6 +190,7 @@ class _Stage:
     on_step: OnStep
     should_stop: Callable[[], bool]
     folder: Path | None
+    original: CTRModel
 
     def run(self) -> tuple[CTRModel, StageResult]:
         done = self._finished()
@@ -161,10 +223,7 @@ class _Stage:
             return {}
         if all(name in self.spectra and self.spectra[name].eigenvectors is not None for name in self.ranks):
             return self.spectra
-        return collect_spectra(
-            self.model, self.dataset, layer_names=self.ranks, max_rows=self.config.max_rows, should_stop=self.should_stop,
-            on_progress=lambda fraction, message: self.report(_COLLECTED * fraction, f"collecting features, {message}"),
-        )  # fmt: skip
+        return _collect(self.model, self.dataset, self.config, self.ranks, self.report, self.should_stop)
 
     def _finetune(self, truncated: CTRModel) -> tuple[CTRModel, StageResult]:
         assert self.config.finetune is not None
@@ -177,6 +236,7 @@ class _Stage:
             on_step=self._fit_progress,
             should_stop=self.should_stop,
             checkpoint_path=self._path("fit.safetensors"),
+            teacher=self.original,
         )
         at = {row["step"]: row for row in reversed(fitted.history)}
         first, best = at.get(0, {}), at.get(fitted.best_step, {})

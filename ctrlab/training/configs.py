@@ -1,8 +1,11 @@
 """Settings of a training; loads without torch, so the dashboard can draw its form."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from ctrlab.config import Config, option
+
+Monitor = Literal["auc", "log_loss"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,21 +45,36 @@ class FitConfig(Config):
         10.0, minimum=0.0, maximum=1e6, advanced=True, help="Scale gradients down to this norm where they exceed it; 0 for never."
     )
     evaluations_per_epoch: int = option(4, minimum=1, maximum=100, help="How often in an epoch the validation rows are measured.")
-    patience: int = option(
-        4, minimum=0, maximum=1000, help="Stop after this many evaluations without a better validation AUC; 0 for never."
+    monitor: Monitor = option(
+        "auc",
+        label="Best by",
+        help="What makes a model the best so far on the validation rows: its AUC, or its log loss, which also sees calibration.",
+    )
+    patience: int = option(4, minimum=0, maximum=1000, help="Stop after this many evaluations without a better one; 0 for never.")
+    warmup_steps: int = option(
+        0, minimum=0, maximum=1_000_000, advanced=True, help="The step size grows evenly from nothing over so many steps."
     )
     plateau_factor: float = option(
         1.0,
         minimum=1e-6,
         maximum=1.0,
         advanced=True,
-        help="Multiply the step size by this after every evaluation without a better validation AUC; 1 leaves it, 0.1 is usual.",
+        help="Multiply the step size by this after every evaluation that is not better; 1 leaves it, 0.1 is usual.",
     )
     keep_initial: bool = option(
         False, help="Count the model as it came as a candidate for the best: fine-tuning that only harms then changes nothing."
     )
     rows: str = option(
         "train", choices=("train", "finetune"), help="The part of the data to train on; finetune is one kept aside."
+    )
+    distillation: float = option(
+        0.0,
+        minimum=0.0,
+        maximum=1.0,
+        step=0.1,
+        advanced=True,
+        help="Share of the loss that asks for the original's predicted probabilities in place of the clicks (Hinton et al., "
+        "2015). Only where there is an original: in compression, or with a teacher.",
     )
     seed: int = option(0, minimum=0, maximum=2**31 - 1, help="Fixes the order of rows and dropout.")
     device: str = option(
@@ -65,5 +83,6 @@ class FitConfig(Config):
 
 
 #: What fine-tuning starts from wherever nothing else is asked for. The step size is below that of training: on rows that the
-#: tables have memorised, larger ones lose AUC. Step 0 counts, so that fine-tuning which only harms changes nothing.
-FINETUNE = FitConfig(learning_rate=2e-4, keep_initial=True)
+#: tables have memorised, larger ones lose AUC. Step 0 counts, so that fine-tuning which only harms changes nothing; the best is
+#: chosen by log loss, for a better AUC with worse probabilities would be harm to whoever bids with them.
+FINETUNE = FitConfig(learning_rate=2e-4, keep_initial=True, monitor="log_loss")

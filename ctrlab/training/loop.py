@@ -16,7 +16,7 @@ from torch.nn import functional
 
 from ctrlab.data.batches import Batch, iterate_batches, num_batches
 from ctrlab.data.dataset import Split
-from ctrlab.data.schema import FeatureSchema, fingerprint_of
+from ctrlab.data.schema import FeatureSchema, Fields, fingerprint_of
 from ctrlab.errors import ConfigError, DataError, JobCancelled
 from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
@@ -76,9 +76,9 @@ class FitProgress:
 class FitResult:
     """What came out of a fit.
 
-    model: the best by validation AUC, or the last where there are no validation rows; on the CPU, in evaluation mode.
+    model: the best on the validation rows by `config.monitor`, or the last where there are none; on the CPU, in evaluation mode.
     history: a row an evaluation: step, epoch, train_loss, valid_auc, valid_log_loss (the last two None without validation rows).
-    best_step: the step whose weights these are; 0 is the model as it came.
+    best_step: the step whose weights these are; 0 is the model as it came. best_auc: its validation AUC.
     seconds: wall clock over all runs of this fit. rows_per_second: of training, evaluations not counted.
     """
 
@@ -109,8 +109,9 @@ def fit(
     should_stop: Callable[[], bool] = never,
     checkpoint_path: Path | None = None,
     checkpoint_seconds: float = 5.0,
+    teacher: CTRModel | None = None,
 ) -> FitResult:
-    """Train a copy of `model` and return the best by validation AUC; `model` itself is left as it is.
+    """Train a copy of `model` and return the best on the validation rows; `model` itself is left as it is.
 
     Args:
         on_step: called after every evaluation, and between them at most every 0.2 s.
@@ -119,19 +120,24 @@ def fit(
             history and best step, bit for bit, as one that was never broken off (on the CPU, with the same number of threads;
             CUDA adds gradients in no fixed order). The finished state stays there: fitting again returns at once.
         checkpoint_seconds: time between two writes; longer for models whose writing would take over 5 % of the time.
+        teacher: whose probabilities `config.distillation` asks for; of the same data. It is left as it is.
 
     Raises:
-        ConfigError: CUDA asked for where there is none, or the training diverged.
+        ConfigError: CUDA asked for where there is none, distillation without a teacher, or the training diverged.
         DataError: the data has another schema than the model, no rows, or validation rows of one class only.
         StorageError: `checkpoint_path` is damaged or belongs to another fit.
         JobCancelled: `should_stop()` was true.
     """
     device = _device(config)
     train, valid = _checked_splits(model, dataset, config)
+    if config.distillation and teacher is None:
+        raise ConfigError(f"distillation {config.distillation:g} needs a teacher; give one, or set distillation to 0")
     # Adam's fading moments become denormal numbers.
     with flushed_denormals(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-        run = _Fit(copy.deepcopy(model).to(device), train, valid, config, on_step, should_stop)
-        file = CheckpointFile(checkpoint_path, _identity(model, train, config), checkpoint_seconds)
+        run = _Fit(
+            copy.deepcopy(model).to(device), train, valid, config, on_step, should_stop, _listened_to(teacher, config, device)
+        )
+        file = CheckpointFile(checkpoint_path, _identity(model, train, config, teacher), checkpoint_seconds)
         return run.run(file)
 
 
@@ -146,8 +152,9 @@ class _Fit:
         config: FitConfig,
         on_step: Callable[[FitProgress], None],
         should_stop: Callable[[], bool],
+        teacher: CTRModel | None,
     ) -> None:
-        self.model = model
+        self.model, self.teacher = model, teacher
         self.device = next(model.parameters()).device
         self.train, self.valid, self.config = train, valid, config
         self.on_step = on_step
@@ -220,9 +227,12 @@ class _Fit:
 
     def _step(self, batch: Batch) -> None:
         rows, labels = batch
+        if self.progress.step < self.config.warmup_steps:
+            self._set_learning_rate()
         self.optimizer.zero_grad()
-        logits = self.model(to_tensors(rows, self.device))
-        loss = functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels).to(self.device))
+        fields = to_tensors(rows, self.device)
+        targets = self._targets(fields, torch.from_numpy(labels).to(self.device))
+        loss = functional.binary_cross_entropy_with_logits(self.model(fields), targets)
         loss.backward()
         self.optimizer.step()
         self.loss_sum += loss.detach()
@@ -230,6 +240,13 @@ class _Fit:
         self.progress.loss_steps += 1
         self.progress.rows += len(labels)
         self.progress.training_seconds += time.monotonic() - self.lap
+
+    def _targets(self, fields: Fields, labels: Tensor) -> Tensor:
+        """(B,): the clicks, or as far as the fit distils the teacher's probabilities. Cross-entropy is linear in them."""
+        if self.teacher is None:
+            return labels
+        with torch.no_grad():
+            return torch.lerp(labels.to(torch.float32), torch.sigmoid(self.teacher(fields)), self.config.distillation)
 
     @property
     def _at_evaluation(self) -> bool:
@@ -251,26 +268,28 @@ class _Fit:
                 "valid_log_loss": valid_log_loss,
             }
         )
-        if valid_auc is not None:
-            self._keep_if_best(valid_auc)
+        if metrics is not None:
+            self._keep_if_best(metrics.auc if self.config.monitor == "auc" else -metrics.log_loss)
         self._report(valid_auc, valid_log_loss)
         self.loss_sum.zero_()
         progress.loss_steps = 0
 
-    def _keep_if_best(self, valid_auc: float) -> None:
+    def _keep_if_best(self, value: float) -> None:
+        """`value`: of the model as it is; more is better."""
         progress = self.progress
-        if progress.best_auc is not None and valid_auc <= progress.best_auc:
+        if progress.best_value is not None and value <= progress.best_value:
             progress.stale, progress.not_better = progress.stale + 1, progress.not_better + 1
-            self._follow_plateau()
+            self._set_learning_rate()
             return
-        progress.best_auc, progress.best_step, progress.stale = valid_auc, progress.step, 0
+        progress.best_value, progress.best_step, progress.stale = value, progress.step, 0
         self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
 
-    def _follow_plateau(self) -> None:
-        """Set the step size that the evaluations so far ask for."""
-        if self.progress.not_better:
-            reduced = self.config.learning_rate * self.config.plateau_factor**self.progress.not_better
-            self.optimizer.set_learning_rate(max(reduced, min(LEAST_RATE, self.config.learning_rate)))
+    def _set_learning_rate(self) -> None:
+        """Of the next step: what plateaus have left of it, grown as far as the warm-up has come."""
+        config, step = self.config, self.progress.step
+        reduced = config.learning_rate * config.plateau_factor**self.progress.not_better
+        rate = max(reduced, min(LEAST_RATE, config.learning_rate))
+        self.optimizer.set_learning_rate(rate * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else rate)
 
     def _train_loss(self) -> float | None:
         """Mean loss since the last evaluation, None where there was no step yet."""
@@ -321,7 +340,7 @@ class _Fit:
         self.progress, self.best = state.progress, state.best
         self.model.load_state_dict(state.model)
         self.optimizer.load_state_tensors(state.optimizer)
-        self._follow_plateau()
+        self._set_learning_rate()
         self.loss_sum.fill_(state.progress.loss_sum)
         self.first_step = state.progress.step
         restore_random_state(state.random, self.device)
@@ -331,11 +350,12 @@ class _Fit:
         self._count_seconds()
         if self.best is not None:
             self.model.load_state_dict(self.best)
+        of_best = next((row for row in progress.history if row["step"] == progress.best_step), {})
         return FitResult(
             model=self.model.cpu().eval(),
             history=progress.history,
             best_step=progress.best_step if self.best is not None else progress.step,
-            best_auc=progress.best_auc,
+            best_auc=of_best.get("valid_auc"),
             steps=progress.step,
             stopped_early=progress.step < self.total_steps,
             seconds=progress.seconds,
@@ -356,6 +376,14 @@ class _Throttled:
             self._answer = self._ask()
             self._asked = time.monotonic()
         return self._answer
+
+
+def _listened_to(teacher: CTRModel | None, config: FitConfig, device: torch.device) -> CTRModel | None:
+    """The teacher, ready to predict; None where nothing is distilled. Copied only where its mode or device is another."""
+    if teacher is None or not config.distillation:
+        return None
+    ready = not teacher.training and next(teacher.parameters()).device == device
+    return teacher if ready else copy.deepcopy(teacher).to(device).eval()
 
 
 def _device(config: FitConfig) -> torch.device:
@@ -385,14 +413,20 @@ def _checked_splits(model: CTRModel, dataset: Dataset, config: FitConfig) -> tup
     return train, valid
 
 
-def _identity(model: CTRModel, train: Split, config: FitConfig) -> dict[str, Any]:
-    """What must be the same for a saved state to be of this fit; weights by a sample of each tensor."""
-    weights = {name: _checksum(tensor) for name, tensor in model.state_dict().items()}
-    return {
-        "model": fingerprint_of([type(model).__name__, model.config.to_dict(), model.structure, weights]),
+def _identity(model: CTRModel, train: Split, config: FitConfig, teacher: CTRModel | None) -> dict[str, Any]:
+    """What must be the same for a saved state to be of this fit."""
+    identity = {
+        "model": _fingerprint(model),
         "dataset": [model.schema.fingerprint, train.name, len(train)],
         "configuration": config.to_dict(),
     }
+    return identity | ({"teacher": _fingerprint(teacher)} if teacher is not None and config.distillation else {})
+
+
+def _fingerprint(model: CTRModel) -> str:
+    """Of architecture and weights; of those by a sample of each tensor."""
+    weights = {name: _checksum(tensor) for name, tensor in model.state_dict().items()}
+    return fingerprint_of([type(model).__name__, model.config.to_dict(), model.structure, weights])
 
 
 def _checksum(tensor: Tensor) -> int:

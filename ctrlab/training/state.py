@@ -30,7 +30,7 @@ class Progress:
 
     step: optimizer steps done. epoch, batch: the next batch to train on.
     loss_sum, loss_steps: of the training loss since the last evaluation.
-    best_step, best_auc: of the weights to return; -1 and None before the first evaluation.
+    best_step, best_value: of the weights to return, by what the fit monitors; -1 and None before the first evaluation.
     stale: evaluations since the best one. not_better: evaluations in all that were not better than all before them.
     seconds, training_seconds: wall clock in all, and without evaluations, over all runs of this fit.
     """
@@ -41,7 +41,7 @@ class Progress:
     loss_sum: float = 0.0
     loss_steps: int = 0
     best_step: int = -1
-    best_auc: float | None = None
+    best_value: float | None = None
     stale: int = 0
     not_better: int = 0
     rows: int = 0

@@ -1,10 +1,13 @@
+from dataclasses import replace
+
 import pytest
 import torch
-from small_models import MemoryDataset, logits, make_model, spectra_of
+from small_models import MemoryDataset, logits, make_model, perturb_, spectra_of
 
 import ctrlab.compression.pipeline as pipeline
 from ctrlab.compression.configs import CompressConfig, RankPlan
 from ctrlab.compression.pipeline import compress_and_finetune
+from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError, JobCancelled, StorageError
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.training.configs import FitConfig
@@ -43,6 +46,36 @@ def test_fine_tuning_never_ends_below_truncation_even_when_it_only_harms():
         assert stage.valid_auc >= stage.truncated_auc
     measured = evaluate_model(result.model, DATA.split("valid"))
     assert measured.auc == pytest.approx(result.stages[-1].valid_auc, abs=1e-9)
+
+
+@pytest.mark.parametrize("monitor", ["auc", "log_loss"])
+@pytest.mark.parametrize("rate", [0.003, 0.05, 0.9])
+def test_the_end_is_no_worse_than_the_whole_plan_without_fine_tuning(rate, monitor):
+    model = make_model("deepfm")
+    spectra = spectra_of(model)
+    result = compress_and_finetune(
+        model, DATA, CONFIG.replace(finetune=FIT.replace(learning_rate=rate, monitor=monitor)), spectra
+    )
+    alone = evaluate_model(compress_model(model, PLAN, spectra).model, DATA.split("valid"))
+    assert (result.truncated_auc, result.truncated_log_loss) == (alone.auc, alone.log_loss)
+    measured = evaluate_model(result.model, DATA.split("valid"))
+    assert measured.auc >= alone.auc if monitor == "auc" else measured.log_loss <= alone.log_loss
+
+
+def test_the_truncated_original_is_kept_where_the_stages_came_to_nothing_better(monkeypatch):
+    def spoil(model, dataset, config, **options):
+        fitted = real(model, dataset, config, **options)
+        perturb_(fitted.model, 0.5)
+        worse = [row | {"valid_auc": 0.5, "valid_log_loss": 9.0} for row in fitted.history]
+        return replace(fitted, history=worse)
+
+    real = pipeline.fit
+    monkeypatch.setattr(pipeline, "fit", spoil)
+    model = make_model("deepfm")
+    spectra = spectra_of(model)
+    result = compress_and_finetune(model, DATA, CONFIG, spectra)
+    assert result.kept_truncated and _same(result.model, compress_model(model, PLAN, spectra).model)
+    assert not compress_and_finetune(model, DATA, CONFIG.replace(order="joint"), spectra).kept_truncated
 
 
 def test_without_fine_tuning_the_stages_only_truncate():

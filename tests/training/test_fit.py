@@ -18,12 +18,13 @@ from small_models import SCHEMA, MemoryDataset, make_model, random_fields
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError
-from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.evaluation.prediction import evaluate_model, predict_logits
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_tensors
 from ctrlab.models.configs import DeepFMConfig
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import fit
+from ctrlab.training.optim import FitOptimizer
 
 CONFIG = FitConfig(epochs=2, batch_size=100, learning_rate=0.01, evaluations_per_epoch=3, patience=0)
 SETTINGS = {"embed_dim": 4, "mlp_dims": (16,), "dropout": 0.2, "batch_norm": True}
@@ -69,6 +70,43 @@ def interrupted(data, config, path, at_step, model=None):
         patch.setattr("ctrlab.training.loop.REPORT_SECONDS", 0.0)
         patch.setattr("ctrlab.training.state._WRITING_SHARE", math.inf)
         fit(model or fresh(), data, config, on_step=die, checkpoint_path=path, checkpoint_seconds=0.0)
+
+
+def test_the_best_is_by_log_loss_where_that_is_monitored(data):
+    chosen = []
+    for rate in (0.01, 0.03, 0.1, 0.3):
+        config = CONFIG.replace(epochs=4, learning_rate=rate)
+        result, by_auc = fit(fresh(), data, config.replace(monitor="log_loss")), fit(fresh(), data, config)
+        losses = {row["step"]: row["valid_log_loss"] for row in result.history}
+        assert result.best_step == min(losses, key=losses.get) and by_auc.history == result.history
+        assert evaluate_model(result.model, data.split("valid")).log_loss == losses[result.best_step]
+        chosen.append((result.best_step, by_auc.best_step))
+    assert any(by_log_loss != by_auc for by_log_loss, by_auc in chosen)
+
+
+def test_the_step_size_warms_up_evenly_and_resumes_where_it_was(data, tmp_path, monkeypatch):
+    rates, set_rate = [], FitOptimizer.set_learning_rate
+    monkeypatch.setattr(FitOptimizer, "set_learning_rate", lambda self, rate: (rates.append(rate), set_rate(self, rate))[1])
+    config = CONFIG.replace(warmup_steps=4, learning_rate=0.008)
+    whole = fit(fresh(), data, config)
+    assert rates[:4] == pytest.approx([0.002, 0.004, 0.006, 0.008])
+    interrupted(data, config, tmp_path / "fit.safetensors", 2)
+    resumed = fit(fresh(), data, config, checkpoint_path=tmp_path / "fit.safetensors")
+    assert_same(whole, resumed)
+
+
+def test_distillation_asks_for_the_teachers_probabilities_and_leaves_the_teacher_alone(data):
+    teacher = fit(fresh(), data, CONFIG).model
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    config = CONFIG.replace(epochs=6, patience=0, seed=3)
+    pupils = {share: fit(fresh(seed=9), data, config.replace(distillation=share), teacher=teacher) for share in (0.0, 1.0)}
+    wanted = predict_logits(teacher, data.split("train"))
+    gaps = {share: np.abs(predict_logits(pupil.model, data.split("train")) - wanted).mean() for share, pupil in pupils.items()}
+    assert gaps[1.0] < 0.7 * gaps[0.0]
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items()) and not teacher.training
+    assert_same(pupils[0.0], fit(fresh(seed=9), data, config))
+    with pytest.raises(ConfigError, match="needs a teacher"):
+        fit(fresh(), data, CONFIG.replace(distillation=0.5))
 
 
 def test_training_learns_and_returns_the_best_by_validation(data):
@@ -217,8 +255,6 @@ def test_early_stopping_waits_for_patience_evaluations(data):
 
 def rates_of(data, monkeypatch, model, config):
     """The step size of every step, once for tables and once for everything else, and the result."""
-    from ctrlab.training.optim import FitOptimizer
-
     rates, original = [], FitOptimizer.step
 
     def step(self):

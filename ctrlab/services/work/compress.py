@@ -72,6 +72,9 @@ def _summary(result: PipelineResult) -> dict[str, Any]:
         "stages": stages,
         "layers": [asdict(row) for row in result.rows],
         "skipped": result.skipped,
+        "truncated_auc": result.truncated_auc,
+        "truncated_log_loss": result.truncated_log_loss,
+        "kept_truncated": result.kept_truncated,
     }
 
 

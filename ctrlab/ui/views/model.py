@@ -164,7 +164,7 @@ def _train(dataset: Artifact, busy: bool) -> None:
         name = st.text_input("Name", key="model-name", placeholder=entry.title, persist_state="session", help="Shown in lists.")
     with right:
         st.markdown("**Training**")
-        fit = config_form(FitConfig, key="fit", columns=3, omit=("rows", "keep_initial"))
+        fit = config_form(FitConfig, key="fit", columns=3, omit=("rows", "keep_initial", "distillation"))
     ready = network is not None and fit is not None
     lacking = "; ".join(network.schema_faults(models.schema_of(dataset))) if isinstance(network, ModelConfig) else ""
     if lacking:
