@@ -58,11 +58,11 @@ class AFM:
     needs_spectra = True
 
     def linear_factors(self, weight: Tensor, bias: Tensor, spectrum: LayerSpectrum | None, rank: int) -> LinearFactors:
-        basis, mean = _principal(spectrum, rank, weight.device)
+        basis, mean = principal(spectrum, rank, weight.device)
         return LinearFactors(basis.T @ weight, basis.T @ (bias - mean), basis, mean)
 
     def table_factors(self, table: Tensor, spectrum: LayerSpectrum | None, rank: int) -> TableFactors:
-        return TableFactors(*_principal(spectrum, rank, table.device))
+        return TableFactors(*principal(spectrum, rank, table.device))
 
     def shared_basis(self, tables: Sequence[Tensor], spectra: Sequence[LayerSpectrum | None], rank: int) -> Tensor:
         """Principal directions of all tables' rows together, weighted by how often each id occurs, not centred."""
@@ -70,8 +70,10 @@ class AFM:
         return torch.tensor(principal_basis(moments, rank).copy(), device=tables[0].device)
 
 
-def _principal(spectrum: LayerSpectrum | None, rank: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """U_k (d, k) and mu (d,)."""
+def principal(spectrum: LayerSpectrum | None, rank: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """U_k (d, k) and mu (d,) of a layer's outputs, float64."""
     if spectrum is None or spectrum.eigenvectors is None:
-        raise CompressionError("AFM needs the layer's spectrum with its eigenvectors; load the spectra with eigenvectors=True")
+        raise CompressionError(
+            "the method needs the layer's spectrum with eigenvectors; load the spectra with eigenvectors=True"
+        )
     return torch.tensor(spectrum.eigenvectors[:, :rank], device=device), torch.tensor(spectrum.mean, device=device)

@@ -104,3 +104,25 @@ class AFMConfig(MethodConfig):
 @dataclass(frozen=True, kw_only=True)
 class SVDConfig(MethodConfig):
     """SVD has no settings beyond the plan."""
+
+
+@COMPRESSORS.register(
+    "svd_corrected",
+    builder="ctrlab.compression.svd_corrected:CorrectedSVD",
+    title="SVD with bias correction",
+    description="Truncates the weights, and shifts the bias so that each layer's mean output stays what it was.",
+)
+@dataclass(frozen=True, kw_only=True)
+class CorrectedSVDConfig(MethodConfig):
+    """It has no settings beyond the plan."""
+
+
+@COMPRESSORS.register(
+    "whitened_svd",
+    builder="ctrlab.compression.whitened:WhitenedSVD",
+    title="Input-whitened SVD",
+    description="The best low-rank weights for the inputs the data give, with the bias as it was; AFM without its mean.",
+)
+@dataclass(frozen=True, kw_only=True)
+class WhitenedSVDConfig(MethodConfig):
+    """It has no settings beyond the plan."""
