@@ -6,7 +6,7 @@ they were looked up, which gives the same numbers: a plan is measured in the tim
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 import numpy as np
@@ -241,6 +241,8 @@ def measure_sensitivity(
     probe: Probe,
     *,
     layer_names: Sequence[str] | None = None,
+    known: Mapping[str, LayerSensitivity] | None = None,
+    on_layer: Callable[[Sensitivity], None] = lambda so_far: None,
     on_progress: OnProgress = lambda fraction, message: None,
     should_stop: Callable[[], bool] = never,
 ) -> Sensitivity:
@@ -248,25 +250,31 @@ def measure_sensitivity(
 
     Args:
         layer_names: only these; all by default.
+        known: layers that an earlier call, with the same model and rows, has measured already.
+        on_layer: called with all that is known after each layer.
 
     Raises:
         JobCancelled: `should_stop()` was true.
     """
     chosen = [layer for layer in probe.profile.compressible if layer_names is None or layer.layer_name in layer_names]
     grids = {layer.layer_name: rank_grid(layer) for layer in chosen}
-    total = sum(map(len, grids.values()))
-    layers: dict[str, LayerSensitivity] = {}
-    done = 0
-    for layer in chosen:
-        found = []
-        for rank in grids[layer.layer_name]:
-            on_progress(done / max(total, 1), f"{layer.layer_name} at rank {rank}")
-            found.append(probe.measure({layer.layer_name: rank}, should_stop=should_stop))
-            done += 1
-        layers[layer.layer_name] = _layer_sensitivity(layer, grids[layer.layer_name], found, probe.original)
-    return Sensitivity(
-        log_loss=probe.original.log_loss, auc=probe.original.auc, split=probe.split, num_rows=probe.num_rows, layers=layers
+    total, done = max(sum(map(len, grids.values())), 1), 0
+    so_far = Sensitivity(
+        log_loss=probe.original.log_loss, auc=probe.original.auc, split=probe.split, num_rows=probe.num_rows, layers={}
     )
+    for layer in chosen:
+        name = layer.layer_name
+        measured = (known or {}).get(name)
+        if measured is None:
+            found = []
+            for number, rank in enumerate(grids[name]):
+                on_progress((done + number) / total, f"{name} at rank {rank}")
+                found.append(probe.measure({name: rank}, should_stop=should_stop))
+            measured = _layer_sensitivity(layer, grids[name], found, probe.original)
+        done += len(grids[name])
+        so_far = replace(so_far, layers={**so_far.layers, name: measured})
+        on_layer(so_far)
+    return so_far
 
 
 def rank_grid(layer: LayerProfile) -> tuple[int, ...]:

@@ -84,10 +84,17 @@ class Sensitivity:
 
 
 def save_sensitivity(folder: Path, sensitivity: Sensitivity) -> None:
-    """Write it into `folder`."""
+    """Write it into `folder`, in one piece: a kill leaves the old file or the new one."""
     folder.mkdir(parents=True, exist_ok=True)
     content = {"version": FORMAT_VERSION, **asdict(sensitivity)}
-    (folder / _FILE).write_text(json.dumps(content, indent=1), encoding="utf-8")
+    unfinished = folder / f".{_FILE}.part"
+    unfinished.write_text(json.dumps(content, indent=1), encoding="utf-8")
+    unfinished.replace(folder / _FILE)
+
+
+def has_sensitivity(folder: Path) -> bool:
+    """Whether `save_sensitivity` has written into `folder`."""
+    return (folder / _FILE).exists()
 
 
 def load_sensitivity(folder: Path) -> Sensitivity:

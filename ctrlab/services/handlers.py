@@ -33,6 +33,7 @@ HANDLER_MODULES = (
     "ctrlab.services.datasets",
     "ctrlab.services.models",
     "ctrlab.services.spectra",
+    "ctrlab.services.sensitivity",
     "ctrlab.services.compression",
     "ctrlab.services.comparison",
     "ctrlab.services.sample",

@@ -20,7 +20,7 @@ from ctrlab.compression.configs import CompressConfig, RankPlan
 from ctrlab.compression.plan import plan_ranks, preset_plan
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
-from ctrlab.services import comparison, compression, datasets, models, sample, spectra
+from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra
 from ctrlab.services.runner import run_job
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Artifact, Job
@@ -93,6 +93,15 @@ class Lab:
     def spectra_of(self, model_id: str) -> Artifact:
         """The model's newest spectra, computed now if there are none."""
         return spectra.latest_spectra(self.workspace, model_id) or self.spectra(model_id)
+
+    def sensitivity(self, model_id: str, **settings: Any) -> Artifact:
+        """Accuracy of the model with each layer truncated alone, rank by rank; `settings` are those of `SensitivityConfig`."""
+        config = sensitivity.SensitivityConfig(model_id=model_id, spectra_id=self.spectra_of(model_id).id, **settings)
+        return self._artifact(sensitivity.submit_sensitivity(self.workspace, config), "sensitivity")
+
+    def sensitivity_of(self, model_id: str) -> Artifact:
+        """The model's newest sensitivity, measured now if it never was."""
+        return sensitivity.latest_sensitivity(self.workspace, model_id) or self.sensitivity(model_id)
 
     def compress(
         self,

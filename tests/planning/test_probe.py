@@ -121,6 +121,18 @@ def test_sensitivity_stops_when_asked_and_keeps_to_the_layers_asked_for():
         measure_sensitivity(probe, should_stop=lambda: True)
 
 
+def test_layers_that_are_known_are_not_measured_again():
+    _, probe = probe_of("dcn")
+    partial = []
+    whole = measure_sensitivity(probe, on_layer=partial.append)
+    assert [len(so_far.layers) for so_far in partial] == list(range(1, len(whole.layers) + 1)) and partial[-1] == whole
+    measured = []
+    again = measure_sensitivity(
+        probe, known=partial[2].layers, on_progress=lambda fraction, message: measured.append(message.split(" at ")[0])
+    )
+    assert again == whole and set(measured) == set(whole.layers) - set(partial[2].layers)
+
+
 def test_ranks_measured_reach_from_one_to_the_last_that_pays():
     for layer in profile_model(make_model("deepfm")).compressible:
         grid = rank_grid(layer)

@@ -1,0 +1,59 @@
+"""Sensitivity: measure what each layer costs in accuracy at each rank, and read it back."""
+
+from dataclasses import dataclass
+
+import pandas as pd
+
+from ctrlab.config import Config, option
+from ctrlab.planning.sensitivity import Sensitivity, load_sensitivity
+from ctrlab.services.handlers import JOB_HANDLERS
+from ctrlab.services.models import require_artifact
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact
+
+
+@JOB_HANDLERS.register(
+    "sensitivity",
+    builder="ctrlab.services.work.sensitivity:run",
+    title="Sensitivity",
+    description="Accuracy against rank, one layer at a time.",
+)
+@dataclass(frozen=True, kw_only=True)
+class SensitivityConfig(Config):
+    """Which model, truncated by which spectra, measured on how many rows."""
+
+    model_id: str
+    spectra_id: str
+    max_rows: int = option(
+        16_384, minimum=100, label="Validation rows", help="Drawn at random where the validation split has more."
+    )
+
+
+def submit_sensitivity(workspace: Workspace, config: SensitivityConfig) -> str:
+    """Queue the measurement; the job's result holds the new `sensitivity` id."""
+    model = require_artifact(workspace, config.model_id, "model")
+    require_artifact(workspace, config.spectra_id, "spectra")
+    return workspace.store.jobs.submit("sensitivity", f"Sensitivity of {model.name}", config.to_dict()).id
+
+
+def latest_sensitivity(workspace: Workspace, model_id: str) -> Artifact | None:
+    """The newest sensitivity of a model, if it was measured."""
+    found = workspace.store.artifacts.list(kind="sensitivity", parent=model_id)
+    return found[0] if found else None
+
+
+def load_model_sensitivity(workspace: Workspace, sensitivity_id: str) -> Sensitivity:
+    """What was measured, layer by layer."""
+    return load_sensitivity(require_artifact(workspace, sensitivity_id, "sensitivity").path)
+
+
+def sensitivity_table(workspace: Workspace, sensitivity_id: str) -> pd.DataFrame:
+    """One row a layer and rank: layer, rank, auc, log_loss, auc_loss, log_loss_increase (the last two fitted to be monotone)."""
+    found = load_model_sensitivity(workspace, sensitivity_id)
+    rows = [
+        {"layer": name, "rank": rank, "auc": layer.aucs[number], "log_loss": layer.log_losses[number],
+         "auc_loss": layer.auc_losses[number], "log_loss_increase": layer.log_loss_increases[number]}
+        for name, layer in found.layers.items()
+        for number, rank in enumerate(layer.ranks)
+    ]  # fmt: skip
+    return pd.DataFrame(rows)
