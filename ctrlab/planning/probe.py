@@ -292,6 +292,7 @@ def _layer_sensitivity(
     return LayerSensitivity(
         layer_name=layer.layer_name,
         width=layer.out_features,
+        auc_dense=original.auc,
         ranks=ranks,
         log_losses=tuple(one.log_loss for one in found),
         aucs=tuple(one.auc for one in found),

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctrlab.errors import CompressionError
 
@@ -25,13 +26,14 @@ class LayerSensitivity:
     """One layer truncated to each of `ranks` while all others stay dense.
 
     ranks: ascending. width: the rank at which nothing is lost.
-    log_losses, aucs: as measured.
+    auc_dense: of the original. log_losses, aucs: at each rank, as measured.
     log_loss_increases, auc_losses: what they add to the original's, fitted so that no rank is better than a larger one and the
         full rank loses nothing; measured rows are few, and a plan should not live on their noise.
     """
 
     layer_name: str
     width: int
+    auc_dense: float
     ranks: tuple[int, ...]
     log_losses: tuple[float, ...]
     aucs: tuple[float, ...]
@@ -45,6 +47,10 @@ class LayerSensitivity:
     def auc_loss(self, rank: int) -> float:
         """What rank `rank` of this layer alone takes from the AUC: at least 0, interpolated between measured ranks."""
         return self._between(self.auc_losses, rank)
+
+    def measured_auc_losses(self) -> NDArray[np.float64]:
+        """(ranks,) as measured, before the fit: noisy, and negative where the truncated layer did better."""
+        return self.auc_dense - np.array(self.aucs)
 
     def _between(self, values: tuple[float, ...], rank: int) -> float:
         return float(np.interp(rank, self._grid, (*values, 0.0)))

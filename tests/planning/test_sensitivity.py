@@ -4,7 +4,7 @@ from ctrlab.errors import CompressionError
 from ctrlab.planning.sensitivity import LayerSensitivity, Sensitivity, load_sensitivity, save_sensitivity
 
 LAYER = LayerSensitivity(
-    layer_name="mlp.0", width=10, ranks=(1, 4), log_losses=(0.61, 0.52), aucs=(0.7, 0.78), log_loss_increases=(0.11, 0.02),
+    layer_name="mlp.0", width=10, auc_dense=0.8, ranks=(1, 4), log_losses=(0.61, 0.52), aucs=(0.7, 0.78), log_loss_increases=(0.11, 0.02),
     auc_losses=(0.1, 0.02),
 )  # fmt: skip
 SENSITIVITY = Sensitivity(log_loss=0.5, auc=0.8, split="valid", num_rows=100, layers={"mlp.0": LAYER})
@@ -23,7 +23,7 @@ def test_a_plan_is_predicted_by_the_sum_of_its_layers():
 
 def test_a_layer_without_a_rank_that_pays_loses_nothing():
     none = LayerSensitivity(
-        layer_name="x", width=1, ranks=(), log_losses=(), aucs=(), log_loss_increases=(), auc_losses=()
+        layer_name="x", width=1, auc_dense=0.8, ranks=(), log_losses=(), aucs=(), log_loss_increases=(), auc_losses=()
     )  # fmt: skip
     assert none.log_loss_increase(1) == 0
 

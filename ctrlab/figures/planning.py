@@ -1,0 +1,129 @@
+"""What a rank costs in accuracy, layer by layer, and the best plan of every size."""
+
+import numpy as np
+import pandas as pd
+import plotly.graph_objects as go
+
+from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.figures.registry import FIGURES
+from ctrlab.figures.text import count, percent
+from ctrlab.figures.theme import AFM, CONTROL, ORIGINAL, axis, figure, light, line, marker, vertical
+from ctrlab.planning.sensitivity import LayerSensitivity
+
+_KIND_TITLES = {
+    "parameters": "parameters", "table_bytes": "bytes of tables", "bytes": "bytes", "macs": "multiply-accumulates per row",
+}  # fmt: skip
+#: AUC is drawn over no less than this: differences below the noise must not look like cliffs.
+_LEAST_SPAN = 0.001
+
+
+def describe_sensitivity_curve(
+    layer: LayerSensitivity, spectrum: LayerSpectrum | None = None, *, chosen_rank: int | None = None
+) -> str:
+    """The smallest measured rank that costs next to nothing, and the variance it discards."""
+    free = next((rank for rank, loss in zip(layer.ranks, layer.auc_losses, strict=True) if loss < 0.0001), layer.width)
+    if free == layer.width:
+        return f"{layer.layer_name} alone loses at least 0.0001 of AUC at every rank that pays."
+    text = f"At rank {free} of {layer.width}, {layer.layer_name} alone takes less than 0.0001 from the AUC"
+    if spectrum is not None:
+        lost = spectrum.variance_lost(free)
+        text += f", and discards {percent(lost)} of its variance" if lost > 0 else ""
+    return f"{text}."
+
+
+@FIGURES.register(title="AUC lost by this layer alone", describe=describe_sensitivity_curve)
+def sensitivity_curve(
+    layer: LayerSensitivity, spectrum: LayerSpectrum | None = None, *, chosen_rank: int | None = None
+) -> go.Figure:
+    """AUC lost against rank, as measured (dots) and fitted (line), in thousandths.
+
+    Args:
+        layer: measured with all other layers dense.
+        spectrum: only the description uses it: the variance that the same rank discards.
+        chosen_rank: marked when given.
+    """
+    ranks = [*layer.ranks, layer.width]
+    fitted = {
+        "type": "scatter", "mode": "lines", "x": ranks, "y": light([*(1000 * loss for loss in layer.auc_losses), 0.0]),
+        "name": "fitted", "line": line(ORIGINAL, 2.2), "hovertemplate": "rank %{x}: %{y:.2f} thousandths<extra></extra>",
+    }  # fmt: skip
+    dots = {
+        "type": "scatter", "mode": "markers", "x": list(layer.ranks), "y": light(1000 * layer.measured_auc_losses()),
+        "name": "measured", "marker": marker(ORIGINAL, 7) | {"symbol": "circle-open", "line": {"width": 1.6}},
+        "hovertemplate": "rank %{x}: %{y:.2f} thousandths measured<extra></extra>",
+    }  # fmt: skip
+    marks = [vertical(chosen_rank, f"chosen rank {chosen_rank}", role=AFM)] if chosen_rank else []
+    values = 1000 * np.array([*layer.measured_auc_losses(), *layer.auc_losses, 0.0])
+    low, high = min(values.min(), -0.1), max(values.max(), 0.5)
+    return figure(
+        [fitted, dots],
+        name=f"sensitivity-{layer.layer_name}",
+        height=320,
+        x=axis("rank", type="log", range=[-0.08, np.log10(max(layer.width, 2)) + 0.06], tickformat="d", dtick="D2"),
+        y=axis("AUC lost, thousandths", range=[low - 0.08 * (high - low), high + 0.08 * (high - low)]),
+        shapes=[rule for rule, _ in marks],
+        annotations=[label for _, label in marks],
+    )
+
+
+def describe_planned_front(
+    table: pd.DataFrame, original: tuple[float, float], *, planned: tuple[float, float] | None = None,
+    measured_auc: float | None = None, kind: str = "parameters",
+) -> str:  # fmt: skip
+    """The smallest plan that is predicted to lose next to nothing."""
+    near = table[table["auc"] >= original[1] - 0.0005]
+    if near.empty:
+        return "Every plan is predicted to lose at least 0.0005 of AUC."
+    smallest = near.loc[near["cost"].idxmin()]
+    return (
+        f"The smallest plan predicted to lose at most 0.0005 of AUC has {count(smallest['cost'])} {_KIND_TITLES[kind]}, "
+        f"{original[0] / max(smallest['cost'], 1):.1f}x fewer than the original."
+    )
+
+
+@FIGURES.register(title="The best plan of every size", describe=describe_planned_front)
+def planned_front(
+    table: pd.DataFrame, original: tuple[float, float], *, planned: tuple[float, float] | None = None,
+    measured_auc: float | None = None, kind: str = "parameters",
+) -> go.Figure:  # fmt: skip
+    """Predicted AUC against cost, a point a plan, to be clicked.
+
+    Args:
+        table: columns cost and auc (predicted), cheapest first; the row's number is the point's customdata.
+        original: its (cost, AUC) on the same rows.
+        planned: (cost, predicted AUC) of the plan in hand.
+        measured_auc: of the plan in hand.
+        kind: what the cost counts.
+    """
+    unit = _KIND_TITLES[kind]
+    traces: list[dict[str, object]] = [
+        {"type": "scatter", "mode": "lines+markers", "name": "best plans, predicted", "x": light(table["cost"]),
+         "y": table["auc"].to_numpy(), "customdata": list(range(len(table))), "line": line(AFM, 1.6), "marker": marker(AFM, 7),
+         "hovertemplate": f"%{{x:.3s}} {unit}<br>predicted AUC %{{y:.4f}}<br>click to take<extra></extra>"},
+        {"type": "scatter", "mode": "markers", "name": "original", "x": [original[0]], "y": [original[1]],
+         "marker": marker(ORIGINAL, 11), "hovertemplate": "original<br>AUC %{y:.4f}<extra></extra>"},
+    ]  # fmt: skip
+    points = [original[1], *table["auc"]]
+    if planned is not None:
+        points.append(planned[1])
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": "this plan, predicted", "x": [planned[0]], "y": [planned[1]],
+             "marker": marker(AFM, 13) | {"symbol": "diamond-open", "line": {"width": 2}},
+             "hovertemplate": "this plan<br>predicted AUC %{y:.4f}<extra></extra>"}
+        )  # fmt: skip
+    if planned is not None and measured_auc is not None:
+        points.append(measured_auc)
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": "this plan, measured", "x": [planned[0]], "y": [measured_auc],
+             "marker": marker(CONTROL, 10), "hovertemplate": "this plan<br>measured AUC %{y:.4f}<extra></extra>"}
+        )  # fmt: skip
+    top, bottom = max(points), max(min(points), max(points) - 0.03)
+    air = max(0.12 * (top - bottom), _LEAST_SPAN / 2)
+    return figure(
+        traces,
+        name=f"front-{kind}",
+        height=300,
+        x=axis(unit, type="log", tickformat="~s", dtick="D2"),
+        y=axis("AUC on validation rows", range=[bottom - air, top + air], tickformat=".4f"),
+        clickmode="event+select",
+    )
