@@ -3,7 +3,14 @@
 from ctrlab.figures.comparison import auc_size_scatter, describe_auc_size_scatter, describe_latency_bars, latency_bars
 from ctrlab.figures.cost import cost_bars, describe_cost_bars
 from ctrlab.figures.fields import cardinalities, describe_cardinalities, describe_head_shares, head_shares
-from ctrlab.figures.planning import describe_planned_front, describe_sensitivity_curve, planned_front, sensitivity_curve
+from ctrlab.figures.planning import (
+    describe_planned_front,
+    describe_sensitivity_curve,
+    describe_variance_against_accuracy,
+    planned_front,
+    sensitivity_curve,
+    variance_against_accuracy,
+)
 from ctrlab.figures.ranks import describe_rank_overview, rank_overview
 from ctrlab.figures.registry import FIGURES, FigureEntry
 from ctrlab.figures.spectrum import cumulative_variance, describe_cumulative_variance, describe_spectrum, spectrum
@@ -27,6 +34,7 @@ __all__ = [
     "describe_sensitivity_curve",
     "describe_spectrum",
     "describe_training_curves",
+    "describe_variance_against_accuracy",
     "head_shares",
     "latency_bars",
     "planned_front",
@@ -34,4 +42,5 @@ __all__ = [
     "sensitivity_curve",
     "spectrum",
     "training_curves",
+    "variance_against_accuracy",
 ]

@@ -7,7 +7,7 @@ import plotly.graph_objects as go
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.figures.registry import FIGURES
 from ctrlab.figures.text import count, percent
-from ctrlab.figures.theme import AFM, CONTROL, ORIGINAL, axis, figure, light, line, marker, vertical
+from ctrlab.figures.theme import AFM, CONTROL, GREY, ORIGINAL, axis, figure, light, line, marker, vertical
 from ctrlab.planning.sensitivity import LayerSensitivity
 
 _KIND_TITLES = {
@@ -125,5 +125,46 @@ def planned_front(
         height=300,
         x=axis(unit, type="log", tickformat="~s", dtick="D2"),
         y=axis("AUC on validation rows", range=[bottom - air, top + air], tickformat=".4f"),
+        clickmode="event+select",
+    )
+
+
+def describe_variance_against_accuracy(table: pd.DataFrame, *, selected: str | None = None) -> str:
+    """How far variance and accuracy part: the layers that lose much of one and little of the other."""
+    free = table[(table["variance_lost"] >= 0.05) & (table["auc_loss"] < 0.0001)]
+    dear = table[(table["variance_lost"] < 0.05) & (table["auc_loss"] >= 0.0005)]
+    text = f"At a quarter of their width {len(free)} of {len(table)} layers lose 5 % of their variance or more and next to no AUC"
+    return f"{text}; {len(dear)} lose less variance and at least 0.0005 of AUC."
+
+
+@FIGURES.register(title="Variance is not importance", describe=describe_variance_against_accuracy)
+def variance_against_accuracy(table: pd.DataFrame, *, selected: str | None = None) -> go.Figure:
+    """A point a layer, each truncated alone to a quarter of its width: the AUC that costs against the variance it discards.
+
+    Args:
+        table: columns layer, kind ("linear" | "embedding"), variance_lost (0..1), auc_loss, rank.
+        selected: layer that is ringed.
+    """
+    traces = []
+    for kind, name, role in (("linear", "linear layers", AFM), ("embedding", "tables", ORIGINAL)):
+        rows = table[table["kind"] == kind]
+        hover = [
+            f"{row.layer} at rank {row.rank}<br>{percent(row.variance_lost)} of variance, {1000 * row.auc_loss:.2f} thousandths"
+            for row in rows.itertuples()
+        ]
+        ringed = np.where(rows["layer"] == selected, 2.4, 0.0)
+        traces.append(
+            {"type": "scatter", "mode": "markers", "name": name, "x": light(100 * rows["variance_lost"]),
+             "y": light(1000 * rows["auc_loss"]), "customdata": rows["layer"].tolist(), "text": hover, "cliponaxis": False,
+             "marker": marker(role, 10) | {"line": {"width": ringed, "color": GREY}},
+             "hovertemplate": "%{text}<extra></extra>"}
+        )  # fmt: skip
+    highest = max(1000 * float(table["auc_loss"].max()) if len(table) else 0.0, 0.5)
+    return figure(
+        traces,
+        name="variance-against-accuracy",
+        height=320,
+        x=axis("variance discarded", range=[-2, 102], ticksuffix=" %"),
+        y=axis("AUC lost, thousandths", range=[-0.06 * highest, 1.1 * highest]),
         clickmode="event+select",
     )

@@ -14,6 +14,7 @@ from ctrlab.services.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from ctrlab.decomposition.spectrum import LayerSpectrum
     from ctrlab.evaluation.profile import ModelProfile
+    from ctrlab.planning.sensitivity import Sensitivity
 
 
 def workspace() -> Workspace:
@@ -29,6 +30,11 @@ def keep_worker_alive() -> None:
 def layer_spectra(spectra_id: str) -> "dict[str, LayerSpectrum]":
     """Every layer's spectrum, without eigenvectors. Shared between sessions: do not change it."""
     return _layer_spectra(str(workspace().home), spectra_id)
+
+
+def sensitivity(sensitivity_id: str) -> "Sensitivity":
+    """What each layer costs in accuracy at each rank. Shared between sessions: do not change it."""
+    return _sensitivity(str(workspace().home), sensitivity_id)
 
 
 def model_profile(model_id: str) -> "ModelProfile":
@@ -56,6 +62,13 @@ def _layer_spectra(home: str, spectra_id: str) -> "dict[str, LayerSpectrum]":
     from ctrlab.services import spectra
 
     return spectra.load_layer_spectra(workspace(), spectra_id)
+
+
+@st.cache_resource(show_spinner=False, max_entries=16)
+def _sensitivity(home: str, sensitivity_id: str) -> "Sensitivity":
+    from ctrlab.services import sensitivity
+
+    return sensitivity.load_model_sensitivity(workspace(), sensitivity_id)
 
 
 @st.cache_resource(show_spinner=False, max_entries=64)

@@ -56,6 +56,12 @@ TOPICS: dict[str, Topic] = {
             "the layer stays as it is.",
         ),
         Topic(
+            "sensitivity",
+            "Sensitivity: what a rank costs in AUC",
+            "Each layer is truncated by itself, rank by rank, and the validation rows run through the model again. "
+            "The variance a rank discards says how much the layer's output changes; only the labels say whether that matters.",
+        ),
+        Topic(
             "folding",
             "Folding",
             "After compression an embedding comes as a short vector and a small projection back to full width. "

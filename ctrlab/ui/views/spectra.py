@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from ctrlab.services import sensitivity
 from ctrlab.services import spectra as service
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
@@ -11,6 +12,7 @@ from ctrlab.ui import cache, state
 from ctrlab.ui.components.downloads import download_table, file_name
 from ctrlab.ui.components.figure import figure
 from ctrlab.ui.components.layers import layer_table
+from ctrlab.ui.components.sensitivity import importance_table, measure_sensitivity
 from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.navigation import PAGES
@@ -82,6 +84,7 @@ def _explorer(model_id: str, model_name: str, spectra_id: str) -> None:
             "cumulative_variance", spectrum, break_even=float(row["break_even"]),
             key="cumulative", file=_stem(model_name, layer, "cumulative-variance"), topic="break-even",
         )  # fmt: skip
+    _sensitivity(model_id, model_name, spectra_id, table, layer)
     left, right = st.columns([2, 1], gap="large")
     with left:
         _table(table, layer, model_name)
@@ -90,6 +93,30 @@ def _explorer(model_id: str, model_name: str, spectra_id: str) -> None:
         figure(
             "rank_overview", table, selected=layer, key=key, file=_stem(model_name, "ranks"), topic="pca",
             on_select=lambda: _take_from_chart(key), selection_mode="points",
+        )  # fmt: skip
+
+
+def _sensitivity(model_id: str, model_name: str, spectra_id: str, table: "pd.DataFrame", layer: str) -> None:
+    """What the selected layer costs in AUC, beside all layers' variance against their AUC; or the way to measure it."""
+    found = sensitivity.latest_sensitivity(cache.workspace(), model_id)
+    if found is None:
+        measure_sensitivity(model_id, spectra_id)
+        return
+    measured = cache.sensitivity(found.id)
+    if layer not in measured.layers:
+        return
+    spectrum = cache.layer_spectra(spectra_id)[layer]
+    left, right = st.columns(2, gap="large")
+    with left:
+        figure(
+            "sensitivity_curve", measured.layers[layer], spectrum,
+            key="sensitivity", file=_stem(model_name, layer, "auc-lost"), topic="sensitivity",
+        )  # fmt: skip
+    with right:
+        key = f"importance-{spectra_id}"
+        figure(
+            "variance_against_accuracy", importance_table(spectra_id, found.id, table), selected=layer, key=key,
+            file=_stem(model_name, "variance-and-auc"), on_select=lambda: _take_from_chart(key), selection_mode="points",
         )  # fmt: skip
 
 
