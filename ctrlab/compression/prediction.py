@@ -1,18 +1,25 @@
 """What a plan will cost and lose: exact, without torch and without a forward pass.
 
-`predict` sums the cost of the model that `compress_model` and `fold` would build; a property test holds the two equal. The
-variance lost is exact for method "afm" with bottleneck "none" or "prelu" before fine-tuning, on the calibration rows.
+`predict` sums the cost of the model that `compress_model`, `fold` and `quantize` would build; a property test holds the two
+equal. The variance lost is exact for method "afm" with bottleneck "none" or "prelu" before fine-tuning, on the calibration rows.
 """
 
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 from ctrlab.compression.basis import shared_variance_lost
 from ctrlab.compression.configs import Basis, Bottleneck, RankPlan
 from ctrlab.compression.plan import Spectra, effective_ranks, require_spectra, validate_plan
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
+
+#: Of the numbers that are served (see `compression.quantize`); what is trained is float32 in any case.
+Precision = Literal["float32", "int8", "int4"]
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
+#: A linear layer of fewer weights is not quantised: there is nothing to save.
+MIN_QUANTIZED_WEIGHTS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -22,6 +29,7 @@ class Prediction:
     cost_original, cost_original_folded: of the uncompressed model, as it is and in its own serving form.
     cost_explicit: of the trainable form, projections of the tables in place.
     cost_folded: of the serving form.
+    served_explicit, served_folded: of these two at the precision that was asked for; the same where that is float32.
     ranks: the layers that are factored; kept_dense: planned layers whose rank is at or above break-even, hence left dense.
     variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra.
     variance_lost_total: the mean of `variance_lost` over all compressible layers, so that every layer counts alike whatever
@@ -32,6 +40,8 @@ class Prediction:
     cost_original_folded: Cost
     cost_explicit: Cost
     cost_folded: Cost
+    served_explicit: Cost
+    served_folded: Cost
     ranks: dict[str, int]
     kept_dense: tuple[str, ...]
     variance_lost: dict[str, float]
@@ -39,13 +49,13 @@ class Prediction:
 
     @property
     def serving_original(self) -> Cost:
-        """What the uncompressed model costs to serve, in the cheaper of its two forms."""
+        """What the uncompressed model costs to serve in float32, in the cheaper of its two forms."""
         return cheaper(self.cost_original, self.cost_original_folded)
 
     @property
     def serving(self) -> Cost:
-        """What the compressed model costs to serve, in the cheaper of its two forms."""
-        return cheaper(self.cost_explicit, self.cost_folded)
+        """What the compressed and quantised model costs to serve, in the cheaper of its two forms: no precision changes which."""
+        return cheaper(self.served_explicit, self.served_folded)
 
 
 def predict(
@@ -54,10 +64,12 @@ def predict(
     plan: RankPlan,
     bottleneck: Bottleneck = "none",
     basis: Basis = "per_field",
+    precision: Precision = "float32",
 ) -> Prediction:
     """Cost and error of `plan` before anything is built.
 
     In a shared basis the spectra of the tables must have their eigenvectors, and numeric fields' vectors are reduced as well.
+    An empty plan with a precision below float32 is the model quantised and nothing else.
 
     Raises:
         CompressionError: the plan does not fit the model, the model is compressed already, or a planned layer has no spectrum
@@ -70,11 +82,15 @@ def predict(
     if spectra:
         require_spectra(profile, spectra, list(ranks))
     lost = _variance_lost(profile, spectra, ranks, basis) if spectra else {}
+    forms = _Forms(profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis)
+    served = dataclasses.replace(forms, precision=precision)
     return Prediction(
         cost_original=profile.cost,
-        cost_original_folded=_folded_cost(profile, {}, bottleneck, basis),
-        cost_explicit=_explicit_cost(profile, ranks, bottleneck, basis),
-        cost_folded=_folded_cost(profile, ranks, bottleneck, basis),
+        cost_original_folded=dataclasses.replace(forms, ranks={}).folded(),
+        cost_explicit=forms.explicit(),
+        cost_folded=forms.folded(),
+        served_explicit=served.explicit(),
+        served_folded=served.folded(),
         ranks=ranks,
         kept_dense=tuple(name for name in plan.as_dict() if name not in ranks),
         variance_lost=lost,
@@ -102,49 +118,175 @@ def activation_parameters(bottleneck: Bottleneck, rank: int) -> int:
     return rank if bottleneck == "prelu" else 0
 
 
-def _cost(profile: ModelProfile, tables: int, dense: int, macs: int) -> Cost:
-    size = profile.element_bytes
-    return Cost(
-        parameters_tables=tables, parameters_dense=dense, bytes_tables=size * tables, bytes_dense=size * dense, macs=macs
-    )  # fmt: skip
+@dataclass(frozen=True, kw_only=True)
+class _Forms:
+    """The forms of one model under one choice of ranks, bottleneck, basis and precision."""
 
+    profile: ModelProfile
+    ranks: Mapping[str, int]
+    bottleneck: Bottleneck
+    basis: Basis
+    precision: Precision = "float32"
 
-def _layer_cost(profile: ModelProfile, layer: LayerProfile, rank: int | None, bottleneck: Bottleneck) -> Cost:
-    """Of one layer in the trainable form; `rank` None leaves it dense."""
-    if rank is not None:
-        return _cost(profile, *layer.factored(rank, activation_parameters(bottleneck, rank)))
-    if layer.kind == "embedding":
-        return _cost(profile, layer.parameters, 0, 0)
-    return _cost(profile, 0, layer.parameters, layer.positions * layer.in_features * layer.out_features)
+    def explicit(self) -> Cost:
+        """What the model costs as it stands, each embedding and compressible layer exchanged for its reduced form."""
+        before = dataclasses.replace(self, ranks={}, precision="float32")
+        cost = self.profile.cost + self._first_order_change()
+        for layer in self._linear_layers():
+            cost += self._layer(layer) - before._layer(layer)
+        for embedding in self.profile.embeddings:
+            cost += self._embedding(embedding) - before._embedding(embedding)
+        return cost
 
+    def folded(self) -> Cost:
+        """fixed part + linear layers + embeddings with their readers."""
+        cost = self.profile.folded_fixed + self._first_order_change()
+        read: set[str] = set()
+        for embedding in self.profile.embeddings:
+            if self.basis == "shared" and embedding.readers and self._reduced_tables(embedding):
+                part, first_layers = self._shared_fold(embedding)
+            elif embedding.foldable:
+                part, first_layers = self._per_field_fold(embedding)
+            else:
+                part, first_layers = self._unfolded(embedding), set()
+            cost, read = cost + part, read | first_layers
+        return sum((self._layer(layer) for layer in self._linear_layers() if layer.layer_name not in read), cost)
 
-def _explicit_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis) -> Cost:
-    cost = profile.cost
-    for name, rank in ranks.items():
-        layer = profile.by_name[name]
-        if layer.kind == "linear":
-            cost = cost - _layer_cost(profile, layer, None, bottleneck) + _layer_cost(profile, layer, rank, bottleneck)
-    for embedding in profile.embeddings:
-        cost += _embedding_cost(profile, embedding, ranks, basis) - _embedding_cost(profile, embedding, {}, basis)
-    return cost
+    def _linear_layers(self) -> list[LayerProfile]:
+        return [layer for layer in self.profile.compressible if layer.kind == "linear"]
 
+    def _tables(self, embedding: EmbeddingProfile) -> list[LayerProfile]:
+        return [layer for layer in self.profile.layers if layer.embedding == embedding.name]
 
-def _folded_cost(profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis) -> Cost:
-    """fixed part + linear layers + embeddings with their readers."""
-    cost = profile.folded_fixed
-    read: set[str] = set()
-    for embedding in profile.embeddings:
-        if basis == "shared" and embedding.readers and _tables_of(profile, embedding, ranks):
-            part, first_layers = _shared_fold_cost(profile, embedding, ranks, bottleneck)
-        elif embedding.foldable:
-            part, first_layers = _per_field_fold_cost(profile, embedding, ranks, bottleneck)
+    def _reduced_tables(self, embedding: EmbeddingProfile) -> list[LayerProfile]:
+        return _tables_of(self.profile, embedding, self.ranks)
+
+    def _cost(self, dense: int, macs: int) -> Cost:
+        """Of parameters outside the tables that no precision changes."""
+        return Cost(parameters_dense=dense, bytes_dense=self.profile.element_bytes * dense, macs=macs)
+
+    def _table(self, num_ids: int, width: int, fields: int = 1) -> Cost:
+        size = self.profile.element_bytes * num_ids * width
+        if self.precision != "float32":
+            size = num_ids * row_bytes(self.precision, width) + 2 * self.profile.element_bytes * fields * width
+        return Cost(parameters_tables=num_ids * width, bytes_tables=size)
+
+    def _linear(self, in_features: int, out_features: int, positions: int = 1, *, biases: int | None = None) -> Cost:
+        """`biases`: numbers beside the weights, one an output unless said."""
+        weights = in_features * out_features
+        cost = self._cost(weights + (out_features if biases is None else biases), positions * weights)
+        if self.precision == "float32" or not quantizes_linear(in_features, out_features):
+            return cost
+        size = self.profile.element_bytes
+        return dataclasses.replace(cost, bytes_dense=cost.bytes_dense - (size - 1) * weights + size * out_features)
+
+    def _first_order_change(self) -> Cost:
+        """What the precision makes of the tables outside the embeddings."""
+        before = dataclasses.replace(self, precision="float32")
+        changes = (
+            self._table(layer.in_features, layer.out_features, layer.fields)
+            - before._table(layer.in_features, layer.out_features)
+            for layer in self.profile.layers
+            if layer.fields
+        )
+        return sum(changes, Cost())
+
+    def _factors(self, in_features: int, rank: int, out_features: int, positions: int = 1) -> Cost:
+        activation = self._cost(activation_parameters(self.bottleneck, rank), 0)
+        return self._linear(in_features, rank, positions) + activation + self._linear(rank, out_features, positions)
+
+    def _layer(self, layer: LayerProfile) -> Cost:
+        """A linear layer in the trainable form."""
+        rank = self.ranks.get(layer.layer_name)
+        if rank is not None:
+            return self._factors(layer.in_features, rank, layer.out_features, layer.positions)
+        biases = layer.parameters - layer.in_features * layer.out_features
+        return self._linear(layer.in_features, layer.out_features, layer.positions, biases=biases)
+
+    def _embedding(self, embedding: EmbeddingProfile) -> Cost:
+        """An embedding in the trainable form."""
+        tables, reduced = self._tables(embedding), self._reduced_tables(embedding)
+        if self.basis == "shared" and reduced:
+            rank = self.ranks[reduced[0].layer_name]
+            numeric, restore = embedding.numeric_parameters(rank), embedding.embed_dim * rank
+            macs = numeric + (embedding.num_vectors + embedding.list_places) * restore
+            return sum((self._table(layer.in_features, rank) for layer in tables), self._cost(numeric + restore, macs))
+        numeric = embedding.numeric_parameters(embedding.embed_dim)
+        cost = self._cost(numeric, numeric)
+        for layer in tables:
+            cost += self._table(layer.in_features, self.ranks.get(layer.layer_name, layer.out_features))
+        for layer in reduced:
+            cost += self._cost(*layer.factored(self.ranks[layer.layer_name])[1:])
+        return cost
+
+    def _per_field_fold(self, embedding: EmbeddingProfile) -> tuple[Cost, set[str]]:
+        """Latent tables and readers of S latents (see ReaderProfile), and the linear layers counted among the readers."""
+        tables = self._tables(embedding)
+        widths = [self.ranks.get(layer.layer_name, layer.out_features) for layer in tables]
+        cost = sum((self._table(layer.in_features, width) for layer, width in zip(tables, widths, strict=True)), Cost())
+        latents = sum(widths) + embedding.num_values
+        for reader in embedding.readers:
+            cost += self._reader(embedding, reader, latents)
+        return cost, {name for reader in embedding.readers for name in reader.first_layers}
+
+    def _shared_fold(self, embedding: EmbeddingProfile) -> tuple[Cost, set[str]]:
+        """Latents of one width for every field. Readers of inner products stay as they are, only narrower; others fold or
+        restore."""
+        rank = self.ranks[self._reduced_tables(embedding)[0].layer_name]
+        numeric = embedding.numeric_parameters(rank)
+        cost = sum((self._table(layer.in_features, rank) for layer in self._tables(embedding)), self._cost(numeric, numeric))
+        latents = embedding.num_vectors * rank + (embedding.num_values if embedding.raw_values else 0)
+        read: set[str] = set()
+        for reader in embedding.readers:
+            if reader.rotation_invariant:
+                cost += dataclasses.replace(reader.own, macs=reader.own.macs * rank // embedding.embed_dim)
+            elif reader.foldable:
+                cost += self._reader(embedding, reader, latents, shared_rank=rank)
+                read.update(reader.first_layers)
+            else:
+                restore = embedding.embed_dim * rank
+                cost += reader.own + self._cost(restore, embedding.num_vectors * restore)
+        return cost, read
+
+    def _unfolded(self, embedding: EmbeddingProfile) -> Cost:
+        """The embedding as in the trainable form, and what its readers would have replaced."""
+        return sum((reader.own for reader in embedding.readers), self._embedding(embedding))
+
+    def _reader(
+        self, embedding: EmbeddingProfile, reader: ReaderProfile, latents: int, *, shared_rank: int | None = None
+    ) -> Cost:
+        """A folded reader of `latents` numbers; `shared_rank` where they are one width for all fields."""
+        dense = reader.parameters_base + reader.parameters_slope * latents
+        cost = self._cost(dense, reader.macs_base + reader.macs_slope * latents)
+        for name in reader.first_layers:
+            layer = self.profile.by_name[name]
+            if reader.by_field:
+                vectors = latents - (embedding.num_values if embedding.raw_values else 0)
+                cost += self._fieldwise(layer, vectors, shared_rank)
+            else:
+                cost += self._side_by_side(layer, latents)
+        return cost
+
+    def _side_by_side(self, layer: LayerProfile, latents: int) -> Cost:
+        """A linear layer that reads all latents at once; its two factors are multiplied where that is no larger."""
+        out, rank = layer.out_features, self.ranks.get(layer.layer_name)
+        if rank is None or (self.bottleneck == "none" and merges(latents, out, rank)):
+            return self._linear(latents, out)
+        return self._factors(latents, rank, out)
+
+    def _fieldwise(self, layer: LayerProfile, latents: int, shared_rank: int | None) -> Cost:
+        """A linear layer that reads every field's latents by themselves: a weight and a bias a field, or one narrower layer."""
+        rank = self.ranks.get(layer.layer_name)
+        width = rank or layer.out_features
+        if shared_rank is None:
+            cost = self._cost((latents + layer.positions) * width, latents * width)
         else:
-            part, first_layers = _unfolded_cost(profile, embedding, ranks, basis), set()
-        cost, read = cost + part, read | first_layers
-    for layer in profile.layers:
-        if layer.kind == "linear" and layer.compressible and layer.layer_name not in read:
-            cost += _layer_cost(profile, layer, ranks.get(layer.layer_name), bottleneck)
-    return cost
+            biases = width if layer.has_bias or rank is not None else 0
+            cost = self._linear(shared_rank, width, latents // shared_rank, biases=biases)
+        if rank is None:
+            return cost
+        activation = self._cost(activation_parameters(self.bottleneck, rank), 0)
+        return cost + activation + self._linear(rank, layer.out_features, layer.positions)
 
 
 def _tables_of(profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int]) -> list[LayerProfile]:
@@ -152,107 +294,21 @@ def _tables_of(profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mappin
     return [layer for layer in profile.layers if layer.embedding == embedding.name and layer.layer_name in ranks]
 
 
-def _per_field_fold_cost(
-    profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int], bottleneck: Bottleneck
-) -> tuple[Cost, set[str]]:
-    """Latent tables and readers of S latents (see ReaderProfile), and the linear layers counted among the readers."""
-    tables = [layer for layer in profile.layers if layer.embedding == embedding.name]
-    widths = [ranks.get(layer.layer_name, layer.out_features) for layer in tables]
-    cost = _cost(profile, sum(layer.in_features * width for layer, width in zip(tables, widths, strict=True)), 0, 0)
-    latents = sum(widths) + embedding.num_values
-    for reader in embedding.readers:
-        cost += _reader_cost(profile, embedding, reader, latents, ranks, bottleneck)
-    return cost, {name for reader in embedding.readers for name in reader.first_layers}
-
-
-def _shared_fold_cost(
-    profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int], bottleneck: Bottleneck
-) -> tuple[Cost, set[str]]:
-    """Latents of one width for every field. Readers of inner products stay as they are, only narrower; others fold or restore."""
-    rank = ranks[_tables_of(profile, embedding, ranks)[0].layer_name]
-    ids = sum(layer.in_features for layer in profile.layers if layer.embedding == embedding.name)
-    numeric = embedding.numeric_parameters(rank)
-    cost = _cost(profile, ids * rank, numeric, numeric)
-    latents = embedding.num_vectors * rank + (embedding.num_values if embedding.raw_values else 0)
-    read: set[str] = set()
-    for reader in embedding.readers:
-        if reader.rotation_invariant:
-            cost += dataclasses.replace(reader.own, macs=reader.own.macs * rank // embedding.embed_dim)
-        elif reader.foldable:
-            cost += _reader_cost(profile, embedding, reader, latents, ranks, bottleneck, shared_rank=rank)
-            read.update(reader.first_layers)
-        else:
-            restore = embedding.embed_dim * rank
-            cost += reader.own + _cost(profile, 0, restore, embedding.num_vectors * restore)
-    return cost, read
-
-
-def _unfolded_cost(profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int], basis: Basis) -> Cost:
-    """The embedding as in the trainable form, and what its readers would have replaced."""
-    cost = _embedding_cost(profile, embedding, ranks, basis)
-    return sum((reader.own for reader in embedding.readers), cost)
-
-
-def _embedding_cost(profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int], basis: Basis) -> Cost:
-    """An embedding in the trainable form."""
-    tables = [layer for layer in profile.layers if layer.embedding == embedding.name]
-    reduced = _tables_of(profile, embedding, ranks)
-    if basis == "shared" and reduced:
-        rank = ranks[reduced[0].layer_name]
-        numeric, restore = embedding.numeric_parameters(rank), embedding.embed_dim * rank
-        ids = sum(layer.in_features for layer in tables)
-        return _cost(profile, ids * rank, numeric + restore, numeric + (embedding.num_vectors + embedding.list_places) * restore)
-    numeric = embedding.numeric_parameters(embedding.embed_dim)
-    parts = (_layer_cost(profile, layer, ranks.get(layer.layer_name), "none") for layer in tables)
-    return sum(parts, _cost(profile, 0, numeric, numeric))
-
-
-def _reader_cost(
-    profile: ModelProfile, embedding: EmbeddingProfile, reader: ReaderProfile, latents: int, ranks: Mapping[str, int],
-    bottleneck: Bottleneck, *, shared_rank: int | None = None,
-) -> Cost:  # fmt: skip
-    """A folded reader of `latents` numbers; `shared_rank` where they are one width for all fields."""
-    dense = reader.parameters_base + reader.parameters_slope * latents
-    macs = reader.macs_base + reader.macs_slope * latents
-    cost = _cost(profile, 0, dense, macs)
-    for name in reader.first_layers:
-        layer, rank = profile.by_name[name], ranks.get(name)
-        if reader.by_field:
-            vectors = latents - (embedding.num_values if embedding.raw_values else 0)
-            cost += _fieldwise_cost(profile, layer, rank, bottleneck, vectors, shared_rank)
-        else:
-            cost += _side_by_side_cost(profile, layer, rank, bottleneck, latents)
-    return cost
-
-
-def _side_by_side_cost(
-    profile: ModelProfile, layer: LayerProfile, rank: int | None, bottleneck: Bottleneck, latents: int
-) -> Cost:
-    """A linear layer that reads all latents at once; its two factors are multiplied where that is no larger."""
-    out = layer.out_features
-    if rank is None or (bottleneck == "none" and merges(latents, out, rank)):
-        return _cost(profile, 0, latents * out + out, latents * out)
-    products = rank * (latents + out)
-    return _cost(profile, 0, products + rank + out + activation_parameters(bottleneck, rank), products)
-
-
-def _fieldwise_cost(
-    profile: ModelProfile, layer: LayerProfile, rank: int | None, bottleneck: Bottleneck, latents: int, shared_rank: int | None
-) -> Cost:
-    """A linear layer that reads every field's latents by themselves: a weight and a bias a field, or one narrower layer."""
-    width = rank or layer.out_features
-    if shared_rank is not None:
-        dense = shared_rank * width + (width if layer.has_bias or rank else 0)
-    else:
-        dense = latents * width + layer.positions * width
-    cost = _cost(profile, 0, dense, latents * width)
-    if rank is None:
-        return cost
-    restore = rank * layer.out_features
-    after = restore + layer.out_features + activation_parameters(bottleneck, rank)
-    return cost + _cost(profile, 0, after, layer.positions * restore)
-
-
 def merges(latents: int, out_features: int, rank: int) -> bool:
     """Whether two factors that read `latents` features are better multiplied into one layer in the serving form."""
     return rank >= break_even(latents, out_features)
+
+
+def quantizes_linear(in_features: int, out_features: int) -> bool:
+    """Whether a linear layer is worth integers; small ones and those of one output or one input stay as they are."""
+    return min(in_features, out_features) > 1 and in_features * out_features >= MIN_QUANTIZED_WEIGHTS
+
+
+def code_bits(precision: Precision, width: int) -> int:
+    """Bits of one number of a table; a row of one number is a byte in any case, so it gets all eight."""
+    return 4 if precision == "int4" and width > 1 else 8
+
+
+def row_bytes(precision: Precision, width: int) -> int:
+    """Bytes of one row of a quantised table; rows begin on a byte."""
+    return -(-width * code_bits(precision, width) // 8)

@@ -15,6 +15,7 @@ from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
 from ctrlab.compression.plan import effective_ranks, spectrum_faults, validate_plan
 from ctrlab.compression.prediction import activation_parameters
+from ctrlab.compression.quantize import is_quantized, prepare_
 from ctrlab.compression.shared import SharedBasisEmbedding
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
@@ -111,7 +112,10 @@ def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
     with torch.random.fork_rng(devices=[]):
         _replace_layers(model, structure["ranks"], structure["bottleneck"], structure["basis"])
     _state_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"])
-    return fold(model) if structure["folded"] else model
+    if structure["folded"]:
+        model = fold(model)
+    prepare_(model, structure.get("precision", "float32"))  # a file from before there were others does not say
+    return model
 
 
 def _check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], ranks: Mapping[str, int]) -> None:
@@ -126,6 +130,8 @@ def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: B
         return
     if before["folded"]:
         raise CompressionError("the model is folded for serving; compress the trainable form it was made from")
+    if is_quantized(model):
+        raise CompressionError("the model is quantised for serving; compress the trainable form it was made from")
     modules = list(model.modules())
     if any(isinstance(module, FactoredLinear) for module in modules) and before["bottleneck"] != bottleneck:
         raise CompressionError(
@@ -226,7 +232,7 @@ def _state_structure(
 ) -> None:
     """Write down on the model what `rebuild` needs; JSON types only."""
     earlier = before["ranks"] if before else {}
-    settings = {"bottleneck": bottleneck, "basis": basis, "folded": False}
+    settings = {"bottleneck": bottleneck, "basis": basis, "folded": False, "precision": "float32"}
     model.structure = {"kind": "factored", "ranks": earlier | dict(ranks), **settings}
 
 

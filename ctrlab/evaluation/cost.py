@@ -4,8 +4,9 @@ MACs per row, the convention: one for each weight of a matrix product (linear la
 and for each element of an elementwise product that the architecture itself asks for (squares in an FM, x_0 times a scalar in
 a cross layer, the scale of batch normalisation; the square, the division and the scale of layer normalisation). A layer that a
 row goes through several times, once a field in self-attention or once an element over a list (full, for this count), counts as
-often. Additions, biases, activations and look-ups by id are not counted. A module that is not known here and does not say
-`row_macs()` counts one for each of its own parameters.
+often. Additions, biases, activations, look-ups by id and the arithmetic of quantisation (a code's scale and offset) are not
+counted. A module that is not known here and does not say `row_macs()` counts one for each of its own parameters. One that keeps
+numbers as integers says how many, `num_codes`, and whether they are looked up by id, `codes_are_table`.
 """
 
 import dataclasses
@@ -21,7 +22,7 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import EmbeddingModelConfig
 from ctrlab.models.dataflow import FIELDS, LOGIT, blank_row, blocks_of, trace_flow
 from ctrlab.models.inventory import ModelLayer, is_compressed, list_layers
-from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, InnerProductFM, LinearTerm, LookupTable
+from ctrlab.models.layers import MLP, CrossNetwork, FieldEmbedding, FusedTable, InnerProductFM, LinearTerm, LookupTable
 from ctrlab.models.products import InnerProducts
 
 M = TypeVar("M", bound=nn.Module)
@@ -84,16 +85,19 @@ class _Meter:
 
     def cost_of(self, module: nn.Module) -> Cost:
         """Of `module` with everything inside it."""
-        tables = {id(part.weight) for part in module.modules() if isinstance(part, (LookupTable, nn.Embedding))}
+        parts = list(module.modules())
+        tables = {id(part.weight) for part in parts if isinstance(part, (LookupTable, nn.Embedding))}
+        coded_tables = [part for part in parts if _is_coded_table(part)]
+        other = [part for part in parts if not _is_coded_table(part)]
         parameters = list(module.parameters())
         in_tables = [parameter for parameter in parameters if id(parameter) in tables]
         dense = [parameter for parameter in parameters if id(parameter) not in tables]
         return Cost(
-            parameters_tables=sum(parameter.numel() for parameter in in_tables),
-            parameters_dense=sum(parameter.numel() for parameter in dense),
-            bytes_tables=sum(parameter.nbytes for parameter in in_tables),
-            bytes_dense=sum(parameter.nbytes for parameter in dense) + sum(_buffer_bytes(part) for part in module.modules()),
-            macs=sum(_own_macs(part, self.model) * self.positions.get(part, 1) for part in module.modules()),
+            parameters_tables=sum(map(torch.numel, in_tables)) + sum(map(_num_codes, coded_tables)),
+            parameters_dense=sum(map(torch.numel, dense)) + sum(map(_num_codes, other)),
+            bytes_tables=sum(parameter.nbytes for parameter in in_tables) + sum(map(_buffer_bytes, coded_tables)),
+            bytes_dense=sum(parameter.nbytes for parameter in dense) + sum(map(_buffer_bytes, other)),
+            macs=sum(_own_macs(part, self.model) * self.positions.get(part, 1) for part in parts),
         )
 
 
@@ -128,6 +132,16 @@ def _runs_per_position(module: nn.Module) -> bool:
 def _buffer_bytes(module: nn.Module) -> int:
     transient = module._non_persistent_buffers_set
     return sum(buffer.nbytes for name, buffer in module.named_buffers(recurse=False) if name not in transient)
+
+
+def _num_codes(module: nn.Module) -> int:
+    """The numbers that a quantised module keeps as integers; 0 of any other."""
+    return int(getattr(module, "num_codes", 0))
+
+
+def _is_coded_table(module: nn.Module) -> bool:
+    """Whether these are looked up by id."""
+    return bool(getattr(module, "codes_are_table", False))
 
 
 def _own_macs(module: nn.Module, model: nn.Module) -> int:
@@ -288,7 +302,7 @@ def _class_name(block: nn.Module) -> str:
 
 def _kind(block: nn.Module) -> BlockKind:
     parts = list(block.modules())
-    if any(isinstance(part, (FieldEmbedding, LookupTable, nn.Embedding)) for part in parts):
+    if any(isinstance(part, (FieldEmbedding, LookupTable, nn.Embedding)) or _is_coded_table(part) for part in parts):
         return "tables"
     return "layers" if isinstance(block, (nn.Linear, MLP)) else "interaction"
 
@@ -305,8 +319,15 @@ def _layer_profile(layer: ModelLayer, model: CTRModel, meter: _Meter) -> LayerPr
         has_bias=layer.has_bias,
         embedding=layer.module_name if layer.kind == "embedding" else "",
         positions=meter.positions.get(module, 1) if layer.kind == "linear" else uses,
+        fields=_fields_of(module, layer.module_name, model),
         skip_reason=layer.skip_reason,
     )
+
+
+def _fields_of(module: nn.Module, name: str, model: CTRModel) -> int:
+    """How many fields share a fused table outside the embeddings."""
+    owner = model.get_submodule(name.rpartition(".")[0]) if isinstance(module, LookupTable) else None
+    return len(owner.field_dims) if isinstance(owner, FusedTable) else 0
 
 
 def _variable_cost(model: CTRModel, meter: _Meter) -> Cost:

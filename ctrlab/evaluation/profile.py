@@ -2,6 +2,9 @@
 
 Conventions: `parameters` counts the numbers in the module, tables (looked up by id) apart from the dense rest; `bytes` adds the
 persistent buffers, as a checkpoint would hold them; `macs` are the multiply-accumulates of one row, see `evaluation.cost`.
+
+Of a quantised module (`compression.quantize`) every code is one parameter whatever its width, as the number that it stands for
+was; scales and offsets are bytes and no parameters. So a precision changes bytes alone, and never which form is cheaper.
 """
 
 import json
@@ -70,6 +73,7 @@ class LayerProfile:
     has_bias: bool = False
     embedding: str = ""
     positions: int = 1
+    fields: int = 0
     skip_reason: str | None = None
 
     @property

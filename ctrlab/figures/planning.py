@@ -133,13 +133,13 @@ def describe_variance_against_accuracy(table: pd.DataFrame, *, selected: str | N
     """How far variance and accuracy part: the layers that lose much of one and little of the other."""
     free = table[(table["variance_lost"] >= 0.05) & (table["auc_loss"] < 0.0001)]
     dear = table[(table["variance_lost"] < 0.05) & (table["auc_loss"] >= 0.0005)]
-    text = f"At a quarter of their width {len(free)} of {len(table)} layers lose 5 % of their variance or more and next to no AUC"
-    return f"{text}; {len(dear)} lose less variance and at least 0.0005 of AUC."
+    text = f"At an eighth of their width {len(free)} of {len(table)} layers discard 5 % of their variance or more and cost no AUC"
+    return f"{text}; {len(dear) or 'none'} of the others discard less and cost 0.0005 or more."
 
 
 @FIGURES.register(title="Variance is not importance", describe=describe_variance_against_accuracy)
 def variance_against_accuracy(table: pd.DataFrame, *, selected: str | None = None) -> go.Figure:
-    """A point a layer, each truncated alone to a quarter of its width: the AUC that costs against the variance it discards.
+    """A point a layer, each truncated alone to an eighth of its width: the AUC that costs against the variance it discards.
 
     Args:
         table: columns layer, kind ("linear" | "embedding"), variance_lost (0..1), auc_loss, rank.
@@ -159,12 +159,13 @@ def variance_against_accuracy(table: pd.DataFrame, *, selected: str | None = Non
              "marker": marker(role, 10) | {"line": {"width": ringed, "color": GREY}},
              "hovertemplate": "%{text}<extra></extra>"}
         )  # fmt: skip
+    widest = max(100 * float(table["variance_lost"].max()) if len(table) else 0.0, 10.0)
     highest = max(1000 * float(table["auc_loss"].max()) if len(table) else 0.0, 0.5)
     return figure(
         traces,
         name="variance-against-accuracy",
         height=320,
-        x=axis("variance discarded", range=[-2, 102], ticksuffix=" %"),
+        x=axis("variance discarded", range=[-0.03 * widest, 1.08 * widest], ticksuffix=" %"),
         y=axis("AUC lost, thousandths", range=[-0.06 * highest, 1.1 * highest]),
         clickmode="event+select",
     )

@@ -127,8 +127,8 @@ ARGUMENTS = {
     "head_shares": (fields(),),
 }
 SENTENCES = {
-    "variance_against_accuracy": "At a quarter of their width 2 of 3 layers lose 5 % of their variance or more and next to no AUC; "
-    "1 lose less variance and at least 0.0005 of AUC.",
+    "variance_against_accuracy": "At an eighth of their width 2 of 3 layers discard 5 % of their variance or more and cost no AUC; "
+    "1 of the others discard less and cost 0.0005 or more.",
     "sensitivity_curve": "At rank 4 of 2000, mlp.2 alone takes less than 0.0001 from the AUC, and discards 0.50 % of its variance.",
     "planned_front": "The smallest plan predicted to lose at most 0.0005 of AUC has 400 k parameters, 4.0x fewer than the original.",
     "spectrum": "Of the 2000 output directions of mlp.2, 2 reach 1 % of the strongest one; of its 400 weight directions 400 do.",
