@@ -30,7 +30,7 @@ def measure_sensitivity(model_id: str, spectra_id: str) -> None:
 
 
 def importance_table(spectra_id: str, sensitivity_id: str, layers: "pd.DataFrame") -> "pd.DataFrame":
-    """Every measured layer at an eighth of its width, as the paper's tables on Criteo: layer, kind, rank, variance_lost, auc_loss."""
+    """Every measured layer at an eighth of its width, as the paper's tables: layer, kind, rank, variance_lost, auc_loss."""
     import pandas as pd
 
     spectra, measured = cache.layer_spectra(spectra_id), cache.sensitivity(sensitivity_id)
