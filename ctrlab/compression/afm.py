@@ -73,7 +73,5 @@ class AFM:
 def principal(spectrum: LayerSpectrum | None, rank: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """U_k (d, k) and mu (d,) of a layer's outputs, float64."""
     if spectrum is None or spectrum.eigenvectors is None:
-        raise CompressionError(
-            "the method needs the layer's spectrum with eigenvectors; load the spectra with eigenvectors=True"
-        )
+        raise CompressionError("the method needs the layer's spectrum with eigenvectors; load the spectra with eigenvectors=True")
     return torch.tensor(spectrum.eigenvectors[:, :rank], device=device), torch.tensor(spectrum.mean, device=device)

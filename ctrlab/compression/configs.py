@@ -87,8 +87,8 @@ class MethodConfig(Config):
 @COMPRESSORS.register(
     "afm",
     builder="ctrlab.compression.afm:AFM",
-    title="Atomic feature mimicking",
-    description="Projects each layer's output features on their principal directions; keeps what the data use of the layer.",
+    title="AFM",
+    description="Atomic feature mimicking: projects each layer's output features on their principal directions; keeps what the data use of the layer.",
 )
 @dataclass(frozen=True, kw_only=True)
 class AFMConfig(MethodConfig):

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
+from ctrlab.compression.configs import COMPRESSORS
 from ctrlab.compression.pipeline import PipelineResult, compress_and_finetune
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.services.comparison import latest_evaluation
@@ -35,7 +36,7 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
     compressed = file_model(
         context,
         result.model,
-        name=config.name or f"{original.name}, {config.compress.method.upper()}",
+        name=config.name or f"{original.name}, {COMPRESSORS[config.compress.method].title}",
         parents=[original.id, config.spectra_id],
         config={
             "dataset_id": original.config["dataset_id"],

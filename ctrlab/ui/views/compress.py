@@ -3,17 +3,15 @@
 import html
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cached_property, partial
+from functools import partial
 from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.compression.configs import BASES, BOTTLENECKS, Basis, Bottleneck, CompressConfig, Order, RankPlan
+from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, Basis, Bottleneck, CompressConfig, Order, RankPlan
 from ctrlab.compression.plan import PRESETS, plan_ranks
 from ctrlab.compression.prediction import Prediction, predict
-from ctrlab.decomposition.spectrum import LayerSpectrum
-from ctrlab.evaluation.profile import LayerProfile, ModelProfile
+from ctrlab.evaluation.profile import LayerProfile
 from ctrlab.services import compression as service
 from ctrlab.services import models, spectra
 from ctrlab.services.workspace import Workspace
@@ -21,9 +19,11 @@ from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FINETUNE
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.components import rank_plan
+from ctrlab.ui.components.bench import Bench, load_bench
 from ctrlab.ui.components.explain import explain
 from ctrlab.ui.components.figure import figure
 from ctrlab.ui.components.layers import shape
+from ctrlab.ui.components.saved_plans import saved_plans
 from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.format import count, percent, size, times
@@ -39,23 +39,6 @@ _ORDER_NAMES: dict[Order, str] = {
     "tables_first": "Tables first, then MLP",
     "joint": "All at once",
 }
-
-
-@dataclass(frozen=True)
-class _Bench:
-    """What the page works on; shared objects that nobody changes."""
-
-    model: Artifact
-    spectra_id: str
-    profile: ModelProfile
-    spectra: Mapping[str, LayerSpectrum]
-    linear: tuple[LayerProfile, ...]
-    tables: tuple[LayerProfile, ...]
-    finetune_rows: int
-
-    @cached_property
-    def layers(self) -> tuple[LayerProfile, ...]:
-        return self.linear + self.tables
 
 
 def render() -> None:
@@ -97,26 +80,10 @@ def _is_compressed(workspace: Workspace, model: Artifact) -> None:
     )  # fmt: skip
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _bench(model_id: str, spectra_id: str) -> _Bench:
-    model = cache.workspace().store.artifacts.get(model_id)
-    profile, found = cache.model_profile(model_id), cache.layer_spectra(spectra_id)
-    layers = [layer for layer in profile.compressible if layer.layer_name in found]
-    return _Bench(
-        model=model,
-        spectra_id=spectra_id,
-        profile=profile,
-        spectra=found,
-        linear=tuple(layer for layer in layers if layer.kind == "linear"),
-        tables=tuple(layer for layer in layers if layer.kind == "embedding"),
-        finetune_rows=cache.dataset_summary(model.config["dataset_id"])["rows"].get("finetune", 0),
-    )
-
-
 @st.fragment
 def _workbench(model_id: str, spectra_id: str) -> None:
     """Sliders on the left, their consequence on the right; a slider step runs this function and nothing else."""
-    bench = _bench(model_id, spectra_id)
+    bench = load_bench(model_id, spectra_id)
     ranks = rank_plan.current(spectra_id, bench.layers, lambda: _start(bench))
     bottleneck: Bottleneck = st.session_state.get("bottleneck") or "none"
     basis: Basis = st.session_state.get("basis") or "per_field"
@@ -126,7 +93,7 @@ def _workbench(model_id: str, spectra_id: str) -> None:
         ranks = ranks | {layer.layer_name: prediction.ranks.get(layer.layer_name, layer.out_features) for layer in bench.tables}
     left, right = st.columns([13, 8], gap="large")
     with left:
-        _presets(bench)
+        _presets(bench, plan)
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
         # In a shared basis all tables have one rank: the slider over them is the only one.
         _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4, alone=basis == "shared")
@@ -137,14 +104,14 @@ def _workbench(model_id: str, spectra_id: str) -> None:
         _bars(bench, prediction)
 
 
-def _start(bench: _Bench) -> Mapping[str, int]:
+def _start(bench: Bench) -> Mapping[str, int]:
     return plan_ranks(bench.profile, bench.spectra, energy=_START_ENERGY).as_dict()
 
 
 # -- Ranks ------------------------------------------------------------------------------------------------------------------
 
 
-def _presets(bench: _Bench) -> None:
+def _presets(bench: Bench, plan: RankPlan) -> None:
     """Whole plans by one click, and the way back."""
     key = bench.spectra_id
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="presets"):
@@ -155,13 +122,14 @@ def _presets(bench: _Bench) -> None:
                   on_click=rank_plan.undo, args=(key,))  # fmt: skip
         st.button("Redo", icon=":material/redo:", key="redo", type="tertiary", disabled=not rank_plan.can_redo(key),
                   on_click=rank_plan.redo, args=(key,))  # fmt: skip
+        saved_plans(bench.model.id, bench.model.name, plan, take=partial(_set, bench))
 
 
-def _apply_preset(bench: _Bench, name: str) -> None:
+def _apply_preset(bench: Bench, name: str) -> None:
     _set(bench, PRESETS[name].make(bench.profile, bench.spectra).as_dict())
 
 
-def _set(bench: _Bench, ranks: Mapping[str, int]) -> None:
+def _set(bench: Bench, ranks: Mapping[str, int]) -> None:
     """Take these ranks; every layer they leave out is dense."""
     rank_plan.change(
         bench.spectra_id, {layer.layer_name: ranks.get(layer.layer_name, layer.out_features) for layer in bench.layers}
@@ -169,7 +137,7 @@ def _set(bench: _Bench, ranks: Mapping[str, int]) -> None:
 
 
 def _group(
-    bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction, *,
+    bench: Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction, *,
     folded: bool, alone: bool = False,
 ) -> None:  # fmt: skip
     """A master slider over a row a layer; many rows start folded away, or are left out where the master stands alone."""
@@ -188,7 +156,7 @@ def _group(
             _rows(bench, layers, ranks, prediction)
 
 
-def _master(bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
+def _master(bench: Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
     chosen = sorted(ranks[layer.layer_name] for layer in layers)
     lost = sum(prediction.variance_lost[layer.layer_name] for layer in layers) / len(layers)
     before, after = (
@@ -207,7 +175,7 @@ def _master(bench: _Bench, title: str, layers: Sequence[LayerProfile], ranks: Ma
     )
 
 
-def _rows(bench: _Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
+def _rows(bench: Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
     worst = _worst(prediction)
     for layer in layers:
         name, rank = layer.layer_name, ranks[layer.layer_name]
@@ -263,7 +231,7 @@ def _parameters(layer: LayerProfile, rank: int, prediction: Prediction) -> int:
     return sum(layer.factored(rank)[:2]) if layer.layer_name in prediction.ranks else layer.parameters
 
 
-def _slider_key(bench: _Bench, layer_name: str) -> str:
+def _slider_key(bench: Bench, layer_name: str) -> str:
     """Streamlit makes a CSS class of it, hence only letters, digits and dashes; the number keeps odd field names apart."""
     number = next(number for number, layer in enumerate(bench.layers) if layer.layer_name == layer_name)
     return f"rank-{bench.model.id}-{bench.spectra_id}-{number}"
@@ -272,7 +240,7 @@ def _slider_key(bench: _Bench, layer_name: str) -> str:
 @st.cache_data(show_spinner=False, max_entries=16)
 def _break_even_style(model_id: str, spectra_id: str) -> str:
     """Where each slider's hatching starts, at break-even, and its tick at the rank for 99 %: the same at every step."""
-    bench = _bench(model_id, spectra_id)
+    bench = load_bench(model_id, spectra_id)
     rules = []
     for layer in bench.layers:
         last = layer.out_features - 1
@@ -317,7 +285,7 @@ def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
         st.caption("\\* A ReLU between the factors breaks the mimicry until fine-tuned: the variance lost does not hold for it.")
 
 
-def _bars(bench: _Bench, prediction: Prediction) -> None:
+def _bars(bench: Bench, prediction: Prediction) -> None:
     """Tables and dense part before and after; what the trainable form weighs."""
     before, after = prediction.serving_original, prediction.serving
     figure("cost_bars", before, after, names=("original", "planned"), key="cost-bars", file=f"plan-{bench.model.id}", title="")
@@ -329,12 +297,15 @@ def _bars(bench: _Bench, prediction: Prediction) -> None:
 # -- Run --------------------------------------------------------------------------------------------------------------------
 
 
-def _run(bench: _Bench, prediction: Prediction, config: CompressConfig) -> None:
+def _run(bench: Bench, prediction: Prediction, config: CompressConfig) -> None:
     """The button, named by what it does, and then the job's progress below it."""
     after = prediction.serving
     factor = prediction.serving_original.parameters / max(after.parameters, 1)
     job_config = service.CompressJobConfig(
-        model_id=bench.model.id, spectra_id=bench.spectra_id, compress=config, name=f"{bench.model.name}, AFM {times(factor)}"
+        model_id=bench.model.id,
+        spectra_id=bench.spectra_id,
+        compress=config,
+        name=f"{bench.model.name}, {COMPRESSORS[config.method].title} {times(factor)}",
     )
     task(
         "compress",
@@ -346,10 +317,17 @@ def _run(bench: _Bench, prediction: Prediction, config: CompressConfig) -> None:
     )
 
 
-def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis) -> CompressConfig:
+def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis) -> CompressConfig:
     """Nonlinearity, basis, order, fine-tuning; the first two choices are known already, for the prediction needs them first."""
     st.markdown("**How to run it**")
-    left, middle, right = st.columns(3, gap="small")
+    method_box, left, middle, right = st.columns(4, gap="small")
+    with method_box:
+        method = st.selectbox(
+            "Method", COMPRESSORS.names(), key="method", format_func=lambda name: COMPRESSORS[name].title,
+            help="How the two factors of a layer are found: " + "; ".join(
+                f"{entry.title}: {entry.description.rstrip('.').lower()}" for entry in COMPRESSORS
+            ) + ".",
+        )  # fmt: skip
     with left:
         st.selectbox(
             "Between the factors",
@@ -391,10 +369,10 @@ def _settings(bench: _Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basi
             disabled=not epochs,
         )
     finetune = FINETUNE.replace(epochs=epochs, learning_rate=rate, rows=rows) if epochs else None
-    return CompressConfig(plan=plan, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune)
+    return CompressConfig(plan=plan, method=method, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune)
 
 
-def _done(bench: _Bench, job: Job) -> None:
+def _done(bench: Bench, job: Job) -> None:
     compressed = cache.workspace().store.artifacts.get(job.result["model"])
     cost = compressed.summary["cost_serving"]
     st.success(
