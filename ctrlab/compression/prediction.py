@@ -1,7 +1,7 @@
 """What a plan will cost and lose: exact, without torch and without a forward pass.
 
 `predict` sums the cost of the model that `compress_model`, `fold` and `quantize` would build; a property test holds the two
-equal. The variance lost is exact for method "afm" with bottleneck "none" or "prelu" before fine-tuning, on the calibration rows.
+equal. The variance lost is exact for method "afm" with bottleneck "none" or "prelu" before fine-tuning, on calibration rows.
 """
 
 import dataclasses
@@ -54,7 +54,7 @@ class Prediction:
 
     @property
     def serving(self) -> Cost:
-        """What the compressed and quantised model costs to serve, in the cheaper of its two forms: no precision changes which."""
+        """What the compressed, quantised model costs to serve, in the cheaper of its two forms; no precision changes which."""
         return cheaper(self.served_explicit, self.served_folded)
 
 
@@ -96,6 +96,18 @@ def predict(
         variance_lost=lost,
         variance_lost_total=sum(lost.values()) / len(lost) if lost else 0.0,
     )
+
+
+def serving_cost(
+    profile: ModelProfile,
+    ranks: Mapping[str, int],
+    bottleneck: Bottleneck = "none",
+    basis: Basis = "per_field",
+    precision: Precision = "float32",
+) -> Cost:
+    """`predict(...).serving` for ranks that are known to fit and to pay; a planner asks for it hundreds of times."""
+    forms = _Forms(profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, precision=precision)
+    return cheaper(forms.explicit(), forms.folded())
 
 
 def _variance_lost(profile: ModelProfile, spectra: Spectra, ranks: Mapping[str, int], basis: Basis) -> dict[str, float]:

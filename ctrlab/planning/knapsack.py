@@ -7,7 +7,6 @@ budget), and AIMET's greedy rank selection, which is the walk down the front.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
@@ -44,12 +43,14 @@ class _Group:
 class _Relaxation:
     """The least loss some groups can reach with a budget, options mixed at will: vertices of a convex falling line.
 
-    costs, losses: (v,) of the vertices. steps: (v - 1,) the group that moves between two vertices, and its hull place after.
+    costs, losses: (v,) of the vertices. groups, places: (v - 1,) the group that moves between two vertices, and its hull place
+    after.
     """
 
     costs: FloatArray
     losses: FloatArray
-    steps: tuple[tuple[int, int], ...]
+    groups: NDArray[np.intp]
+    places: NDArray[np.intp]
 
     def bound(self, budgets: FloatArray) -> FloatArray:
         """A loss that no choice within each budget beats; infinite where none exists."""
@@ -75,7 +76,7 @@ def exact(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], budget: float
     # Groups with much to decide first: bounds get tight early.
     order = sorted(range(len(groups)), key=lambda number: -float(np.ptp(groups[number].costs)))
     ordered = [groups[number] for number in order]
-    rests = [_relax(ordered[number:]) for number in range(len(ordered))] + [_relax([])]
+    rests = _relaxations(ordered)
     if rests[0].costs[0] > budget:
         return None
     found = _search(ordered, rests, float(budget))
@@ -89,13 +90,12 @@ def exact(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], budget: float
 def front(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike]) -> list[Picks]:
     """The vertices of the lower convex hull of all choices' (cost, loss), cheapest first, down to the least loss of all."""
     groups = _groups(costs, losses)
-    relaxation = _relax(groups)
+    relaxation = _relaxations(groups)[0]
     places = [0] * len(groups)
     points = []
     for vertex, (cost, loss) in enumerate(zip(relaxation.costs, relaxation.losses, strict=True)):
         if vertex:
-            group, place = relaxation.steps[vertex - 1]
-            places[group] = place
+            places[relaxation.groups[vertex - 1]] = int(relaxation.places[vertex - 1])
         options = tuple(int(group.options[group.hull[place]]) for group, place in zip(groups, places, strict=True))
         points.append(Picks(options=options, cost=float(cost), loss=float(loss)))
     return points
@@ -129,24 +129,22 @@ def _hull(costs: FloatArray, losses: FloatArray) -> NDArray[np.intp]:
     return np.array(hull)
 
 
-def _relax(groups: Sequence[_Group]) -> _Relaxation:
-    """All hull segments of all groups, steepest first, from the cheapest choice on."""
-    segments = [
-        (losses, costs, number, place + 1)
-        for number, group in enumerate(groups)
-        for place, (costs, losses) in enumerate(
-            zip(np.diff(group.costs[group.hull]), np.diff(group.losses[group.hull]), strict=True)
-        )
-    ]
-    segments.sort(key=lambda segment: segment[0] / segment[1])
-    start_cost, start_loss = (sum(float(values[0]) for values in column) for column in _columns(groups))
-    costs = np.cumsum([start_cost, *(segment[1] for segment in segments)])
-    losses = np.cumsum([start_loss, *(segment[0] for segment in segments)])
-    return _Relaxation(costs, losses, tuple(segment[2:] for segment in segments))
-
-
-def _columns(groups: Sequence[_Group]) -> tuple[list[FloatArray], list[FloatArray]]:
-    return [group.costs for group in groups], [group.losses for group in groups]
+def _relaxations(groups: Sequence[_Group]) -> list[_Relaxation]:
+    """Of all groups, of all but the first, and so on down to none: the cheapest choice, then hull segments, steepest first."""
+    starts = np.array([(group.costs[0], group.losses[0]) for group in groups]).reshape(-1, 2)
+    moves = [np.diff(np.stack([group.costs[group.hull], group.losses[group.hull]]), axis=1) for group in groups]
+    segments = np.concatenate([np.zeros((2, 0)), *moves], axis=1)
+    owners = np.repeat(np.arange(len(groups)), [move.shape[1] for move in moves])
+    places = np.concatenate([np.zeros(0, int), *(np.arange(1, move.shape[1] + 1) for move in moves)])
+    # Stable, so that segments of one group on one straight line stay in their order.
+    order = np.argsort(segments[1] / segments[0], kind="stable")
+    segments, owners, places = segments[:, order], owners[order], places[order]
+    found = []
+    for first in range(len(groups) + 1):
+        own = owners >= first
+        costs, losses = np.cumsum(np.concatenate([starts[first:].sum(axis=0)[:, None], segments[:, own]], axis=1), axis=1)
+        found.append(_Relaxation(costs, losses, owners[own] - first, places[own]))
+    return found
 
 
 @dataclass
@@ -219,7 +217,8 @@ def _improve(best: _Incumbent, stage: int, costs: FloatArray, losses: FloatArray
 
 def _trace(groups: Sequence[_Group], stages: Sequence[_Stage], rests: Sequence[_Relaxation], best: _Incumbent) -> list[int]:
     """The options of the incumbent, group by group."""
-    rest: dict[int, Any] = dict(rests[best.stage].steps[: best.vertex])
+    relaxation = rests[best.stage]
+    rest = dict(zip(relaxation.groups[: best.vertex].tolist(), relaxation.places[: best.vertex].tolist(), strict=True))
     places = [int(groups[best.stage + number].hull[rest.get(number, 0)]) for number in range(len(groups) - best.stage)]
     state = best.state
     for stage in reversed(stages[: best.stage]):

@@ -1,0 +1,181 @@
+"""Plans against every choice of ranks there is, on small models, and what is said where there is none."""
+
+from itertools import product
+
+import numpy as np
+import pytest
+from small_models import make_model, spectra_of
+
+from ctrlab.compression.configs import RankPlan
+from ctrlab.compression.plan import pays
+from ctrlab.compression.prediction import predict, serving_cost
+from ctrlab.data.schema import FeatureSchema
+from ctrlab.evaluation.cost import profile_model
+from ctrlab.models.configs import MODELS
+from ctrlab.planning import planner
+from ctrlab.planning.planner import (
+    BUDGET_KINDS,
+    Budget,
+    BudgetError,
+    plan_for_budget,
+    plan_for_loss,
+    planned_front,
+    uniform_energy_plan,
+    uniform_rank_plan,
+)
+from ctrlab.planning.sensitivity import LayerSensitivity, Sensitivity
+
+TINY = FeatureSchema(field_names=("site", "ad"), field_dims=(30, 90), value_names=("age",), fingerprint="tiny")
+
+
+def profile_of(name="deepfm", schema=None, **settings):
+    model = make_model(name, **({"schema": schema} if schema else {}), **settings)
+    return profile_model(model)
+
+
+def tiny_profile(name="deepfm"):
+    return profile_of(name, TINY, embed_dim=4, mlp_dims=(6, 5))
+
+
+def sensitivity_of(profile, seed=0):
+    """Losses that fall with the rank, of very different sizes."""
+    random = np.random.default_rng(seed)
+    layers = {}
+    for layer in profile.compressible:
+        ranks = tuple(rank for rank in range(1, layer.out_features) if pays(layer, rank))
+        losses = np.sort(random.exponential(size=len(ranks)) * 10 ** random.uniform(-4, -1))[::-1]
+        layers[layer.layer_name] = LayerSensitivity(
+            layer_name=layer.layer_name, width=layer.out_features, auc_dense=0.8, ranks=ranks,
+            log_losses=tuple(0.5 + losses), aucs=tuple(0.8 - losses / 2), log_loss_increases=tuple(losses),
+            auc_losses=tuple(losses / 2),
+        )  # fmt: skip
+    return Sensitivity(log_loss=0.5, auc=0.8, split="valid", num_rows=100, layers=layers)
+
+
+def every_plan(profile):
+    options = {
+        layer.layer_name: [None, *(rank for rank in range(1, layer.out_features) if pays(layer, rank))]
+        for layer in profile.compressible
+    }
+    for ranks in product(*options.values()):
+        yield {name: rank for name, rank in zip(options, ranks, strict=True) if rank is not None}
+
+
+def amount(profile, ranks, kind):
+    return planner._amount(serving_cost(profile, ranks), kind)
+
+
+@pytest.mark.parametrize("name", ["deepfm", "dcn", "nfm"])
+@pytest.mark.parametrize("kind", BUDGET_KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, seed):
+    profile = tiny_profile(name)
+    sensitivity = sensitivity_of(profile, seed)
+    known = [(amount(profile, ranks, kind), sensitivity.predicted_log_loss(ranks)) for ranks in every_plan(profile)]
+    costs, losses = np.array(known).T
+    for limit in np.quantile(costs, [0.02, 0.2, 0.5, 0.9]):
+        found = plan_for_budget(profile, sensitivity, Budget(kind=kind, limit=limit))
+        assert amount(profile, found.plan.as_dict(), kind) <= limit
+        assert found.log_loss == pytest.approx(sensitivity.predicted_log_loss(found.plan.as_dict()))
+        least = losses[costs <= limit].min()
+        # Costs are no sum where a first layer reads the tables' latents, nor where another form becomes the cheaper one.
+        assert found.log_loss - 0.5 <= 1.6 * (least - 0.5) + 1e-9
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_no_choice_of_ranks_that_loses_as_little_is_smaller(seed):
+    profile = tiny_profile()
+    sensitivity = sensitivity_of(profile, seed)
+    known = [(amount(profile, ranks, "parameters"), 0.8 - sensitivity.predicted_auc(ranks)) for ranks in every_plan(profile)]
+    costs, losses = np.array(known).T
+    for allowed in np.quantile(losses, [0.1, 0.5, 0.9]):
+        found = plan_for_loss(profile, sensitivity, float(allowed))
+        assert 0.8 - found.auc <= allowed + 1e-9
+        assert found.cost.parameters <= 1.03 * costs[losses <= allowed + 1e-12].min()
+
+
+def test_nothing_is_lost_where_no_loss_is_allowed():
+    profile = tiny_profile()
+    sensitivity = sensitivity_of(profile)
+    assert plan_for_loss(profile, sensitivity, 0.0).auc == pytest.approx(0.8)
+    with pytest.raises(BudgetError, match="allow 0 or more"):
+        plan_for_loss(profile, sensitivity, -0.1)
+
+
+@pytest.mark.parametrize("kind", BUDGET_KINDS)
+def test_a_budget_that_cannot_be_met_names_the_smallest_that_can(kind):
+    profile = tiny_profile()
+    sensitivity = sensitivity_of(profile)
+    smallest = min(amount(profile, ranks, kind) for ranks in every_plan(profile))
+    with pytest.raises(BudgetError, match=f"the smallest there is has {smallest:,.0f}: ask for that or more"):
+        plan_for_budget(profile, sensitivity, Budget(kind=kind, limit=smallest - 1))
+    found = plan_for_budget(profile, sensitivity, Budget(kind=kind, limit=smallest))
+    assert amount(profile, found.plan.as_dict(), kind) == smallest
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_every_model_is_planned_for_half_its_size_within_the_exact_cost(name):
+    profile = profile_of(name)
+    sensitivity = sensitivity_of(profile)
+    if not sensitivity.layers:
+        return
+    whole = predict(profile, None, RankPlan()).serving_original.parameters
+    smallest = planner._Problem(profile, sensitivity, "parameters", None, 1, "none").smallest()
+    limit = max(0.5 * whole, amount(profile, smallest, "parameters"))
+    found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=limit))
+    assert predict(profile, None, found.plan).serving == found.cost and found.cost.parameters <= limit
+    naive = uniform_rank_plan(profile, Budget(kind="parameters", limit=limit))
+    assert serving_cost(profile, naive.as_dict()).parameters <= limit
+    assert found.log_loss <= sensitivity.predicted_log_loss(naive.as_dict()) + 1e-9
+
+
+def test_the_front_rises_in_cost_falls_in_loss_and_ends_dense():
+    profile = profile_of("deepfm")
+    sensitivity = sensitivity_of(profile)
+    plans = planned_front(profile, sensitivity)
+    costs, losses = ([getattr(plan, key) for plan in plans] for key in ("cost", "log_loss"))
+    sizes = [cost.parameters for cost in costs]
+    assert sizes == sorted(set(sizes)) and losses == sorted(set(losses), reverse=True) and len(plans) > 10
+    assert plans[-1].log_loss == pytest.approx(0.5)
+    for plan in plans[:-1:5]:
+        found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=plan.cost.parameters))
+        assert found.cost.parameters <= plan.cost.parameters and found.log_loss - 0.5 <= 1.6 * (plan.log_loss - 0.5)
+
+
+def test_linear_layers_get_only_multiples_where_they_are_asked_for():
+    profile = profile_of("deepfm", embed_dim=16, mlp_dims=(64, 48))
+    found = plan_for_budget(profile, sensitivity_of(profile), Budget(kind="macs", limit=0.5 * profile.cost.macs), multiple_of=8)
+    ranks = {name: rank for name, rank in found.plan.as_dict().items() if profile.by_name[name].kind == "linear"}
+    assert ranks and all(rank % 8 == 0 for rank in ranks.values())
+
+
+def test_among_ranks_that_were_measured_alike_the_one_with_more_variance_is_taken():
+    model = make_model("deepfm")
+    profile, spectra = profile_model(model), spectra_of(model)
+    sensitivity = sensitivity_of(profile)
+    flat = {
+        name: LayerSensitivity(
+            layer_name=name, width=layer.width, auc_dense=0.8, ranks=(1,), log_losses=(0.5,), aucs=(0.8,),
+            log_loss_increases=(0.0,), auc_losses=(0.0,),
+        )
+        for name, layer in sensitivity.layers.items()
+    }  # fmt: skip
+    free = Sensitivity(log_loss=0.5, auc=0.8, split="valid", num_rows=100, layers=flat)
+    budget = Budget(kind="parameters", limit=0.6 * serving_cost(profile, {}).parameters)
+    careless, careful = plan_for_budget(profile, free, budget), plan_for_budget(profile, free, budget, spectra=spectra)
+    lost = [predict(profile, spectra, plan.plan).variance_lost_total for plan in (careless, careful)]
+    assert lost[1] < 0.5 * lost[0] and careful.cost.parameters > careless.cost.parameters
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_the_naive_plans_take_the_largest_common_share_that_meets_the_budget(share):
+    model = make_model("deepfm")
+    profile, spectra = profile_model(model), spectra_of(model)
+    budget = Budget(kind="parameters", limit=share * serving_cost(profile, {}).parameters)
+    by_energy, by_rank = uniform_energy_plan(profile, spectra, budget), uniform_rank_plan(profile, budget)
+    for plan in (by_energy, by_rank):
+        assert serving_cost(profile, plan.as_dict()).parameters <= budget.limit
+    shares = {name: rank / profile.by_name[name].out_features for name, rank in by_rank.as_dict().items()}
+    assert max(shares.values()) - min(shares.values()) <= 1 / 8 + 1e-9
+    with pytest.raises(BudgetError, match="ask for that or more"):
+        uniform_rank_plan(profile, Budget(kind="parameters", limit=10))
