@@ -28,6 +28,7 @@ from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.format import count, percent, size, times
 from ctrlab.ui.navigation import PAGES
+from ctrlab.ui.views.compress_planner import model_sensitivity, planner
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
 _START_ENERGY = 0.99
@@ -91,9 +92,11 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     prediction = predict(bench.profile, bench.spectra, plan, bottleneck, basis)
     if basis == "shared":
         ranks = ranks | {layer.layer_name: prediction.ranks.get(layer.layer_name, layer.out_features) for layer in bench.tables}
+    sensitivity = model_sensitivity(bench.model.id)
     left, right = st.columns([13, 8], gap="large")
     with left:
         _presets(bench, plan)
+        planner(bench, prediction, sensitivity, None, partial(_set, bench))
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
         # In a shared basis all tables have one rank: the slider over them is the only one.
         _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4, alone=basis == "shared")

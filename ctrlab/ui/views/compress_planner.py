@@ -1,0 +1,146 @@
+"""Plan for a budget: what may it cost at most, and the ranks of all layers at once; the front of what can be had."""
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+import streamlit as st
+
+from ctrlab.compression.prediction import Prediction, serving_cost
+from ctrlab.evaluation.profile import Cost
+from ctrlab.planning.planner import Budget, BudgetKind, PlannedRanks, plan_for_budget, plan_for_loss, planned_front
+from ctrlab.planning.sensitivity import Sensitivity
+from ctrlab.services import sensitivity as service
+from ctrlab.ui import cache
+from ctrlab.ui.components.bench import Bench, load_bench
+from ctrlab.ui.components.figure import figure
+from ctrlab.ui.components.sensitivity import measure_sensitivity
+from ctrlab.ui.feedback import guarded
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+Take = Callable[[Mapping[str, int]], None]
+
+_AUC = "auc"
+_GOALS: dict[str, str] = {
+    "parameters": "Parameters, at most",
+    "bytes": "Size in MB, at most",
+    "table_bytes": "Tables in MB, at most",
+    "macs": "MACs per row, at most",
+    _AUC: "AUC lost, at most",
+}
+#: What a number in the box stands for.
+_UNITS: dict[str, float] = {"parameters": 1.0, "bytes": 1e6, "table_bytes": 1e6, "macs": 1.0}
+_START_SHARE = 1 / 3
+_START_LOSS = 0.0005
+
+
+def model_sensitivity(model_id: str) -> Sensitivity | None:
+    """The newest measured of a model; None where it never was."""
+    found = service.latest_sensitivity(cache.workspace(), model_id)
+    return cache.sensitivity(found.id) if found else None
+
+
+def planner(
+    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, take: Take
+) -> None:
+    """The section; folded away until it is wanted.
+
+    Args:
+        prediction: of the plan in hand. measured_auc: its AUC, once that is known.
+        take: called with the ranks of the plan that was found or clicked; layers it leaves out are dense.
+    """
+    section = st.expander("Plan for a budget", icon=":material/target:", key="planner", on_change="rerun")
+    if not section.open:
+        return
+    with section:
+        if sensitivity is None:
+            measure_sensitivity(bench.model.id, bench.spectra_id)
+            return
+        goal = _form(bench, sensitivity, take)
+        _front(bench, prediction, sensitivity, measured_auc, "parameters" if goal == _AUC else goal, take)
+
+
+def _form(bench: Bench, sensitivity: Sensitivity, take: Take) -> str:
+    """The goal, its number, the button. Returns the goal."""
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
+        goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
+        limit = _limit(bench, goal)
+        multiples = st.checkbox(
+            "Ranks in multiples of 8", key="planner-eights", help="Of linear layers; friendlier to most hardware."
+        )  # fmt: skip
+        clicked = st.button("Find ranks", key="planner-find", type="secondary", icon=":material/search:")
+    if clicked:
+        with guarded() as outcome:
+            found = _solve(bench, sensitivity, goal, limit, 8 if multiples else 1)
+        if not outcome.failed:
+            take(found.plan.as_dict())
+            st.rerun(scope="fragment")
+    return goal
+
+
+def _limit(bench: Bench, goal: str) -> float:
+    if goal == _AUC:
+        return float(st.number_input("Of AUC", 0.0, 0.5, _START_LOSS, step=0.0001, format="%.4f", key="planner-auc", width=150))
+    whole = _amount(serving_cost(bench.profile, {}), goal) / _UNITS[goal]
+    start = whole * _START_SHARE
+    if _UNITS[goal] == 1.0:
+        return float(st.number_input("Number", 1, None, int(start), key=f"planner-{goal}", width=150))
+    value = st.number_input("MB", 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
+    return float(value) * _UNITS[goal]
+
+
+def _solve(bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int) -> PlannedRanks:
+    if goal == _AUC:
+        return plan_for_loss(bench.profile, sensitivity, limit, spectra=bench.spectra, multiple_of=multiple_of)
+    budget = Budget(kind=_kind(goal), limit=limit)
+    return plan_for_budget(bench.profile, sensitivity, budget, spectra=bench.spectra, multiple_of=multiple_of)
+
+
+def _kind(goal: str) -> BudgetKind:
+    kinds: dict[str, BudgetKind] = {kind: kind for kind in ("parameters", "bytes", "table_bytes", "macs")}
+    return kinds[goal]
+
+
+def _front(
+    bench: Bench, prediction: Prediction, sensitivity: Sensitivity, measured_auc: float | None, goal: str, take: Take
+) -> None:
+    found = service.latest_sensitivity(cache.workspace(), bench.model.id)
+    assert found is not None
+    table, plans = _front_table(bench.model.id, bench.spectra_id, found.id, goal)
+    key = f"front-{goal}"
+    figure(
+        "planned_front",
+        table,
+        (_amount(serving_cost(bench.profile, {}), goal), sensitivity.auc),
+        planned=(_amount(prediction.serving, goal), sensitivity.predicted_auc(prediction.ranks)),
+        measured_auc=measured_auc,
+        kind=goal,
+        key=key,
+        file=f"{bench.model.name} front",
+        topic="sensitivity",
+        on_select=lambda: _take_point(key, plans, take),
+        selection_mode="points",
+    )
+
+
+def _take_point(key: str, plans: list[dict[str, int]], take: Take) -> None:
+    points = st.session_state[key].selection.points
+    if points and isinstance(number := points[0].get("customdata"), int | float | list):
+        take(plans[int(number[0] if isinstance(number, list) else number)])
+
+
+def _amount(cost: Cost, goal: str) -> float:
+    values = {"parameters": cost.parameters, "bytes": cost.size_bytes, "table_bytes": cost.bytes_tables, "macs": cost.macs}
+    return float(values[goal])
+
+
+@st.cache_resource(show_spinner=False, max_entries=32)
+def _front_table(model_id: str, spectra_id: str, sensitivity_id: str, goal: str) -> "tuple[pd.DataFrame, list[dict[str, int]]]":
+    """Columns cost and auc, cheapest first, and the ranks of each row."""
+    import pandas as pd
+
+    bench, sensitivity = load_bench(model_id, spectra_id), cache.sensitivity(sensitivity_id)
+    plans = planned_front(bench.profile, sensitivity, _kind(goal), spectra=bench.spectra)
+    table = pd.DataFrame({"cost": [_amount(plan.cost, goal) for plan in plans], "auc": [plan.auc for plan in plans]})
+    return table, [plan.plan.as_dict() for plan in plans]
