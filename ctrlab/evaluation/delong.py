@@ -1,4 +1,6 @@
-"""How sure an AUC is, and a difference of two on the same rows: DeLong, DeLong and Clarke-Pearson (Biometrics, 1988).
+"""How sure an AUC is, and a difference of two on the same rows; log loss likewise.
+
+AUCs by DeLong, DeLong and Clarke-Pearson (Biometrics, 1988).
 
 An AUC is a mean over clicks of the share of non-clicks that score lower, and a mean over non-clicks of the share of clicks that
 score higher. The variances of these shares give the variance of the AUC; where two models score the same rows, the variances of
@@ -14,7 +16,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctrlab.errors import DataError
-from ctrlab.evaluation.metrics import checked
+from ctrlab.evaluation.metrics import checked, row_log_losses
 
 LEVEL = 0.95
 
@@ -62,6 +64,17 @@ def auc_difference(labels: ArrayLike, scores: ArrayLike, reference: ArrayLike, l
     return _interval(float(of_clicks.mean()), of_clicks, of_others, level)
 
 
+def log_loss_difference(labels: ArrayLike, logits: ArrayLike, reference: ArrayLike, level: float = LEVEL) -> Interval:
+    """Log loss of logits - log loss of reference, both (n,) of the same rows: a mean of paired differences, with its interval.
+
+    Raises:
+        DataError: as `metrics.log_loss`.
+    """
+    differences = row_log_losses(labels, logits) - row_log_losses(labels, reference)
+    error = float(differences.std(ddof=1)) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
+    return _around(float(differences.mean()), error, level)
+
+
 def placements(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     """For every click the share of non-clicks below it, and for every non-click the share of clicks above it; ties count half.
 
@@ -87,6 +100,9 @@ def _share_below(values: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float
 
 def _interval(estimate: float, of_clicks: NDArray[np.float64], of_others: NDArray[np.float64], level: float) -> Interval:
     variance = of_clicks.var(ddof=1) / len(of_clicks) + of_others.var(ddof=1) / len(of_others)
-    error = float(np.sqrt(variance))
+    return _around(estimate, float(np.sqrt(variance)), level)
+
+
+def _around(estimate: float, error: float, level: float) -> Interval:
     margin = NormalDist().inv_cdf((1 + level) / 2) * error
     return Interval(estimate, error, estimate - margin, estimate + margin, level)

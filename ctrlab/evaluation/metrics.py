@@ -79,11 +79,17 @@ def log_loss(labels: ArrayLike, logits: ArrayLike) -> float:
     Raises:
         DataError: as `auc`, except that one class alone is fine.
     """
+    return float(row_log_losses(labels, logits).mean())
+
+
+def row_log_losses(labels: ArrayLike, logits: ArrayLike) -> NDArray[np.float64]:
+    """(n,) the binary cross-entropy of each row, see `log_loss`."""
     clicked, x = checked(labels, logits, both_classes=False)
     x = x.astype(np.float64)
     # log(1 + e^x) = max(x, 0) + log(1 + e^-|x|); minus x for a click, which turns max(x, 0) into max(-x, 0).
     signed = np.where(clicked, -x, x)
-    return float((np.maximum(signed, 0.0) + np.log1p(np.exp(-np.abs(x)))).mean())
+    losses: NDArray[np.float64] = np.maximum(signed, 0.0) + np.log1p(np.exp(-np.abs(x)))
+    return losses
 
 
 def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = CALIBRATION_BINS) -> Calibration:

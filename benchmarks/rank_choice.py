@@ -1,0 +1,140 @@
+"""The planner against uniform energy and uniform rank: log loss and AUC at a third, a fifth and a tenth of the size.
+
+    python benchmarks/bases.py --out runs/bases --seeds 3           # first: the originals
+    python benchmarks/rank_choice.py --out runs/bases --seeds 3
+
+Truncation by AFM, nothing fine-tuned. Size is that of the served form in bytes, first-order weights included. Sensitivity and the
+joint measurement see validation rows only; the plan that measures best there is reported on the test rows too. Where no plan in
+float32 is small enough, the row says how small the smallest is and compares there.
+"""
+
+import argparse
+import json
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bases import ARCHITECTURES, NAMES, base_of
+from common import markdown_table, write_json
+from frappe_zoo import in_parallel, keep
+
+from ctrlab.compression.configs import RankPlan
+from ctrlab.compression.prediction import serving_cost
+from ctrlab.compression.surgery import compress_model
+from ctrlab.decomposition.collect import collect_spectra
+from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.planning.choose import candidate_plans, choose_plan
+from ctrlab.planning.planner import Budget, BudgetError, plan_for_budget
+from ctrlab.planning.probe import Probe, measure_sensitivity
+
+FACTORS = (3, 5, 10)
+RIVALS = ("uniform energy", "uniform rank")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True, help="the folder that bases.py left its models in")
+    parser.add_argument("--datasets", type=lambda text: text.split(","), default=list(NAMES), metavar="A,B,...")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=1, help="of each job")
+    parser.add_argument("--jobs", type=int, default=1, help="originals at a time")
+    args = parser.parse_args()
+    wanted = [(args.out, name, model, seed) for name in args.datasets for model in ARCHITECTURES for seed in range(args.seeds)]
+    in_parallel(run, [each for each in wanted if not result_file(*each).exists()], args)
+    results = [row for each in wanted for row in json.loads(result_file(*each).read_text())["runs"]]
+    print(table(results))
+    losses = [row for row in results if any(row["plans"][rival]["valid_log_loss"] < row["valid_log_loss"] for rival in RIVALS)]
+    print(
+        f"\nThe choice is at least as good as both in {len(results) - len(losses)} of {len(results)} runs (validation log loss)."
+    )
+    alone = [row for row in results if row["planned_alone_wins"]]
+    print(f"The planner's plan for the very budget, unchecked by measurement, is so in {len(alone)} of {len(results)}.")
+    print("written to", write_json("rank_choice", results))
+
+
+def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
+    """All sizes of one original."""
+    base, dataset = base_of(out, name, architecture, seed)
+    spectra = collect_spectra(base, dataset)
+    probe = Probe(base, spectra, dataset.split("valid"), max_rows=len(dataset.split("valid")))
+    started = time.perf_counter()
+    sensitivity = measure_sensitivity(probe)
+    seconds = time.perf_counter() - started
+    profile, whole = probe.profile, serving_cost(probe.profile, {})
+    original = evaluate_model(base, dataset.split("test"))
+    runs = []
+    for factor in FACTORS:
+        limit = whole.size_bytes / factor
+        started = time.perf_counter()
+        try:
+            plan_for_budget(profile, sensitivity, Budget(kind="bytes", limit=limit), spectra=spectra)
+        except BudgetError as error:
+            limit = 1.15 * float(str(error).split(" has ")[-1].split(":")[0].replace(",", ""))
+        planner_ms = 1000 * (time.perf_counter() - started)
+        plans = candidate_plans(profile, sensitivity, Budget(kind="bytes", limit=limit), spectra=spectra)
+        choice = choose_plan(probe, plans)
+        measured = {
+            title: {"valid_log_loss": choice.measured[title].log_loss, "valid_auc": choice.measured[title].auc,
+                    "bytes": serving_cost(profile, plan.as_dict()).size_bytes}
+            for title, plan in plans.items()
+        }  # fmt: skip
+        tests = {title: _test(base, plans[title], spectra, dataset) for title in {choice.name, *RIVALS}}
+        best = min(measured[rival]["valid_log_loss"] for rival in RIVALS)
+        runs.append(
+            {"dataset": name, "model": architecture, "seed": seed, "factor": factor, "reached": whole.size_bytes / limit,
+             "chosen": choice.name, "valid_log_loss": choice.measured[choice.name].log_loss, "plans": measured, "test": tests,
+             "chosen_test": tests[choice.name], "original": {"log_loss": original.log_loss, "auc": original.auc},
+             "original_valid_log_loss": probe.original.log_loss, "planner_ms": planner_ms, "sensitivity_seconds": seconds,
+             "planned_alone_wins": measured["planned"]["valid_log_loss"] <= best, "ranks": choice.plan.as_dict()}
+        )  # fmt: skip
+    found = {"dataset": name, "model": architecture, "seed": seed, "runs": runs}
+    keep(result_file(out, name, architecture, seed), found)
+    return found
+
+
+def _test(base: Any, plan: RankPlan, spectra: Any, dataset: Any) -> dict[str, float]:
+    metrics = evaluate_model(compress_model(base, plan, spectra).model, dataset.split("test"))
+    return {"log_loss": metrics.log_loss, "auc": metrics.auc}
+
+
+def result_file(out: Path, name: str, architecture: str, seed: int) -> Path:
+    """Where the runs of one original lie."""
+    return out / f"{name}-{architecture}-{seed}.ranks.json"
+
+
+def table(results: list[dict[str, Any]]) -> str:
+    """One row a dataset, model and size: means over seeds."""
+    lines = []
+    for name in NAMES:
+        for architecture in ARCHITECTURES:
+            for factor in FACTORS:
+                runs = [row for row in results if (row["dataset"], row["model"], row["factor"]) == (name, architecture, factor)]
+                if not runs:
+                    continue
+                reached = np.mean([row["reached"] for row in runs])
+                size = f"{factor}x" if reached > 0.99 * factor else f"{factor}x (out of reach; {reached:.1f}x)"
+                valid = [
+                    [row["original_valid_log_loss"] for row in runs], [row["valid_log_loss"] for row in runs],
+                    *([row["plans"][rival]["valid_log_loss"] for row in runs] for rival in RIVALS),
+                ]  # fmt: skip
+                test = [
+                    [row["original"]["auc"] for row in runs], [row["chosen_test"]["auc"] for row in runs],
+                    *([row["test"][rival]["auc"] for row in runs] for rival in RIVALS),
+                ]  # fmt: skip
+                wins = sum(all(row["plans"][r]["valid_log_loss"] >= row["valid_log_loss"] for r in RIVALS) for row in runs)
+                cells = [spread(values) for values in (*valid, *test)]
+                lines.append([name, architecture, size, *cells, f"{wins} of {len(runs)}"])
+    arms = ("original", "planner", *RIVALS)
+    heads = [*(f"valid log loss, {arm}" for arm in arms), *(f"test AUC, {arm}" for arm in arms)]
+    return markdown_table(["data", "model", "smaller", *heads, "no worse than both"], lines)
+
+
+def spread(values: list[float]) -> str:
+    """Mean ± standard deviation, four digits."""
+    deviation = f" ± {np.std(values, ddof=1):.4f}" if len(values) > 1 else ""
+    return f"{np.mean(values):.4f}{deviation}"
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,218 @@
+"""The accuracy of a plan while its slider is still warm: a process that keeps model and rows at hand answers in a moment.
+
+A job would take seconds to start and would stay in the list; this is neither kept nor resumed. The process has torch, the
+dashboard does not. They speak JSON, a line each, over the process's standard input and output; when the dashboard dies, that
+input closes and the process ends.
+"""
+
+import contextlib
+import json
+import subprocess
+import sys
+import threading
+from collections import OrderedDict
+from collections.abc import Sequence
+from concurrent.futures import Future
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import IO, Any, Self
+
+from ctrlab.compression.configs import Basis, Bottleneck, RankPlan
+from ctrlab.errors import CtrlabError
+from ctrlab.evaluation.delong import Interval
+from ctrlab.services.workspace import Workspace
+
+#: Answers kept: a slider moved back shows its figures at once.
+_KEPT_ANSWERS = 512
+_ENDED = "the process that measures plans ended, perhaps for want of memory; move a slider and it starts again"
+
+
+class PreviewError(CtrlabError):
+    """A plan could not be measured."""
+
+
+class Superseded(PreviewError):
+    """The same page asked for another plan before this one was begun."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PreviewRequest:
+    """A plan of a model to be measured on its validation rows; an empty one measures the original."""
+
+    model_id: str
+    spectra_id: str
+    plan: RankPlan
+    method: str = "afm"
+    bottleneck: Bottleneck = "none"
+    basis: Basis = "per_field"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self) | {"plan": self.plan.to_dict()}
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        return cls(**{**values, "plan": RankPlan.from_dict(values["plan"])})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preview:
+    """What was measured, truncated and not fine-tuned. Changes are from the original on the same rows, with 95 % intervals.
+
+    num_rows: validation rows. seconds: that the process took.
+    """
+
+    num_rows: int
+    auc: Interval
+    auc_change: Interval
+    log_loss: float
+    log_loss_change: Interval
+    original_auc: float
+    original_log_loss: float
+    seconds: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON types."""
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        intervals = {key: Interval(**values[key]) for key in ("auc", "auc_change", "log_loss_change")}
+        return cls(**{**values, **intervals})
+
+
+@dataclass(frozen=True)
+class _Asked:
+    request: PreviewRequest
+    answer: "Future[Preview]"
+
+
+class PreviewProcess:
+    """One process, started at the first question and again after it has ended. Safe to use from any thread."""
+
+    def __init__(self, workspace: Workspace, command: Sequence[str] | None = None) -> None:
+        """Nothing is started yet.
+
+        Args:
+            workspace: where the models are.
+            command: another way to start the process than `python -m ctrlab.worker.preview`.
+        """
+        self._workspace = workspace
+        self._command = list(command or (sys.executable, "-m", "ctrlab.worker.preview"))
+        self._lock = threading.Lock()
+        self._process: subprocess.Popen[bytes] | None = None
+        self._running: _Asked | None = None
+        self._waiting: OrderedDict[str, _Asked] = OrderedDict()
+        self._answers: OrderedDict[PreviewRequest, Preview] = OrderedDict()
+
+    def ask(self, request: PreviewRequest, asker: str = "") -> "Future[Preview]":
+        """Have a plan measured; returns at once.
+
+        Args:
+            asker: whose newer question replaces an older one of theirs that was not begun, such as a browser session.
+
+        Returns:
+            Its result is the preview, or raises CtrlabError with what went wrong (Superseded where it was replaced).
+        """
+        with self._lock:
+            known = self._answers.get(request)
+            if known is not None:
+                self._answers.move_to_end(request)
+                return _done(known)
+            for asked in (self._running, self._waiting.get(asker)):
+                if asked is not None and asked.request == request:
+                    return asked.answer
+            replaced = self._waiting.pop(asker, None)
+            asked = _Asked(request, Future())
+            self._waiting[asker] = asked
+            self._send_next()
+        if replaced is not None:
+            replaced.answer.set_exception(Superseded("another plan was asked for"))
+        return asked.answer
+
+    def close(self) -> None:
+        """End the process."""
+        with self._lock:
+            process, self._process = self._process, None
+        if process is not None:
+            process.kill()
+            process.wait()
+
+    def _send_next(self) -> None:
+        """With the lock held: give the idle process the newest question."""
+        if self._running is not None or not self._waiting:
+            return
+        _, asked = self._waiting.popitem()
+        line = json.dumps(asked.request.to_dict()).encode() + b"\n"
+        for _ in range(2):  # a process that left for want of questions is noticed by the first try
+            process = self._alive()
+            try:
+                assert process.stdin is not None
+                process.stdin.write(line)
+                process.stdin.flush()
+            except OSError:
+                process.kill()
+                continue
+            self._running = asked
+            return
+        asked.answer.set_exception(PreviewError(_ENDED))
+
+    def _alive(self) -> "subprocess.Popen[bytes]":
+        if self._process is None or self._process.poll() is not None:
+            with (self._workspace.home / "preview.log").open("ab") as log:
+                self._process = subprocess.Popen(
+                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
+                    cwd=self._workspace.home, env=self._workspace.environment(),
+                )  # fmt: skip
+            threading.Thread(target=self._listen, args=(self._process,), name="previews", daemon=True).start()
+        return self._process
+
+    def _listen(self, process: "subprocess.Popen[bytes]") -> None:
+        """Take answers until the process ends; a question it then leaves open gets a sentence."""
+        output: IO[bytes] | None = process.stdout
+        assert output is not None
+        for line in output:
+            with contextlib.suppress(ValueError):
+                self._take(json.loads(line))
+        process.wait()
+        with self._lock:
+            ours = self._process is process
+            open_question, self._running = (self._running, None) if ours else (None, self._running)
+            if ours:
+                self._process = None
+                self._send_next()
+        if open_question is not None:
+            open_question.answer.set_exception(PreviewError(_ENDED))
+
+    def _take(self, message: dict[str, Any]) -> None:
+        with self._lock:
+            asked, self._running = self._running, None
+            if asked is not None and "preview" in message:
+                self._answers[asked.request] = Preview.from_dict(message["preview"])
+                while len(self._answers) > _KEPT_ANSWERS:
+                    self._answers.popitem(last=False)
+            self._send_next()
+        if asked is None:
+            return
+        if "preview" in message:
+            asked.answer.set_result(Preview.from_dict(message["preview"]))
+        else:
+            asked.answer.set_exception(PreviewError(message["error"]))
+
+
+def _done(preview: Preview) -> "Future[Preview]":
+    answer: Future[Preview] = Future()
+    answer.set_result(preview)
+    return answer
+
+
+_processes: dict[Path, PreviewProcess] = {}
+_finding = threading.Lock()
+
+
+def preview_process(workspace: Workspace) -> PreviewProcess:
+    """The one process of a workspace in this process."""
+    with _finding:
+        return _processes.setdefault(workspace.home, PreviewProcess(workspace))

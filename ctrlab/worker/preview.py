@@ -1,0 +1,103 @@
+"""The process behind `services.previews`: keeps models and validation rows at hand, and measures one plan after the other.
+
+A line of JSON in, a line out; anything that is printed goes to its log. It ends when its input closes, or after a while without
+a question.
+"""
+
+import argparse
+import json
+import logging
+import os
+import select
+import sys
+import time
+from collections import OrderedDict
+from collections.abc import Sequence
+from typing import Any, BinaryIO
+
+import torch
+
+from ctrlab.decomposition.spectrum import load_spectra
+from ctrlab.errors import CtrlabError
+from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
+from ctrlab.planning.probe import Probe
+from ctrlab.services.previews import Preview, PreviewRequest
+from ctrlab.services.work.shared import open_model
+from ctrlab.services.workspace import Workspace, open_workspace
+from ctrlab.worker.process import usable_processors
+
+#: Models kept loaded, with their rows.
+_KEPT_PROBES = 2
+_IDLE_SECONDS = 900.0
+
+logger = logging.getLogger("ctrlab.preview")
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Answer until nobody asks any more."""
+    parser = argparse.ArgumentParser(prog="python -m ctrlab.worker.preview")
+    parser.add_argument("--idle-seconds", type=float, default=_IDLE_SECONDS)
+    arguments = parser.parse_args(argv)
+    logging.basicConfig(format="%(asctime)s preview %(process)d: %(message)s", level=logging.INFO)
+    torch.set_num_threads(usable_processors())
+    answers = os.fdopen(os.dup(1), "wb")
+    os.dup2(2, 1)
+    previewer = Previewer(open_workspace())
+    while select.select([sys.stdin], [], [], arguments.idle_seconds)[0]:
+        line = sys.stdin.readline()
+        if not line:
+            return
+        _answer(previewer, line, answers)
+    logger.info("nobody asked for %g s", arguments.idle_seconds)
+
+
+def _answer(previewer: "Previewer", line: str, answers: BinaryIO) -> None:
+    message: dict[str, Any]
+    try:
+        message = {"preview": previewer.measure(PreviewRequest.from_dict(json.loads(line))).to_dict()}
+    except CtrlabError as error:
+        message = {"error": str(error)}
+    except Exception as error:  # the page is told, the log has the rest, and the next question is answered
+        logger.exception("a plan could not be measured")
+        message = {"error": f"unexpected: {type(error).__name__}: {error}, see preview.log"}
+    answers.write(json.dumps(message).encode() + b"\n")
+    answers.flush()
+
+
+class Previewer:
+    """Measures plans; the models asked for last stay loaded."""
+
+    def __init__(self, workspace: Workspace) -> None:
+        self._workspace = workspace
+        self._probes: OrderedDict[tuple[str, str], Probe] = OrderedDict()
+
+    def measure(self, request: PreviewRequest) -> Preview:
+        """The plan's accuracy, and its change from the original, on the kept rows."""
+        probe = self._probe(request.model_id, request.spectra_id)
+        started = time.perf_counter()
+        found = probe.measure(request.plan.as_dict(), method=request.method, bottleneck=request.bottleneck, basis=request.basis)
+        return Preview(
+            num_rows=probe.num_rows,
+            auc=auc_interval(probe.labels, found.logits),
+            auc_change=auc_difference(probe.labels, found.logits, probe.original.logits),
+            log_loss=found.log_loss,
+            log_loss_change=log_loss_difference(probe.labels, found.logits, probe.original.logits),
+            original_auc=probe.original.auc,
+            original_log_loss=probe.original.log_loss,
+            seconds=time.perf_counter() - started,
+        )
+
+    def _probe(self, model_id: str, spectra_id: str) -> Probe:
+        key = (model_id, spectra_id)
+        if key not in self._probes:
+            _, model, dataset = open_model(self._workspace, model_id)
+            spectra = load_spectra(self._workspace.store.artifacts.get(spectra_id).path, eigenvectors=True)
+            while len(self._probes) >= _KEPT_PROBES:
+                self._probes.popitem(last=False)
+            self._probes[key] = Probe(model, spectra, dataset.split("valid"))
+        self._probes.move_to_end(key)
+        return self._probes[key]
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""The real process: its figures are those of the really compressed model, and it goes when nobody needs it."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ctrlab
+from ctrlab.compression.configs import RankPlan
+from ctrlab.compression.surgery import compress_model
+from ctrlab.decomposition.spectrum import load_spectra
+from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.services import datasets
+from ctrlab.services.models import TrainConfig
+from ctrlab.services.previews import PreviewError, PreviewProcess, PreviewRequest
+from ctrlab.services.work.shared import open_model
+from ctrlab.training.configs import FitConfig
+
+RANKS = {"mlp.0": 4, "embedding.site": 2, "embedding.ad": 1}
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def model(lab, tmp_path_factory):
+    random = np.random.default_rng(0)
+    site, ad = random.integers(0, 30, 2000), random.zipf(1.5, 2000) % 100
+    clicked = random.random(2000) < 1 / (1 + np.exp(-np.where(site % 3 == 0, 1.0, -1.0)))
+    table = pd.DataFrame({"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad]})
+    path = tmp_path_factory.mktemp("raw") / "clicks.csv"
+    table.to_csv(path, index=False)
+    dataset = lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "clicks"))
+    settings = {"embed_dim": 6, "mlp_dims": [16, 12]}
+    fit = FitConfig(batch_size=256, learning_rate=3e-3)
+    return lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm", model=settings, fit=fit)).id
+
+
+def test_the_figures_are_those_of_the_really_compressed_model(lab, model):
+    spectra_id = lab.spectra_of(model).id
+    process = PreviewProcess(lab.workspace)
+    try:
+        preview = process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, plan=RankPlan.of(RANKS))).result(60)
+        with pytest.raises(PreviewError, match="no layer is called"):
+            process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, plan=RankPlan.of({"x": 1}))).result(60)
+    finally:
+        process.close()
+    _, original, dataset = open_model(lab.workspace, model)
+    spectra = load_spectra(lab.workspace.store.artifacts.get(spectra_id).path, eigenvectors=True)
+    valid = dataset.split("valid")
+    built, before = (evaluate_model(m, valid) for m in (compress_model(original, RankPlan.of(RANKS), spectra).model, original))
+    assert (preview.auc.estimate, preview.log_loss) == pytest.approx((built.auc, built.log_loss), abs=1e-6)
+    assert preview.auc_change.estimate == pytest.approx(built.auc - before.auc, abs=1e-6)
+    assert preview.log_loss_change.estimate == pytest.approx(built.log_loss - before.log_loss, abs=1e-6)
+    assert preview.auc_change.low < preview.auc_change.estimate < preview.auc_change.high and preview.num_rows == len(valid)
+
+
+@pytest.mark.parametrize("closed", [True, False])
+def test_it_ends_when_its_input_closes_and_when_nobody_asks(lab, closed):
+    command = [sys.executable, "-m", "ctrlab.worker.preview", "--idle-seconds", "60" if closed else "0.1"]
+    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=lab.workspace.environment())
+    if closed:
+        process.stdin.close()
+    assert process.wait(30) == 0
+    process.stdout.close()
+    if not closed:
+        process.stdin.close()
