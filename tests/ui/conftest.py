@@ -1,6 +1,7 @@
 """Pages without a browser or a worker: Streamlit's AppTest on a home of its own."""
 
 from collections.abc import Callable
+from concurrent.futures import Future
 from pathlib import Path
 
 import pytest
@@ -9,11 +10,18 @@ from streamlit.testing.v1 import AppTest
 
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.evaluation.cost import profile_model
+from ctrlab.evaluation.delong import Interval
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
-from ctrlab.services import jobs
+from ctrlab.services import jobs, previews
+from ctrlab.services.previews import Preview, PreviewRequest
 from ctrlab.services.workspace import Workspace, open_workspace
 
+PREVIEW = Preview(
+    num_rows=1000, auc=Interval(0.765, 0.01, 0.745, 0.785, 0.95), auc_change=Interval(-0.005, 0.001, -0.007, -0.003, 0.95),
+    log_loss=0.48, log_loss_change=Interval(0.002, 0.001, 0.0, 0.004, 0.95), original_auc=0.77, original_log_loss=0.478,
+    seconds=0.1,
+)  # fmt: skip
 ROOT = Path(__file__).parents[2]
 SCHEMA = FeatureSchema(field_names=("ad_id",), field_dims=(1202,), value_names=("price",), fingerprint="f")
 
@@ -26,6 +34,22 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     monkeypatch.setattr(jobs, "ensure_worker", lambda workspace, command=None: None)
     st.cache_resource.clear()
     return open_workspace(tmp_path)
+
+
+@pytest.fixture(autouse=True)
+def measured(monkeypatch: pytest.MonkeyPatch) -> list[PreviewRequest]:
+    """Plans are measured at once, without a process: half of a hundredth of AUC is lost by each. The requests, as they came."""
+    requests: list[PreviewRequest] = []
+
+    class AtOnce:
+        def ask(self, request: PreviewRequest, asker: str) -> Future[Preview]:
+            requests.append(request)
+            answer: Future[Preview] = Future()
+            answer.set_result(PREVIEW)
+            return answer
+
+    monkeypatch.setattr(previews, "preview_process", lambda workspace: AtOnce())
+    return requests
 
 
 @pytest.fixture

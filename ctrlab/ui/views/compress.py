@@ -28,6 +28,7 @@ from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.format import count, percent, size, times
 from ctrlab.ui.navigation import PAGES
+from ctrlab.ui.views import compress_measured
 from ctrlab.ui.views.compress_planner import model_sensitivity, planner
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
@@ -93,18 +94,25 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     if basis == "shared":
         ranks = ranks | {layer.layer_name: prediction.ranks.get(layer.layer_name, layer.out_features) for layer in bench.tables}
     sensitivity = model_sensitivity(bench.model.id)
+    answer = compress_measured.ask(bench, plan, st.session_state.get("method") or "afm", bottleneck, basis)
+    measured = compress_measured.known(answer)
     left, right = st.columns([13, 8], gap="large")
     with left:
         _presets(bench, plan)
-        planner(bench, prediction, sensitivity, None, partial(_set, bench))
+        planner(bench, prediction, sensitivity, measured.auc.estimate if measured else None, partial(_set, bench))
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
         # In a shared basis all tables have one rank: the slider over them is the only one.
         _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4, alone=basis == "shared")
         config = _settings(bench, plan, bottleneck, basis)
     with right, st.container(key="prediction"):
         _prediction(prediction, bottleneck)
+        slot = st.empty()
         _run(bench, prediction, config)
         _bars(bench, prediction)
+    # Last of all: everything else of this step is in the browser while the rows run through the model.
+    came_late = compress_measured.show(slot, answer, prediction, sensitivity)
+    if came_late and st.session_state.get("planner"):
+        st.rerun(scope="fragment")  # the front shows the measured plan too
 
 
 def _start(bench: Bench) -> Mapping[str, int]:
