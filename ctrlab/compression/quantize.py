@@ -30,7 +30,9 @@ NOTE = "quantised for serving"
 
 _CHUNK_ROWS = 65_536
 #: Shares of the whole range that are tried; below the last, what is cut off costs more than any step saves.
-_SHRINKS = tuple(0.8**step for step in range(16))
+_SHRINKS = tuple(0.9**step for step in range(30))
+#: Ranges are tried on so many rows of a table at most, evenly spread; the fit that follows sees them all.
+_SEARCH_ROWS = 65_536
 _REFITS = 3
 _LARGEST_CODE = 127  # of a weight
 _AS_PUBLISHED = {"kind": "factored", "ranks": {}, "bottleneck": "none", "basis": "per_field", "folded": False}
@@ -301,6 +303,11 @@ class _Columns:
         self.values = values
         self.weights = weights if weights is not None else torch.ones(len(values), dtype=torch.float64, device=values.device)
 
+    def thinned(self, limit: int) -> "_Columns":
+        """Every so-manieth row, `limit` of them at most."""
+        every = -(-len(self.values) // limit)
+        return _Columns(self.values[::every], self.weights[::every])
+
     def sums(self, terms: Callable[[Tensor], Iterable[Tensor]]) -> list[Tensor]:
         """The weighted sum over all rows of each of `terms(rows (n, d))`."""
         totals = [torch.stack([weights @ term for term in terms(rows)]) for rows, weights in self._chunks()]
@@ -321,10 +328,12 @@ def _table_grid(columns: _Columns, highest: int) -> _Grid:
     """
     low, high = columns.values.amin(0).double(), columns.values.amax(0).double()
     mean = columns.sums(lambda rows: [rows])[0] / columns.weights.sum()
-    grid, error = _best(columns, [_between(low, high, mean, highest, shrink, shrink) for shrink in _SHRINKS])
+    whole, some = _between(low, high, mean, highest, 1.0, 1.0), columns.thinned(_SEARCH_ROWS)
+    grid, error = _best(some, [_between(low, high, mean, highest, shrink, shrink) for shrink in _SHRINKS])
     low, high = grid.offset, grid.offset + highest * grid.scale
     one_sided = [pair for shrink in _SHRINKS[2::2] for pair in ((shrink, 1.0), (1.0, shrink))]
-    grid, error = _best(columns, [_between(low, high, mean, highest, *pair) for pair in one_sided], (grid, error))
+    grid, _ = _best(some, [_between(low, high, mean, highest, *pair) for pair in one_sided], (grid, error))
+    grid, error = _best(columns, [whole, grid])
     for _ in range(_REFITS):
         grid, error = _best(columns, [_refitted(columns, grid, mean)], (grid, error))
     return grid

@@ -9,9 +9,9 @@ from ctrlab.errors import CtrlabError
 from ctrlab.services import plans as service
 from ctrlab.ui import cache
 from ctrlab.ui.components.downloads import download_json
-from ctrlab.ui.feedback import escape, guarded, sentence
+from ctrlab.ui.feedback import escape, sentence
 
-_UPLOAD = "plan-upload"
+_UPLOAD, _NAME, _FAULT = "plan-upload", "plan-name", "plan-fault"
 
 
 def saved_plans(model_id: str, model_name: str, plan: RankPlan, take: Callable[[Mapping[str, int]], None]) -> None:
@@ -36,19 +36,26 @@ def saved_plans(model_id: str, model_name: str, plan: RankPlan, take: Callable[[
             "Take a plan from JSON", "json", key=_UPLOAD, on_change=_take_file, args=(model_id, take),
             help='Saved here or by the command line, or written by hand: {"mlp.2": 64, "embedding.ad": 4}.',
         )  # fmt: skip
-        if fault := st.session_state.pop("plan-fault", None):
-            st.error(fault, icon=":material/error:")
+        if fault := st.session_state.pop(_FAULT, None):
+            st.error(sentence(fault), icon=":material/error:")
 
 
 def _save(model_id: str, plan: RankPlan) -> None:
-    with st.form("save-plan", border=False):
-        name = st.text_input("Name of this plan", max_chars=60, placeholder="third of the size", disabled=not len(plan))
-        if st.form_submit_button("Save", icon=":material/save:", disabled=not len(plan)):
-            with guarded():
-                if not name.strip():
-                    st.warning("Give the plan a name.")
-                else:
-                    service.save_plan(cache.workspace(), model_id, name, plan)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
+        st.text_input("Name of this plan", key=_NAME, max_chars=60, placeholder="third of the size", width="stretch")
+        st.button(
+            "Save", icon=":material/save:", key="save-plan", disabled=not len(plan), on_click=_save_plan, args=(model_id, plan)
+        )
+
+
+def _save_plan(model_id: str, plan: RankPlan) -> None:
+    """A callback draws nothing: what is wrong is kept for the run that follows."""
+    name = st.session_state[_NAME].strip()
+    try:
+        service.save_plan(cache.workspace(), model_id, name or f"plan of {len(plan)} layers", plan)
+        st.session_state[_NAME] = ""
+    except CtrlabError as error:
+        st.session_state[_FAULT] = str(error)
 
 
 def _take_file(model_id: str, take: Callable[[Mapping[str, int]], None]) -> None:
@@ -59,4 +66,4 @@ def _take_file(model_id: str, take: Callable[[Mapping[str, int]], None]) -> None
     try:
         take(service.plan_from_json(cache.workspace(), model_id, file.getvalue().decode("utf-8", errors="replace")).as_dict())
     except CtrlabError as error:
-        st.session_state["plan-fault"] = sentence(str(error))
+        st.session_state[_FAULT] = str(error)

@@ -112,7 +112,7 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     # Last of all: everything else of this step is in the browser while the rows run through the model.
     came_late = compress_measured.show(slot, answer, prediction, sensitivity)
     if came_late and st.session_state.get("planner"):
-        st.rerun(scope="fragment")  # the front shows the measured plan too
+        st.rerun()  # the front shows the measured plan too
 
 
 def _start(bench: Bench) -> Mapping[str, int]:

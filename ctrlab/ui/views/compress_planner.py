@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ctrlab.compression.prediction import Prediction, serving_cost
+from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.profile import Cost
 from ctrlab.planning.planner import Budget, BudgetKind, PlannedRanks, plan_for_budget, plan_for_loss, planned_front
 from ctrlab.planning.sensitivity import Sensitivity
@@ -14,7 +15,7 @@ from ctrlab.ui import cache
 from ctrlab.ui.components.bench import Bench, load_bench
 from ctrlab.ui.components.figure import figure
 from ctrlab.ui.components.sensitivity import measure_sensitivity
-from ctrlab.ui.feedback import guarded
+from ctrlab.ui.feedback import sentence
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,6 +34,7 @@ _GOALS: dict[str, str] = {
 _UNITS: dict[str, float] = {"parameters": 1.0, "bytes": 1e6, "table_bytes": 1e6, "macs": 1.0}
 _START_SHARE = 1 / 3
 _START_LOSS = 0.0005
+_FAULT = "planner-fault"
 
 
 def model_sensitivity(model_id: str) -> Sensitivity | None:
@@ -69,14 +71,21 @@ def _form(bench: Bench, sensitivity: Sensitivity, take: Take) -> str:
         multiples = st.checkbox(
             "Ranks in multiples of 8", key="planner-eights", help="Of linear layers; friendlier to most hardware."
         )  # fmt: skip
-        clicked = st.button("Find ranks", key="planner-find", type="secondary", icon=":material/search:")
-    if clicked:
-        with guarded() as outcome:
-            found = _solve(bench, sensitivity, goal, limit, 8 if multiples else 1)
-        if not outcome.failed:
-            take(found.plan.as_dict())
-            st.rerun(scope="fragment")
+        st.button(
+            "Find ranks", key="planner-find", icon=":material/search:",
+            on_click=_find, args=(bench, sensitivity, goal, limit, 8 if multiples else 1, take),
+        )  # fmt: skip
+    if fault := st.session_state.pop(_FAULT, None):
+        st.error(sentence(fault), icon=":material/error:")
     return goal
+
+
+def _find(bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int, take: Take) -> None:
+    """A callback draws nothing: why there is no plan is kept for the run that follows."""
+    try:
+        take(_solve(bench, sensitivity, goal, limit, multiple_of).plan.as_dict())
+    except CtrlabError as error:
+        st.session_state[_FAULT] = str(error)
 
 
 def _limit(bench: Bench, goal: str) -> float:

@@ -1,0 +1,115 @@
+"""Plans for a budget, the measured figures, and plans by name, on the Compress page."""
+
+import json
+
+import numpy as np
+import pytest
+from test_compress_page import html, ids, open_page, run_button, slider  # noqa: F401
+
+from ctrlab.compression.plan import pays
+from ctrlab.compression.prediction import serving_cost
+from ctrlab.planning.sensitivity import LayerSensitivity, Sensitivity, save_sensitivity
+from ctrlab.services import plans
+from ctrlab.services.workspace import open_workspace
+from ctrlab.ui import cache
+
+
+def add_sensitivity(home, ids):  # noqa: F811
+    """Losses that fall with the rank, filed as the job files them."""
+    workspace = open_workspace(home)
+    layers = {}
+    for number, layer in enumerate(cache.model_profile(ids["model"]).compressible):
+        ranks = tuple(rank for rank in range(1, layer.out_features) if pays(layer, rank))
+        losses = tuple((0.01 * (number + 1) / np.array(ranks)).tolist())
+        layers[layer.layer_name] = LayerSensitivity(
+            layer_name=layer.layer_name, width=layer.out_features, auc_dense=0.77, ranks=ranks, log_losses=losses,
+            aucs=tuple(0.77 - np.array(losses)), log_loss_increases=losses, auc_losses=losses,
+        )  # fmt: skip
+    folder = home / "unfiled"
+    save_sensitivity(folder, Sensitivity(log_loss=0.5, auc=0.77, split="valid", num_rows=1000, layers=layers))
+    parents = [ids["model"], ids["spectra"]]
+    workspace.store.artifacts.add("sensitivity", "Sensitivity", parents=parents, files_from=folder)
+    workspace.store.close()
+
+
+@pytest.fixture
+def planned_page(ids, tmp_path):  # noqa: F811
+    """The page with a measured sensitivity and the planner open."""
+    add_sensitivity(tmp_path, ids)
+    page = open_page(model=ids["model"])
+    page.session_state["planner"] = True
+    page.run()
+    assert not page.exception
+    return page
+
+
+def planned_parameters(page, ids):  # noqa: F811
+    profile = cache.model_profile(ids["model"])
+    ranks = {layer.layer_name: slider(page, f"Rank of {layer.layer_name}").value for layer in profile.compressible}
+    return serving_cost(profile, {name: rank for name, rank in ranks.items() if pays(profile.by_name[name], rank)}).parameters
+
+
+def test_without_a_sensitivity_the_planner_offers_to_measure_it(ids):  # noqa: F811
+    page = open_page(model=ids["model"])
+    page.session_state["planner"] = True
+    page.run()
+    page.button(key="run-sensitivity").click().run()
+    workspace = open_workspace()
+    (job,) = workspace.store.jobs.list(5, ("queued",))
+    assert job.kind == "sensitivity" and job.config["model_id"] == ids["model"] and job.config["spectra_id"] == ids["spectra"]
+
+
+@pytest.mark.parametrize("share", [0.3, 0.5])
+def test_the_ranks_found_meet_the_budget_and_undo_takes_them_back(planned_page, ids, share):  # noqa: F811
+    limit = int(share * serving_cost(cache.model_profile(ids["model"]), {}).parameters)
+    before = run_button(planned_page).label
+    planned_page.number_input(key="planner-parameters").set_value(limit).run()
+    planned_page.button(key="planner-find").click().run()
+    assert 0.8 * limit < planned_parameters(planned_page, ids) <= limit
+    planned_page.button(key="undo").click().run()
+    assert run_button(planned_page).label == before
+
+
+def test_a_budget_that_cannot_be_met_is_refused_with_the_nearest_and_changes_nothing(planned_page):
+    before = run_button(planned_page).label
+    planned_page.number_input(key="planner-parameters").set_value(5).run()
+    planned_page.button(key="planner-find").click().run()
+    assert any("ask for that or more" in error.value for error in planned_page.error)
+    assert run_button(planned_page).label == before
+
+
+def test_a_loss_of_auc_is_planned_for_too(planned_page):
+    planned_page.selectbox(key="planner-goal").set_value("auc").run()
+    planned_page.number_input(key="planner-auc").set_value(0.02).run()
+    planned_page.button(key="planner-find").click().run()
+    assert not planned_page.error and "0.7500" <= html(planned_page).split("AUC</th><td>")[1][:6] <= "0.7700"
+
+
+def test_the_front_is_drawn_with_the_plan_in_hand_predicted_and_measured(planned_page):
+    (chart,) = [one for one in planned_page.get("plotly_chart") if "front" in one.proto.id]
+    names = [trace["name"] for trace in json.loads(chart.proto.spec)["data"]]
+    assert names == ["best plans, predicted", "original", "this plan, predicted", "this plan, measured"]
+
+
+def test_every_slider_step_asks_for_its_plan_and_shows_what_was_measured(ids, measured):  # noqa: F811
+    page = open_page(model=ids["model"])
+    slider(page, "Rank of mlp.2").set_value(7).run()
+    page.selectbox(key="method").set_value("svd").run()
+    assert measured[-2].plan.as_dict()["mlp.2"] == 7 and measured[-2].method == "afm" and measured[-1].method == "svd"
+    text = html(page)
+    assert "0.7650" in text and "0.0050 <small>" in text and "0.0070 to " in text and "on 1,000 validation rows" in text
+
+
+def test_a_named_plan_is_kept_taken_and_deleted(ids, tmp_path):  # noqa: F811
+    page = open_page(model=ids["model"])
+    slider(page, "Rank of mlp.2").set_value(7).run()
+    page.text_input(key="plan-name").set_value("seven").run()
+    page.button(key="save-plan").click().run()
+    workspace = open_workspace(tmp_path)
+    (saved,) = plans.list_plans(workspace, ids["model"])
+    assert saved.name == "seven" and plans.load_plan(workspace, saved.id).as_dict()["mlp.2"] == 7
+    page.button(key="preset-dense").click().run()
+    page.button(key=f"take-{saved.id}").click().run()
+    assert slider(page, "Rank of mlp.2").value == 7
+    page.button(key=f"delete-{saved.id}").click().run()
+    assert plans.list_plans(workspace, ids["model"]) == []
