@@ -25,6 +25,7 @@ _HOMES = {
     "FINETUNE": "ctrlab.training.configs",
     "CompressConfig": "ctrlab.compression.configs",
     "RankPlan": "ctrlab.compression.configs",
+    "Budget": "ctrlab.planning.planner",
     "DatasetConfig": "ctrlab.data.configs",
     "ColumnConfig": "ctrlab.data.configs",
     "SourceConfig": "ctrlab.data.configs",

@@ -8,13 +8,14 @@ from typing import Any
 from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignments, parse_ranks, values_for
 from ctrlab.cli.modules import declare_modules
 from ctrlab.cli.output import ProgressLine, comparison_text, print_json, table_text
+from ctrlab.cli.planning import declare_planning
 from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, ORDERS
 from ctrlab.compression.plan import PRESETS
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.errors import ConfigError
 from ctrlab.models.configs import MODELS
-from ctrlab.services import comparison, datasets, jobs, models, sample, spectra
+from ctrlab.services import comparison, datasets, jobs, models, plans, sample, spectra
 from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.spectra import SpectraConfig
@@ -26,7 +27,19 @@ Subparsers = Any  # argparse's own class is private
 
 def add_verbs(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     """Declare every verb; each leaves its function in `args.run`."""
-    for declare in (_data, _train, _import, _spectra, _compress, declare_modules, _compare, _export, _jobs, _demo):
+    for declare in (
+        _data,
+        _train,
+        _import,
+        _spectra,
+        declare_planning,
+        _compress,
+        declare_modules,
+        _compare,
+        _export,
+        _jobs,
+        _demo,
+    ):
         declare(subparsers, common)
 
 
@@ -259,6 +272,7 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
         "--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.2=64 'embedding.*=4'; layers not named stay dense"
     )
     ranks.add_argument("--preset", choices=list(PRESETS), help="a named choice of all ranks")
+    ranks.add_argument("--plan", type=Path, metavar="FILE", help="ranks as JSON, as `plan --output` and the dashboard write them")
     parser.add_argument("--first-dense", action="store_true", help="leave the first MLP layer dense, as the paper does")
     parser.add_argument("--method", default="afm", choices=COMPRESSORS.names(), help="how the factors are found (default afm)")
     parser.add_argument(
@@ -281,14 +295,22 @@ def run_compress(args: argparse.Namespace) -> None:
     """`compress`."""
     ranks = parse_ranks(args.ranks) if args.ranks else None
     with _open(args) as lab:
+        plan = plans.plan_from_json(lab.workspace, args.model, _text_of(args.plan)) if args.plan else None
         model = lab.compress(
-            args.model, energy=args.energy, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
+            args.model, plan=plan, energy=args.energy, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
             finetune=None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE),
             method=args.method, bottleneck=args.bottleneck, basis=args.basis, order=args.order, name=args.name,
             measure=not args.no_measure,
         )  # fmt: skip
         original = models.original_of(lab.workspace, model)
         _show(args, model, f"{model.id}\n" + comparison_text(comparison.comparison_table(lab.workspace, [original.id, model.id])))
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); give a file that `plan --output` wrote") from error
 
 
 def _compare(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:

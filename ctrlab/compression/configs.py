@@ -88,7 +88,7 @@ class MethodConfig(Config):
     "afm",
     builder="ctrlab.compression.afm:AFM",
     title="AFM",
-    description="Atomic feature mimicking: projects each layer's output features on their principal directions; keeps what the data use of the layer.",
+    description="Atomic feature mimicking: projects each layer's output on its principal directions, and so keeps what is used.",
 )
 @dataclass(frozen=True, kw_only=True)
 class AFMConfig(MethodConfig):

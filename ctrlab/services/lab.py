@@ -12,7 +12,7 @@ Every call is a job in the store, so the dashboard shows it, a killed one resume
 
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
@@ -20,11 +20,15 @@ from ctrlab.compression.configs import CompressConfig, RankPlan
 from ctrlab.compression.plan import plan_ranks, preset_plan
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
+from ctrlab.planning.planner import Budget, BudgetKind
 from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra
 from ctrlab.services.runner import run_job
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
+
+if TYPE_CHECKING:
+    from ctrlab.planning.choose import Choice
 
 OnProgress = Callable[[Job], None]
 
@@ -102,6 +106,29 @@ class Lab:
     def sensitivity_of(self, model_id: str) -> Artifact:
         """The model's newest sensitivity, measured now if it never was."""
         return sensitivity.latest_sensitivity(self.workspace, model_id) or self.sensitivity(model_id)
+
+    def choose(
+        self,
+        model_id: str,
+        *,
+        budget: Budget | None = None,
+        max_auc_loss: float | None = None,
+        kind: BudgetKind = "parameters",
+        multiple_of: int = 1,
+    ) -> "Choice":
+        """The best ranks for a budget, or the smallest plan (by `kind`) for an AUC loss; exactly one of the two.
+
+        Sensitivity is measured first where it never was. For a budget the planner's plans and the two naive ones are measured as
+        a whole on the validation rows; the best of them is `choice.plan`.
+        """
+        if (budget is None) == (max_auc_loss is None):
+            raise ConfigError("choose a plan by exactly one of budget and max_auc_loss")
+        from ctrlab.services.work.choose import choose  # loads torch
+
+        return choose(
+            self.workspace, model_id, self.spectra_of(model_id).id, self.sensitivity_of(model_id).id,
+            budget=budget, max_auc_loss=max_auc_loss, kind=kind, multiple_of=multiple_of,
+        )  # fmt: skip
 
     def compress(
         self,

@@ -57,10 +57,27 @@ def test_the_whole_way_by_verbs(run, table, tmp_path):
     assert len(exported["files"]) == 3
     _, jobs = run("jobs")
     assert [job["state"] for job in jobs["jobs"]] == ["succeeded"] * 4
+    _planning(run, model["id"], tmp_path)
     _, job = run("jobs", "show", jobs["jobs"][0]["id"])
     assert job["kind"] == "compress"
     _, datasets = run("data", "list")
     assert [d["id"] for d in datasets["datasets"]] == [dataset["id"]]
+
+
+def _planning(run, model, folder):
+    _, measured = run("sensitivity", model, "--max-rows", "200")
+    assert measured["num_rows"] == 200 and {row["layer"] for row in measured["ranks"]} >= {"mlp.2", "embedding.ad"}
+    code, refused = run("plan", model, "--parameters", "10")
+    assert code == 1 and "ask for that or more" in refused["error"]
+    _, planned = run("plan", model, "--parameters", "900", "--output", folder / "plan.json")
+    chosen = next(row for row in planned["candidates"] if row["plan"] == planned["chosen"])
+    assert chosen["parameters"] <= 900 and chosen["log_loss"] == min(row["log_loss"] for row in planned["candidates"])
+    _, smallest = run("plan", model, "--auc-loss", "0.5")
+    assert smallest["candidates"][0]["parameters"] <= chosen["parameters"]
+    _, compressed = run("compress", model, "--plan", folder / "plan.json", "--no-finetune", "--no-measure")
+    assert compressed["summary"]["compression"]["ranks"] == planned["plan"]
+    code, refused = run("compress", model, "--plan", folder / "none.json")
+    assert code == 1 and "cannot be read" in refused["error"]
 
 
 def test_known_datasets_say_where_they_are(run):

@@ -1,0 +1,82 @@
+"""`sensitivity` and `plan`: what each rank costs in accuracy, and the ranks for a budget."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ctrlab.cli.flags import add_config_flags, config_from_flags
+from ctrlab.cli.output import ProgressLine, print_json, table_text
+from ctrlab.compression.prediction import serving_cost
+from ctrlab.planning.planner import BUDGET_KINDS, Budget, BudgetKind
+from ctrlab.services import models, sensitivity
+from ctrlab.services.lab import Lab
+from ctrlab.services.sensitivity import SensitivityConfig
+
+_FLAGS: dict[BudgetKind, tuple[str, str]] = {
+    "parameters": ("--parameters", "at most so many parameters when served"),
+    "bytes": ("--bytes", "at most so many bytes when served"),
+    "table_bytes": ("--table-bytes", "at most so many bytes of tables when served"),
+    "macs": ("--macs", "at most so many multiply-accumulates a row"),
+}
+
+
+def declare_planning(subparsers: Any, common: argparse.ArgumentParser) -> None:
+    """Add the verbs `sensitivity` and `plan`."""
+    help = "accuracy with each layer truncated alone, rank by rank"
+    measure = subparsers.add_parser("sensitivity", help=help, description=help, parents=[common])
+    measure.add_argument("model", help="id of the model")
+    add_config_flags(measure, SensitivityConfig, skip=("model_id", "spectra_id"), title="rows")
+    measure.set_defaults(run=run_sensitivity)
+
+    help = "the best ranks for a budget, or for a loss of AUC"
+    plan = subparsers.add_parser("plan", help=help, description=help, parents=[common])
+    plan.add_argument("model", help="id of the model")
+    goal = plan.add_mutually_exclusive_group(required=True)
+    for kind, (flag, text) in _FLAGS.items():
+        goal.add_argument(flag, dest=kind, type=float, metavar="N", help=text)
+    goal.add_argument("--auc-loss", type=float, metavar="X", help="the smallest plan predicted to lose at most this, e.g. 0.0005")
+    plan.add_argument("--multiple-of", type=int, default=1, metavar="M", help="of ranks of linear layers; 8 suits most hardware")
+    plan.add_argument("--output", type=Path, help="write the plan here as JSON, for `compress --plan`")
+    plan.set_defaults(run=run_plan)
+
+
+def run_sensitivity(args: argparse.Namespace) -> None:
+    """`sensitivity`."""
+    with Lab(args.home, args.store_url, on_progress=ProgressLine()) as lab:
+        settings = config_from_flags(SensitivityConfig, args, model_id=args.model, spectra_id="").to_dict()
+        artifact = lab.sensitivity(args.model, max_rows=settings["max_rows"])
+        table = sensitivity.sensitivity_table(lab.workspace, artifact.id)
+        if args.json:
+            print_json({"id": artifact.id, **artifact.summary, "ranks": table.to_dict("records")})
+        else:
+            print(f"{artifact.id}  {artifact.name}, AUC {artifact.summary['auc']:.4f} on {artifact.summary['num_rows']:,} rows")
+            print(table_text(list(table.columns), table.round(5).itertuples(index=False, name=None)))
+
+
+def run_plan(args: argparse.Namespace) -> None:
+    """`plan`."""
+    with Lab(args.home, args.store_url, on_progress=ProgressLine()) as lab:
+        budget = next(
+            (Budget(kind=kind, limit=limit) for kind in BUDGET_KINDS if (limit := getattr(args, kind)) is not None), None
+        )
+        choice = lab.choose(args.model, budget=budget, max_auc_loss=args.auc_loss, multiple_of=args.multiple_of)
+        profile = models.model_profile(lab.workspace, args.model)
+        found = sensitivity.load_model_sensitivity(lab.workspace, lab.sensitivity_of(args.model).id)
+        rows = []
+        for name, plan in choice.plans.items():
+            cost, measured = serving_cost(profile, plan.as_dict()), choice.measured[name]
+            rows.append(
+                {"plan": name, "parameters": cost.parameters, "bytes": cost.size_bytes, "macs": cost.macs,
+                 "predicted_auc": found.predicted_auc(plan.as_dict()), "auc": measured.auc,
+                 "predicted_log_loss": found.predicted_log_loss(plan.as_dict()), "log_loss": measured.log_loss}
+            )  # fmt: skip
+        if args.output:
+            args.output.write_text(choice.plan.to_json(), encoding="utf-8")
+        if args.json:
+            original = {"auc": found.auc, "log_loss": found.log_loss}
+            print_json({"chosen": choice.name, "plan": choice.plan.as_dict(), "candidates": rows, "original": original})
+            return
+        text = [[value if not isinstance(value, float) else f"{value:.5f}" for value in row.values()] for row in rows]
+        print(table_text(list(rows[0]), text))
+        print(f"original: AUC {found.auc:.5f}, log loss {found.log_loss:.5f}; chosen: {choice.name}")
+        print(" ".join(f"{name}={rank}" for name, rank in choice.plan.as_dict().items()))

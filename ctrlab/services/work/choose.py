@@ -1,0 +1,41 @@
+"""Choosing a plan by what it measures: used by the command line and from Python, where torch may be loaded."""
+
+from ctrlab.compression.configs import RankPlan
+from ctrlab.decomposition.spectrum import load_spectra
+from ctrlab.planning.choose import Choice, candidate_plans, choose_plan
+from ctrlab.planning.planner import Budget, BudgetKind, plan_for_loss
+from ctrlab.planning.probe import Probe
+from ctrlab.services.sensitivity import load_model_sensitivity
+from ctrlab.services.work.shared import open_model
+from ctrlab.services.workspace import Workspace
+
+
+def choose(
+    workspace: Workspace,
+    model_id: str,
+    spectra_id: str,
+    sensitivity_id: str,
+    *,
+    budget: Budget | None = None,
+    max_auc_loss: float | None = None,
+    kind: BudgetKind = "parameters",
+    multiple_of: int = 1,
+) -> Choice:
+    """The best plan for a budget, or the smallest by `kind` for a loss of AUC; exactly one of the two is given.
+
+    Raises:
+        BudgetError: no plan meets the budget.
+    """
+    _, model, dataset = open_model(workspace, model_id)
+    spectra = load_spectra(workspace.store.artifacts.get(spectra_id).path, eigenvectors=True)
+    sensitivity = load_model_sensitivity(workspace, sensitivity_id)
+    probe = Probe(model, spectra, dataset.split("valid"))
+    plans: dict[str, RankPlan]
+    if budget is not None:
+        plans = candidate_plans(probe.profile, sensitivity, budget, spectra=spectra, multiple_of=multiple_of)
+    else:
+        found = plan_for_loss(
+            probe.profile, sensitivity, max_auc_loss or 0.0, kind=kind, spectra=spectra, multiple_of=multiple_of
+        )
+        plans = {"planned": found.plan}
+    return choose_plan(probe, plans)
