@@ -64,8 +64,10 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
     """Every way to fine-tune one original, and the control arm of each rate: the original fine-tuned without compression."""
     base, dataset = base_of(out, name, architecture, seed)
     profile, spectra = profile_model(base), collect_spectra(base, dataset)
-    ranks = {"mlp.2": 64, "mlp.4": 64} | {
-        layer.layer_name: max(1, layer.out_features // 4) for layer in profile.compressible if layer.kind == "embedding"
+    ranks = {
+        layer.layer_name: 64 if layer.kind == "linear" else max(1, layer.out_features // 4)
+        for layer in profile.compressible
+        if layer.kind == "embedding" or layer.in_features == layer.out_features
     }
     plan = plan_ranks(profile, ranks=ranks)
     original = evaluate_model(base, dataset.split("test"))
