@@ -9,7 +9,7 @@ from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignme
 from ctrlab.cli.modules import declare_modules
 from ctrlab.cli.output import ProgressLine, comparison_text, print_json, table_text
 from ctrlab.cli.planning import declare_planning
-from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, ORDERS
+from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, ORDERS, PRECISIONS, RankPlan
 from ctrlab.compression.plan import PRESETS
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
@@ -272,6 +272,7 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
         "--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.2=64 'embedding.*=4'; layers not named stay dense"
     )
     ranks.add_argument("--preset", choices=list(PRESETS), help="a named choice of all ranks")
+    ranks.add_argument("--all-dense", action="store_true", help="no ranks at all: only --precision makes the model smaller")
     ranks.add_argument("--plan", type=Path, metavar="FILE", help="ranks as JSON, as `plan --output` and the dashboard write them")
     parser.add_argument("--first-dense", action="store_true", help="leave the first MLP layer dense, as the paper does")
     parser.add_argument("--method", default="afm", choices=COMPRESSORS.names(), help="how the factors are found (default afm)")
@@ -284,6 +285,9 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
         choices=BASES,
         help="of the tables: each its own, or one for all (default per_field)",
     )
+    parser.add_argument(
+        "--precision", default="float32", choices=PRECISIONS, help="of the numbers that are served (default float32)"
+    )
     parser.add_argument("--order", default="mlp_first", choices=ORDERS, help="which part is compressed first (default mlp_first)")
     parser.add_argument("--no-finetune", action="store_true", help="truncate only")
     parser.add_argument("--no-measure", action="store_true", help="do not measure speed and accuracy afterwards")
@@ -295,11 +299,14 @@ def run_compress(args: argparse.Namespace) -> None:
     """`compress`."""
     ranks = parse_ranks(args.ranks) if args.ranks else None
     with _open(args) as lab:
-        plan = plans.plan_from_json(lab.workspace, args.model, _text_of(args.plan)) if args.plan else None
+        plan = RankPlan() if args.all_dense else None
+        if args.plan:
+            plan = plans.plan_from_json(lab.workspace, args.model, _text_of(args.plan))
         model = lab.compress(
             args.model, plan=plan, energy=args.energy, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
             finetune=None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE),
-            method=args.method, bottleneck=args.bottleneck, basis=args.basis, order=args.order, name=args.name,
+            method=args.method, bottleneck=args.bottleneck, basis=args.basis, order=args.order,
+            precision=args.precision, name=args.name,
             measure=not args.no_measure,
         )  # fmt: skip
         original = models.original_of(lab.workspace, model)

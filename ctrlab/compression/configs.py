@@ -14,9 +14,12 @@ COMPRESSORS: Registry["MethodConfig"] = Registry("compression method")
 BOTTLENECKS = ("none", "relu", "prelu")
 ORDERS = ("mlp_first", "tables_first", "joint")
 BASES = ("per_field", "shared")
+PRECISIONS: tuple["Precision", ...] = ("float32", "int8", "int4")
 Basis = Literal["per_field", "shared"]
 Bottleneck = Literal["none", "relu", "prelu"]
 Order = Literal["mlp_first", "tables_first", "joint"]
+#: Of the numbers that are served (see `compression.quantize`); what is trained is float32 in any case.
+Precision = Literal["float32", "int8", "int4"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,6 +72,11 @@ class CompressConfig(Config):
     )
     order: Order = option("mlp_first", help="Which layers are compressed first; each stage is followed by fine-tuning.")
     finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; none truncates only.")
+    precision: Precision = option(
+        "float32",
+        label="Numbers when served",
+        help="int8: tables and linear layers in 8 bits. int4: tables in 4 bits, linear layers in 8. With any ranks, or none.",
+    )
     max_rows: int | None = option(
         None, minimum=1, advanced=True, help="Calibration rows for spectra collected between stages; all training rows if empty."
     )

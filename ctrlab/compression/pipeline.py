@@ -99,16 +99,16 @@ def compress_and_finetune(
         checkpoint_dir: where to keep finished stages and the state of the running one; a later call goes on from there.
 
     Raises:
-        CompressionError: the plan does not fit the model, or leaves every layer dense.
+        CompressionError: the plan does not fit the model, or leaves every layer dense though nothing else is to be reduced.
         StorageError: `checkpoint_dir` belongs to another compression.
         JobCancelled: `should_stop()` was true.
     """
     profile = profile_model(model)
     validate_plan(profile, config.plan)
     ranks = effective_ranks(profile, config.plan, config.basis)
-    if not ranks:
+    if not ranks and config.precision == "float32":
         raise CompressionError("the plan leaves every layer dense; choose a rank below break-even for at least one layer")
-    stages = _stages(profile, ranks, config)
+    stages = _stages(profile, ranks, config) if ranks else []
     if checkpoint_dir is not None:
         _claim(checkpoint_dir, _identity(model, config))
     if len(stages) > 1 and config.finetune is not None:
@@ -138,6 +138,8 @@ def _held_against_truncation(
 
     One stage has seen to that itself. With several, an early one hands on weights that may truncate worse than the original's.
     """
+    if not result.stages:  # nothing but the precision changes
+        return result
     end = result.stages[-1]
     if config.finetune is None or end.valid_auc is None or end.valid_log_loss is None:
         return result

@@ -7,17 +7,13 @@ equal. The variance lost is exact for method "afm" with bottleneck "none" or "pr
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, get_args
 
 from ctrlab.compression.basis import shared_variance_lost
-from ctrlab.compression.configs import Basis, Bottleneck, RankPlan
+from ctrlab.compression.configs import Basis, Bottleneck, Precision, RankPlan
 from ctrlab.compression.plan import Spectra, effective_ranks, require_spectra, validate_plan
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
 
-#: Of the numbers that are served (see `compression.quantize`); what is trained is float32 in any case.
-Precision = Literal["float32", "int8", "int4"]
-PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 #: A linear layer of fewer weights is not quantised: there is nothing to save.
 MIN_QUANTIZED_WEIGHTS = 64
 

@@ -21,7 +21,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctrlab.compression.prediction import PRECISIONS, Precision, code_bits, quantizes_linear
+from ctrlab.compression.configs import PRECISIONS, Precision
+from ctrlab.compression.prediction import code_bits, quantizes_linear
 from ctrlab.errors import CompressionError, ConfigError
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding, FusedTable
@@ -287,7 +288,7 @@ def _fill_table(table: FusedTable, new: QuantizedTable, counts: Sequence[np.ndar
     weight = table.table.weight
     for field, own in enumerate(counts):
         rows = table.rows_of(field)
-        weights = None if own is None else torch.as_tensor(own, dtype=torch.float64, device=weight.device) + 1
+        weights = None if own is None else torch.tensor(own, dtype=torch.float64, device=weight.device) + 1
         grid = _table_grid(_Columns(weight[rows], weights), 2**new.bits - 1).to(weight.dtype)
         new.scale[field], new.offset[field] = grid.scale, grid.offset
         for start in range(rows.start, rows.stop, _CHUNK_ROWS):

@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 
-from ctrlab.compression.configs import Bottleneck, RankPlan
+from ctrlab.compression.configs import Bottleneck, Precision, RankPlan
 from ctrlab.compression.plan import Spectra
 from ctrlab.evaluation.prediction import never
 from ctrlab.evaluation.profile import ModelProfile
@@ -43,6 +43,7 @@ def candidate_plans(
     spectra: Spectra,
     multiple_of: int = 1,
     bottleneck: Bottleneck = "none",
+    precision: Precision = "float32",
 ) -> dict[str, RankPlan]:
     """{name: plan} of what may be best within a budget: "planned", "planned for 80%" ..., "uniform energy", "uniform rank".
 
@@ -53,7 +54,7 @@ def candidate_plans(
     def planned(limit: float) -> RankPlan:
         smaller = Budget(kind=budget.kind, limit=limit)
         return plan_for_budget(
-            profile, sensitivity, smaller, spectra=spectra, multiple_of=multiple_of, bottleneck=bottleneck
+            profile, sensitivity, smaller, spectra=spectra, multiple_of=multiple_of, bottleneck=bottleneck, precision=precision
         ).plan
 
     plans = {"planned": planned(budget.limit)}
@@ -61,9 +62,9 @@ def candidate_plans(
         with suppress(BudgetError):
             plans[f"planned for {share:.0%}"] = planned(share * budget.limit)
     with suppress(BudgetError):
-        plans["uniform energy"] = uniform_energy_plan(profile, spectra, budget)
+        plans["uniform energy"] = uniform_energy_plan(profile, spectra, budget, precision=precision)
     with suppress(BudgetError):
-        plans["uniform rank"] = uniform_rank_plan(profile, budget)
+        plans["uniform rank"] = uniform_rank_plan(profile, budget, precision=precision)
     return plans
 
 

@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrlab.compression.configs import Bottleneck, RankPlan
+from ctrlab.compression.configs import Bottleneck, Precision, RankPlan
 from ctrlab.compression.plan import Spectra, pays, plan_ranks
 from ctrlab.compression.prediction import serving_cost
 from ctrlab.errors import CompressionError
@@ -71,6 +71,7 @@ def plan_for_budget(
     spectra: Spectra | None = None,
     multiple_of: int = 1,
     bottleneck: Bottleneck = "none",
+    precision: Precision = "float32",
 ) -> PlannedRanks:
     """The ranks of least predicted log loss within a budget.
 
@@ -81,7 +82,7 @@ def plan_for_budget(
     Raises:
         BudgetError: no plan meets the budget.
     """
-    problem = _Problem(profile, sensitivity, budget.kind, spectra, multiple_of, bottleneck)
+    problem = _Problem(profile, sensitivity, budget.kind, spectra, multiple_of, bottleneck, precision)
     ranks = problem.within(budget.limit)
     if ranks is None:
         raise BudgetError(_too_small(budget, problem.amount(problem.smallest())))
@@ -97,6 +98,7 @@ def plan_for_loss(
     spectra: Spectra | None = None,
     multiple_of: int = 1,
     bottleneck: Bottleneck = "none",
+    precision: Precision = "float32",
 ) -> PlannedRanks:
     """The smallest plan, by `kind`, that is predicted to lose at most `max_auc_loss` of AUC.
 
@@ -105,7 +107,7 @@ def plan_for_loss(
     """
     if not max_auc_loss >= 0:
         raise BudgetError(f"an AUC loss of at most {max_auc_loss:g} cannot be planned for; allow 0 or more, such as 0.0005")
-    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck)
+    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision)
     return problem.planned(problem.cheapest(max_auc_loss))
 
 
@@ -117,9 +119,10 @@ def planned_front(
     spectra: Spectra | None = None,
     multiple_of: int = 1,
     bottleneck: Bottleneck = "none",
+    precision: Precision = "float32",
 ) -> list[PlannedRanks]:
     """Plans of which none is both cheaper and predicted better than another, cheapest first; the last leaves all dense."""
-    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck)
+    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision)
     plans = [problem.planned(ranks) for ranks in problem.front()]
     plans.sort(key=lambda plan: (_amount(plan.cost, kind), plan.log_loss))
     kept: list[PlannedRanks] = []
@@ -130,26 +133,26 @@ def planned_front(
     return [kept[place] for place in places]
 
 
-def uniform_energy_plan(profile: ModelProfile, spectra: Spectra, budget: Budget) -> RankPlan:
+def uniform_energy_plan(profile: ModelProfile, spectra: Spectra, budget: Budget, *, precision: Precision = "float32") -> RankPlan:
     """Every layer keeps the same share of its variance, the largest that meets the budget; BudgetError where none does."""
     shares = 1.0 - np.logspace(-6, np.log10(0.999), 500)
-    return _largest(profile, budget, (plan_ranks(profile, spectra, energy=float(share)) for share in shares))
+    return _largest(profile, budget, precision, (plan_ranks(profile, spectra, energy=float(share)) for share in shares))
 
 
-def uniform_rank_plan(profile: ModelProfile, budget: Budget) -> RankPlan:
+def uniform_rank_plan(profile: ModelProfile, budget: Budget, *, precision: Precision = "float32") -> RankPlan:
     """Every layer keeps the same share of its width, the largest that meets the budget; BudgetError where none does."""
     widths = {layer.layer_name: layer.out_features for layer in profile.compressible}
     shares = np.unique([step / width for width in widths.values() for step in range(1, width + 1)])[::-1]
     shares = shares[np.unique(np.linspace(0, len(shares) - 1, 500).astype(int))]
     plans = ({name: max(1, ceil(share * width - 1e-9)) for name, width in widths.items()} for share in shares)
-    return _largest(profile, budget, (plan_ranks(profile, ranks=ranks) for ranks in plans))
+    return _largest(profile, budget, precision, (plan_ranks(profile, ranks=ranks) for ranks in plans))
 
 
-def _largest(profile: ModelProfile, budget: Budget, plans: Iterable[RankPlan]) -> RankPlan:
+def _largest(profile: ModelProfile, budget: Budget, precision: Precision, plans: Iterable[RankPlan]) -> RankPlan:
     """The first of `plans` that meets the budget."""
     smallest = float("inf")
     for plan in plans:
-        amount = _amount(serving_cost(profile, plan.as_dict()), budget.kind)
+        amount = _amount(serving_cost(profile, plan.as_dict(), precision=precision), budget.kind)
         if amount <= budget.limit:
             return plan
         smallest = min(smallest, amount)
@@ -181,8 +184,10 @@ class _Problem:
         spectra: Spectra | None,
         multiple_of: int,
         bottleneck: Bottleneck,
+        precision: Precision,
     ) -> None:
-        self.profile, self.sensitivity, self.kind, self.bottleneck = profile, sensitivity, kind, bottleneck
+        self.profile, self.sensitivity, self.kind = profile, sensitivity, kind
+        self.bottleneck, self.precision = bottleneck, precision
         self._amounts: dict[tuple[int, ...], float] = {}
         self.layers = [layer for layer in profile.compressible if layer.layer_name in sensitivity.layers]
         self.options = [_options(layer, multiple_of) for layer in self.layers]
@@ -208,13 +213,13 @@ class _Problem:
         """The exact cost of a plan, as far as `kind` counts it."""
         key = tuple(ranks.get(layer.layer_name, 0) for layer in self.layers)
         if key not in self._amounts:
-            self._amounts[key] = _amount(serving_cost(self.profile, ranks, self.bottleneck), self.kind)
+            self._amounts[key] = _amount(serving_cost(self.profile, ranks, self.bottleneck, precision=self.precision), self.kind)
         return self._amounts[key]
 
     def planned(self, ranks: Mapping[str, int]) -> PlannedRanks:
         """The plan with its predictions."""
         return PlannedRanks(
-            plan=RankPlan.of(ranks), cost=serving_cost(self.profile, ranks, self.bottleneck),
+            plan=RankPlan.of(ranks), cost=serving_cost(self.profile, ranks, self.bottleneck, precision=self.precision),
             log_loss=self.sensitivity.predicted_log_loss(ranks), auc=self.sensitivity.predicted_auc(ranks),
         )  # fmt: skip
 
@@ -326,8 +331,7 @@ class _Problem:
         """
         if layer.kind != "embedding":
             return self._measured_line(layer, around)
-        per_number = {"parameters": 1, "macs": 0}.get(self.kind, self.profile.element_bytes)
-        rows = float(per_number * layer.in_features)
+        rows = layer.in_features * {"parameters": 1.0, "macs": 0.0}.get(self.kind, self._bytes_a_number)
         shape = (layer.embedding, layer.positions, layer.out_features)
         if shape not in lines:
             intercept, slope = self._measured_line(layer, around)
@@ -335,10 +339,15 @@ class _Problem:
         intercept, slope = lines[shape]
         return intercept - rows * layer.out_features, slope + rows
 
+    @property
+    def _bytes_a_number(self) -> float:
+        return {"float32": float(self.profile.element_bytes), "int8": 1.0, "int4": 0.5}[self.precision]
+
     def _measured_line(self, layer: LayerProfile, around: Mapping[str, int]) -> tuple[float, float]:
         others = {name: rank for name, rank in around.items() if name != layer.layer_name}
-        dense, one, two = self.amount(others), *(self.amount({**others, layer.layer_name: rank}) for rank in (1, 2))
-        return 2 * one - two - dense, two - one
+        # Not 1 and 2, for two numbers of 4 bits share a byte.
+        dense, one, three = self.amount(others), *(self.amount({**others, layer.layer_name: rank}) for rank in (1, 3))
+        return (3 * one - three) / 2 - dense, (three - one) / 2
 
 
 def _options(layer: LayerProfile, multiple_of: int) -> list[int | None]:

@@ -145,7 +145,11 @@ class Lab:
         **settings: Any,
     ) -> Artifact:
         """Compress and fine-tune; `settings` are those of `CompressConfig` (method, bottleneck, order, ...)."""
-        chosen = plan or self.plan(model_id, energy=energy, ranks=ranks, preset=preset, keep_first_dense=keep_first_dense)
+        chosen = (
+            plan
+            if plan is not None
+            else self.plan(model_id, energy=energy, ranks=ranks, preset=preset, keep_first_dense=keep_first_dense)
+        )
         config = compression.CompressJobConfig(
             model_id=model_id,
             spectra_id=self.spectra_of(model_id).id,

@@ -76,6 +76,12 @@ def _planning(run, model, folder):
     assert smallest["candidates"][0]["parameters"] <= chosen["parameters"]
     _, compressed = run("compress", model, "--plan", folder / "plan.json", "--no-finetune", "--no-measure")
     assert compressed["summary"]["compression"]["ranks"] == planned["plan"]
+    _, small = run("compress", model, "--all-dense", "--precision", "int8", "--no-finetune")
+    assert small["summary"]["compression"]["ranks"] == {}
+    cost, before = small["summary"]["cost_serving"], compressed["summary"]["cost"]
+    assert cost["parameters_tables"] > before["parameters_tables"] and cost["bytes_tables"] < before["bytes_tables"]
+    code, refused = run("compress", model, "--all-dense", "--no-finetune")
+    assert code == 1 and "every layer dense" in refused["error"]
     code, refused = run("compress", model, "--plan", folder / "none.json")
     assert code == 1 and "cannot be read" in refused["error"]
 

@@ -82,6 +82,20 @@ def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, se
         assert found.log_loss - 0.5 <= 1.6 * (least - 0.5) + 1e-9
 
 
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_quantised_model_is_planned_by_its_own_bytes(precision):
+    profile = profile_of("deepfm", embed_dim=16, mlp_dims=(64, 48))
+    sensitivity = sensitivity_of(profile)
+    whole = serving_cost(profile, {}, precision=precision).size_bytes
+    for share in (0.4, 0.7):
+        budget = Budget(kind="bytes", limit=share * whole)
+        found = plan_for_budget(profile, sensitivity, budget, precision=precision)
+        assert found.cost == serving_cost(profile, found.plan.as_dict(), precision=precision)
+        assert 0.85 * budget.limit < found.cost.size_bytes <= budget.limit
+        naive = uniform_rank_plan(profile, budget, precision=precision)
+        assert found.log_loss <= sensitivity.predicted_log_loss(naive.as_dict()) + 1e-9
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_no_choice_of_ranks_that_loses_as_little_is_smaller(seed):
     profile = tiny_profile()
@@ -120,7 +134,7 @@ def test_every_model_is_planned_for_half_its_size_within_the_exact_cost(name):
     if not sensitivity.layers:
         return
     whole = predict(profile, None, RankPlan()).serving_original.parameters
-    smallest = planner._Problem(profile, sensitivity, "parameters", None, 1, "none").smallest()
+    smallest = planner._Problem(profile, sensitivity, "parameters", None, 1, "none", "float32").smallest()
     limit = max(0.5 * whole, amount(profile, smallest, "parameters"))
     found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=limit))
     assert predict(profile, None, found.plan).serving == found.cost and found.cost.parameters <= limit

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from ctrlab.compression.fold import serving_form
 from ctrlab.data.dataset import Split
 from ctrlab.evaluation.delong import auc_interval
 from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
@@ -16,7 +15,7 @@ from ctrlab.reports.export import export_onnx
 from ctrlab.services.comparison import LOGITS_FILE, EvaluateConfig
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import ONNX_FILE
-from ctrlab.services.work.shared import open_model, stage_folder
+from ctrlab.services.work.shared import open_serving, stage_folder
 from ctrlab.storage import Artifact
 
 
@@ -33,8 +32,7 @@ def run(config: EvaluateConfig, context: JobContext) -> dict[str, Any]:
 def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig | None = None) -> Artifact:
     """Accuracy, cost and latency of one model's serving form, with its ONNX file."""
     config = config or EvaluateConfig(model_ids=(model_id,))
-    artifact, model, dataset = open_model(context.workspace, model_id)
-    serving = serving_form(model)
+    artifact, serving, dataset = open_serving(context.workspace, model_id)
     split = config.split if config.split in dataset.splits else "valid"
     rows = dataset.split(split)
     logits = predict_logits(serving, rows, should_stop=context.should_stop)

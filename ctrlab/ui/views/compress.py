@@ -8,7 +8,18 @@ from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, Basis, Bottleneck, CompressConfig, Order, RankPlan
+from ctrlab.compression.configs import (
+    BASES,
+    BOTTLENECKS,
+    COMPRESSORS,
+    PRECISIONS,
+    Basis,
+    Bottleneck,
+    CompressConfig,
+    Order,
+    Precision,
+    RankPlan,
+)
 from ctrlab.compression.plan import PRESETS, plan_ranks
 from ctrlab.compression.prediction import Prediction, predict
 from ctrlab.evaluation.profile import LayerProfile
@@ -33,9 +44,15 @@ from ctrlab.ui.views.compress_planner import model_sensitivity, planner
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
 _START_ENERGY = 0.99
+_ALL_DENSE = "every layer is dense; lower the rank of at least one below its break-even, or serve in fewer bits"
 
 _BOTTLENECK_NAMES = {"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"}
 _BASIS_NAMES = {"per_field": "Each its own", "shared": "One for all fields"}
+_PRECISION_NAMES: dict[Precision, str] = {
+    "float32": "32 bits, as trained",
+    "int8": "8 bits",
+    "int4": "4 bits, linear layers 8",
+}
 _ORDER_NAMES: dict[Order, str] = {
     "mlp_first": "MLP first, then tables",
     "tables_first": "Tables first, then MLP",
@@ -90,7 +107,8 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     bottleneck: Bottleneck = st.session_state.get("bottleneck") or "none"
     basis: Basis = st.session_state.get("basis") or "per_field"
     plan = rank_plan.as_plan(ranks, bench.profile)
-    prediction = predict(bench.profile, bench.spectra, plan, bottleneck, basis)
+    precision: Precision = st.session_state.get("precision") or "float32"
+    prediction = predict(bench.profile, bench.spectra, plan, bottleneck, basis, precision)
     if basis == "shared":
         ranks = ranks | {layer.layer_name: prediction.ranks.get(layer.layer_name, layer.out_features) for layer in bench.tables}
     sensitivity = model_sensitivity(bench.model.id)
@@ -99,11 +117,11 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     left, right = st.columns([13, 8], gap="large")
     with left:
         _presets(bench, plan)
-        planner(bench, prediction, sensitivity, measured.auc.estimate if measured else None, partial(_set, bench))
+        planner(bench, prediction, sensitivity, measured.auc.estimate if measured else None, precision, partial(_set, bench))
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
         # In a shared basis all tables have one rank: the slider over them is the only one.
         _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4, alone=basis == "shared")
-        config = _settings(bench, plan, bottleneck, basis)
+        config = _settings(bench, plan, bottleneck, basis, precision)
     with right, st.container(key="prediction"):
         _prediction(prediction, bottleneck)
         slot = st.empty()
@@ -271,7 +289,7 @@ def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-prediction"):
         st.markdown("**Prediction**")
         explain("afm", key="explain-prediction")
-    factor = before.parameters / max(after.parameters, 1)
+    factor = before.size_bytes / max(after.size_bytes, 1)
     lost = prediction.variance_lost_total
     st.html(
         '<div class="headline" role="status">'
@@ -311,7 +329,8 @@ def _bars(bench: Bench, prediction: Prediction) -> None:
 def _run(bench: Bench, prediction: Prediction, config: CompressConfig) -> None:
     """The button, named by what it does, and then the job's progress below it."""
     after = prediction.serving
-    factor = prediction.serving_original.parameters / max(after.parameters, 1)
+    factor = prediction.serving_original.size_bytes / max(after.size_bytes, 1)
+    left = f"{count(after.parameters)} parameters" if config.precision == "float32" else size(after.size_bytes)
     job_config = service.CompressJobConfig(
         model_id=bench.model.id,
         spectra_id=bench.spectra_id,
@@ -320,16 +339,16 @@ def _run(bench: Bench, prediction: Prediction, config: CompressConfig) -> None:
     )
     task(
         "compress",
-        f"Compress to {count(after.parameters)} parameters",
+        f"Compress to {left}",
         lambda: service.submit_compress(cache.workspace(), job_config),
         belongs=lambda job: job.config.get("model_id") == bench.model.id,
-        disabled="" if prediction.ranks else "every layer is dense; lower the rank of at least one below its break-even",
+        disabled="" if prediction.ranks or config.precision != "float32" else _ALL_DENSE,
         done=lambda job: _done(bench, job),
     )
 
 
-def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis) -> CompressConfig:
-    """Nonlinearity, basis, order, fine-tuning; the first two choices are known already, for the prediction needs them first."""
+def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis, precision: Precision) -> CompressConfig:
+    """Method, nonlinearity, basis, order, fine-tuning, precision; some are known already, for the prediction needs them first."""
     st.markdown("**How to run it**")
     method_box, left, middle, right = st.columns(4, gap="small")
     with method_box:
@@ -360,7 +379,12 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
     with right:
         order = st.selectbox("Order", list(_ORDER_NAMES), format_func=_ORDER_NAMES.__getitem__, key="order",
                              help="Fine-tuning follows each stage.")  # fmt: skip
-    left, right = st.columns(2, gap="small")
+    left, right, last = st.columns([1, 1, 1], gap="small")
+    with last:
+        st.selectbox(
+            "Numbers when served", PRECISIONS, key="precision", format_func=_PRECISION_NAMES.__getitem__,
+            help="Integers for tables and linear layers, after everything else; it goes with any ranks, or with none.",
+        )  # fmt: skip
     with left:
         epochs = st.number_input("Fine-tuning epochs", 0, 20, 1, key="epochs", help="After each stage; 0 truncates only.")
     with right:
@@ -380,7 +404,9 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
             disabled=not epochs,
         )
     finetune = FINETUNE.replace(epochs=epochs, learning_rate=rate, rows=rows) if epochs else None
-    return CompressConfig(plan=plan, method=method, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune)
+    return CompressConfig(
+        plan=plan, method=method, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune, precision=precision
+    )
 
 
 def _done(bench: Bench, job: Job) -> None:

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from ctrlab.compression.configs import Precision
 from ctrlab.compression.prediction import Prediction, serving_cost
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.profile import Cost
@@ -44,8 +45,9 @@ def model_sensitivity(model_id: str) -> Sensitivity | None:
 
 
 def planner(
-    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, take: Take
-) -> None:
+    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, precision: Precision,
+    take: Take,
+) -> None:  # fmt: skip
     """The section; folded away until it is wanted.
 
     Args:
@@ -59,11 +61,11 @@ def planner(
         if sensitivity is None:
             measure_sensitivity(bench.model.id, bench.spectra_id)
             return
-        goal = _form(bench, sensitivity, take)
-        _front(bench, prediction, sensitivity, measured_auc, "parameters" if goal == _AUC else goal, take)
+        goal = _form(bench, sensitivity, precision, take)
+        _front(bench, prediction, sensitivity, measured_auc, "parameters" if goal == _AUC else goal, precision, take)
 
 
-def _form(bench: Bench, sensitivity: Sensitivity, take: Take) -> str:
+def _form(bench: Bench, sensitivity: Sensitivity, precision: Precision, take: Take) -> str:
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
         goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
@@ -73,17 +75,19 @@ def _form(bench: Bench, sensitivity: Sensitivity, take: Take) -> str:
         )  # fmt: skip
         st.button(
             "Find ranks", key="planner-find", icon=":material/search:",
-            on_click=_find, args=(bench, sensitivity, goal, limit, 8 if multiples else 1, take),
+            on_click=_find, args=(bench, sensitivity, goal, limit, 8 if multiples else 1, precision, take),
         )  # fmt: skip
     if fault := st.session_state.pop(_FAULT, None):
         st.error(sentence(fault), icon=":material/error:")
     return goal
 
 
-def _find(bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int, take: Take) -> None:
+def _find(
+    bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int, precision: Precision, take: Take
+) -> None:
     """A callback draws nothing: why there is no plan is kept for the run that follows."""
     try:
-        take(_solve(bench, sensitivity, goal, limit, multiple_of).plan.as_dict())
+        take(_solve(bench, sensitivity, goal, limit, multiple_of, precision).plan.as_dict())
     except CtrlabError as error:
         st.session_state[_FAULT] = str(error)
 
@@ -99,11 +103,17 @@ def _limit(bench: Bench, goal: str) -> float:
     return float(value) * _UNITS[goal]
 
 
-def _solve(bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int) -> PlannedRanks:
+def _solve(
+    bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int, precision: Precision
+) -> PlannedRanks:
     if goal == _AUC:
-        return plan_for_loss(bench.profile, sensitivity, limit, spectra=bench.spectra, multiple_of=multiple_of)
+        return plan_for_loss(
+            bench.profile, sensitivity, limit, spectra=bench.spectra, multiple_of=multiple_of, precision=precision
+        )
     budget = Budget(kind=_kind(goal), limit=limit)
-    return plan_for_budget(bench.profile, sensitivity, budget, spectra=bench.spectra, multiple_of=multiple_of)
+    return plan_for_budget(
+        bench.profile, sensitivity, budget, spectra=bench.spectra, multiple_of=multiple_of, precision=precision
+    )
 
 
 def _kind(goal: str) -> BudgetKind:
@@ -112,11 +122,17 @@ def _kind(goal: str) -> BudgetKind:
 
 
 def _front(
-    bench: Bench, prediction: Prediction, sensitivity: Sensitivity, measured_auc: float | None, goal: str, take: Take
+    bench: Bench,
+    prediction: Prediction,
+    sensitivity: Sensitivity,
+    measured_auc: float | None,
+    goal: str,
+    precision: Precision,
+    take: Take,
 ) -> None:
     found = service.latest_sensitivity(cache.workspace(), bench.model.id)
     assert found is not None
-    table, plans = _front_table(bench.model.id, bench.spectra_id, found.id, goal)
+    table, plans = _front_table(bench.model.id, bench.spectra_id, found.id, goal, precision)
     key = f"front-{goal}"
     figure(
         "planned_front",
@@ -150,6 +166,6 @@ def _front_table(model_id: str, spectra_id: str, sensitivity_id: str, goal: str)
     import pandas as pd
 
     bench, sensitivity = load_bench(model_id, spectra_id), cache.sensitivity(sensitivity_id)
-    plans = planned_front(bench.profile, sensitivity, _kind(goal), spectra=bench.spectra)
+    plans = planned_front(bench.profile, sensitivity, _kind(goal), spectra=bench.spectra, precision=precision)
     table = pd.DataFrame({"cost": [_amount(plan.cost, goal) for plan in plans], "auc": [plan.auc for plan in plans]})
     return table, [plan.plan.as_dict() for plan in plans]
