@@ -161,7 +161,9 @@ def _amount(cost: Cost, goal: str) -> float:
 
 
 @st.cache_resource(show_spinner=False, max_entries=32)
-def _front_table(model_id: str, spectra_id: str, sensitivity_id: str, goal: str) -> "tuple[pd.DataFrame, list[dict[str, int]]]":
+def _front_table(
+    model_id: str, spectra_id: str, sensitivity_id: str, goal: str, precision: Precision
+) -> "tuple[pd.DataFrame, list[dict[str, int]]]":
     """Columns cost and auc, cheapest first, and the ranks of each row."""
     import pandas as pd
 
