@@ -5,7 +5,7 @@
 
 Truncation by AFM, nothing fine-tuned. Size is that of the served form in bytes, first-order weights included. Sensitivity and the
 joint measurement see validation rows only; the plan that measures best there is reported on the test rows too. Where no plan in
-float32 is small enough, the row says how small the smallest is and compares there.
+float32 is small enough, all three are served in int8 and measured so; the row says it.
 """
 
 import argparse
@@ -19,8 +19,10 @@ from bases import ARCHITECTURES, NAMES, base_of
 from common import markdown_table, write_json
 from frappe_zoo import in_parallel, keep
 
-from ctrlab.compression.configs import RankPlan
+from ctrlab.compression.configs import Precision, RankPlan
+from ctrlab.compression.fold import serving_form
 from ctrlab.compression.prediction import serving_cost
+from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.prediction import evaluate_model
@@ -66,35 +68,44 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
     runs = []
     for factor in FACTORS:
         limit = whole.size_bytes / factor
+        budget = Budget(kind="bytes", limit=limit)
+        precision: Precision = "float32"
         started = time.perf_counter()
         try:
-            plan_for_budget(profile, sensitivity, Budget(kind="bytes", limit=limit), spectra=spectra)
-        except BudgetError as error:
-            limit = 1.15 * float(str(error).split(" has ")[-1].split(":")[0].replace(",", ""))
+            plan_for_budget(profile, sensitivity, budget, spectra=spectra)
+        except BudgetError:
+            precision = "int8"
         planner_ms = 1000 * (time.perf_counter() - started)
-        plans = candidate_plans(profile, sensitivity, Budget(kind="bytes", limit=limit), spectra=spectra)
-        choice = choose_plan(probe, plans)
+        plans = candidate_plans(profile, sensitivity, budget, spectra=spectra, precision=precision)
+        if precision == "float32":
+            found = choose_plan(probe, plans).measured
+            valid = {title: {"log_loss": one.log_loss, "auc": one.auc} for title, one in found.items()}
+        else:
+            valid = {title: _measured(base, plan, spectra, dataset, "valid", precision) for title, plan in plans.items()}
+        chosen = min(valid, key=lambda title: valid[title]["log_loss"])
         measured = {
-            title: {"valid_log_loss": choice.measured[title].log_loss, "valid_auc": choice.measured[title].auc,
-                    "bytes": serving_cost(profile, plan.as_dict()).size_bytes}
+            title: {"valid_log_loss": valid[title]["log_loss"], "valid_auc": valid[title]["auc"],
+                    "bytes": serving_cost(profile, plan.as_dict(), precision=precision).size_bytes}
             for title, plan in plans.items()
         }  # fmt: skip
-        tests = {title: _test(base, plans[title], spectra, dataset) for title in {choice.name, *RIVALS}}
+        tests = {title: _measured(base, plans[title], spectra, dataset, "test", precision) for title in {chosen, *RIVALS}}
         best = min(measured[rival]["valid_log_loss"] for rival in RIVALS)
         runs.append(
-            {"dataset": name, "model": architecture, "seed": seed, "factor": factor, "reached": whole.size_bytes / limit,
-             "chosen": choice.name, "valid_log_loss": choice.measured[choice.name].log_loss, "plans": measured, "test": tests,
-             "chosen_test": tests[choice.name], "original": {"log_loss": original.log_loss, "auc": original.auc},
+            {"dataset": name, "model": architecture, "seed": seed, "factor": factor, "precision": precision,
+             "chosen": chosen, "valid_log_loss": valid[chosen]["log_loss"], "plans": measured, "test": tests,
+             "chosen_test": tests[chosen], "original": {"log_loss": original.log_loss, "auc": original.auc},
              "original_valid_log_loss": probe.original.log_loss, "planner_ms": planner_ms, "sensitivity_seconds": seconds,
-             "planned_alone_wins": measured["planned"]["valid_log_loss"] <= best, "ranks": choice.plan.as_dict()}
+             "planned_alone_wins": measured["planned"]["valid_log_loss"] <= best, "ranks": plans[chosen].as_dict()}
         )  # fmt: skip
     found = {"dataset": name, "model": architecture, "seed": seed, "runs": runs}
     keep(result_file(out, name, architecture, seed), found)
     return found
 
 
-def _test(base: Any, plan: RankPlan, spectra: Any, dataset: Any) -> dict[str, float]:
-    metrics = evaluate_model(compress_model(base, plan, spectra).model, dataset.split("test"))
+def _measured(base: Any, plan: RankPlan, spectra: Any, dataset: Any, split: str, precision: Precision) -> dict[str, float]:
+    """Of the plan's model as it is served."""
+    served = quantize(serving_form(compress_model(base, plan, spectra).model), precision)
+    metrics = evaluate_model(served, dataset.split(split))
     return {"log_loss": metrics.log_loss, "auc": metrics.auc}
 
 
@@ -112,8 +123,7 @@ def table(results: list[dict[str, Any]]) -> str:
                 runs = [row for row in results if (row["dataset"], row["model"], row["factor"]) == (name, architecture, factor)]
                 if not runs:
                     continue
-                reached = np.mean([row["reached"] for row in runs])
-                size = f"{factor}x" if reached > 0.99 * factor else f"{factor}x (out of reach; {reached:.1f}x)"
+                size = f"{factor}x" if runs[0]["precision"] == "float32" else f"{factor}x (in {runs[0]['precision']})"
                 valid = [
                     [row["original_valid_log_loss"] for row in runs], [row["valid_log_loss"] for row in runs],
                     *([row["plans"][rival]["valid_log_loss"] for row in runs] for rival in RIVALS),

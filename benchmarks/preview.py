@@ -1,0 +1,152 @@
+"""How soon the measured AUC of a plan is there, and how long the planner takes: DeepFM at Criteo size.
+
+    python benchmarks/preview.py [--threads 2]
+
+Criteo size: 39 tables of 16 (13 small, 26 large), 1.06 M ids, MLP 400x3, random rows and weights, for time does not depend on
+them. A preview is what the page's process does after a slider is released: truncated layers swapped in, one pass over the rows,
+DeLong intervals, layers swapped out. Also: the process's round trip on the sample, pipes and JSON included, and the greatest difference
+between a preview's AUC and that of the really compressed model. Ends with status 1 when a median misses its target.
+"""
+
+import argparse
+import statistics
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from common import markdown_table, write_json
+
+from ctrlab.compression.configs import RankPlan
+from ctrlab.compression.prediction import serving_cost
+from ctrlab.compression.surgery import compress_model
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.decomposition.collect import collect_covariances, table_moments
+from ctrlab.decomposition.covariance import decompose
+from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
+from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.models.base import build_model
+from ctrlab.models.configs import DeepFMConfig
+from ctrlab.planning.planner import BUDGET_KINDS, Budget, plan_for_budget, plan_for_loss, planned_front
+from ctrlab.planning.probe import Probe, measure_sensitivity
+from ctrlab.services.lab import Lab
+from ctrlab.services.previews import PreviewRequest, preview_process
+
+PREVIEW_MS, PLANNER_MS, DIFFERENCE = 500.0, 100.0, 1e-6
+IDS = (*[100] * 13, *np.geomspace(10, 250_000, 26).astype(int).tolist())
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--repeats", type=int, default=15)
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    probe, split = criteo_sized()
+    names = [layer.layer_name for layer in probe.profile.compressible]
+    plans = [
+        {name: max(1, probe.profile.by_name[name].out_features // share) for name in names} for share in (2, 4, 8)
+    ] + [{"mlp.2": 64, "mlp.4": 64}]  # fmt: skip
+    times = {"preview, 32,768 rows": [timed(lambda plan=plan: preview(probe, plan)) for plan in plans * args.repeats]}
+    times |= planner_times(probe, split, args.repeats)
+    times["round trip, sample"] = round_trips(args.repeats)
+    worst = max(difference(probe, split, plan) for plan in plans)
+    rows = [[name, f"{statistics.median(own):.0f}", f"{max(own):.0f}"] for name, own in times.items()]
+    print(markdown_table(["what", "median ms", "worst ms"], rows))
+    print(f"{probe.profile.cost.parameters:,} parameters, {args.threads} threads; preview against the really compressed model: "
+          f"AUC within {worst:.1e}")  # fmt: skip
+    print("written to", write_json("preview", {"ms": times, "auc_difference": worst, "threads": args.threads}))
+    late = [name for name, own in times.items() if statistics.median(own) > (PLANNER_MS if name.startswith("planner") else PREVIEW_MS)]
+    sys.exit(f"over target: {late}" if late or worst > DIFFERENCE else 0)
+
+
+def timed(work: Callable[[], Any]) -> float:
+    """Milliseconds."""
+    started = time.perf_counter()
+    work()
+    return 1e3 * (time.perf_counter() - started)
+
+
+def criteo_sized() -> tuple[Probe, Split]:
+    """DeepFM with random weights over random rows, and its spectra."""
+    random = np.random.default_rng(0)
+    schema = FeatureSchema(
+        field_names=tuple(f"C{number}" for number in range(len(IDS))), field_dims=IDS, value_names=(), fingerprint="criteo"
+    )
+    torch.manual_seed(0)
+    model = build_model(DeepFMConfig(embed_dim=16, mlp_dims=(400, 400, 400), embedding_init_std=0.1), schema).eval()
+    ids = np.stack([np.minimum(random.zipf(1.2, 32_768), dim) - 1 for dim in IDS], axis=1).astype(np.int32)
+    labels = (random.random(len(ids)) < 0.25).astype(np.uint8)
+    split = Split("valid", ids, np.empty((len(ids), 0), np.float32), labels, np.empty((len(ids), 0), np.int32))
+    return Probe(model, _spectra(model, split), split), split
+
+
+def _spectra(model: Any, split: Split) -> dict[str, Any]:
+    fields = Fields(split.ids[:8192], split.values[:8192], split.lists[:8192])
+    moments = collect_covariances(model, [fields])
+    embedding = model.embedding
+    for number, name in enumerate(embedding.schema.table_names):
+        table = embedding.categorical.table.weight.detach()[embedding.categorical.rows_of(number)]
+        counts = np.bincount(split.ids[:, number], minlength=len(table))
+        moments[f"embedding.{name}"] = table_moments(table, counts)
+    return {
+        name: decompose(name, "embedding" if name.startswith("embedding") else "linear", own, torch.zeros(1))
+        for name, own in moments.items()
+    }
+
+
+def preview(probe: Probe, plan: dict[str, int]) -> None:
+    """What the process does for one question."""
+    found = probe.measure(plan)
+    auc_interval(probe.labels, found.logits)
+    auc_difference(probe.labels, found.logits, probe.original.logits)
+    log_loss_difference(probe.labels, found.logits, probe.original.logits)
+
+
+def difference(probe: Probe, split: Split, plan: dict[str, int]) -> float:
+    """Between the AUC of a preview and of the model really compressed, on the same rows."""
+    built = compress_model(probe.model, RankPlan.of(plan), probe.spectra).model
+    return abs(evaluate_model(built, split).auc - probe.measure(plan).auc)
+
+
+def planner_times(probe: Probe, split: Split, repeats: int) -> dict[str, list[float]]:
+    """Of every kind of budget, of a loss, and of the front."""
+    fewer = Probe(probe.model, probe.spectra, split, max_rows=2048)
+    sensitivity = measure_sensitivity(fewer)
+    profile, whole = probe.profile, serving_cost(probe.profile, {})
+    limits = {"parameters": whole.parameters, "bytes": whole.size_bytes, "table_bytes": whole.bytes_tables, "macs": whole.macs}
+    found: dict[str, list[float]] = {}
+    for kind in BUDGET_KINDS:
+        budget = Budget(kind=kind, limit=limits[kind] / 3)
+        found[f"planner, {kind} to a third"] = [
+            timed(lambda budget=budget: plan_for_budget(profile, sensitivity, budget, spectra=probe.spectra))
+            for _ in range(repeats)
+        ]
+    found["planner, AUC loss 0.0005"] = [timed(lambda: plan_for_loss(profile, sensitivity, 0.0005)) for _ in range(repeats)]
+    found["front of plans"] = [timed(lambda: planned_front(profile, sensitivity, spectra=probe.spectra)) for _ in range(repeats)]
+    return found
+
+
+def round_trips(repeats: int) -> list[float]:
+    """Of questions about the sample's model, through the process."""
+    with tempfile.TemporaryDirectory() as home, Lab(Path(home)) as lab:
+        ids = lab.open_sample()
+        process = preview_process(lab.workspace)
+
+        def ask(rank: int) -> None:
+            plan = RankPlan.of({"mlp.2": rank})
+            process.ask(PreviewRequest(model_id=ids["model"], spectra_id=ids["spectra"], plan=plan)).result(60)
+
+        ask(1)
+        found = [timed(lambda rank=rank: ask(rank)) for rank in range(2, 2 + repeats)]
+        process.close()
+    return found
+
+
+if __name__ == "__main__":
+    main()
