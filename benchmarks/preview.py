@@ -4,8 +4,8 @@
 
 Criteo size: 39 tables of 16 (13 small, 26 large), 1.06 M ids, MLP 400x3, random rows and weights, for time does not depend on
 them. A preview is what the page's process does after a slider is released: truncated layers swapped in, one pass over the rows,
-DeLong intervals, layers swapped out. Also: the process's round trip on the sample, pipes and JSON included, and the greatest difference
-between a preview's AUC and that of the really compressed model. Ends with status 1 when a median misses its target.
+DeLong intervals, layers swapped out. Also: the process's round trip on the sample, pipes and JSON included, and the greatest
+difference between a preview's AUC and that of the really compressed model. Ends with status 1 when a median misses its target.
 """
 
 import argparse
