@@ -114,7 +114,7 @@ def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
     _state_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"])
     if structure["folded"]:
         model = fold(model)
-    prepare_(model, structure.get("precision", "float32"))  # a file from before there were others does not say
+    prepare_(model, structure["precision"])
     return model
 
 
