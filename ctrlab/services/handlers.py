@@ -36,6 +36,7 @@ HANDLER_MODULES = (
     "ctrlab.services.sensitivity",
     "ctrlab.services.compression",
     "ctrlab.services.comparison",
+    "ctrlab.services.controls",
     "ctrlab.services.sample",
 )
 

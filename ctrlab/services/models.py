@@ -34,6 +34,9 @@ class TrainConfig(Config):
     architecture: str
     model: dict[str, Any] = option(default_factory=dict)
     fit: FitConfig = option(default_factory=FitConfig)
+    max_parameters: int | None = option(
+        None, minimum=1, help="Scale all widths down by one factor until the model has at most so many; empty leaves them."
+    )
     name: str = option("", help="Shown in lists; empty for a name made from the architecture.")
 
     def faults(self) -> list[str]:

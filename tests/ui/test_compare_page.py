@@ -91,12 +91,16 @@ def test_an_empty_workspace_says_what_to_do_first(tmp_path, monkeypatch):
 def row(**values: object) -> pd.Series:
     return pd.Series(
         {
-            "parameters": 1000,
+            "id": "model-1",
+            "kind": "original",
+            "bytes": 4000,
             "auc": 0.7629,
             "torch_rows_per_second_4096": 100.0,
             "measured_rows": 5000,
             "split": "test",
-            "finetuned": False,
+            "tuning": "",
+            "effort": "one",
+            "auc_change": np.nan,
             "auc_change_low": np.nan,
             "auc_change_high": np.nan,
         }
@@ -108,34 +112,48 @@ def row(**values: object) -> pd.Series:
     ("other", "sentence"),
     [
         (
-            {"parameters": 340, "auc": 0.7632, "torch_rows_per_second_4096": 140.0, "finetuned": True},
+            {"bytes": 1360, "auc": 0.7632, "torch_rows_per_second_4096": 140.0, "tuning": "{}"},
             "2.9x smaller, 1.4x faster at batch 4096; AUC +0.0003 on 5.00 k test rows. "
             "Without the original fine-tuned alike, that gain may be the fine-tuning. One seed.",
         ),
         (
-            {"parameters": 1000, "auc": 0.7629, "torch_rows_per_second_4096": 50.0},
+            {"bytes": 4000, "auc": 0.7629, "torch_rows_per_second_4096": 50.0},
             "no smaller, 2.0x slower at batch 4096; AUC ±0.0000 on 5.00 k test rows. One seed.",
         ),
         (
-            {"parameters": 500, "auc": 0.7627, "auc_change_low": -0.0005, "auc_change_high": 0.0001},
+            {"bytes": 2000, "auc": 0.7627, "auc_change_low": -0.0005, "auc_change_high": 0.0001},
             "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0002 (95 % \N{MINUS SIGN}0.0005 to +0.0001), "
             "no measurable difference, on 5.00 k test rows. One seed.",
         ),
         (
-            {"parameters": 500, "auc": 0.7632, "auc_change_low": -0.0001, "auc_change_high": 0.0007, "finetuned": True},
+            {"bytes": 2000, "auc": 0.7632, "auc_change_low": -0.0001, "auc_change_high": 0.0007, "tuning": "{}"},
             "2.0x smaller, as fast at batch 4096; AUC +0.0003 (95 % \N{MINUS SIGN}0.0001 to +0.0007), "
             "no measurable difference, on 5.00 k test rows. One seed.",
         ),
         (
-            {"parameters": 500, "auc": 0.7609, "auc_change_low": -0.0025, "auc_change_high": -0.0015},
+            {"bytes": 2000, "auc": 0.7609, "auc_change_low": -0.0025, "auc_change_high": -0.0015},
             "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0020 (95 % \N{MINUS SIGN}0.0025 to \N{MINUS SIGN}0.0015), "
             "a measurable loss, on 5.00 k test rows. One seed.",
         ),
         (
-            {"parameters": 500, "auc": np.nan, "torch_rows_per_second_4096": np.nan},
+            {"bytes": 2000, "auc": np.nan, "torch_rows_per_second_4096": np.nan},
             "2.0x smaller; its AUC has not been measured.",
         ),
     ],
 )
 def test_the_verdict_is_honest(other, sentence):
-    assert verdict(row(), row(**other)) == sentence
+    compressed = row(**{"kind": "compressed"} | other)
+    assert verdict(row(), compressed, pd.DataFrame([row(), compressed])) == sentence
+
+
+def test_the_verdict_names_what_fine_tuning_alone_gave_and_the_spread_over_seeds():
+    tuned = {"kind": "compressed", "tuning": "{}", "effort": "afm", "bytes": 1000}
+    changes = (0.0010, 0.0020, 0.0030)
+    compressed = [row(**tuned, auc=0.7629 + change, auc_change=change, auc_change_low=change - 0.0005) for change in changes]
+    control = {"kind": "control", "tuning": "{}", "effort": "control"}
+    controls = [row(**control, auc=0.7633 + step, auc_change=0.0004 + step, auc_change_low=0.0001) for step in (0.0, 0.0002)]
+    table = pd.DataFrame([row(), *compressed, *controls])
+    said = verdict(row(), compressed[0], table)
+    assert said.endswith("Fine-tuning alone gave +0.0005. Over 3 seeds +0.0020, standard deviation 0.0010.")
+    assert "may be the fine-tuning" not in said
+    assert verdict(row(), controls[0], table).endswith("rows. Over 2 seeds +0.0005, standard deviation 0.0001.")

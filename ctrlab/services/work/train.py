@@ -9,13 +9,17 @@ from ctrlab.services.models import TrainConfig
 from ctrlab.services.work.evaluate import measure_and_file
 from ctrlab.services.work.shared import file_model, open_dataset, report_fit
 from ctrlab.training.loop import fit
+from ctrlab.training.smaller import smaller_config
 
 
 def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
     """Train, keep the best checkpoint by validation, measure it."""
     dataset = open_dataset(context.workspace, config.dataset_id)
+    settings = config.model_config()
+    if config.max_parameters is not None:
+        settings = smaller_config(settings, dataset.schema, config.max_parameters)
     torch.manual_seed(config.fit.seed)
-    model = build_model(config.model_config(), dataset.schema)
+    model = build_model(settings, dataset.schema)
     result = fit(
         model,
         dataset,
@@ -29,7 +33,7 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
         result.model,
         name=config.name or MODELS[config.architecture].title,
         parents=[config.dataset_id],
-        config={"dataset_id": config.dataset_id, **config.to_dict(), "model": config.model_config().to_dict()},
+        config={"dataset_id": config.dataset_id, **config.to_dict(), "model": settings.to_dict()},
         summary={"training": {key: value for key, value in vars(result).items() if key != "model"}},
         seed=config.fit.seed,
     )

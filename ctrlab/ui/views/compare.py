@@ -1,6 +1,7 @@
 """The Compare page: accuracy, size and speed of the original beside its compressed versions."""
 
 import html
+import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +11,7 @@ import streamlit as st
 
 from ctrlab.services import comparison as service
 from ctrlab.services import models
+from ctrlab.services.controls import effort_of, kind_of, tuning_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache, format, state
@@ -58,8 +60,11 @@ def render() -> None:
     if not chosen:
         st.info("Choose at least one model.", icon=":material/info:")
         return
-    compressions = [workspace.store.artifacts.get(model_id).config.get("compression") or {} for model_id in chosen]
-    table = service.comparison_table(workspace, chosen).assign(finetuned=[bool(found.get("finetune")) for found in compressions])
+    found = [workspace.store.artifacts.get(model_id) for model_id in chosen]
+    table = service.comparison_table(workspace, chosen).assign(
+        tuning=[json.dumps(tuning_of(model)) if tuning_of(model) else "" for model in found],
+        effort=[effort_of(model) for model in found],
+    )
     if len(table) == 1 and in_hand.model is not None:
         _only_one()
     _verdict(table)
@@ -92,10 +97,16 @@ def _choice(workspace: Workspace, known: Sequence[Artifact], in_hand: state.InHa
 
 
 def _family(workspace: Workspace, known: Sequence[Artifact], in_hand: state.InHand) -> list[str]:
-    """The original of the model in hand (else the newest) and its compressed versions, oldest first."""
+    """The original of the model in hand (else the newest), what came from it, and its small rivals, oldest first."""
     start = next((model for model in known if model.id == in_hand.model), known[0])
     original = models.original_of(workspace, start)
-    children = [model.id for model in reversed(known) if model.config.get("original_id") == original.id]
+    alike = original.config.get("architecture")
+    children = [
+        model.id
+        for model in reversed(known)
+        if model.config.get("original_id") == original.id
+        or (kind_of(model) == "rival" and model.config.get("architecture") == alike)
+    ]
     return [original.id, *children]
 
 
@@ -120,9 +131,13 @@ def _only_one() -> None:
 # -- What to make of it ---------------------------------------------------------------------------------------------------------
 
 
-def verdict(original: "pd.Series", other: "pd.Series") -> str:
-    """One honest sentence about `other` against `original`: size, speed, AUC, and what that does not prove."""
-    factor = original["parameters"] / max(other["parameters"], 1)
+def verdict(original: "pd.Series", other: "pd.Series", table: "pd.DataFrame") -> str:
+    """One honest sentence about `other` against `original`: size, speed, AUC, what fine-tuning alone gave, how many seeds.
+
+    Args:
+        table: all models beside them, with columns tuning and effort, the same for what differs by its seed alone.
+    """
+    factor = original["bytes"] / max(other["bytes"], 1)
     parts = [f"{format.times(factor)} smaller" if factor >= 1.05 else "no smaller"]
     speed = other[f"torch_rows_per_second_{_BATCHES[-1]}"] / original[f"torch_rows_per_second_{_BATCHES[-1]}"]
     if speed == speed:
@@ -138,9 +153,27 @@ def verdict(original: "pd.Series", other: "pd.Series") -> str:
         return f"{text}; its AUC has not been measured."
     rows = f"{format.count(other['measured_rows'])} {other['split']} rows"
     text += f"; AUC {format.difference(change)}{_certainty(other)} on {rows}."
-    if other["finetuned"] and change > 0 and not other["auc_change_low"] <= 0:  # an interval with 0 in it needs no explanation
-        text += " Without the original fine-tuned alike, that gain may be the fine-tuning."
-    return f"{text} One seed."
+    text += _fine_tuning_alone(other, change, table)
+    return text + _seeds(other, table)
+
+
+def _fine_tuning_alone(row: "pd.Series", change: float, table: "pd.DataFrame") -> str:
+    """What the control arm gave; without one, a warning where there is a gain to explain."""
+    if not row["tuning"] or row["kind"] == "control":
+        return ""
+    controls = table[(table["kind"] == "control") & (table["tuning"] == row["tuning"])]["auc_change"].dropna()
+    if len(controls):
+        return f" Fine-tuning alone gave {format.difference(controls.mean())}."
+    gain = change > 0 and not row["auc_change_low"] <= 0  # an interval with 0 in it needs no explanation
+    return " Without the original fine-tuned alike, that gain may be the fine-tuning." if gain else ""
+
+
+def _seeds(row: "pd.Series", table: "pd.DataFrame") -> str:
+    """Mean and spread over the models that differ by their seed alone."""
+    alike = table[(table["effort"] == row["effort"]) & (table["kind"] == row["kind"])]["auc_change"].dropna()
+    if len(alike) < 2:
+        return " One seed."
+    return f" Over {len(alike)} seeds {format.difference(alike.mean())}, standard deviation {alike.std():.4f}."
 
 
 def _certainty(row: "pd.Series") -> str:
@@ -158,7 +191,7 @@ def _verdict(table: "pd.DataFrame") -> None:
         return
     original = originals.iloc[0]
     lines = [
-        f"**{escape(row['name'])}** against {escape(original['name'])}: {escape(verdict(original, row))}"
+        f"**{escape(row['name'])}** against {escape(original['name'])}: {escape(verdict(original, row, table))}"
         for _, row in table.iterrows()
         if row["id"] != original["id"]
     ]

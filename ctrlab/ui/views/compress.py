@@ -24,7 +24,7 @@ from ctrlab.compression.plan import PRESETS, plan_ranks
 from ctrlab.compression.prediction import Prediction, predict
 from ctrlab.evaluation.profile import LayerProfile
 from ctrlab.services import compression as service
-from ctrlab.services import models, spectra
+from ctrlab.services import controls, models, spectra
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FINETUNE
@@ -340,11 +340,18 @@ def _run(bench: Bench, prediction: Prediction, config: CompressConfig) -> None:
     task(
         "compress",
         f"Compress to {left}",
-        lambda: service.submit_compress(cache.workspace(), job_config),
+        lambda: _submit(job_config),
         belongs=lambda job: job.config.get("model_id") == bench.model.id,
         disabled="" if prediction.ranks or config.precision != "float32" else _ALL_DENSE,
         done=lambda job: _done(bench, job),
     )
+
+
+def _submit(config: service.CompressJobConfig) -> str:
+    """Queue the compression, and its controls where they are asked for; the job to watch is the compression's."""
+    if not st.session_state.get("controls"):
+        return service.submit_compress(cache.workspace(), config)
+    return controls.submit_with_controls(cache.workspace(), config, int(st.session_state.get("seeds") or 1))[0]
 
 
 def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis, precision: Precision) -> CompressConfig:
@@ -403,6 +410,14 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
             required=True,
             disabled=not epochs,
         )
+    with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="with-controls"):
+        wanted = st.checkbox(
+            "Run with controls", key="controls",
+            help="Also queue the original with the same fine-tuning, truncation alone, and a model of the same size trained from "
+            "scratch: what the compression itself gave is the difference to them.",
+        )  # fmt: skip
+        if wanted:
+            st.number_input("Seeds", 1, controls.MAX_SEEDS, 1, key="seeds", width=130, help="Of everything that is drawn.")
     finetune = FINETUNE.replace(epochs=epochs, learning_rate=rate, rows=rows) if epochs else None
     return CompressConfig(
         plan=plan, method=method, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune, precision=precision

@@ -10,6 +10,7 @@ from ctrlab.figures.diagram import describe_model_diagram, model_diagram
 from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.services import datasets, models
 from ctrlab.services.comparison import latest_evaluation
+from ctrlab.services.controls import kind_of
 from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
 from ctrlab.ui import cache, format, state
@@ -19,6 +20,8 @@ from ctrlab.ui.components.downloads import download_table
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
 from ctrlab.ui.feedback import empty, escape, guarded, sentence
 from ctrlab.ui.navigation import PAGES
+
+_KIND_NOTES = {"original": "", "compressed": ", compressed", "control": ", a control", "rival": ", small from scratch"}
 
 
 def render() -> None:
@@ -69,7 +72,7 @@ def _in_hand(known: list[Artifact]) -> None:
 def _describe(model: Artifact) -> str:
     cost = model.summary["cost_serving"]
     parameters = format.count(cost["parameters_tables"] + cost["parameters_dense"])
-    return f"{parameters} parameters" + (", compressed" if model.config.get("compression") else "")
+    return f"{parameters} parameters{_KIND_NOTES[kind_of(model)]}"
 
 
 def _facts(model: Artifact) -> None:
@@ -119,7 +122,7 @@ def _table(known: list[Artifact]) -> None:
         rows.append(
             {
                 "name": model.name,
-                "kind": "compressed" if model.config.get("compression") else "original",
+                "kind": kind_of(model),
                 "architecture": model.summary["architecture"],
                 "auc": evaluation.summary["metrics"]["auc"] if evaluation else float("nan"),
                 "parameters_tables": cost["parameters_tables"],

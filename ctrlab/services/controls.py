@@ -1,0 +1,123 @@
+"""Control arms: what would have come of the same effort without compression, or of the same size without an original.
+
+A gain after compression and fine-tuning may be the fine-tuning. So beside the compressed model: the original with the same
+fine-tuning, truncation alone, and a model of the same size trained from scratch; each over the same seeds.
+"""
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from ctrlab.compression.prediction import predict
+from ctrlab.config import Config, option
+from ctrlab.errors import ConfigError
+from ctrlab.services.compression import CompressJobConfig, submit_compress
+from ctrlab.services.handlers import JOB_HANDLERS
+from ctrlab.services.models import TrainConfig, model_profile, require_artifact, submit_train
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact
+from ctrlab.training.configs import FitConfig
+
+MAX_SEEDS = 10
+
+
+@JOB_HANDLERS.register(
+    "control", builder="ctrlab.services.work.control:run", title="Control", description="The original with the same fine-tuning."
+)
+@dataclass(frozen=True, kw_only=True)
+class ControlConfig(Config):
+    """Fine-tune an original as a compression does, and compress nothing."""
+
+    model_id: str
+    fit: FitConfig
+    rounds: int = option(1, minimum=1, maximum=3, help="As many as the compression has stages.")
+    name: str = option("", help="Shown in lists; empty for a name made from the original's.")
+
+
+def submit_control(workspace: Workspace, config: ControlConfig) -> str:
+    """Queue the fine-tuning of an original; the job's result holds the new `model` id."""
+    model = require_artifact(workspace, config.model_id, "model")
+    return workspace.store.jobs.submit("control", f"Fine-tune {model.name} as a control", config.to_dict()).id
+
+
+def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds: int = 1) -> list[str]:
+    """Queue a compression with all its controls, `seeds` of each that is drawn; the compression's own job comes first.
+
+    Truncation alone is one run, for nothing in it is drawn. Without fine-tuning there is no control of it, and one seed only.
+
+    Raises:
+        ConfigError: fewer than one seed, or more than ten.
+    """
+    if not 1 <= seeds <= MAX_SEEDS:
+        raise ConfigError(f"{seeds} seeds; choose 1 to {MAX_SEEDS}")
+    original, tuning = require_artifact(workspace, config.model_id, "model"), config.compress.finetune
+    prefix = config.name or original.name
+    queued = []
+    for number in range(seeds if tuning else 1):
+        tuned = tuning.replace(seed=tuning.seed + number) if tuning else None
+        own = config.replace(compress=config.compress.replace(finetune=tuned), name=_numbered(prefix, number, seeds))
+        queued.append(submit_compress(workspace, own))
+    if tuning:
+        for number in range(seeds):
+            control = ControlConfig(
+                model_id=original.id, fit=tuning.replace(seed=tuning.seed + number), rounds=_stages(workspace, config),
+                name=_numbered(f"{original.name}, fine-tuned alone", number, seeds),
+            )  # fmt: skip
+            queued.append(submit_control(workspace, control))
+        truncated = config.replace(compress=config.compress.replace(finetune=None), name=f"{prefix}, truncated only")
+        queued.append(submit_compress(workspace, truncated))
+    return queued + [submit_train(workspace, scratch) for scratch in _from_scratch(workspace, original, config, seeds)]
+
+
+def kind_of(model: Artifact) -> str:
+    """ "compressed", "control", "rival" (a small model from scratch) or "original"."""
+    if model.config.get("compression"):
+        return "compressed"
+    if model.config.get("control"):
+        return "control"
+    return "rival" if model.config.get("max_parameters") else "original"
+
+
+def tuning_of(model: Artifact) -> dict[str, Any] | None:
+    """How a compressed model or a control was fine-tuned, its seed left out; None where it was not."""
+    found = (model.config.get("compression") or {}).get("finetune") or (model.config.get("control") or {}).get("fit")
+    return {key: value for key, value in found.items() if key != "seed"} if found else None
+
+
+def effort_of(model: Artifact) -> str:
+    """The same for models that differ by their seed alone."""
+    keys = ("original_id", "compression", "control", "architecture", "model", "fit", "max_parameters")
+    return json.dumps(_without_seed({key: model.config.get(key) for key in keys}), sort_keys=True)
+
+
+def _without_seed(value: Any) -> Any:
+    return {key: _without_seed(own) for key, own in value.items() if key != "seed"} if isinstance(value, dict) else value
+
+
+def _numbered(name: str, number: int, seeds: int) -> str:
+    return f"{name}, seed {number + 1}" if seeds > 1 else name
+
+
+def _stages(workspace: Workspace, config: CompressJobConfig) -> int:
+    kinds = {model_profile(workspace, config.model_id).by_name[name].kind for name in config.compress.plan.as_dict()}
+    return len(kinds) if config.compress.order != "joint" and kinds else 1
+
+
+def _from_scratch(workspace: Workspace, original: Artifact, config: CompressJobConfig, seeds: int) -> list[TrainConfig]:
+    """Models of the original's architecture and training with at most the parameters that the compressed one is served with."""
+    training = original.config.get("fit")
+    if training is None:  # it was trained elsewhere: how is not known
+        return []
+    compress = config.compress
+    limit = predict(
+        model_profile(workspace, original.id), None, compress.plan, compress.bottleneck, compress.basis
+    ).serving.parameters
+    fit = FitConfig.from_dict(training)
+    return [
+        TrainConfig(
+            dataset_id=original.config["dataset_id"], architecture=original.config["architecture"],
+            model=original.config["model"], fit=fit.replace(seed=fit.seed + 1 + number), max_parameters=limit,
+            name=_numbered(f"{original.name}, small from scratch", number, seeds),
+        )
+        for number in range(seeds)
+    ]  # fmt: skip

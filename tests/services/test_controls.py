@@ -1,0 +1,82 @@
+"""A compression with its controls: what is queued, what each arm is, and how the comparison tells them apart."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ctrlab
+from ctrlab.compression.configs import CompressConfig, RankPlan
+from ctrlab.errors import ConfigError
+from ctrlab.services import comparison, controls, datasets
+from ctrlab.services.compression import CompressJobConfig
+from ctrlab.services.models import TrainConfig
+from ctrlab.training.configs import FINETUNE, FitConfig
+
+TUNING = FINETUNE.replace(batch_size=256, learning_rate=1e-3)
+PLAN = RankPlan.of({"mlp.2": 4, "embedding.site": 2, "embedding.ad": 2})
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def original(lab, tmp_path_factory):
+    random = np.random.default_rng(0)
+    site, ad = random.integers(0, 30, 2000), random.zipf(1.5, 2000) % 100
+    clicked = random.random(2000) < 1 / (1 + np.exp(-np.where(site % 3 == 0, 1.0, -1.0)))
+    table = pd.DataFrame({"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad]})
+    path = tmp_path_factory.mktemp("raw") / "clicks.csv"
+    table.to_csv(path, index=False)
+    dataset = lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "clicks"))
+    settings = {"embed_dim": 6, "mlp_dims": [16, 12]}
+    fit = FitConfig(batch_size=256, learning_rate=3e-3)
+    return lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm", model=settings, fit=fit))
+
+
+def job_config(lab, original, **changes):
+    compress = CompressConfig(plan=PLAN, finetune=TUNING).replace(**changes)
+    return CompressJobConfig(model_id=original.id, spectra_id=lab.spectra_of(original.id).id, compress=compress, name="small")
+
+
+def test_every_arm_is_queued_run_and_told_apart(lab, original):
+    jobs = controls.submit_with_controls(lab.workspace, job_config(lab, original), seeds=2)
+    found = [lab.workspace.store.artifacts.get(lab.wait(job)["model"]) for job in jobs]
+    names = [model.name for model in found]
+    assert names == [
+        "small, seed 1", "small, seed 2", "DeepFM, fine-tuned alone, seed 1", "DeepFM, fine-tuned alone, seed 2",
+        "small, truncated only", "DeepFM, small from scratch, seed 1", "DeepFM, small from scratch, seed 2",
+    ]  # fmt: skip
+    kinds = [controls.kind_of(model) for model in (original, *found)]
+    assert kinds == ["original", *["compressed"] * 2, *["control"] * 2, "compressed", *["rival"] * 2]
+    compressed, other, control, _, truncated, scratch, _ = found
+    assert control.config["control"]["rounds"] == 2  # MLP, then tables
+    assert control.summary["cost"] == original.summary["cost"]
+    assert controls.tuning_of(compressed) == controls.tuning_of(control) and controls.tuning_of(truncated) is None
+    assert controls.effort_of(compressed) == controls.effort_of(other) != controls.effort_of(truncated)
+    parameters = [model.summary["cost_serving"]["parameters_tables"] + model.summary["cost_serving"]["parameters_dense"]
+                  for model in (compressed, scratch)]  # fmt: skip
+    assert parameters[1] <= parameters[0]
+    table = comparison.comparison_table(lab.workspace, [model.id for model in (scratch, original, compressed, control)])
+    assert table["kind"].tolist() == ["rival", "original", "compressed", "control"]
+    assert table["auc"].notna().all() and table["auc_change"].notna().tolist() == [True, False, True, True]
+
+
+def test_without_fine_tuning_there_is_nothing_to_control_but_the_size(lab, original):
+    jobs = controls.submit_with_controls(lab.workspace, job_config(lab, original, finetune=None))
+    kinds = [lab.workspace.store.jobs.get(job).kind for job in jobs]
+    assert kinds == ["compress", "train"]
+
+
+def test_at_once_is_one_round(lab, original):
+    jobs = controls.submit_with_controls(lab.workspace, job_config(lab, original, order="joint"))
+    control = next(job for job in map(lab.workspace.store.jobs.get, jobs) if job.kind == "control")
+    assert control.config["rounds"] == 1
+
+
+@pytest.mark.parametrize("seeds", [0, 11])
+def test_an_unusable_number_of_seeds_is_refused(lab, original, seeds):
+    with pytest.raises(ConfigError, match="choose 1 to 10"):
+        controls.submit_with_controls(lab.workspace, job_config(lab, original), seeds)
