@@ -29,7 +29,9 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding
 
 _CHUNK_ROWS = 65_536
-_UNCOMPRESSED = {"kind": "factored", "ranks": {}, "bottleneck": "none", "basis": "per_field", "folded": False}
+UNCOMPRESSED = {
+    "kind": "factored", "ranks": {}, "bottleneck": "none", "basis": "per_field", "folded": False, "precision": "float32",
+}  # fmt: skip
 
 
 #: A field's rows, with U_f and mu_f or None where it is dense.
@@ -49,7 +51,7 @@ def fold(model: CTRModel) -> CTRModel:
 
     Works on compressed and uncompressed models; a folded one is copied.
     """
-    structure = getattr(model, "structure", None) or _UNCOMPRESSED
+    structure = getattr(model, "structure", None) or UNCOMPRESSED
     if structure["folded"]:
         return copy.deepcopy(model)
     readers = {name: readers_of(model, name) for name in model.embedding_readers}

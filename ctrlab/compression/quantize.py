@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.compression.configs import PRECISIONS, Precision
+from ctrlab.compression.fold import UNCOMPRESSED
 from ctrlab.compression.prediction import code_bits, quantizes_linear
 from ctrlab.errors import CompressionError, ConfigError
 from ctrlab.models.base import CTRModel
@@ -36,7 +37,6 @@ _SHRINKS = tuple(0.9**step for step in range(30))
 _SEARCH_ROWS = 65_536
 _REFITS = 3
 _LARGEST_CODE = 127  # of a weight
-_AS_PUBLISHED = {"kind": "factored", "ranks": {}, "bottleneck": "none", "basis": "per_field", "folded": False}
 
 #: {name of a vocabulary, as in `schema.table_names`: how often each of its ids occurs in training, (num_ids,)}.
 Counts = Mapping[str, np.ndarray[Any, Any]]
@@ -195,7 +195,7 @@ def prepare_(model: CTRModel, precision: Precision) -> list[tuple[nn.Module, nn.
     _check_name(precision)
     if precision == "float32":
         return []
-    model.structure = {**(model.structure or _AS_PUBLISHED), "precision": precision}
+    model.structure = {**(model.structure or UNCOMPRESSED), "precision": precision}
     made = []
     for name, old in [(name, module) for name, module in model.named_modules() if _is_quantized(module)]:
         owner = model.get_submodule(name.rpartition(".")[0])
