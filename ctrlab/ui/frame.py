@@ -6,6 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from ctrlab.services.controls import kind_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage.records import Artifact
 from ctrlab.ui import cache, state
@@ -80,7 +81,8 @@ def _in_hand(workspace: Workspace, in_hand: state.InHand) -> list[tuple[str, str
     artifacts = workspace.store.artifacts
     dataset = artifacts.get(in_hand.dataset) if in_hand.dataset else None
     model = artifacts.get(in_hand.model) if in_hand.model else None
-    compressed = artifacts.list(kind="model", parent=model.id) if model else []
+    children = artifacts.list(kind="model", parent=model.id) if model else []
+    compressed = [child for child in children if kind_of(child) == "compressed"]
     return [("Dataset", "Data", dataset), ("Model", "Model", model), ("Compressed", "Compare", next(iter(compressed), None))]
 
 

@@ -102,6 +102,7 @@ def test_every_slider_step_asks_for_its_plan_and_shows_what_was_measured(ids, me
 
 def test_a_named_plan_is_kept_taken_and_deleted(ids, tmp_path):  # noqa: F811
     page = open_page(model=ids["model"])
+    page.session_state["saved-plans"] = True
     slider(page, "Rank of mlp.2").set_value(7).run()
     page.text_input(key="plan-name").set_value("seven").run()
     page.button(key="save-plan").click().run()

@@ -20,7 +20,10 @@ def saved_plans(model_id: str, model_name: str, plan: RankPlan, take: Callable[[
     Args:
         plan: in hand. take: called with the ranks of a chosen one; layers it leaves out are dense.
     """
-    with st.popover("Plans", icon=":material/bookmark:", key="saved-plans"):
+    popover = st.popover("Plans", icon=":material/bookmark:", key="saved-plans", on_change="rerun")
+    if not popover.open:
+        return
+    with popover:
         _save(model_id, plan)
         for saved in service.list_plans(cache.workspace(), model_id):
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):

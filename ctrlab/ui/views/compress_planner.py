@@ -1,5 +1,6 @@
 """Plan for a budget: what may it cost at most, and the ranks of all layers at once; the front of what can be had."""
 
+import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
@@ -36,12 +37,25 @@ _UNITS: dict[str, float] = {"parameters": 1.0, "bytes": 1e6, "table_bytes": 1e6,
 _START_SHARE = 1 / 3
 _START_LOSS = 0.0005
 _FAULT = "planner-fault"
+_LOOK_SECONDS = 2.0
 
 
 def model_sensitivity(model_id: str) -> Sensitivity | None:
     """The newest measured of a model; None where it never was."""
-    found = service.latest_sensitivity(cache.workspace(), model_id)
-    return cache.sensitivity(found.id) if found else None
+    found = _sensitivity_id(model_id)
+    return cache.sensitivity(found) if found else None
+
+
+def _sensitivity_id(model_id: str) -> str | None:
+    """Every slider step asks: once found it is remembered for the session, before that looked for every two seconds."""
+    key = f"sensitivity:{model_id}"
+    known: str | None
+    known, looked = st.session_state.get(key, (None, -_LOOK_SECONDS))
+    if known is None and time.monotonic() - looked >= _LOOK_SECONDS:
+        found = service.latest_sensitivity(cache.workspace(), model_id)
+        known = found.id if found else None
+        st.session_state[key] = (known, time.monotonic())
+    return known
 
 
 def planner(
@@ -130,9 +144,9 @@ def _front(
     precision: Precision,
     take: Take,
 ) -> None:
-    found = service.latest_sensitivity(cache.workspace(), bench.model.id)
-    assert found is not None
-    table, plans = _front_table(bench.model.id, bench.spectra_id, found.id, goal, precision)
+    found = _sensitivity_id(bench.model.id)
+    assert found is not None  # it was drawn from
+    table, plans = _front_table(bench.model.id, bench.spectra_id, found, goal, precision)
     key = f"front-{goal}"
     figure(
         "planned_front",
