@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def walk(address: str) -> None:
-    """Home, the sample's spectra, a compression, the comparison."""
+    """Home, the sample's spectra and sensitivity, a plan, a compression, the comparison."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_page(viewport={"width": 1360, "height": 900}, device_scale_factor=1.5)
@@ -48,7 +48,9 @@ def walk(address: str) -> None:
         picture(page, "home")
         page.get_by_role("button", name="Try the sample").click()
         page.wait_for_url("**/Spectra?*", timeout=90_000)
-        page.locator(".js-plotly-plot").nth(1).wait_for()
+        page.get_by_role("button", name="Measure sensitivity").click()
+        page.get_by_text("AUC lost by this layer alone").wait_for(timeout=90_000)
+        page.locator(".js-plotly-plot").nth(3).wait_for()
         picture(page, "spectra")
         page.get_by_role("link", name="Data", exact=True).click()
         picture(page, "data")
@@ -59,7 +61,14 @@ def walk(address: str) -> None:
         page.get_by_role("link", name="Choose ranks").click()
         run = page.get_by_role("button", name=re.compile("^Compress to .* parameters"))
         run.wait_for()
+        measured(page)
         picture(page, "compress")
+        page.get_by_text("Plan for a budget").click()
+        page.get_by_role("button", name="Find ranks").click()
+        page.locator(".st-key-planner .js-plotly-plot").wait_for()
+        measured(page)
+        picture(page, "planner")
+        page.get_by_text("Plan for a budget").click()
         run.click()
         page.get_by_role("progressbar").wait_for()
         time.sleep(4)
@@ -68,6 +77,11 @@ def walk(address: str) -> None:
         page.locator(".js-plotly-plot").first.wait_for()
         picture(page, "compare")
         browser.close()
+
+
+def measured(page: Page) -> None:
+    """Return when the plan's AUC is there."""
+    page.locator(".measured-note").get_by_text("validation rows").wait_for(timeout=60_000)
 
 
 def picture(page: Page, name: str) -> None:

@@ -5,7 +5,7 @@ read latents, so that a table's rank changes what they cost. The costs are there
 solved, and the costs are taken again around its answer, until nothing changes. What is returned was checked by its exact cost.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
 from typing import Literal
@@ -51,6 +51,10 @@ class Budget:
 
     kind: BudgetKind
     limit: float
+
+    def __post_init__(self) -> None:
+        if not self.limit > 0:
+            raise BudgetError(f"a budget of {self.limit:g} {_UNITS[self.kind]} is none; give a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -135,28 +139,45 @@ def planned_front(
 
 def uniform_energy_plan(profile: ModelProfile, spectra: Spectra, budget: Budget, *, precision: Precision = "float32") -> RankPlan:
     """Every layer keeps the same share of its variance, the largest that meets the budget; BudgetError where none does."""
-    shares = 1.0 - np.logspace(-6, np.log10(0.999), 500)
-    return _largest(profile, budget, precision, (plan_ranks(profile, spectra, energy=float(share)) for share in shares))
+    # Ranks change at the cumulative shares themselves, and nowhere between.
+    known = np.concatenate([spectra[layer.layer_name].cumulative for layer in profile.compressible])
+    return _largest(profile, budget, precision, np.unique(known), lambda share: plan_ranks(profile, spectra, energy=share))
 
 
 def uniform_rank_plan(profile: ModelProfile, budget: Budget, *, precision: Precision = "float32") -> RankPlan:
     """Every layer keeps the same share of its width, the largest that meets the budget; BudgetError where none does."""
     widths = {layer.layer_name: layer.out_features for layer in profile.compressible}
-    shares = np.unique([step / width for width in widths.values() for step in range(1, width + 1)])[::-1]
-    shares = shares[np.unique(np.linspace(0, len(shares) - 1, 500).astype(int))]
-    plans = ({name: max(1, ceil(share * width - 1e-9)) for name, width in widths.items()} for share in shares)
-    return _largest(profile, budget, precision, (plan_ranks(profile, ranks=ranks) for ranks in plans))
+    shares = np.unique([step / width for width in widths.values() for step in range(1, width + 1)])
+
+    def plan(share: float) -> RankPlan:
+        return plan_ranks(profile, ranks={name: max(1, ceil(share * width - 1e-9)) for name, width in widths.items()})
+
+    return _largest(profile, budget, precision, shares, plan)
 
 
-def _largest(profile: ModelProfile, budget: Budget, precision: Precision, plans: Iterable[RankPlan]) -> RankPlan:
-    """The first of `plans` that meets the budget."""
-    smallest = float("inf")
-    for plan in plans:
-        amount = _amount(serving_cost(profile, plan.as_dict(), precision=precision), budget.kind)
-        if amount <= budget.limit:
-            return plan
-        smallest = min(smallest, amount)
-    raise BudgetError(_too_small(budget, smallest))
+def _largest(
+    profile: ModelProfile, budget: Budget, precision: Precision, shares: FloatArray, plan: Callable[[float], RankPlan]
+) -> RankPlan:
+    """The plan of the largest of the ascending `shares` that meets the budget, by bisection: a larger share costs more."""
+
+    def cost(made: RankPlan) -> float:
+        return _amount(serving_cost(profile, made.as_dict(), precision=precision), budget.kind)
+
+    low, high = 0, len(shares) - 1
+    best = plan(float(shares[0]))
+    if (smallest := cost(best)) > budget.limit:
+        unit = _UNITS[budget.kind]
+        raise BudgetError(
+            f"no common share has at most {budget.limit:,.0f} {unit}; the smallest has {smallest:,.0f}: ask for that or more"
+        )
+    while low < high:
+        middle = (low + high + 1) // 2
+        tried = plan(float(shares[middle]))
+        if cost(tried) <= budget.limit:
+            low, best = middle, tried
+        else:
+            high = middle - 1
+    return best
 
 
 def _too_small(budget: Budget, smallest: float) -> str:
@@ -186,6 +207,8 @@ class _Problem:
         bottleneck: Bottleneck,
         precision: Precision,
     ) -> None:
+        if multiple_of < 1:
+            raise BudgetError(f"ranks cannot be multiples of {multiple_of}; give 1 for any rank, or 8")
         self.profile, self.sensitivity, self.kind = profile, sensitivity, kind
         self.bottleneck, self.precision = bottleneck, precision
         self._amounts: dict[tuple[int, ...], float] = {}

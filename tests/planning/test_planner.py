@@ -7,7 +7,7 @@ import pytest
 from small_models import make_model, spectra_of
 
 from ctrlab.compression.configs import RankPlan
-from ctrlab.compression.plan import pays
+from ctrlab.compression.plan import pays, plan_ranks
 from ctrlab.compression.prediction import predict, serving_cost
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.evaluation.cost import profile_model
@@ -179,6 +179,32 @@ def test_among_ranks_that_were_measured_alike_the_one_with_more_variance_is_take
     careless, careful = plan_for_budget(profile, free, budget), plan_for_budget(profile, free, budget, spectra=spectra)
     lost = [predict(profile, spectra, plan.plan).variance_lost_total for plan in (careless, careful)]
     assert lost[1] < 0.5 * lost[0] and careful.cost.parameters > careless.cost.parameters
+
+
+@pytest.mark.parametrize("limit", [0, -5, float("nan")])
+def test_a_budget_of_nothing_is_none(limit):
+    with pytest.raises(BudgetError, match="above 0"):
+        Budget(kind="parameters", limit=limit)
+
+
+def test_ranks_cannot_be_multiples_of_nothing():
+    profile = tiny_profile()
+    with pytest.raises(BudgetError, match="multiples of 0"):
+        plan_for_budget(profile, sensitivity_of(profile), Budget(kind="macs", limit=1e6), multiple_of=0)
+
+
+def test_no_larger_common_share_of_variance_meets_the_budget():
+    model = make_model("deepfm")
+    profile, spectra = profile_model(model), spectra_of(model)
+    for share in (0.3, 0.6):
+        limit = share * serving_cost(profile, {}).parameters
+        plan = uniform_energy_plan(profile, spectra, Budget(kind="parameters", limit=limit))
+        fitting = [
+            energy for energy in np.linspace(0.01, 1, 2000)
+            if serving_cost(profile, plan_ranks(profile, spectra, energy=energy).as_dict()).parameters <= limit
+        ]  # fmt: skip
+        best = plan_ranks(profile, spectra, energy=max(fitting))
+        assert serving_cost(profile, plan.as_dict()).parameters >= serving_cost(profile, best.as_dict()).parameters
 
 
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.95])

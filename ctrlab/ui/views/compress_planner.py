@@ -83,38 +83,40 @@ def _form(bench: Bench, sensitivity: Sensitivity, precision: Precision, take: Ta
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
         goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
-        limit = _limit(bench, goal)
-        multiples = st.checkbox(
-            "Ranks in multiples of 8", key="planner-eights", help="Of linear layers; friendlier to most hardware."
-        )  # fmt: skip
+        _limit(bench, goal)
+        st.checkbox("Ranks in multiples of 8", key="planner-eights", help="Of linear layers; friendlier to most hardware.")
         st.button(
-            "Find ranks", key="planner-find", icon=":material/search:",
-            on_click=_find, args=(bench, sensitivity, goal, limit, 8 if multiples else 1, precision, take),
-        )  # fmt: skip
+            "Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=(bench, sensitivity, precision, take)
+        )
     if fault := st.session_state.pop(_FAULT, None):
         st.error(sentence(fault), icon=":material/error:")
     return goal
 
 
-def _find(
-    bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int, precision: Precision, take: Take
-) -> None:
-    """A callback draws nothing: why there is no plan is kept for the run that follows."""
+def _find(bench: Bench, sensitivity: Sensitivity, precision: Precision, take: Take) -> None:
+    """A callback draws nothing: why there is no plan is kept for the run that follows.
+
+    What was typed is read here, for it may be newer than what the button was drawn with.
+    """
+    goal = st.session_state["planner-goal"]
+    limit = float(st.session_state[f"planner-{goal}"]) * _UNITS.get(goal, 1.0)
+    multiple_of = 8 if st.session_state["planner-eights"] else 1
     try:
         take(_solve(bench, sensitivity, goal, limit, multiple_of, precision).plan.as_dict())
     except CtrlabError as error:
         st.session_state[_FAULT] = str(error)
 
 
-def _limit(bench: Bench, goal: str) -> float:
+def _limit(bench: Bench, goal: str) -> None:
+    """The number of the goal; `_find` reads it."""
     if goal == _AUC:
-        return float(st.number_input("Of AUC", 0.0, 0.5, _START_LOSS, step=0.0001, format="%.4f", key="planner-auc", width=150))
-    whole = _amount(serving_cost(bench.profile, {}), goal) / _UNITS[goal]
-    start = whole * _START_SHARE
+        st.number_input("Of AUC", 0.0, 0.5, _START_LOSS, step=0.0001, format="%.4f", key="planner-auc", width=150)
+        return
+    start = _amount(serving_cost(bench.profile, {}), goal) / _UNITS[goal] * _START_SHARE
     if _UNITS[goal] == 1.0:
-        return float(st.number_input("Number", 1, None, int(start), key=f"planner-{goal}", width=150))
-    value = st.number_input("MB", 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
-    return float(value) * _UNITS[goal]
+        st.number_input("Number", 1, None, int(start), key=f"planner-{goal}", width=150)
+    else:
+        st.number_input("MB", 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
 
 
 def _solve(
