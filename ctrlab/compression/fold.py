@@ -49,10 +49,10 @@ def serving_form(model: CTRModel) -> CTRModel:
 def fold(model: CTRModel) -> CTRModel:
     """The serving form of `model`, in evaluation mode; `model` itself is not changed. Logits agree to rounding.
 
-    Works on compressed and uncompressed models; a folded one is copied.
+    Works on compressed and uncompressed models; one that is folded or quantised already is copied.
     """
     structure = getattr(model, "structure", None) or UNCOMPRESSED
-    if structure["folded"]:
+    if structure["folded"] or structure["precision"] != "float32":
         return copy.deepcopy(model)
     readers = {name: readers_of(model, name) for name in model.embedding_readers}
     embeddings = {name: model.get_submodule(name) for name in readers if _folds(model.get_submodule(name), readers[name])}

@@ -131,6 +131,8 @@ def open_onnx(path: str | Path, *, threads: int | None = None) -> onnxruntime.In
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads or 0  # 0: all cores
     options.log_severity_level = 3
+    # Weights in integers are brought back once, not at every call: what they save is the file.
+    options.add_session_config_entry("session.disable_quant_qdq", "1")
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     except Exception as error:  # ONNX Runtime has an exception class for each status, with no base of their own

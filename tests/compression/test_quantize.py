@@ -228,6 +228,11 @@ def test_a_model_of_doubles_stays_one():
     )
 
 
+def test_folding_leaves_a_quantised_model_as_it_is():
+    quantized = quantize(compressed("deepfm")[1].model, "int8")
+    assert torch.equal(logits(serving_form(quantized), FIELDS), logits(quantized, FIELDS))
+
+
 def test_what_cannot_be_quantised_is_refused_with_a_sentence():
     model = make_model("deepfm")
     quantized = quantize(model, "int8")

@@ -36,7 +36,6 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
     compressed = file_model(
         context,
         result.model,
-        dataset=dataset,
         precision=config.compress.precision,
         name=config.name or f"{original.name}, {COMPRESSORS[config.compress.method].title}",
         parents=[original.id, config.spectra_id],

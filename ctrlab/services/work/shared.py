@@ -6,7 +6,7 @@ from typing import Any
 
 from ctrlab.compression.configs import Precision
 from ctrlab.compression.fold import serving_form
-from ctrlab.compression.quantize import Counts, quantize
+from ctrlab.compression.quantize import quantize
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.models.base import CTRModel
@@ -42,7 +42,6 @@ def file_model(
     context: JobContext,
     model: CTRModel,
     *,
-    dataset: EncodedDataset | None = None,
     precision: Precision = "float32",
     name: str,
     parents: Sequence[str],
@@ -50,14 +49,10 @@ def file_model(
     summary: Mapping[str, Any],
     seed: int | None,
 ) -> Artifact:
-    """Save both forms of a model and file them as one artifact.
-
-    Args:
-        dataset, precision: the serving form is quantised to `precision`, frequent ids of `dataset` counting more.
-    """
+    """Save both forms of a model, that for serving in `precision`, and file them as one artifact."""
     serving = serving_form(model)
     if precision != "float32":
-        serving = quantize(serving, precision, _counts(dataset) if dataset is not None else None)
+        serving = quantize(serving, precision)
     folder = context.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, folder / MODEL_FILE)
@@ -72,13 +67,6 @@ def file_model(
     return context.add_artifact(
         "model", name, parents=parents, config=config, summary={**facts, **summary}, seed=seed, files_from=folder
     )
-
-
-def _counts(dataset: EncodedDataset) -> Counts:
-    schema = dataset.schema
-    own_lists = [number for number, feature in enumerate(schema.lists) if feature.shares is None]
-    fields = {name: dataset.counts(number) for number, name in enumerate(schema.field_names)}
-    return fields | {schema.lists[number].name: dataset.list_counts(number) for number in own_lists}
 
 
 def report_fit(context: JobContext, start: float, end: float, label: str) -> Any:
