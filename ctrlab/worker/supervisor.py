@@ -91,7 +91,7 @@ class Supervisor:
             self._warm_up()
             self._take()
             self._stop.wait(_TICK_SECONDS)
-        except StorageError as error:
+        except (StorageError, OSError) as error:  # a child cannot start in a home that has just been removed
             logger.warning("%s", error)
             self._stop.wait(_STORE_AWAY_SECONDS)
         if not self._lock.path.exists():  # somebody removed the home folder, perhaps made another in its place
