@@ -88,6 +88,13 @@ class Server:
             self.process.wait(PATIENCE)
             self.process = None
 
+    def kill(self) -> None:
+        """Not in good order, which would take seconds: nobody looks at this home again."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(PATIENCE)
+            self.process = None
+
     def restart(self) -> None:
         self.stop()
         self.start()
@@ -96,9 +103,8 @@ class Server:
         """End the workers that the dashboard started for this home, and no other process."""
         mine = [process for process in psutil.process_iter() if self._is_my_worker(process)]
         for process in mine:
-            process.terminate()
-        for process in psutil.wait_procs(mine, timeout=30)[1]:
             process.kill()
+        psutil.wait_procs(mine, timeout=PATIENCE)
 
     def _is_my_worker(self, process: psutil.Process) -> bool:
         try:
@@ -135,7 +141,7 @@ def running_server(home: Path) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.stop()
+        server.kill()
         server.stop_workers()
 
 
