@@ -32,15 +32,14 @@ def _ways(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterator[C
     turned, out = right.t().contiguous(), torch.empty(rows, columns, dtype=dtype)
     yield lambda: torch.mm(left, right, out=out)
     yield lambda: torch.mm(left, turned.t(), out=out)
-    try:
-        onednn = torch.ops.mkldnn._linear_pointwise
-        onednn(left, turned, None, "none", [], "")
-    except (AttributeError, RuntimeError):
+    if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return
-    yield lambda: onednn(left, turned, None, "none", [], "")
-    if dtype == torch.float32:
-        packed = torch.ops.mkldnn._reorder_linear_weight(turned.to_mkldnn(), rows)
-        yield lambda: onednn(left, packed, None, "none", [], "")
+    onednn = torch.ops.mkldnn._linear_pointwise
+    weights = [turned]
+    if dtype == torch.float32:  # laid out once and for all, which a product with a weight that changes cannot have
+        weights.append(torch.ops.mkldnn._reorder_linear_weight(turned, rows))
+    for weight in weights:
+        yield lambda weight=weight: onednn(left, weight, None, "none", [], "")  # type: ignore[misc]
 
 
 def _median(call: Callable[[], Tensor]) -> float:

@@ -2,9 +2,9 @@
 
     python benchmarks/scaling.py [--threads 2] [--quick]
 
-DeepFM by ctrlab's own `fit`, batch 4096, Criteo-shaped rows; where nothing else is said 39 fields x 16, MLP 400x3, 1.06 M ids. Each
-setting is a process of its own. A step must cost the same whatever the number of rows, and with lazy updates also whatever the
-number of ids: what it adds up is the batch's different ids, which grow slowly with the table. Dense Adam beside it shows the other.
+DeepFM by ctrlab's own `fit`, batch 4096, Criteo-shaped rows; where nothing else is said 39 fields x 16, MLP 400x3, 1.06 M ids.
+Each setting is a process of its own. A step must cost the same whatever the number of rows, and with lazy updates also whatever
+the number of ids: what it adds up is the batch's different ids, which grow slowly with the table. Dense Adam shows the other way.
 """
 
 import argparse
@@ -75,32 +75,23 @@ def step_of(
 
 def table_of(title: str, runs: list[dict[str, Any]]) -> Table:
     whole = "epoch" in title
-    rows = [
-        [
-            run["setting"],
-            f"{run['rows_per_second'] / 1e3:.1f} k",
-            f"{run['step_ms']:.1f}",
-            *([f"{run['seconds']:.1f}"] if whole else []),
-        ]
-        for run in runs
-    ]
+    rows = []
+    for run in runs:
+        cells = [run["setting"], f"{run['rows_per_second'] / 1e3:.1f} k", f"{run['step_ms']:.1f}", f"{run['seconds']:.1f}"]
+        rows.append(cells if whole else cells[:3])
     return Table(title, [title.split(" (")[0], "rows/s", "ms a step of 4096", *(["seconds"] if whole else [])], rows)
 
 
 def targets_of(raw: dict[str, Any]) -> list[Target]:
     """Linear in rows, and no growth with the table beyond that of the batch's different ids."""
-    rows, ids = raw["Rows (whole epoch)"], raw["Ids, lazy updates"]
-    most = rows[-1]["step_ms"] / rows[0]["step_ms"]
-    growth = ids[-1]["step_ms"] / ids[-2]["step_ms"]
-    allowed = f"at most {GROWTH}x a step"
-    return [
-        Target(
-            f"cost is linear in rows: {rows[-1]['setting']} against {rows[0]['setting']}", allowed, f"{most:.2f}x", most <= GROWTH
-        ),
-        Target(
-            f"lazy updates: {ids[-1]['setting']} ids against {ids[-2]['setting']}", allowed, f"{growth:.2f}x", growth <= GROWTH
-        ),
-    ]
+    pairs = {"cost is linear in rows": raw["Rows (whole epoch)"], "lazy updates: ids": raw["Ids, lazy updates"]}
+    targets = []
+    for what, runs in pairs.items():
+        few, many = (runs[0], runs[-1]) if "rows" in what else runs[-2:]
+        growth = many["step_ms"] / few["step_ms"]
+        text = f"{what}, {many['setting']} against {few['setting']}"
+        targets.append(Target(text, f"at most {GROWTH}x a step", f"{growth:.2f}x", growth <= GROWTH))
+    return targets
 
 
 if __name__ == "__main__":

@@ -4,7 +4,7 @@
     python benchmarks/training.py [--models deepfm ...] [--rounds 3] [--parts speed memory auc] [--quick]
 
 39 fields x 16, MLP 400x3, 1.06 M ids, 500k Criteo-shaped rows (`criteo_shaped.py`), batch 4096; the settings of every model are
-in `zoo.py`. Each contender is a process of its own, all with the same number of threads; rounds are interleaved, medians compared.
+in `zoo.py`. Each contender is a process of its own, all with as many threads; rounds are interleaved, medians compared.
 ctrlab runs its own `fit` from rows on the disk; the peers get batches that lie ready in memory, for their loaders go row by row
 (with those they are slower still: part `memory` has a whole epoch of each as its users run it). ctrlab has row-wise lazy Adam,
 the peers dense Adam, which is all they offer.

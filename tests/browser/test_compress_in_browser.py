@@ -38,13 +38,6 @@ def test_tables_open_one_by_one_and_undo_is_one_click(sample, dashboard: Dashboa
     expect(tables.first).to_have_value(old)
 
 
-def test_nothing_spills_over_on_a_phone(sample, dashboard: Dashboard) -> None:
-    dashboard.page.set_viewport_size({"width": 420, "height": 900})
-    for path in ("Spectra", "Compress", "Compare"):
-        page = dashboard.open(f"/{path}?{query(sample)}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 420
-
-
 def test_the_plans_auc_is_measured_at_every_step_and_ranks_are_found_for_a_budget(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Compress?{query(sample)}")
     figures = page.locator(".measured")
