@@ -33,7 +33,7 @@ SHARES = {"float32": 0.75, "bfloat16": 0.55}
 MEMORY_GB, AUC_DIFFERENCE = 1.0, 0.002
 OWN, OWN_BF16, PEERS = "ctrlab", "ctrlab, bf16", ("FuxiCTR", "DeepCTR-Torch")
 #: Seconds of one round of one contender, where that is more than a few steps.
-ROUND_SECONDS, FEWEST_STEPS = 4.0, 2
+ROUND_SECONDS, FEWEST_STEPS = 3.0, 2
 
 Results = dict[str, Any]
 
