@@ -5,6 +5,7 @@ of the weight (out, B) x (B, in), each by the faster of MKL and oneDNN, operands
 """
 
 import itertools
+import math
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -17,21 +18,28 @@ _SECONDS = 0.1
 
 
 def limit(dtype: torch.dtype, batch: int = BATCH, widths: tuple[int, ...] = WIDTHS) -> dict[str, float]:
-    """rows_per_second, gflops: of all products in turn."""
-    seconds = macs = 0.0
+    """rows_per_second, gflops: of all products in turn; mkl_gflops, onednn_gflops: of those that can do them all."""
+    seconds = {"best": 0.0, "mkl": 0.0, "onednn": 0.0}
+    macs = 0
     for width, out in itertools.pairwise(widths):
         for rows, inner, columns in ((batch, width, out), (batch, out, width), (out, batch, width)):
-            seconds += min(_median(call) for call in _ways(rows, inner, columns, dtype))
+            own: dict[str, float] = {}
+            for library, call in _ways(rows, inner, columns, dtype):
+                own[library] = min(own.get(library, math.inf), _median(call))
+            own["best"] = min(own.values())
+            seconds = {library: total + own.get(library, math.nan) for library, total in seconds.items()}
             macs += rows * inner * columns
-    return {"rows_per_second": batch / seconds, "gflops": 2e-9 * macs / seconds}
+    gflops = {f"{library}_gflops": 2e-9 * macs / total for library, total in seconds.items() if not math.isnan(total)}
+    return {"rows_per_second": batch / seconds["best"], "gflops": gflops.pop("best_gflops"), **gflops}
 
 
-def _ways(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterator[Callable[[], Tensor]]:
-    """(rows, inner) x (inner, columns), by every way there is."""
+def _ways(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], Tensor]]]:
+    """(rows, inner) x (inner, columns), by every way there is, and whose it is. In bfloat16 `torch.mm` is oneDNN's too."""
     left, right = torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
     turned, out = right.t().contiguous(), torch.empty(rows, columns, dtype=dtype)
-    yield lambda: torch.mm(left, right, out=out)
-    yield lambda: torch.mm(left, turned.t(), out=out)
+    plain = "mkl" if dtype == torch.float32 else "onednn"
+    yield plain, lambda: torch.mm(left, right, out=out)
+    yield plain, lambda: torch.mm(left, turned.t(), out=out)
     if not hasattr(torch.ops.mkldnn, "_linear_pointwise"):
         return
     onednn = torch.ops.mkldnn._linear_pointwise
@@ -39,7 +47,7 @@ def _ways(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterator[C
     if dtype == torch.float32:  # laid out once and for all, which a product with a weight that changes cannot have
         weights.append(torch.ops.mkldnn._reorder_linear_weight(turned, rows))
     for weight in weights:
-        yield lambda weight=weight: onednn(left, weight, None, "none", [], "")  # type: ignore[misc]
+        yield "onednn", lambda weight=weight: onednn(left, weight, None, "none", [], "")  # type: ignore[misc]
 
 
 def _median(call: Callable[[], Tensor]) -> float:

@@ -62,7 +62,7 @@ def main() -> None:
 def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", nargs="+", choices=list(zoo.TITLES), default=list(zoo.TITLES))
-    parser.add_argument("--parts", nargs="+", choices=("speed", "memory", "auc"), default=["speed", "memory"])
+    parser.add_argument("--parts", nargs="*", choices=("speed", "memory", "auc"), default=["speed", "memory"])
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1])
@@ -175,7 +175,8 @@ def ratio(measured: Results, label: str) -> float | None:
 
 def tables_of(found: Results) -> list[Table]:
     speeds = found.get("speed", {})
-    return [speed_table(speeds), work_table(speeds), limit_table(found), memory_table(found), auc_table(found.get("auc", {}))]
+    own = [speed_table(speeds), limit_table(found), bound_table(found), work_table(speeds), memory_table(found)]
+    return [*own, auc_table(found.get("auc", {}))]
 
 
 def speed_table(speeds: Results) -> Table:
@@ -214,7 +215,25 @@ def limit_table(found: Results) -> Table:
     return Table("DeepFM against the limit of its MLP's matrix products", headers, rows, "By the faster of MKL and oneDNN.")
 
 
-def limits(found: Results) -> dict[str, dict[str, float]]:
+def bound_table(found: Results) -> Table:
+    """What matrix products leave possible for each model: 6 operations a multiplication at the measured rate."""
+    rows = []
+    for model, measured in ordered(found.get("speed", {})):
+        cells = [zoo.TITLES[model]]
+        for value in limits(found).values():
+            bound = 1e9 * value["gflops"] / (6 * measured["facts"][OWN]["macs"])
+            fastest = max(peer_rates(measured).values(), default=float("nan"))
+            own = statistics.median(measured["rows_per_second"].get(value["label"]) or [float("nan")])
+            cells += [f"{bound / 1e3:.3g} k", f"{bound / fastest:.2f}x", f"{own / bound:.0%}"]
+        rows.append(cells)
+    names = [f"{dtype}{what}" for dtype in limits(found) for what in ("", " : faster peer", ", reached by ctrlab")]
+    return Table(
+        "The most that any implementation could reach if only multiplications took time", ["model", *names], rows,
+        "The same rate of operations as DeepFM's MLP has, for all multiplications of a row, forward and backward.",
+    )  # fmt: skip
+
+
+def limits(found: Results) -> dict[str, dict[str, Any]]:
     """{dtype: limit, and ctrlab's DeepFM against it}."""
     measured = found.get("speed", {}).get("deepfm")
     if not measured or not measured["gemm"]:
@@ -226,7 +245,7 @@ def limits(found: Results) -> dict[str, dict[str, float]]:
                 statistics.median(turn[dtype][key] for turn in measured["gemm"]) for key in ("rows_per_second", "gflops")
             )
             own = statistics.median(rounds)
-            values[dtype] = {"rows": rows, "gflops": gflops, "own": own, "share": own / rows}
+            values[dtype] = {"label": label, "rows": rows, "gflops": gflops, "own": own, "share": own / rows}
     return values
 
 
