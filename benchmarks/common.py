@@ -94,13 +94,17 @@ def result_path(name: str, quick: bool = False) -> Path:
 
 
 def write_json(
-    name: str, content: Any, *, tables: Sequence[Table] = (), targets: Sequence[Target] = (), quick: bool = False
-) -> Path:
-    """Write `content`, what shall be read of it, and the machine's description to benchmarks/results/<name>.json."""
+    name: str, content: Any, *, tables: Sequence[Table] = (), targets: Sequence[Target] = (), quick: bool = False,
+    command: str = "",
+) -> Path:  # fmt: skip
+    """Write `content`, what shall be read of it, and the machine's description to benchmarks/results/<name>.json.
+
+    command: what makes the whole result, where that is not this run alone.
+    """
     document = {
         "name": name,
         "machine": machine(),
-        "command": " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "command": command or " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "tables": [asdict(table) for table in tables],
         "targets": [asdict(target) for target in targets],
         "results": content,

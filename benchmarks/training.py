@@ -56,7 +56,8 @@ def main() -> None:
     tables, targets = [table for table in tables_of(found) if table.rows], targets_of(found)
     for part in (*tables, *targets):
         print(part)
-    print(write_json("training", found, tables=tables, targets=targets, quick=args.quick))
+    command = "benchmarks/training.py --parts speed memory auc"
+    print(write_json("training", found, tables=tables, targets=targets, quick=args.quick, command=command))
 
 
 def arguments() -> argparse.Namespace:
