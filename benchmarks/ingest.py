@@ -89,10 +89,11 @@ def peer_rate(python: str, folder: Path, rows: int) -> dict[str, float]:
     return {"rows": rows, "rows_per_second": rows / float(seconds), "peak_gb": float(peak)}
 
 
-def extrapolated(results: list[dict[str, Any]]) -> dict[str, float]:
-    """Seconds and gigabytes of the whole of Criteo, by the line through the two largest sizes."""
-    last = results[-1]
-    before = results[-2] if len(results) > 1 else {"rows": 0, "seconds": 0.0, "peak_gb": 0.0}
+def extrapolated(results: list[dict[str, Any]]) -> dict[str, float] | None:
+    """Seconds and gigabytes of the whole of Criteo, by the line through the two largest sizes; None where there is one."""
+    if len(results) < 2:
+        return None
+    before, last = results[-2:]
     more = (CRITEO_ROWS - last["rows"]) / (last["rows"] - before["rows"])
     return {"rows": CRITEO_ROWS} | {what: last[what] + more * (last[what] - before[what]) for what in ("seconds", "peak_gb")}
 
@@ -125,7 +126,8 @@ def report(results: list[dict[str, Any]], peer: dict[str, float] | None, name: s
     ]  # fmt: skip
     print(markdown_table(headers, lines))
     whole = extrapolated(results)
-    print(f"extrapolated to {whole['rows']:,} rows: {whole['seconds']:.0f} s, peak {whole['peak_gb']:.2f} GB")
+    if whole:
+        print(f"extrapolated to {whole['rows']:,} rows: {whole['seconds']:.0f} s, peak {whole['peak_gb']:.2f} GB")
     if peer:
         print(f"FuxiCTR on {peer['rows']:,} rows: {peer['rows_per_second']:,.0f} rows/s, peak {peer['peak_gb']:.2f} GB")
     write_json(name, {"sizes": results, "extrapolated": whole, "peer": peer})

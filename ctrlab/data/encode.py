@@ -159,7 +159,9 @@ class _Encoding:
         dealer.deal(progress["dealt"], on_blocks, on_round)
 
     def _write_manifest(self, encoder: FieldEncoder, fields: list[Any], progress: dict[str, Any]) -> None:
-        parts = [(name, rows, clicks) for name, rows, clicks in zip(SPLIT_NAMES, progress["rows"], progress["clicks"], strict=True)]
+        parts = [
+            (name, rows, clicks) for name, rows, clicks in zip(SPLIT_NAMES, progress["rows"], progress["clicks"], strict=True)
+        ]
         summary = DatasetSummary(
             rows={name: rows for name, rows, _ in parts if rows},
             ctr={name: clicks / rows for name, rows, clicks in parts if rows},

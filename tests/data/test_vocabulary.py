@@ -12,7 +12,9 @@ from ctrlab.data.encoder import CellsInMemory
 from ctrlab.data.fields import Reading, vocabulary
 from ctrlab.data.fields.vocabulary import count_distinct, in_order, keys_of_texts
 
-TEXTS = st.lists(st.one_of(st.none(), st.sampled_from(["a", "a\0", "", "b", "ä" * 4, "1234567ä"]), st.text(max_size=12)), max_size=40)
+TEXTS = st.lists(
+    st.one_of(st.none(), st.sampled_from(["a", "a\0", "", "b", "ä" * 4, "1234567ä"]), st.text(max_size=12)), max_size=40
+)
 
 
 def cells_of(texts: list[str | None], block_rows: int = 7) -> CellsInMemory:

@@ -81,9 +81,10 @@ class ListField(Field):
         if not self.shares:
             self._elements.settle(vocabulary)
 
-    def forget_table(self) -> None:
-        """As of `TextField`."""
-        self._elements.forget_table()
+    def forget(self) -> None:
+        """As of `TextField`; a shared vocabulary is its field's to forget."""
+        if not self.shares:
+            self._elements.forget()
 
     def _split(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.intp], NDArray[np.intp]]:
         """The elements of all lists, with the row and the place within its list of each."""

@@ -60,8 +60,9 @@ class TextField(Field):
         """Fix the vocabulary: texts in the order of their ids."""
         self.vocabulary = vocabulary.alias(self.name)
 
-    def forget_table(self) -> None:
-        """Let go of what only `encode` needs."""
+    def forget(self) -> None:
+        """Let go of the vocabulary and of what `encode` needs."""
+        self.settle(pl.Series([], dtype=pl.String))
         self._table = np.zeros((1, 2), np.uint64)
 
     @cached_property
