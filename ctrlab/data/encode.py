@@ -20,8 +20,8 @@ from ctrlab.data.configs import SPLIT_NAMES, ColumnConfig, DatasetConfig
 from ctrlab.data.dataset import COUNTS, FORMAT_VERSION, MANIFEST, DatasetSummary, EncodedDataset
 from ctrlab.data.dealing import Dealer
 from ctrlab.data.encoder import FieldEncoder
-from ctrlab.data.reading import TableReading, new_progress
 from ctrlab.data.readers import TableReader, open_table
+from ctrlab.data.reading import TableReading, new_progress
 from ctrlab.data.settling import settle_fields
 from ctrlab.data.spool import Spool
 from ctrlab.errors import DataError, JobCancelled

@@ -1,8 +1,8 @@
 """Raw files to what fields keep of their cells, in rounds of blocks that are parsed side by side.
 
 Delimited text is cut at line ends and split by a compiled loop, straight to keys and numbers: no string is made of a cell that
-needs none. Whatever that loop does not know, in a block of any file (quotes, ragged rows, text that is not UTF-8), is left to Arrow,
-block by block, so both give the same cells and a fault gets Arrow's diagnosis. Files with line feeds inside quotes and Parquet
+needs none. Whatever that loop does not know, in a block of any file (quotes, ragged rows, text that is not UTF-8), is left to
+Arrow, block by block, so both give the same cells and a fault gets Arrow's diagnosis. Files with line feeds inside quotes and Parquet
 files go through Arrow altogether.
 """
 

@@ -67,7 +67,8 @@ class TableReading:
         if progress["read"]:
             return None
         sizes = {f"{number}.kept": self.spool.kept_size(field, rows) for number, field in enumerate(self.encoder.fields)}
-        if not all([self.spool.cut(name, size) for name, size in (sizes | {"parts": rows, "labels": rows}).items()]):
+        cut = [self.spool.cut(name, size) for name, size in (sizes | {"parts": rows, "labels": rows}).items()]
+        if not all(cut):
             progress.update(new_progress(progress["task"]))
             return self._take_up()
         self._labels.learn(progress["labels"])

@@ -81,7 +81,9 @@ def test_rounds_of_any_size_and_beginning_hold_all_rows_in_order(tmp_path, monke
     assert len(rounds) > 3
     for number in (0, 1, len(rounds) - 2):
         again = open_rounds(reader, encoder, ["word"], rounds[number].position)
-        assert [word for one in again for block in one.blocks for word in block.texts["word"]] == list(chain(*words[number + 1 :]))
+        assert [word for one in again for block in one.blocks for word in block.texts["word"]] == list(
+            chain(*words[number + 1 :])
+        )
 
 
 def test_a_quote_beyond_the_beginning_of_a_csv_is_read_as_arrow_reads_it(tmp_path):

@@ -103,7 +103,7 @@ def gather_spans(text, spans, rows):  # type: ignore[no-untyped-def]  # pragma: 
 
 @numba.njit(cache=True, nogil=True)
 def deal(columns, places, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """out[places[i], f] = columns[f, i], a few thousand rows at a time so that a row's cache lines are filled while they are hot."""
+    """out[places[i], f] = columns[f, i], a few thousand rows at a time: a row's cache lines are filled while they are hot."""
     tile = 2048
     for start in range(0, columns.shape[1], tile):
         stop = min(start + tile, columns.shape[1])

@@ -13,8 +13,8 @@ from ctrlab.data.fields.numbers import NumberField, QuantileField, read_numbers
 from ctrlab.data.fields.text import TextField
 
 __all__ = [
-    "NUM_RESERVED_IDS", "Cells", "Field", "ListField", "Mask", "NumericField", "Reading", "TextField", "field_state", "make_fields",
-    "read_numbers", "restore_field",
+    "NUM_RESERVED_IDS", "Cells", "Field", "ListField", "Mask", "NumericField", "Reading", "TextField", "field_state",
+    "make_fields", "read_numbers", "restore_field",
 ]  # fmt: skip
 
 _KINDS: dict[str, type[Field]] = {

@@ -7,7 +7,16 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.fields.base import (
-    MISSING_CODE, MISSING_WORDS, NUM_RESERVED_IDS, Cells, Field, Ids, NumericField, Numbers, Reading, shifted,
+    MISSING_CODE,
+    MISSING_WORDS,
+    NUM_RESERVED_IDS,
+    Cells,
+    Field,
+    Ids,
+    Numbers,
+    NumericField,
+    Reading,
+    shifted,
 )  # fmt: skip
 from ctrlab.data.fields.numbers import read_numbers
 from ctrlab.data.schema import MISSING_ID, OUT_OF_VOCABULARY_ID

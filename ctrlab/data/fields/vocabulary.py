@@ -12,7 +12,7 @@ from ctrlab.data.fields.base import Cells
 
 Keys = NDArray[np.uint64]
 
-#: Distinct keys counted at once; of a column with more, a part of the keys is counted at a time, in as many passes over its cells.
+#: Distinct keys counted at once; of a column with more, a part of the keys is counted at a time, in more passes over its cells.
 MAX_DISTINCT = 1 << 22
 _LONG = np.uint64(1 << 63)
 _FIRST_SLOTS = 1 << 12
