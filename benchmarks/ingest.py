@@ -91,7 +91,8 @@ def report(results: list[dict[str, Any]], name: str) -> None:
     headers = ["rows", "ids", "threads", "rows/s", "s: read", "settled", "all", "CPU us/row", "peak GB", "encoded GB"]
     lines = [
         [f"{r['rows']:,}", f"{r['ids']:,}", r["threads"], f"{r['rows'] / r['seconds']:,.0f}", f"{r['until']['read']:.1f}",
-         f"{r['until']['settled']:.1f}", f"{r['seconds']:.1f}", f"{r['cpu_seconds'] / r['rows'] * 1e6:.2f}", f"{r['peak_gb']:.2f}",
+         f"{r['until']['settled']:.1f}", f"{r['seconds']:.1f}",
+         f"{r['cpu_seconds'] / r['rows'] * 1e6:.2f}", f"{r['peak_gb']:.2f}",
          f"{r['size_gb']:.2f}"]
         for r in results
     ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 Delimited text is cut at line ends and split by a compiled loop, straight to keys and numbers: no string is made of a cell that
 needs none. Whatever that loop does not know, in a block of any file (quotes, ragged rows, text that is not UTF-8), is left to
-Arrow, block by block, so both give the same cells and a fault gets Arrow's diagnosis. Files with line feeds inside quotes and Parquet
+Arrow, block by block: both give the same cells, and a fault gets Arrow's diagnosis. Files with line feeds in quotes and Parquet
 files go through Arrow altogether.
 """
 

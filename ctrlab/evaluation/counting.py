@@ -36,7 +36,9 @@ def counted_auc(clicked: NDArray[np.bool_], scores: NDArray[Any]) -> float:
     low, scale = _spread(scores)
     rows = np.linspace(0, len(scores), num_threads() + 1).astype(np.int64)
     pieces = list(zip(rows[:-1].tolist(), rows[1:].tolist(), strict=True))
-    counts = np.array(in_threads(lambda piece: _count(clicked[slice(*piece)], scores[slice(*piece)], low, scale), pieces))
+    counts: NDArray[np.int64] = np.array(
+        in_threads(lambda piece: _count(clicked[slice(*piece)], scores[slice(*piece)], low, scale), pieces)
+    )
     # Places in the order bucket, class, piece: (pieces, BUCKETS, 2).
     ends = np.cumsum(counts.transpose(1, 2, 0).ravel()).reshape(BUCKETS, 2, len(pieces)).transpose(2, 0, 1)
     dealt, starts = np.empty_like(scores), ends - counts
@@ -83,7 +85,7 @@ def _even_spans(starts: NDArray[np.int64]) -> list[tuple[int, int]]:
 def _sorted_wins(dealt: NDArray[Any], borders: NDArray[np.int64], below: NDArray[np.int64], span: tuple[int, int]) -> int:
     for part in range(2 * span[0], 2 * span[1]):
         dealt[borders[part] : borders[part + 1]].sort()
-    return int(_merged_wins(dealt, borders, below, *span))
+    return int(_merged_wins(dealt, borders, below, span[0], span[1]))
 
 
 @numba.njit(cache=True, nogil=True, inline="always")

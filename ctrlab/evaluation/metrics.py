@@ -125,7 +125,7 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = CALIBRA
     return _calibrated(predicted, np.bincount(index, weights=clicked, minlength=bins), counts)
 
 
-def _calibrated(predicted: NDArray[np.float64], observed: NDArray[np.float64], counts: NDArray[np.int64]) -> Calibration:
+def _calibrated(predicted: NDArray[Any], observed: NDArray[Any], counts: NDArray[np.int64]) -> Calibration:
     """From the sums of each bin (bins,)."""
     held = counts > 0
     return Calibration(
