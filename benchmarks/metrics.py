@@ -63,10 +63,8 @@ def main() -> None:
     rows = 300_000 if args.quick else int(args.rows * 1e6)
     results = [measure(rows, dtype, 1 if args.quick else 3) for dtype in (np.float32, np.float64)]
     for result in results:
-        print(
         threads, off = result["threads"], result["difference"]
         print(f"\n{result['rows']:,} predictions, {result['dtype']}, {threads} threads, off by {off}")
-        )
         lines = [(name, f"{value:.3f}", f"{result['sorts'][name]:.2f}") for name, value in result["seconds"].items()]
         print(markdown_table(["what", "s", "sorts"], lines))
     write_json("metrics-quick" if args.quick else "metrics", results)

@@ -28,7 +28,9 @@ class LossSums(NamedTuple):
     loss: float
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
-    counts: NDArray[np.float64]
+    counts: NDArray[np.int64] = np.array(
+        in_threads(lambda piece: _count(clicked[slice(*piece)], scores[slice(*piece)], low, scale), pieces)
+    )
 
 
 def counted_auc(clicked: NDArray[np.bool_], scores: NDArray[Any]) -> float:
