@@ -28,9 +28,7 @@ class LossSums(NamedTuple):
     loss: float
     predicted: NDArray[np.float64]
     observed: NDArray[np.float64]
-    counts: NDArray[np.int64] = np.array(
-        in_threads(lambda piece: _count(clicked[slice(*piece)], scores[slice(*piece)], low, scale), pieces)
-    )
+    counts: NDArray[np.float64]
 
 
 def counted_auc(clicked: NDArray[np.bool_], scores: NDArray[Any]) -> float:
