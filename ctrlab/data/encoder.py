@@ -2,28 +2,28 @@
 
 import hashlib
 import json
-import os
-from collections.abc import Callable, Iterable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig
-from ctrlab.data.fields import Field, ListField, Mask, TextField, field_state, make_fields, restore_field
+from ctrlab.data.fields import Field, ListField, Mask, Reading, TextField, field_state, make_fields, restore_field
 from ctrlab.data.schema import FeatureSchema, ListFeature, fingerprint_of
+from ctrlab.data.threads import in_threads
 from ctrlab.errors import DataError
 
 ENCODER_FILE, VOCABULARY_FILE = "encoder.json", "vocabulary.parquet"
 _VERSION = 1
 #: A numeric or time column with a larger share of unreadable cells is refused.
 MAX_UNREADABLE_SHARE = 0.01
-T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -35,23 +35,24 @@ class EncodedBlock:
     lists: NDArray[np.int32]
 
 
-@dataclass(frozen=True)
-class ProvisionalBlock:
-    """Rows as they are before the vocabularies are known: codes int32 (n, K), numbers float64 (n, M)."""
+class CellsInMemory:
+    """Kept cells of rows that are few; all of them training rows unless `train` says otherwise, reading by reading."""
 
-    codes: NDArray[np.int32]
-    numbers: NDArray[np.float64]
+    def __init__(self, readings: Sequence[Reading], train: Sequence[Mask] | None = None) -> None:
+        self._readings, self._train = readings, train
+
+    def blocks(self) -> Iterator[tuple[NDArray[Any], Mask]]:
+        for number, reading in enumerate(self._readings):
+            yield reading.kept, np.ones(len(reading.kept), np.bool_) if self._train is None else self._train[number]
+
+    def texts(self) -> Iterator[pl.DataFrame]:
+        yield from (reading.texts for reading in self._readings if reading.texts is not None)
 
 
 class FieldEncoder:
-    """Raw columns to ids and values.
-
-    Either `fit` on blocks of training rows, or, to read a large file once: `observe` every block with a mask of its training
-    rows, `finish`, then `finalize` what `observe` returned.
+    """Raw columns to ids and values: `fit` on blocks of training rows, or field by field from kept cells (see `fields`).
 
     id_fields, value_fields: the fields behind the F columns of ids and the V columns of values. list_fields: those of lists.
-    coded_fields, number_fields: the same fields by what `observe` gives: int32 codes (of a list, a column a place) or float64
-    numbers.
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -59,8 +60,6 @@ class FieldEncoder:
         names = [field.name for field in self.fields]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"two fields would be called {', '.join(twice)}; rename a column or ignore one")
-        self.coded_fields = [field for field in self.fields if field.has_codes]
-        self.number_fields = [field for field in self.fields if not field.has_codes]
         self.id_fields = [field for field in self.fields if field.gives == "ids"]
         self.value_fields = [field for field in self.fields if field.gives == "values"]
         self.list_fields = [field for field in self.fields if isinstance(field, ListField)]
@@ -75,43 +74,28 @@ class FieldEncoder:
     def fit(cls, blocks: Iterable[pl.DataFrame], columns: Iterable[ColumnConfig]) -> Self:
         """Fit on blocks of String columns, all of whose rows are training rows."""
         encoder = cls.for_columns(columns)
-        num_rows = 0
+        kept: list[list[Reading]] = [[] for _ in encoder.fields]
         for block in blocks:
-            encoder.observe(block, np.ones(len(block), np.bool_))
-            num_rows += len(block)
-        encoder.finish(num_rows)
+            for readings, field in zip(kept, encoder.fields, strict=True):
+                readings.append(field.read(block[field.column]))
+        for readings, field in zip(kept, encoder.fields, strict=True):
+            field.unreadable = sum(reading.unreadable for reading in readings)
+            field.fit(CellsInMemory(readings))
+        encoder.check_readable(sum(len(reading.kept) for reading in kept[0]))
         return encoder
 
-    def observe(self, block: pl.DataFrame, train: Mask) -> ProvisionalBlock:
-        """Learn from the rows where `train` is true; give all rows their provisional codes."""
-        columns = _in_threads(lambda field: field.observe(block[field.column], train), self.coded_fields + self.number_fields)
-        split = len(self.coded_fields)
-        return ProvisionalBlock(_stack(columns[:split], len(block), np.int32), _stack(columns[split:], len(block), np.float64))
-
-    def finish(self, num_rows: int, before_each: Callable[[], None] = lambda: None) -> None:
-        """Settle vocabularies and statistics.
-
-        Args:
-            num_rows: how many rows were observed.
-            before_each: called before each field; may raise to stop.
-
-        Raises:
-            DataError: too many cells of a numeric or time column could not be read.
-        """
+    def check_readable(self, num_rows: int) -> None:
+        """DataError if too many of the cells of a numeric or time column could not be read."""
         for field in self.fields:
             if field.unreadable > MAX_UNREADABLE_SHARE * num_rows:
                 raise DataError(
                     f"column {field.column!r} has {field.unreadable} cells of {num_rows} that cannot be read in its role; "
                     "make it categorical, ignore it, or mend the file"
                 )
-        for field in self.fields:
-            before_each()
-            field.finish()
 
-    def finalize(self, block: ProvisionalBlock) -> EncodedBlock:
-        """What `observe` returned, with the ids and values that now are known."""
-        codes = _by_name(self.coded_fields, block.codes) | _by_name(self.number_fields, block.numbers)
-        return self._assemble(lambda field: field.finalize(codes[field.name]), len(block.codes))
+    def sharers(self, field: Field) -> list[ListField]:
+        """The lists whose elements have this field's ids."""
+        return [other for other in self.list_fields if other.shares == field.name]
 
     def transform(self, block: pl.DataFrame) -> EncodedBlock:
         """Encode rows of String columns with the fitted vocabularies and statistics; an empty text is missing, like null.
@@ -133,15 +117,19 @@ class FieldEncoder:
             field_dims=tuple(field.field_dim for field in self.id_fields),
             value_names=tuple(field.name for field in self.value_fields),
             lists=tuple(self._list_feature(field) for field in self.list_fields),
-            fingerprint=fingerprint_of([self._states(), {name: _digest(texts) for name, texts in self._vocabularies().items()}]),
+            fingerprint=fingerprint_of([self._states(), self._digests()]),
         )
 
     def save(self, folder: Path) -> None:
         """Write `encoder.json` and `vocabulary.parquet` into a folder."""
         (folder / ENCODER_FILE).write_text(json.dumps({"version": _VERSION, "fields": self._states()}, indent=1))
-        tables = [pl.DataFrame({"field": [name], "text": [texts]}) for name, texts in self._vocabularies().items()]
-        empty = pl.DataFrame(schema={"field": pl.String, "text": pl.List(pl.String)})
-        pl.concat([empty, *tables]).write_parquet(folder / VOCABULARY_FILE, compression="zstd")
+        # A row group a field: one vocabulary at a time is turned into Arrow's lists. Texts are distinct, a dictionary is no use.
+        schema = pa.schema([("field", pa.large_string()), ("text", pa.large_list(pa.large_string()))])
+        with pq.ParquetWriter(folder / VOCABULARY_FILE, schema, compression="zstd", use_dictionary=False) as file:
+            for name, texts in self._vocabularies().items():
+                array = texts.to_arrow(compat_level=pl.CompatLevel.oldest()).cast(pa.large_string())
+                row = pa.LargeListArray.from_arrays(pa.array([0, len(array)], pa.int64()), array)
+                file.write_table(pa.table([pa.array([name], pa.large_string()), row], schema=schema))
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -161,7 +149,7 @@ class FieldEncoder:
         return cls([restore_field(state, vocabularies[state["name"]]) for state in stored["fields"]])
 
     def _assemble(self, encode: Callable[[Field], NDArray[Any]], num_rows: int) -> EncodedBlock:
-        columns = _in_threads(encode, [*self.id_fields, *self.value_fields, *self.list_fields])
+        columns = in_threads(encode, [*self.id_fields, *self.value_fields, *self.list_fields])
         ids, lists = len(self.id_fields), len(self.id_fields) + len(self.value_fields)
         return EncodedBlock(
             _stack(columns[:ids], num_rows, np.int32),
@@ -185,6 +173,10 @@ class FieldEncoder:
             name=field.name, length=field.max_length, shares=field.shares, dim=0 if field.shares else field.field_dim
         )
 
+    def _digests(self) -> dict[str, str]:
+        vocabularies = self._vocabularies()
+        return dict(zip(vocabularies, in_threads(_digest, vocabularies.values()), strict=True))
+
     def _states(self) -> list[dict[str, Any]]:
         return [field_state(field) for field in self.fields]
 
@@ -203,24 +195,6 @@ def _digest(texts: pl.Series) -> str:
         digest.update(texts[start : start + (1 << 16)].str.join("\0")[0].encode())
         digest.update(b"\1")
     return digest.hexdigest()
-
-
-def _by_name(fields: Sequence[Field], block: NDArray[Any]) -> dict[str, NDArray[Any]]:
-    """{field: its columns of `block`}: (n,), or (n, width) for a list."""
-    parts, start = {}, 0
-    for field in fields:
-        part = block[:, start : start + field.width]
-        parts[field.name] = part if isinstance(field, ListField) else part[:, 0]
-        start += field.width
-    return parts
-
-
-def _in_threads(work: Callable[[Field], T], fields: Sequence[Field]) -> list[T]:
-    """`work` of each field; polars and numpy let go of the interpreter, so threads help."""
-    if len(fields) < 2:
-        return [work(field) for field in fields]
-    with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-        return list(pool.map(work, fields))
 
 
 def _stack(columns: list[Any], num_rows: int, dtype: type) -> NDArray[Any]:

@@ -36,6 +36,15 @@ class LabelEncoder:
         self.column = column
         self._texts: dict[str, float | None] = {}
 
+    @property
+    def learnt(self) -> list[str]:
+        """The texts seen so far."""
+        return list(self._texts)
+
+    def learn(self, texts: Iterable[str]) -> None:
+        """Take up `learnt` of an earlier pass that was broken off."""
+        self._texts = {text: label_value(text) for text in texts}
+
     def encode(self, labels: pl.Series, first_row: int) -> NDArray[np.uint8]:
         """Labels uint8 (n,), 1 = click.
 

@@ -25,7 +25,8 @@ BLOCK_CELLS = 1_000_000
 #: What stands between the elements of a Parquet list once it is text: a control character that no text holds.
 LIST_SEPARATOR = "\x1f"
 _HEAD_BYTES = 1 << 18
-_CSV_CHUNK_BYTES = 4 << 20
+#: A line has no more bytes than this.
+LONGEST_LINE = 4 << 20
 _COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET_MAGIC = b"PAR1"
 _DELIMITERS = ",\t;|"
@@ -36,7 +37,8 @@ _FORMATS_HINT = "give a CSV, TSV or Parquet file, plain, .gz or .zst"
 class Layout:
     """How a file turned out to be written.
 
-    delimiter, quoted: mean nothing for Parquet. list_columns: columns of Parquet lists.
+    delimiter, quoted: mean nothing for Parquet. list_columns: columns of Parquet lists. plain_lines: every line ends
+        with a line feed, and none before the first row is empty.
     """
 
     format: str
@@ -47,6 +49,7 @@ class Layout:
     quoted: bool = True
     multiline: bool = False
     list_columns: tuple[str, ...] = ()
+    plain_lines: bool = True
 
 
 class TableReader:
@@ -69,20 +72,23 @@ class TableReader:
         """How much of `total_bytes` the running `blocks()` has consumed; for Parquet in proportion to rows."""
         return self._bytes_read
 
-    def blocks(self, columns: Sequence[str] | None = None) -> Iterator[pl.DataFrame]:
+    def blocks(self, columns: Sequence[str] | None = None, start_row: int = 0) -> Iterator[pl.DataFrame]:
         """Frames of String columns, at most `block_rows` rows each; an empty cell is null.
 
         The elements of a Parquet list are joined by `LIST_SEPARATOR`; an empty list is null.
 
         Args:
             columns: the columns to read, in this order; all by default.
+            start_row: leave out so many rows; Parquet skips them unread, text has to be gone through.
 
         Raises:
             DataError: the file is damaged, ragged or not UTF-8, with the line where that is known.
         """
         names = list(self.column_names if columns is None else columns)
         self._bytes_read = 0
-        batches = self._parquet_batches(names) if self.layout.format == "parquet" else self._csv_batches(names)
+        batches = (
+            self._parquet_batches(names, start_row) if self.layout.format == "parquet" else self._csv_batches(names, start_row)
+        )
         pending: list[pa.RecordBatch] = []
         rows = 0
         for batch in batches:
@@ -98,56 +104,106 @@ class TableReader:
             yield _as_text(pending)
         self._bytes_read = self.total_bytes
 
-    def _csv_batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def lines(self, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
+        """The text after the line of names, unpacked, in pieces of about `chunk_bytes` that end where lines do.
+
+        Args:
+            start: leave out so many bytes, the length of pieces that an earlier call gave; a packed file is unpacked up to there.
+
+        Raises:
+            DataError: the file is damaged, or a line is longer than `LONGEST_LINE`.
+        """
+        self._bytes_read = 0
         try:
-            yield from self._parsed(names, use_threads=True)
+            with pa.OSFile(str(self.path)) as raw:
+                stream: Any = raw if self.layout.compression is None else pa.CompressedInputStream(raw, self.layout.compression)
+                rest = _after_first_line(stream, self.layout.header, chunk_bytes)
+                rest = _skipped(stream, rest, start)
+                while piece := stream.read(chunk_bytes):
+                    self._bytes_read = raw.tell()
+                    end = piece.rfind(b"\n") + 1
+                    if not end and len(rest) + len(piece) > LONGEST_LINE:
+                        raise pa.ArrowInvalid("straddles")
+                    if end:
+                        yield rest + piece[:end]
+                    rest = piece[end:] if end else rest + piece
+                if rest:
+                    yield rest
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._explain(error) from None
+
+    def frame_of(self, chunk: bytes) -> pl.DataFrame:
+        """Whole lines as `blocks` would give them.
+
+        Raises:
+            DataError: as `blocks`.
+        """
+        names = list(self.column_names)
+        try:
+            batches = list(self._parsed(names, io.BytesIO(chunk), header=False)) if chunk.strip(b"\r\n") else []
+        except (pa.ArrowInvalid, OSError) as error:
+            raise self._explain(self._located(error)) from None
+        return _as_text(batches) if batches else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+
+    def _csv_batches(self, names: list[str], start_row: int) -> Iterator[pa.RecordBatch]:
+        try:
+            for batch in self._parsed_file(names, use_threads=True):
+                yield batch.slice(min(start_row, batch.num_rows))
+                start_row = max(0, start_row - batch.num_rows)
         except (pa.ArrowInvalid, OSError) as error:
             raise self._explain(self._located(error)) from None
 
-    def _parsed(self, names: list[str], *, use_threads: bool) -> Iterator[pa.RecordBatch]:
-        layout = self.layout
+    def _parsed_file(self, names: list[str], *, use_threads: bool) -> Iterator[pa.RecordBatch]:
         with pa.OSFile(str(self.path)) as raw:
-            reader = pa_csv.open_csv(
-                raw if layout.compression is None else pa.CompressedInputStream(raw, layout.compression),
-                read_options=pa_csv.ReadOptions(
-                    block_size=_CSV_CHUNK_BYTES,
-                    column_names=list(self.column_names),
-                    skip_rows=int(layout.header),
-                    use_threads=use_threads,
-                ),
-                parse_options=pa_csv.ParseOptions(
-                    delimiter=layout.delimiter,
-                    quote_char='"' if layout.quoted else False,
-                    newlines_in_values=layout.multiline,
-                ),
-                convert_options=pa_csv.ConvertOptions(
-                    column_types=dict.fromkeys(self.column_names, pa.string()),
-                    include_columns=names,
-                    null_values=[""],
-                    strings_can_be_null=True,
-                ),
-            )
-            for batch in reader:
+            stream = raw if self.layout.compression is None else pa.CompressedInputStream(raw, self.layout.compression)
+            for batch in self._parsed(names, stream, header=self.layout.header, use_threads=use_threads):
                 self._bytes_read = raw.tell()
                 yield batch
+
+    def _parsed(self, names: list[str], stream: Any, *, header: bool, use_threads: bool = False) -> Iterator[pa.RecordBatch]:
+        layout = self.layout
+        yield from pa_csv.open_csv(
+            stream,
+            read_options=pa_csv.ReadOptions(
+                block_size=LONGEST_LINE,
+                column_names=list(self.column_names),
+                skip_rows=int(header),
+                use_threads=use_threads,
+            ),
+            parse_options=pa_csv.ParseOptions(
+                delimiter=layout.delimiter,
+                quote_char='"' if layout.quoted else False,
+                newlines_in_values=layout.multiline,
+            ),
+            convert_options=pa_csv.ConvertOptions(
+                column_types=dict.fromkeys(self.column_names, pa.string()),
+                include_columns=names,
+                null_values=[""],
+                strings_can_be_null=True,
+            ),
+        )
 
     def _located(self, error: Exception) -> Exception:
         """The same fault with the number of its row, which pyarrow knows only when it reads in one thread."""
         try:
-            for _ in self._parsed(list(self.column_names), use_threads=False):
+            for _ in self._parsed_file(list(self.column_names), use_threads=False):
                 pass
         except (pa.ArrowInvalid, OSError) as located:
             return located
         return error
 
-    def _parquet_batches(self, names: list[str]) -> Iterator[pa.RecordBatch]:
+    def _parquet_batches(self, names: list[str], start_row: int) -> Iterator[pa.RecordBatch]:
         try:
             with pq.ParquetFile(self.path) as file:
-                total, done = max(1, file.metadata.num_rows), 0
-                for batch in file.iter_batches(batch_size=self.block_rows, columns=names):
+                total, done, first = max(1, file.metadata.num_rows), 0, 0
+                while first < file.num_row_groups and done + file.metadata.row_group(first).num_rows <= start_row:
+                    done, first = done + file.metadata.row_group(first).num_rows, first + 1
+                groups = range(first, file.num_row_groups)
+                for batch in file.iter_batches(batch_size=self.block_rows, columns=names, row_groups=groups):
+                    skipped = min(batch.num_rows, max(0, start_row - done))
                     done += batch.num_rows
                     self._bytes_read = self.total_bytes * done // total
-                    yield _empty_text_to_null(batch.select(names))
+                    yield _empty_text_to_null(batch.select(names)).slice(skipped)
         except (pa.ArrowInvalid, OSError) as error:
             raise _damaged(self.path, error) from None
 
@@ -164,7 +220,7 @@ class TableReader:
             row = re.search(r"Row #(\d+)", text)
             return _not_utf8(name, f"row {row[1]}" if row else "a row")
         if "straddles" in text:
-            return DataError(f"{name}: a line is longer than {_CSV_CHUNK_BYTES >> 20} MB; {_FORMATS_HINT}")
+            return DataError(f"{name}: a line is longer than {LONGEST_LINE >> 20} MB; {_FORMATS_HINT}")
         if isinstance(error, pa.ArrowInvalid) and "Empty CSV" in text:
             return DataError(f"{name} has column names and no rows; give a file with data")
         return _damaged(self.path, error)
@@ -243,9 +299,11 @@ def _is_flat_list(kind: pa.DataType) -> bool:
 
 def _text_layout(path: Path, source: SourceConfig, compression: str | None) -> Layout:
     head, whole = _head(path, compression)
-    lines = _decode(path.name, head, whole).replace("\r\n", "\n").split("\n")
+    text = _decode(path.name, head, whole).replace("\r\n", "\n")
+    lines = text.split("\n")
     if not any(line.strip() for line in lines):
         raise DataError(f"{path.name} is empty; {_FORMATS_HINT} with rows in it")
+    plain_lines = bool(lines[0]) and "\r" not in text.removesuffix("\r")
     lines = [line for line in lines if line][:200]
     delimiter = source.delimiter or ("\t" if source.format == "tsv" else _sniff_delimiter(lines))
     quoted = delimiter != "\t" or b'"' in head
@@ -269,6 +327,7 @@ def _text_layout(path: Path, source: SourceConfig, compression: str | None) -> L
         header=header,
         quoted=quoted,
         multiline=quoted and b'"' in head,
+        plain_lines=plain_lines,
     )
 
 
@@ -282,6 +341,26 @@ def _head(path: Path, compression: str | None) -> tuple[bytes, bool]:
     except (pa.ArrowInvalid, OSError) as error:
         raise _damaged(path, error) from None
     return head, whole
+
+
+def _after_first_line(stream: Any, header: bool, chunk_bytes: int) -> bytes:
+    """What was read beyond the line of names, or beyond the byte order mark where there are no names."""
+    head: bytes = stream.read(chunk_bytes)
+    if not header:
+        return head.removeprefix(b"\xef\xbb\xbf")
+    while b"\n" not in head and (more := stream.read(chunk_bytes)):
+        head += more
+    return head[head.index(b"\n") + 1 :] if b"\n" in head else b""
+
+
+def _skipped(stream: Any, rest: bytes, start: int) -> bytes:
+    """`rest` and what follows in the stream without the first `start` bytes: what of it was read."""
+    while start > len(rest):
+        start -= len(rest)
+        rest = stream.read(min(start, LONGEST_LINE))
+        if not rest:
+            return b""
+    return rest[start:]
 
 
 def _decode(name: str, head: bytes, whole: bool) -> str:

@@ -20,6 +20,15 @@ class SplitAssigner:
         self._num_rows = 0
         self._class_rows = [0, 0]
 
+    @property
+    def class_rows(self) -> list[int]:
+        """Rows of each class so far; only counted for a stratified split."""
+        return list(self._class_rows)
+
+    def take_up(self, num_rows: int, class_rows: list[int]) -> None:
+        """Go on after so many rows, and `class_rows` of them."""
+        self._num_rows, self._class_rows = num_rows, list(class_rows)
+
     def assign(
         self, labels: NDArray[np.uint8], times: NDArray[np.int64] | None = None, *, file_number: int = 0
     ) -> NDArray[np.uint8]:

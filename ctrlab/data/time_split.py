@@ -82,14 +82,16 @@ class TimeReader:
         """The last time of train, finetune and valid; one pass over the time column."""
         counts, self.rows = TimeCounts(), 0
         for block in reader.blocks([self.column]):
-            counts.add(self.read(block))
+            counts.add(self.read(block[self.column]))
             report(reader.bytes_read / reader.total_bytes)
-        self.rows = 0
         return counts.borders(self.config)
 
-    def read(self, block: pl.DataFrame) -> NDArray[np.int64]:
+    def take_up(self, timestamp_format: str | None, rows: int) -> None:
+        """Read on after so many rows, in the format that `borders` found."""
+        self.timestamp_format, self._known, self.rows = timestamp_format, True, rows
+
+    def read(self, texts: pl.Series) -> NDArray[np.int64]:
         """Microseconds int64 (n,); plain numbers, such as a day's number, are taken as seconds: only their order matters."""
-        texts = block[self.column]
         if not self._known:
             self.timestamp_format, self._known = find_format(texts, "time"), True
         if self.timestamp_format is None:
@@ -103,5 +105,5 @@ class TimeReader:
                 f"column {self.column!r} has no readable time in data row {row + 1}; a split by time needs one in every row, "
                 "so set the column's timestamp format or choose another split"
             )
-        self.rows += len(block)
+        self.rows += len(texts)
         return times.to_numpy()

@@ -9,6 +9,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from observing import encode_in_blocks
 
 from ctrlab.data.configs import ColumnConfig
 from ctrlab.data.encoder import FieldEncoder
@@ -25,14 +26,11 @@ NUMBERS = st.one_of(
 
 def observe_all(column: ColumnConfig, cells: list[str | None], train: list[bool], block_rows: int):
     """The ids or values of all rows, encoded as `encode_dataset` does: in blocks, fitted on the training rows."""
-    texts = pl.DataFrame({column.name: pl.Series(cells, dtype=pl.String)})
-    encoder = FieldEncoder.for_columns([column])
-    starts = range(0, len(cells), block_rows)
-    mask = np.array(train, bool)
-    provisional = [encoder.observe(texts[start : start + block_rows], mask[start : start + block_rows]) for start in starts]
-    encoder.finish(len(cells))
-    final = [encoder.finalize(block) for block in provisional]
-    return encoder, np.concatenate([block.ids for block in final]), np.concatenate([block.values for block in final])
+    encoder, results = encode_in_blocks([column], frame_of(column, cells), train, block_rows)
+    empty = np.empty((len(cells), 0))
+    ids = [results[field.name][:, None] for field in encoder.id_fields]
+    values = [results[field.name][:, None] for field in encoder.value_fields]
+    return encoder, np.hstack([empty.astype(np.int32), *ids]), np.hstack([empty.astype(np.float32), *values])
 
 
 def frame_of(column: ColumnConfig, cells: list[str | None]) -> pl.DataFrame:

@@ -7,6 +7,7 @@ import polars as pl
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from observing import encode_in_blocks
 
 from ctrlab.data.batches import iterate_batches
 from ctrlab.data.configs import ColumnConfig
@@ -25,13 +26,10 @@ def history(**settings) -> ColumnConfig:
 
 
 def observe_all(columns, frame, train, block_rows):
-    """Encoder and encoded rows, as `encode_dataset` makes them: in blocks, fitted on the training rows."""
-    encoder = FieldEncoder.for_columns(columns)
-    mask = np.array(train, bool)
-    starts = range(0, len(frame), block_rows)
-    provisional = [encoder.observe(frame[i : i + block_rows], mask[i : i + block_rows]) for i in starts]
-    encoder.finish(len(frame))
-    return encoder, np.concatenate([encoder.finalize(block).lists for block in provisional])
+    """Encoder and encoded lists, as `encode_dataset` makes them: in blocks, fitted on the training rows."""
+    encoder, results = encode_in_blocks(columns, frame, train, block_rows)
+    empty = np.empty((len(frame), 0), np.int32)
+    return encoder, np.hstack([empty, *(results[field.name] for field in encoder.list_fields)])
 
 
 def elements(cell: str | None, length: int) -> list[str]:

@@ -6,14 +6,15 @@ from typing import Any
 import polars as pl
 
 from ctrlab.data.configs import ColumnConfig
-from ctrlab.data.fields.base import NUM_RESERVED_IDS, Field, Mask
+from ctrlab.data.fields.base import NUM_RESERVED_IDS, Cells, Field, Mask, NumericField, Reading
 from ctrlab.data.fields.keys import ClockField, CriteoField
 from ctrlab.data.fields.lists import ListField
 from ctrlab.data.fields.numbers import NumberField, QuantileField, read_numbers
 from ctrlab.data.fields.text import TextField
 
 __all__ = [
-    "NUM_RESERVED_IDS", "Field", "ListField", "Mask", "TextField", "field_state", "make_fields", "read_numbers", "restore_field",
+    "NUM_RESERVED_IDS", "Cells", "Field", "ListField", "Mask", "NumericField", "Reading", "TextField", "field_state",
+    "make_fields", "read_numbers", "restore_field",
 ]  # fmt: skip
 
 _KINDS: dict[str, type[Field]] = {

@@ -1,12 +1,13 @@
 """Columns whose cells hold several values: what a person did before, the genres of a film."""
 
+from collections.abc import Iterator
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctrlab.data.fields.base import MISSING_CODE, Field, Ids, Mask
+from ctrlab.data.fields.base import MISSING_CODE, Cells, Field, Ids, Mask, Reading
 from ctrlab.data.fields.text import TextField
 from ctrlab.data.readers import LIST_SEPARATOR
 from ctrlab.data.schema import PADDING_ID
@@ -24,7 +25,8 @@ class ListField(Field):
     """
 
     gives = "lists"
-    has_codes = True
+    reads = "texts"
+    kept_dtype = np.uint64
 
     def __init__(
         self, name: str, column: str, min_count: int, separator: str | None, max_length: int, shares: str | None
@@ -47,20 +49,20 @@ class ListField(Field):
         return self._elements.vocabulary
 
     def share_with(self, field: TextField) -> None:
-        """Take `field`'s vocabulary; must come before anything is observed."""
+        """Take `field`'s vocabulary; must come before that field is fitted."""
         self._elements = field
 
-    def observe(self, texts: pl.Series, train: Mask) -> Ids:
+    def read(self, texts: pl.Series) -> Reading:
         elements, rows, places = self._split(texts)
-        codes = self._elements.codes_of(elements) if self.shares else self._elements.observe(elements, train[rows])
-        return self._padded(codes, rows, places, len(texts), MISSING_CODE)
+        reading = self._elements.read(elements)
+        return reading._replace(kept=self._padded(reading.kept, rows, places, len(texts), MISSING_CODE))
 
-    def finish(self) -> None:
+    def fit(self, cells: Cells) -> None:
         if not self.shares:
-            self._elements.finish()
+            self._elements.fit(_Elements(cells))
 
-    def finalize(self, codes: Ids) -> Ids:
-        return self._elements.finalize(codes)  # a missing element's id is PADDING_ID
+    def encode(self, kept: NDArray[np.uint64]) -> Ids:
+        return self._elements.encode(kept)  # a missing element's id is PADDING_ID
 
     def transform(self, texts: pl.Series) -> Ids:
         elements, rows, places = self._split(texts)
@@ -79,6 +81,11 @@ class ListField(Field):
         if not self.shares:
             self._elements.settle(vocabulary)
 
+    def forget(self) -> None:
+        """As of `TextField`; a shared vocabulary is its field's to forget."""
+        if not self.shares:
+            self._elements.forget()
+
     def _split(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.intp], NDArray[np.intp]]:
         """The elements of all lists, with the row and the place within its list of each."""
         cells = texts.fill_null("").str.split(self.separator or LIST_SEPARATOR)
@@ -88,7 +95,23 @@ class ListField(Field):
         places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
         return kept.filter(kept.list.len() > 0).explode().cast(pl.String), rows, places
 
-    def _padded(self, flat: Ids, rows: NDArray[np.intp], places: NDArray[np.intp], num_rows: int, padding: int) -> Ids:
-        padded: Ids = np.full((num_rows, self.max_length), padding, np.int32)
+    def _padded(
+        self, flat: NDArray[Any], rows: NDArray[np.intp], places: NDArray[np.intp], num_rows: int, padding: int
+    ) -> NDArray[Any]:
+        padded = np.full((num_rows, self.max_length), padding, flat.dtype)
         padded[rows, places] = flat
         return padded
+
+
+class _Elements:
+    """A list's cells as a text field counts them: element by element."""
+
+    def __init__(self, cells: Cells) -> None:
+        self._cells = cells
+
+    def blocks(self) -> Iterator[tuple[NDArray[Any], Mask]]:
+        for kept, train in self._cells.blocks():
+            yield kept.reshape(-1), np.repeat(train, kept.shape[1])
+
+    def texts(self) -> Iterator[pl.DataFrame]:
+        return self._cells.texts()

@@ -7,21 +7,21 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctrlab.data.fields.base import MISSING_WORDS, NUM_RESERVED_IDS, Field, Ids, Mask, Numbers
+from ctrlab.data.fields.base import MISSING_WORDS, NUM_RESERVED_IDS, Cells, Ids, Numbers, NumericField, Reading
 from ctrlab.data.schema import MISSING_ID
 
 #: Training values kept to find quantiles; up to this many the quantiles are exact.
 QUANTILE_SAMPLE_ROWS = 1 << 20
 
 
-class NumberField(Field):
+class NumberField(NumericField):
     """A number, standardised over the training rows; with `log`, sign(x) log(1 + |x|) first. A missing one becomes 0, the mean.
 
     A value is therefore 0 both where the cell is average and where it is empty.
     """
 
     gives = "values"
-    has_codes = False
+    kept_dtype = np.float64
 
     def __init__(self, name: str, column: str, log: bool) -> None:
         super().__init__(name, column)
@@ -33,24 +33,25 @@ class NumberField(Field):
     def field_dim(self) -> int:
         return 0
 
-    def observe(self, texts: pl.Series, train: Mask) -> Numbers:
-        numbers, unreadable = self._read(texts)
-        self.unreadable += unreadable
-        seen = numbers[train]
-        self._merge(seen[~np.isnan(seen)])
-        return numbers
+    def read(self, texts: pl.Series) -> Reading:
+        numbers, unreadable = read_numbers(texts)
+        return Reading(self.keep(numbers), unreadable)
 
-    def finish(self) -> None:
+    def keep(self, numbers: Numbers) -> Numbers:
+        return np.sign(numbers) * np.log1p(np.abs(numbers)) if self.log else numbers
+
+    def fit(self, cells: Cells) -> None:
+        self._moments = (0, 0.0, 0.0)
+        for numbers, train in cells.blocks():
+            seen = numbers[train]
+            self._merge(seen[~np.isnan(seen)])
         count, mean, squares = self._moments
         std = math.sqrt(squares / count) if count else 0.0
         # A constant column has no spread to divide by; its values become 0.
         self.mean, self.std = mean, std if std > 1e-12 * abs(mean) and std > 0 else 1.0
 
-    def finalize(self, codes: Numbers) -> NDArray[np.float32]:
-        return np.nan_to_num((codes - self.mean) / self.std, nan=0.0).astype(np.float32)
-
-    def transform(self, texts: pl.Series) -> NDArray[np.float32]:
-        return self.finalize(self._read(texts)[0])
+    def encode(self, kept: Numbers) -> NDArray[np.float32]:
+        return np.nan_to_num((kept - self.mean) / self.std, nan=0.0).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
         return {"name": self.name, "column": self.column, "log": self.log, "mean": self.mean, "std": self.std}
@@ -60,10 +61,6 @@ class NumberField(Field):
         field = cls(state["name"], state["column"], state["log"])
         field.mean, field.std = state["mean"], state["std"]
         return field
-
-    def _read(self, texts: pl.Series) -> tuple[Numbers, int]:
-        numbers, unreadable = read_numbers(texts)
-        return (np.sign(numbers) * np.log1p(np.abs(numbers)) if self.log else numbers), unreadable
 
     def _merge(self, numbers: Numbers) -> None:
         """Chan's update: exact where sum of squares minus squared mean is not."""
@@ -76,11 +73,11 @@ class NumberField(Field):
         self._moments = (n + m, mean + shift * m / (n + m), squares + block_squares + shift**2 * n * m / (n + m))
 
 
-class QuantileField(Field):
+class QuantileField(NumericField):
     """A number as the bucket it falls into; borders are quantiles of the training rows, so that buckets fill alike."""
 
     gives = "ids"
-    has_codes = False
+    kept_dtype = np.float64
 
     def __init__(self, name: str, column: str, num_buckets: int) -> None:
         super().__init__(name, column)
@@ -93,14 +90,17 @@ class QuantileField(Field):
     def field_dim(self) -> int:
         return NUM_RESERVED_IDS + len(self.borders) + 1
 
-    def observe(self, texts: pl.Series, train: Mask) -> Numbers:
-        numbers, unreadable = read_numbers(texts)
-        self.unreadable += unreadable
-        seen = numbers[train]
-        self._keep(seen[~np.isnan(seen)])
+    def read(self, texts: pl.Series) -> Reading:
+        return Reading(*read_numbers(texts))
+
+    def keep(self, numbers: Numbers) -> Numbers:
         return numbers
 
-    def finish(self) -> None:
+    def fit(self, cells: Cells) -> None:
+        self._sample, self._stride, self._skip, self._kept = [], 1, 0, 0
+        for numbers, train in cells.blocks():
+            seen = numbers[train]
+            self._keep(seen[~np.isnan(seen)])
         seen = np.concatenate(self._sample) if self._sample else np.empty(0)
         inner = np.arange(1, self.num_buckets) / self.num_buckets
         # Equal quantiles (many equal numbers) make one border; the largest number needs no bucket above it.
@@ -108,12 +108,9 @@ class QuantileField(Field):
         self.borders = borders[borders < seen.max()] if len(seen) else borders
         self._sample = []
 
-    def finalize(self, codes: Numbers) -> Ids:
-        buckets = np.searchsorted(self.borders, codes, side="left") + NUM_RESERVED_IDS
-        return np.where(np.isnan(codes), MISSING_ID, buckets).astype(np.int32)
-
-    def transform(self, texts: pl.Series) -> Ids:
-        return self.finalize(read_numbers(texts)[0])
+    def encode(self, kept: Numbers) -> Ids:
+        buckets = np.searchsorted(self.borders, kept, side="left") + NUM_RESERVED_IDS
+        return np.where(np.isnan(kept), MISSING_ID, buckets).astype(np.int32)
 
     def state(self) -> dict[str, Any]:
         return {"name": self.name, "column": self.column, "num_buckets": self.num_buckets, "borders": self.borders.tolist()}

@@ -1,11 +1,14 @@
 """Categorical columns."""
 
+from functools import cached_property
 from typing import Any, Self
 
 import numpy as np
 import polars as pl
+from numpy.typing import NDArray
 
-from ctrlab.data.fields.base import MISSING_CODE, NUM_RESERVED_IDS, Field, Ids, Mask, shifted
+from ctrlab.data.fields.base import NUM_RESERVED_IDS, Cells, Field, Ids, Reading, shifted
+from ctrlab.data.fields.vocabulary import Keys, count_distinct, in_order, keys_of_texts, table_of
 from ctrlab.data.schema import MISSING_ID, OUT_OF_VOCABULARY_ID
 
 
@@ -13,50 +16,36 @@ class TextField(Field):
     """A categorical field: ids by falling count in the training rows, equal counts in the order of the text."""
 
     gives = "ids"
-    has_codes = True
+    reads = "keys"
+    kept_dtype = np.uint64
 
     def __init__(self, name: str, column: str, min_count: int) -> None:
         super().__init__(name, column)
         self.min_count = min_count
         self.vocabulary = pl.Series(name, [], dtype=pl.String)
-        self._dtype = pl.Categorical(pl.Categories.random())
-        # polars forgets the texts of a Categories object that no series uses.
-        self._keep_alive = pl.Series([], dtype=self._dtype)
-        self._counts = np.zeros(1024, np.int64)
-        self._ids: Ids = np.empty(0, np.int32)
+        self._table: NDArray[np.uint64] = np.zeros((1, 2), np.uint64)
 
     @property
     def field_dim(self) -> int:
         return NUM_RESERVED_IDS + len(self.vocabulary)
 
-    def observe(self, texts: pl.Series, train: Mask) -> Ids:
-        array = self.codes_of(texts)
-        largest = int(array.max(initial=0))
-        if largest >= len(self._counts):
-            self._counts = np.concatenate([self._counts, np.zeros(2 * largest + 1 - len(self._counts), np.int64)])
-        np.add.at(self._counts, array[train], 1)
-        return array
+    def read(self, texts: pl.Series) -> Reading:
+        keys, long = keys_of_texts(texts)
+        return Reading(keys, texts=long)
 
-    def codes_of(self, texts: pl.Series) -> Ids:
-        """Provisional codes of texts that do not shape the field: elements of lists that share its ids."""
-        return shifted(texts.cast(self._dtype).to_physical(), 1, MISSING_CODE)
+    def fit(self, cells: Cells) -> None:
+        keys, texts = in_order(*count_distinct(cells, self.min_count), cells)
+        self._table = table_of(keys, NUM_RESERVED_IDS)
+        self.settle(texts)
 
-    def finish(self) -> None:
-        texts = self._dtype.categories.to_series()
-        counts = np.zeros(len(texts), np.int64)
-        seen = self._counts[1 : len(texts) + 1]
-        counts[: len(seen)] = seen
-        table = pl.DataFrame({"text": texts, "code": np.arange(1, len(texts) + 1), "count": counts})
-        kept = table.filter(pl.col("count") >= self.min_count).sort(["count", "text"], descending=[True, False])
-        self._ids = np.full(len(texts) + 1, OUT_OF_VOCABULARY_ID, np.int32)
-        self._ids[MISSING_CODE] = MISSING_ID
-        self._ids[kept["code"].to_numpy()] = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(kept))
-        self.settle(kept["text"])
+    def encode(self, kept: Keys) -> Ids:
+        from ctrlab.data.compiled.keys import look_up
 
-    def finalize(self, codes: Ids) -> Ids:
-        return self._ids[codes]
+        ids: Ids = look_up(kept.reshape(-1), MISSING_ID, OUT_OF_VOCABULARY_ID, self._table)
+        return ids.reshape(kept.shape)
 
     def transform(self, texts: pl.Series) -> Ids:
+        # By the texts themselves: a loaded vocabulary has no table of keys, and serving needs no compiled loops.
         ids = shifted(texts.cast(self._enum, strict=False).to_physical(), NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID)
         return np.where(texts.is_null().to_numpy(), np.int32(MISSING_ID), ids)
 
@@ -70,7 +59,12 @@ class TextField(Field):
     def settle(self, vocabulary: pl.Series) -> None:
         """Fix the vocabulary: texts in the order of their ids."""
         self.vocabulary = vocabulary.alias(self.name)
-        self._enum = pl.Enum(vocabulary)
-        # The first-sight dictionary held every text of the file, training row or not; it is not needed again.
-        self._keep_alive = pl.Series([], dtype=pl.String)
-        self._counts = np.empty(0, np.int64)
+
+    def forget(self) -> None:
+        """Let go of the vocabulary and of what `encode` needs."""
+        self.settle(pl.Series([], dtype=pl.String))
+        self._table = np.zeros((1, 2), np.uint64)
+
+    @cached_property
+    def _enum(self) -> pl.Enum:
+        return pl.Enum(self.vocabulary)

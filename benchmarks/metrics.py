@@ -1,0 +1,74 @@
+"""AUC and log loss of millions of predictions, against one numpy sort of them and against scikit-learn.
+
+python benchmarks/metrics.py [--rows 10] [--quick]
+"""
+
+import argparse
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from common import markdown_table, write_json
+
+from ctrlab.data.threads import num_threads
+from ctrlab.evaluation.metrics import auc, log_loss, metrics_of, sigmoid
+
+
+def best_seconds(work: Callable[[], Any], repeats: int) -> float:
+    """The fastest of some runs, after one that compiles."""
+    times = []
+    for _ in range(repeats + 1):
+        start = time.perf_counter()
+        work()
+        times.append(time.perf_counter() - start)
+    return min(times[1:])
+
+
+def measure(rows: int, dtype: type, repeats: int) -> dict[str, Any]:
+    from sklearn.metrics import log_loss as oracle_loss
+    from sklearn.metrics import roc_auc_score
+
+    random = np.random.default_rng(0)
+    logits = (random.standard_normal(rows) * 1.5 - 1.5).astype(dtype)
+    labels = (random.random(rows) < sigmoid(logits)).astype(np.uint8)
+    probabilities = sigmoid(logits)
+    sort = best_seconds(lambda: np.sort(logits), repeats)
+    work = {
+        "AUC": lambda: auc(labels, logits),
+        "log loss": lambda: log_loss(labels, logits),
+        "AUC and log loss": lambda: (auc(labels, logits), log_loss(labels, logits)),
+        "AUC, log loss, calibration": lambda: metrics_of(labels, logits),
+    }
+    seconds = {"one np.sort": sort} | {name: best_seconds(run, repeats) for name, run in work.items()}
+    start = time.perf_counter()
+    expected = roc_auc_score(labels, logits), oracle_loss(labels, probabilities)
+    seconds["scikit-learn: AUC and log loss"] = time.perf_counter() - start
+    found = metrics_of(labels, logits)
+    return {
+        "dtype": np.dtype(dtype).name,
+        "rows": rows,
+        "threads": num_threads(),
+        "seconds": seconds,
+        "sorts": {name: value / sort for name, value in seconds.items()},
+        "difference": {"auc": abs(found.auc - expected[0]), "log_loss": abs(found.log_loss - expected[1])},
+    }
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--rows", type=float, default=10, help="millions of predictions")
+    parser.add_argument("--quick", action="store_true", help="a smoke run of 0.3 million rows")
+    args = parser.parse_args()
+    rows = 300_000 if args.quick else int(args.rows * 1e6)
+    results = [measure(rows, dtype, 1 if args.quick else 3) for dtype in (np.float32, np.float64)]
+    for result in results:
+        threads, off = result["threads"], result["difference"]
+        print(f"\n{result['rows']:,} predictions, {result['dtype']}, {threads} threads, off by {off}")
+        lines = [(name, f"{value:.3f}", f"{result['sorts'][name]:.2f}") for name, value in result["seconds"].items()]
+        print(markdown_table(["what", "s", "sorts"], lines))
+    write_json("metrics-quick" if args.quick else "metrics", results)
+
+
+if __name__ == "__main__":
+    main()
