@@ -49,9 +49,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each job")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     args = parser.parse_args()
-    wanted = [(args.out, name, model, seed) for name in args.datasets for model in ARCHITECTURES for seed in range(args.seeds)]
+    seeds = range(args.seeds)  # outermost, so that an unfinished run has all originals of its first seeds
+    wanted = [(args.out, name, model, seed) for seed in seeds for name in args.datasets for model in ARCHITECTURES]
     for name in args.datasets:
-        for seed in range(args.seeds):
+        for seed in seeds:
             dataset_of(args.out, name, seed)
     in_parallel(train, [each for each in wanted if not result_file(*each).exists()], args)
     results = [json.loads(result_file(*each).read_text()) for each in wanted]
