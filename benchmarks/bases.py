@@ -102,11 +102,10 @@ def base_of(out: Path, name: str, architecture: str, seed: int) -> tuple[CTRMode
 
 def untrained(name: str, architecture: str, dataset: EncodedDataset, seed: int, **settings: Any) -> CTRModel:
     """The model of a seed before training; `settings` replace those of the original, to build a smaller one."""
-    if name == "frappe" and not settings:
-        return start_frappe(architecture, dataset, seed)
-    own = {"embed_dim": 10, **PUBLISHED[architecture].settings} if name == "frappe" else {"embed_dim": 16}
+    if name == "frappe":
+        return start_frappe(architecture, dataset, seed, **settings)
     torch.manual_seed(seed)
-    return build_model(MODELS[architecture].config_class(**(own | settings)), dataset.schema)
+    return build_model(MODELS[architecture].config_class(**({"embed_dim": 16} | settings)), dataset.schema)
 
 
 def training_of(name: str, architecture: str, seed: int) -> FitConfig:

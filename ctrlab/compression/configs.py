@@ -169,7 +169,7 @@ class WhitenedSVDConfig(MethodConfig):
     "tensor_train",
     builder="ctrlab.compression.tensor_train:TensorTrain",
     title="Tensor-train tables",
-    description="Tables as products of three small cores, as many numbers as the ranks would give; linear layers as AFM does them.",
+    description="Tables as products of three small cores, of the size that the ranks would give; linear layers as AFM does them.",
 )
 @dataclass(frozen=True, kw_only=True)
 class TensorTrainConfig(MethodConfig):

@@ -1,4 +1,4 @@
-"""Quotient-remainder hashing: an id's vector is made of two rows of small tables (Shi et al., KDD 2020, arXiv 1909.02107)."""
+"""Quotient-remainder hashing: an id's vector is made of two rows of small tables (Shi et al., 2019, arXiv 1909.02107)."""
 
 import zlib
 from collections.abc import Sequence
@@ -19,8 +19,8 @@ class QuotientRemainder(AFM):
 class QuotientRemainderGroup(ReducedGroup):
     """e = r * (1 + q), elementwise, with row id % m of the remainders and row id // m of the quotients.
 
-    The published product with the quotients counted from 1: so they start near it, and weight decay pulls ids that share a remainder
-    together instead of to zero.
+    The published product with the quotients counted from 1: so they start near it, and weight decay pulls ids that share a
+    remainder together instead of to zero.
 
     Parameters: per field (quotients + remainders) d, see `quotient_remainder_rows`.
     """

@@ -268,7 +268,10 @@ def _state_structure(
 
 
 def layer_rows(
-    profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis = "per_field",
+    profile: ModelProfile,
+    ranks: Mapping[str, int],
+    bottleneck: Bottleneck,
+    basis: Basis = "per_field",
     form: TableForm = "latents",
 ) -> tuple[CompressedLayer, ...]:
     """Every compressible layer of a profile with its size before and after. A shared basis itself, d k, is in no table's row, and

@@ -1,4 +1,4 @@
-"""Tables as tensor trains: a row is the product of three small matrices (Hrinchuk et al., arXiv 1901.10787; TT-Rec, 2101.11714)."""
+"""Tables as tensor trains: a row is the product of three small matrices (TT-Rec, Yin et al., 2021, arXiv 2101.11714)."""
 
 from collections.abc import Sequence
 from math import prod
@@ -20,7 +20,10 @@ class TensorTrain(AFM):
 
 
 class TensorTrainTable(nn.Module):
-    """e(i) - mean = G_1[i_1] G_2[i_2] G_3[i_3] with i = (i_1 n_2 + i_2) n_3 + i_3; G_1[i_1] is (d_1, R_1), G_2[i_2] (R_1, d_2 R_2)."""
+    """e(i) = G_1[i_1] G_2[i_2] G_3[i_3] with i = (i_1 n_2 + i_2) n_3 + i_3.
+
+    G_1[i_1] is (d_1, R_1), G_2[i_2] (R_1, d_2 R_2) and G_3[i_3] (R_2, d_3).
+    """
 
     def __init__(self, shape: TensorTrainShape) -> None:
         super().__init__()
