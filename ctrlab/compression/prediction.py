@@ -30,6 +30,7 @@ class Prediction:
     ranks: the layers that are factored; kept_dense: planned layers whose rank is at or above break-even, hence left dense.
     variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra,
         and without the tables that are reduced to something else than latents.
+    tables: what reduced tables are kept as.
     variance_lost_total: the mean of `variance_lost` over all compressible layers, so that every layer counts alike whatever
     the scale of its outputs; 0 without spectra.
     """
@@ -44,6 +45,7 @@ class Prediction:
     kept_dense: tuple[str, ...]
     variance_lost: dict[str, float]
     variance_lost_total: float
+    tables: TableForm = "latents"
 
     @property
     def serving_original(self) -> Cost:
@@ -98,6 +100,7 @@ def predict(
         kept_dense=tuple(name for name in plan.as_dict() if name not in ranks),
         variance_lost=lost,
         variance_lost_total=sum(lost.values()) / len(lost) if lost else 0.0,
+        tables=forms.tables,
     )
 
 

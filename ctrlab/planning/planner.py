@@ -89,10 +89,17 @@ def plan_for_budget(
         BudgetError: no plan meets the budget.
     """
     problem = _Problem(profile, sensitivity, budget.kind, spectra, multiple_of, bottleneck, precision, method)
-    ranks = problem.within(budget.limit)
-    if ranks is None:
-        raise BudgetError(_too_small(budget, problem.amount(problem.smallest())))
-    return problem.planned(ranks)
+    target = budget.limit
+    for _ in range(_ROUNDS):
+        ranks = problem.within(target)
+        if ranks is None:
+            break
+        planned = problem.planned(ranks)
+        excess = _amount(planned.cost, budget.kind) - budget.limit
+        if excess <= 0:  # as with latents it always is
+            return planned
+        target -= excess
+    raise BudgetError(_too_small(budget, _amount(problem.planned(problem.smallest()).cost, budget.kind)))
 
 
 def plan_for_loss(

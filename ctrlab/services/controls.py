@@ -110,7 +110,12 @@ def _from_scratch(workspace: Workspace, original: Artifact, config: CompressJobC
         return []
     compress = config.compress
     limit = predict(
-        model_profile(workspace, original.id), None, compress.plan, compress.bottleneck, compress.basis
+        model_profile(workspace, original.id),
+        None,
+        compress.plan,
+        compress.bottleneck,
+        compress.basis,
+        method=compress.method,
     ).serving.parameters
     fit = FitConfig.from_dict(training)
     return [
