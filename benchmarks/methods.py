@@ -5,8 +5,8 @@
     python benchmarks/methods.py --bases runs/bases --out runs/methods --seeds 3 --table    # of what is there
 
 The budgets are a third and a tenth of the bytes that the original is served with. All methods that factor layers share one plan
-for each; tensor trains, dropped ids and QR hash share another, made by the same planner, for their tables cannot be folded. Plans,
-sensitivities and spectra see training and validation rows only.
+for each; tensor trains, dropped ids and QR hash share another, made by the same planner, for their tables cannot be folded.
+Plans, sensitivities and spectra see training and validation rows only.
 
 Every arm but the original, truncation alone and the integers has one epoch of fine-tuning with the default settings, in one
 stage, on rows kept aside that no training saw. Arms from scratch are first trained as the original was, and so are those whose

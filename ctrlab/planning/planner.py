@@ -217,7 +217,7 @@ class _Problem:
         multiple_of: int,
         bottleneck: Bottleneck,
         precision: Precision,
-        method: str,
+        method: str = "afm",
     ) -> None:
         if multiple_of < 1:
             raise BudgetError(f"ranks cannot be multiples of {multiple_of}; give 1 for any rank, or 8")

@@ -460,8 +460,8 @@ def _whole_training(bench: Bench) -> FitConfig:
     epochs = "1 epoch" if training.epochs == 1 else f"up to {training.epochs} epochs"
     how = "as the original was" if known else "as is usual, for how the original was is not known"
     st.caption(
-        f"The tables are drawn anew, so everything is trained together {how}: {epochs} at {training.learning_rate:g} on the training "
-        "rows. The settings of fine-tuning and the order do not apply."
+        f"The tables are drawn anew, so everything is trained together {how}: {epochs} at {training.learning_rate:g} on the "
+        "training rows. The settings of fine-tuning and the order do not apply."
     )
     return training
 
