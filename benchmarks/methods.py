@@ -17,7 +17,6 @@ run again.
 """
 
 import argparse
-import copy
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -27,7 +26,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from bases import ARCHITECTURES, base_of, training_of, untrained
 from common import machine, markdown_table, write_json
 from frappe_zoo import in_parallel, keep
@@ -36,6 +34,7 @@ from ctrlab.compression.configs import CompressConfig, Precision, RankPlan
 from ctrlab.compression.fold import serving_form
 from ctrlab.compression.pipeline import compress_and_finetune
 from ctrlab.compression.prediction import serving_cost
+from ctrlab.compression.qr_hash import with_tables_drawn_anew
 from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.dataset import EncodedDataset
@@ -45,7 +44,6 @@ from ctrlab.evaluation.delong import auc_difference
 from ctrlab.evaluation.metrics import auc, log_loss
 from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.models.base import CTRModel
-from ctrlab.models.layers import FieldEmbedding
 from ctrlab.planning.planner import Budget, BudgetError, plan_for_budget
 from ctrlab.planning.probe import Probe, measure_sensitivity
 from ctrlab.training.configs import FINETUNE, FitConfig
@@ -139,13 +137,8 @@ class Bench:
         return self.trained(compress_model(self.base, plan, self.spectra, method="qr_hash", counts=counts).model)
 
     def drawn_anew(self) -> CTRModel:
-        """What QR hash starts from, but for the hash: trained layers, and tables that know nothing."""
-        model = copy.deepcopy(self.base)
-        torch.manual_seed(self.seed + 2000)
-        for module in model.modules():
-            if isinstance(module, FieldEmbedding):
-                torch.nn.init.normal_(module.categorical.table.weight, std=self.base.config.embedding_init_std)
-        return self.trained(model)
+        """The control of the hash."""
+        return self.trained(with_tables_drawn_anew(self.base, self.seed + 2000))
 
     def smaller(self, **changes: Any) -> CTRModel:
         limit = int(self.budget.limit / _BYTES_A_NUMBER)

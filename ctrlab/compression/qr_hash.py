@@ -1,5 +1,6 @@
 """Quotient-remainder hashing: an id's vector is made of two rows of small tables (Shi et al., 2019, arXiv 1909.02107)."""
 
+import copy
 import zlib
 from collections.abc import Sequence
 
@@ -10,10 +11,22 @@ from ctrlab.compression.afm import AFM
 from ctrlab.compression.embedding import PartTable, ReducedGroup, TableSource
 from ctrlab.compression.tables import quotient_remainder_rows
 from ctrlab.data.schema import FeatureSchema
+from ctrlab.models.base import CTRModel
+from ctrlab.models.layers import FieldEmbedding
 
 
 class QuotientRemainder(AFM):
     """Linear layers as AFM factors them; tables are `QuotientRemainderGroup`, which know nothing of the old ones."""
+
+
+def with_tables_drawn_anew(model: CTRModel, seed: int) -> CTRModel:
+    """What hashing starts from but for the hash: a copy with its trained layers, and embedding tables that know nothing."""
+    copied, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
+    for module in copied.modules():
+        if isinstance(module, FieldEmbedding):
+            table = module.categorical.table.weight.data
+            table.copy_(getattr(model.config, "embedding_init_std", 0.01) * torch.randn(table.shape, generator=generator))
+    return copied
 
 
 class QuotientRemainderGroup(ReducedGroup):
