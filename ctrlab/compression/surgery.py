@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.afm import Compressor
+from ctrlab.compression.afm import Compressor, TableFactors
 from ctrlab.compression.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, TableForm, table_form
 from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, ReducedGroup, TableGroup, TableSource
 from ctrlab.compression.fold import fold
@@ -108,7 +108,7 @@ def compress_model(
         _replace_layers(compressed, ranks, bottleneck, basis, form)
     _fill_linear(model, compressed, ranks, spectra, compressor, profile)
     for name in {profile.by_name[name].embedding for name in ranks} - {""}:
-        _fill_tables(model, compressed, name, ranks, spectra, compressor, counts or {})
+        _fill_tables(model, compressed, name, spectra, compressor, counts or {})
     _state_structure(compressed, getattr(model, "structure", None), ranks, bottleneck, basis, form)
     return CompressionResult(
         model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, bottleneck, basis, form),
@@ -208,9 +208,8 @@ def _fill_linear(
 
 @torch.no_grad()
 def _fill_tables(
-    model: CTRModel, compressed: CTRModel, name: str, ranks: Mapping[str, int], spectra: Mapping[str, LayerSpectrum],
-    compressor: Compressor, counts: Counts,
-) -> None:  # fmt: skip
+    model: CTRModel, compressed: CTRModel, name: str, spectra: Mapping[str, LayerSpectrum], compressor: Compressor, counts: Counts
+) -> None:
     """Give the tables of the embedding called `name` what they are reduced to."""
     old, new = cast(FieldEmbedding, model.get_submodule(name)), compressed.get_submodule(name)
     layer_names = [f"{name}.{field}" for field in old.schema.table_names]
@@ -224,23 +223,27 @@ def _fill_tables(
     init_std = getattr(model.config, "embedding_init_std", 0.01)
     for group in cast("list[TableGroup | ReducedGroup]", list(new.groups)):
         for position, field in enumerate(group.fields):
-            layer_name = layer_names[field]
+            known = counts.get(layer_names[field])
+            source = TableSource(name=layer_names[field], weight=tables[field], counts=known, init_std=init_std)
             if isinstance(group, ReducedGroup):
-                known = _checked_counts(counts.get(layer_name), layer_name, len(tables[field]))
-                group.fill_(position, TableSource(name=layer_name, weight=tables[field], counts=known, init_std=init_std))
+                _check_counts(source)
+                group.fill_(position, source)
             elif isinstance(group, ProjectedGroup):
-                factors = compressor.table_factors(tables[field], own[field], ranks[layer_name])
-                project_rows_(group.weight[group.tables.rows_of(position)], tables[field], factors.basis, factors.mean)
-                group.projection[position].copy_(factors.basis)
-                group.mean[position].copy_(factors.mean)
+                _project_(group, position, source.weight, compressor.table_factors(source.weight, own[field], group.width))
             else:
-                group.weight[group.tables.rows_of(position)].copy_(tables[field])
+                group.weight[group.tables.rows_of(position)].copy_(source.weight)
 
 
-def _checked_counts(counts: np.ndarray[Any, Any] | None, name: str, num_ids: int) -> np.ndarray[Any, Any] | None:
-    if counts is not None and len(counts) != num_ids:
-        raise CompressionError(f"{len(counts)} counts were given for the {num_ids} ids of {name}; use those of its own dataset")
-    return counts
+def _project_(group: ProjectedGroup, position: int, table: Tensor, factors: TableFactors) -> None:
+    project_rows_(group.weight[group.tables.rows_of(position)], table, factors.basis, factors.mean)
+    group.projection[position].copy_(factors.basis)
+    group.mean[position].copy_(factors.mean)
+
+
+def _check_counts(source: TableSource) -> None:
+    if source.counts is not None and len(source.counts) != len(source.weight):
+        numbers = f"{len(source.counts)} counts were given for the {len(source.weight)} ids of {source.name}"
+        raise CompressionError(f"{numbers}; use those of its own dataset")
 
 
 def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) -> None:
