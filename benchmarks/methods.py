@@ -30,7 +30,7 @@ from bases import ARCHITECTURES, base_of, training_of, untrained
 from common import machine, markdown_table, write_json
 from frappe_zoo import in_parallel, keep
 
-from ctrlab.compression.configs import CompressConfig, Precision, RankPlan
+from ctrlab.compression.configs import CompressConfig, Precision, RankPlan, table_form
 from ctrlab.compression.fold import serving_form
 from ctrlab.compression.pipeline import compress_and_finetune
 from ctrlab.compression.prediction import serving_cost
@@ -98,9 +98,13 @@ class Bench:
 
     def plan(self, method: str, basis: str) -> RankPlan:
         """Of all methods alike that keep tables in the same form."""
-        form = method if method in ("tensor_train", "rare_ids", "qr_hash") else "afm"
-        plan = self._plan("tensor_train" if form != "afm" else "afm")
-        return plan if basis == "per_field" else self._shared(plan)
+        if table_form(method) == "latents":
+            plan = self._plan("afm")
+            return plan if basis == "per_field" else self._shared(plan)
+        plan = self._plan("tensor_train")
+        if not any(self.profile.by_name[name].kind == "embedding" for name in plan.as_dict()):
+            raise BudgetError("the planner meets this budget with every table dense")
+        return plan
 
     def _plan(self, method: str) -> RankPlan:
         return plan_for_budget(self.profile, self.sensitivity, self.budget, spectra=self.spectra, method=method).plan
@@ -277,8 +281,19 @@ def table(results: list[dict[str, Any]]) -> str:
             if runs:
                 rows.append(row(f"{factor}x", f"**{title}**" if title == best else title, runs))
             elif refused := [one["arms"][key] for one in results if (key := f"{factor}x {title}") in one["arms"]]:
-                rows.append([f"{factor}x", title, f"refused: {refused[0]['refused']}", *[""] * 6])
-    heads = ["size", "arm", "MB", "test AUC", "log loss", "AUC change (95 %)", "over the original fine-tuned", "seconds", "seeds"]
+                rows.append([f"{factor}x", title, "", "", f"not run: {refused[0]['refused']}", *[""] * 5])
+    heads = [
+        "size",
+        "arm",
+        "MB",
+        "of it tables",
+        "test AUC",
+        "log loss",
+        "AUC change (95 %)",
+        "over the original fine-tuned",
+        "seconds",
+        "seeds",
+    ]
     return markdown_table(heads, rows)
 
 
@@ -290,7 +305,8 @@ def runs_of(results: list[dict[str, Any]], key: str) -> list[dict[str, Any]]:
 def row(size: str, title: str, runs: list[dict[str, Any]]) -> list[Any]:
     """One arm: mean ± deviation over seeds, and the paired changes."""
     return [
-        size, title, f"{np.mean([run['bytes'] for run in runs]) / 1e6:.3f}", spread([run["auc"] for run in runs]),
+        size, title, f"{np.mean([run['bytes'] for run in runs]) / 1e6:.3f}",
+        f"{np.mean([run['cost']['bytes_tables'] for run in runs]) / 1e6:.3f}", spread([run["auc"] for run in runs]),
         spread([run["log_loss"] for run in runs]), interval([run["change"] for run in runs]),
         interval([run["change_from_control"] for run in runs]), f"{np.mean([run['seconds'] for run in runs]):.1f}", len(runs),
     ]  # fmt: skip
