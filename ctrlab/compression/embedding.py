@@ -64,7 +64,12 @@ class FieldGroup(nn.Module):
 
 
 class ReducedGroup(FieldGroup):
-    """Fields of one rank, in the form of one method; made with (schema, fields, rank, embed_dim)."""
+    """Fields of one rank, in the form of one method."""
+
+    def __init__(self, schema: FeatureSchema, fields: Sequence[int], rank: int, embed_dim: int) -> None:
+        super().__init__(schema, fields)
+        self.rank = rank
+        self.embed_dim = embed_dim
 
     def fill_(self, position: int, source: TableSource) -> None:
         """In place: make the table at `position` what the method makes of `source`."""

@@ -42,8 +42,7 @@ class QuotientRemainderGroup(ReducedGroup):
     wraps: Tensor
 
     def __init__(self, schema: FeatureSchema, fields: Sequence[int], rank: int, embed_dim: int) -> None:
-        super().__init__(schema, fields)
-        self.embed_dim = embed_dim
+        super().__init__(schema, fields, rank, embed_dim)
         rows = [quotient_remainder_rows(num_ids, embed_dim, rank) for num_ids in self.dims]
         self.quotients = PartTable([quotients for quotients, _ in rows], embed_dim)
         self.remainders = PartTable([remainders for _, remainders in rows], embed_dim)

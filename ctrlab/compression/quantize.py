@@ -182,8 +182,9 @@ def quantize(model: CTRModel, precision: Precision, counts: Counts | None = None
         if isinstance(new, QuantizedLinear):
             _fill_linear(cast(nn.Linear, old), new)
         else:
-            known = [(counts or {}).get(model.schema.table_names[table]) for table in tables]
-            own = [None] * len(cast(FusedTable, old).field_dims) if isinstance(old, PartTable) else known
+            own: list[np.ndarray[Any, Any] | None] = [None] * len(cast(FusedTable, old).field_dims)
+            if not isinstance(old, PartTable):
+                own = [(counts or {}).get(model.schema.table_names[table]) for table in tables]
             _fill_table(cast(FusedTable, old), cast(QuantizedTable, new), own)
     return quantized.eval()
 

@@ -45,7 +45,7 @@ class KeptIdsGroup(ReducedGroup):
     """
 
     def __init__(self, schema: FeatureSchema, fields: Sequence[int], rank: int, embed_dim: int) -> None:
-        super().__init__(schema, fields)
+        super().__init__(schema, fields, rank, embed_dim)
         self.index = IdIndex(self.dims)
         self.tables = PartTable([kept_ids(num_ids, embed_dim, rank) for num_ids in self.dims], embed_dim)
 

@@ -118,7 +118,7 @@ class TensorTrainGroup(ReducedGroup):
     """
 
     def __init__(self, schema: FeatureSchema, fields: Sequence[int], rank: int, embed_dim: int) -> None:
-        super().__init__(schema, fields)
+        super().__init__(schema, fields, rank, embed_dim)
         self.trains = nn.ModuleList(TensorTrainTable(tensor_train_shape(num_ids, embed_dim, rank)) for num_ids in self.dims)
         self.mean = nn.Parameter(torch.zeros(len(self.fields), embed_dim))
 
