@@ -236,8 +236,8 @@ class _Forms:
         numeric = embedding.numeric_parameters(embedding.embed_dim)
         cost = self._cost(numeric, numeric)
         for layer in tables:
-            rank = self.ranks.get(layer.layer_name)
-            cost += self._table(layer.in_features, layer.out_features) if rank is None else self._reduced_table(layer, rank)
+            own = self.ranks.get(layer.layer_name)
+            cost += self._table(layer.in_features, layer.out_features) if own is None else self._reduced_table(layer, own)
         return cost
 
     def _reduced_table(self, layer: LayerProfile, rank: int) -> Cost:

@@ -151,12 +151,12 @@ def test_a_tensor_train_row_is_the_product_of_its_cores():
 
 
 def test_a_table_of_low_tensor_train_rank_is_found_again():
-    shape = tensor_train_shape(60, 8, 3)
+    shape = tensor_train_shape(64, 8, 3)  # 4 x 4 x 4: rows of zeros that fill up the last core would not be of that rank
     table = TensorTrainTable(shape)
     perturb_(table, 1.0)
-    exact = table(torch.arange(60)).detach().double()
+    exact = table(torch.arange(64)).detach().double()
     scales = [torch.rand(rows, dtype=torch.float64) + 0.5 for rows in shape.ids]
-    torch.testing.assert_close(torch.tensor(matrix_of(decompose(exact, shape, scales), shape))[:60], exact, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(torch.tensor(matrix_of(decompose(exact, shape, scales), shape)), exact, atol=1e-5, rtol=1e-5)
 
 
 def test_tensor_train_weighs_ids_by_how_often_they_occur():
