@@ -49,9 +49,10 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1, help="of each job")
     parser.add_argument("--jobs", type=int, default=1, help="trainings at a time")
     args = parser.parse_args()
-    wanted = [(args.out, name, model, seed) for name in args.datasets for model in ARCHITECTURES for seed in range(args.seeds)]
+    seeds = range(args.seeds)  # outermost, so that an unfinished run has all originals of its first seeds
+    wanted = [(args.out, name, model, seed) for seed in seeds for name in args.datasets for model in ARCHITECTURES]
     for name in args.datasets:
-        for seed in range(args.seeds):
+        for seed in seeds:
             dataset_of(args.out, name, seed)
     in_parallel(train, [each for each in wanted if not result_file(*each).exists()], args)
     results = [json.loads(result_file(*each).read_text()) for each in wanted]
@@ -101,11 +102,10 @@ def base_of(out: Path, name: str, architecture: str, seed: int) -> tuple[CTRMode
 
 def untrained(name: str, architecture: str, dataset: EncodedDataset, seed: int, **settings: Any) -> CTRModel:
     """The model of a seed before training; `settings` replace those of the original, to build a smaller one."""
-    if name == "frappe" and not settings:
-        return start_frappe(architecture, dataset, seed)
-    own = {"embed_dim": 10, **PUBLISHED[architecture].settings} if name == "frappe" else {"embed_dim": 16}
+    if name == "frappe":
+        return start_frappe(architecture, dataset, seed, **settings)
     torch.manual_seed(seed)
-    return build_model(MODELS[architecture].config_class(**(own | settings)), dataset.schema)
+    return build_model(MODELS[architecture].config_class(**({"embed_dim": 16} | settings)), dataset.schema)
 
 
 def training_of(name: str, architecture: str, seed: int) -> FitConfig:

@@ -135,9 +135,13 @@ def frappe(folder: Path) -> EncodedDataset:
     return encode_dataset(config, folder / "data")
 
 
-def start(name: str, dataset: EncodedDataset, seed: int) -> CTRModel:
-    """The untrained model with FuxiCTR's initial weights: Xavier-normal and no biases, tables next to zero."""
-    config = MODELS[name].config_class(embed_dim=10, embedding_init_std=1e-4, **PUBLISHED[name].settings)
+def start(name: str, dataset: EncodedDataset, seed: int, **settings: Any) -> CTRModel:
+    """The untrained model with FuxiCTR's initial weights: Xavier-normal and no biases, tables next to zero.
+
+    `settings` replace the published ones.
+    """
+    published = {"embed_dim": 10, "embedding_init_std": 1e-4, **PUBLISHED[name].settings}
+    config = MODELS[name].config_class(**(published | settings))
     torch.manual_seed(seed)
     model = build_model(config, dataset.schema)
     for module in model.modules():

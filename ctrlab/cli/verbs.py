@@ -188,6 +188,8 @@ def _train(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="settings of the architecture, e.g. embed_dim=16 mlp_dims=400,400,400",
     )
+    parser.add_argument("--max-parameters", type=int, metavar="N", help="scale all widths down until it has at most so many")
+    parser.add_argument("--teacher", default="", metavar="MODEL", help="id of the model that --distillation learns from")
     parser.add_argument("--name", default="", help="shown in lists")
     add_config_flags(parser, FitConfig, title="training")
 
@@ -196,7 +198,10 @@ def run_train(args: argparse.Namespace) -> None:
     """`train`."""
     settings = values_for(MODELS[args.model].config_class, parse_assignments(args.set))
     fit = config_from_flags(FitConfig, args)
-    config = TrainConfig(dataset_id=args.dataset, architecture=args.model, model=settings, fit=fit, name=args.name)
+    config = TrainConfig(
+        dataset_id=args.dataset, architecture=args.model, model=settings, fit=fit, name=args.name,
+        max_parameters=args.max_parameters, teacher_id=args.teacher,
+    )  # fmt: skip
     with _open(args) as lab:
         model = lab.train(config)
         _show(args, model, _model_line(lab, model))

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 from ctrlab.config import Config, option
 from ctrlab.registry import Registry
@@ -20,6 +20,8 @@ Bottleneck = Literal["none", "relu", "prelu"]
 Order = Literal["mlp_first", "tables_first", "joint"]
 #: Of the numbers that are served (see `compression.quantize`); what is trained is float32 in any case.
 Precision = Literal["float32", "int8", "int4"]
+#: What a reduced table is kept as: latents with a projection (every low-rank method), or what the method of that name makes.
+TableForm = Literal["latents", "tensor_train", "rare_ids", "qr_hash"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,14 +84,41 @@ class CompressConfig(Config):
     )
 
     def faults(self) -> list[str]:
-        if self.method in COMPRESSORS:
-            return []
-        return [f"method must be one of {', '.join(COMPRESSORS.names())}, got {self.method}"]
+        if self.method not in COMPRESSORS:
+            return [f"method must be one of {', '.join(COMPRESSORS.names())}, got {self.method}"]
+        faults, title = [], COMPRESSORS[self.method].title
+        if self.basis == "shared" and table_form(self.method) != "latents":
+            faults.append(f"{title} has no basis that tables could share; choose per_field, or another method")
+        if self.finetune is None and retrains(self.method) and self.plan.ranks:
+            faults.append(f"{title} draws tables anew; give fine-tuning, for as long as the original was trained")
+        return faults
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodConfig(Config):
-    """Base of every compression method's settings."""
+    """Base of every compression method's settings.
+
+    tables: what the method keeps reduced tables as. Linear layers are factored in any case.
+    retrains: it throws away what the tables have learnt, so that its result needs a whole training.
+    """
+
+    tables: ClassVar[TableForm] = "latents"
+    retrains: ClassVar[bool] = False
+
+
+def table_form(method: str) -> TableForm:
+    """What the registered method called `method` keeps reduced tables as."""
+    form: TableForm = _config_class(method).tables
+    return form
+
+
+def retrains(method: str) -> bool:
+    """Whether the registered method called `method` needs a whole training."""
+    return _config_class(method).retrains
+
+
+def _config_class(method: str) -> type["MethodConfig"]:
+    return COMPRESSORS[method].config_class  # type: ignore[return-value]
 
 
 @COMPRESSORS.register(
@@ -134,3 +163,45 @@ class CorrectedSVDConfig(MethodConfig):
 @dataclass(frozen=True, kw_only=True)
 class WhitenedSVDConfig(MethodConfig):
     """It has no settings beyond the plan."""
+
+
+@COMPRESSORS.register(
+    "tensor_train",
+    builder="ctrlab.compression.tensor_train:TensorTrain",
+    title="Tensor-train tables",
+    description="Tables as products of three small cores, of the size that the ranks would give; linear layers as AFM does them.",
+)
+@dataclass(frozen=True, kw_only=True)
+class TensorTrainConfig(MethodConfig):
+    """It has no settings beyond the plan."""
+
+    tables: ClassVar[TableForm] = "tensor_train"
+
+
+@COMPRESSORS.register(
+    "rare_ids",
+    builder="ctrlab.compression.rare_ids:DropRareIds",
+    title="Dropping rare ids",
+    description="The ids seen least in training share one row, as many as must for the size that the ranks would give; linear "
+    "layers as AFM does them.",
+)
+@dataclass(frozen=True, kw_only=True)
+class RareIdsConfig(MethodConfig):
+    """It has no settings beyond the plan."""
+
+    tables: ClassVar[TableForm] = "rare_ids"
+
+
+@COMPRESSORS.register(
+    "qr_hash",
+    builder="ctrlab.compression.qr_hash:QuotientRemainder",
+    title="QR hash (retrains)",
+    description="Every id's vector is the product of two rows of small tables, of the size that the ranks would give. They are "
+    "drawn anew: train as long as the original was. Linear layers as AFM does them.",
+)
+@dataclass(frozen=True, kw_only=True)
+class QuotientRemainderConfig(MethodConfig):
+    """It has no settings beyond the plan."""
+
+    tables: ClassVar[TableForm] = "qr_hash"
+    retrains: ClassVar[bool] = True

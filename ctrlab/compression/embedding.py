@@ -1,12 +1,14 @@
-"""The field embedding with latent tables: trainable with explicit projections, and the serving form that returns the latents.
+"""The field embedding with reduced tables: trainable with explicit projections, and the serving form that returns the latents.
 
 Fields of one rank share one fused table, so that a forward pass costs one look-up and one batched product per *rank*, whatever
 the number of fields.
 """
 
 from collections.abc import Sequence
-from typing import TypeVar, cast
+from dataclasses import dataclass
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
@@ -17,24 +19,77 @@ from ctrlab.models.layers import FusedTable, with_raw_values
 R = TypeVar("R", int, int | None)
 
 
-class TableGroup(nn.Module):
-    """The latents z of the fields that share one width.
+@dataclass(frozen=True, eq=False, kw_only=True)
+class TableSource:
+    """A table to reduce. weight: (num_ids, d). counts: look-ups of each id in training, None where unknown.
+
+    init_std: deviation that the original's tables were drawn with.
+    """
+
+    name: str
+    weight: Tensor
+    counts: np.ndarray[Any, Any] | None
+    init_std: float
+
+
+class FieldGroup(nn.Module):
+    """Fields whose vectors are made alike.
 
     fields: their numbers among the schema's tables: the categorical fields, then lists of their own vocabulary.
-    Parameters: (sum of their ids) width.
+    look_ups: of a row in each, lists taken as full.
     """
 
     columns: Tensor
 
-    def __init__(self, schema: FeatureSchema, fields: Sequence[int], width: int) -> None:
+    def __init__(self, schema: FeatureSchema, fields: Sequence[int]) -> None:
         super().__init__()
         self.fields = tuple(fields)
-        self.width = width
-        self.tables = FusedTable([schema.table_dims[field] for field in fields], width)
+        self.dims = tuple(schema.table_dims[field] for field in fields)
         self.look_ups = [schema.uses_of(field) for field in fields]
         categorical = [field for field in fields if field < len(schema.field_names)]
         self.takes_all = categorical == list(range(len(schema.field_names)))
         self.register_buffer("columns", torch.tensor(categorical, dtype=torch.int64), persistent=False)
+
+    def own_ids(self, ids: Tensor) -> Tensor:
+        """ids (B, F) of all fields -> (B, categorical fields of this group)."""
+        return ids if self.takes_all else ids.index_select(1, self.columns)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) -> e (B, categorical fields of this group, d)."""
+        raise NotImplementedError
+
+    def look_up(self, ids: Tensor, position: int) -> Tensor:
+        """ids (...) of the table at `position` of this group -> e (..., d)."""
+        raise NotImplementedError
+
+
+class ReducedGroup(FieldGroup):
+    """Fields of one rank, in the form of one method."""
+
+    def __init__(self, schema: FeatureSchema, fields: Sequence[int], rank: int, embed_dim: int) -> None:
+        super().__init__(schema, fields)
+        self.rank = rank
+        self.embed_dim = embed_dim
+
+    def fill_(self, position: int, source: TableSource) -> None:
+        """In place: make the table at `position` what the method makes of `source`."""
+        raise NotImplementedError
+
+
+class PartTable(FusedTable):
+    """A table that is looked up by parts of ids or by places, hence has rows of no id's own."""
+
+
+class TableGroup(FieldGroup):
+    """The latents z of the fields that share one width.
+
+    Parameters: (sum of their ids) width.
+    """
+
+    def __init__(self, schema: FeatureSchema, fields: Sequence[int], width: int) -> None:
+        super().__init__(schema, fields)
+        self.width = width
+        self.tables = FusedTable(self.dims, width)
 
     @property
     def weight(self) -> Tensor:
@@ -43,8 +98,7 @@ class TableGroup(nn.Module):
 
     def latents(self, ids: Tensor) -> Tensor:
         """ids (B, F) of all fields -> z (B, fields of this group, width)."""
-        own = ids if self.takes_all else ids.index_select(1, self.columns)
-        return self.tables(own)  # type: ignore[no-any-return]
+        return self.tables(self.own_ids(ids))  # type: ignore[no-any-return]
 
     def forward(self, ids: Tensor) -> Tensor:
         """The vectors of fields that stay dense are their latents."""
@@ -82,18 +136,24 @@ class ProjectedGroup(TableGroup):
 
 
 class FactoredEmbedding(nn.Module):
-    """A FieldEmbedding with reduced tables: `ranks[f]` is the rank of the schema's table f, None where it stays dense."""
+    """A FieldEmbedding with reduced tables: `ranks[f]` is the rank of the schema's table f, None where it stays dense.
+
+    reduced: the kind of group that reduced tables are kept in.
+    """
 
     order: Tensor
 
-    def __init__(self, schema: FeatureSchema, embed_dim: int, ranks: Sequence[int | None], *, raw_values: bool = False) -> None:
+    def __init__(
+        self, schema: FeatureSchema, embed_dim: int, ranks: Sequence[int | None], *, raw_values: bool = False,
+        reduced: "type[ProjectedGroup | ReducedGroup]" = ProjectedGroup,
+    ) -> None:  # fmt: skip
         super().__init__()
         self.schema = schema
         self.embed_dim = embed_dim
         self.raw_values = raw_values
         self.ranks = tuple(ranks)
         self.groups = nn.ModuleList(
-            TableGroup(schema, fields, embed_dim) if rank is None else ProjectedGroup(schema, fields, rank, embed_dim)
+            TableGroup(schema, fields, embed_dim) if rank is None else reduced(schema, fields, rank, embed_dim)
             for rank, fields in _fields_by_rank(ranks).items()
         )
         self.numeric = nn.Parameter(torch.zeros(0 if raw_values else len(schema.value_names), embed_dim))
@@ -106,8 +166,13 @@ class FactoredEmbedding(nn.Module):
         return "tables reduced already"
 
     @property
-    def _groups(self) -> list[TableGroup]:
-        return cast("list[TableGroup]", list(self.groups))
+    def affine(self) -> bool:
+        """Whether every vector is affine in latents that are looked up, which folding builds on."""
+        return all(isinstance(group, TableGroup) for group in self.groups)
+
+    @property
+    def _groups(self) -> list[FieldGroup]:
+        return cast("list[FieldGroup]", list(self.groups))
 
     def look_up(self, ids: Tensor, table: int) -> Tensor:
         """ids (...) of one of `schema.table_names` -> vectors (..., d), as FieldEmbedding gives them."""

@@ -30,7 +30,8 @@ from ctrlab.models.layers import FieldEmbedding
 
 _CHUNK_ROWS = 65_536
 UNCOMPRESSED = {
-    "kind": "factored", "ranks": {}, "bottleneck": "none", "basis": "per_field", "folded": False, "precision": "float32",
+    "kind": "factored", "ranks": {}, "bottleneck": "none", "basis": "per_field", "tables": "latents", "folded": False,
+    "precision": "float32",
 }  # fmt: skip
 
 
@@ -66,7 +67,9 @@ def fold(model: CTRModel) -> CTRModel:
 
 
 def _folds(embedding: nn.Module, readers: tuple[ReaderProfile, ...]) -> bool:
-    """A shared basis always folds, for readers without a rule restore the vectors themselves."""
+    """A shared basis always folds, for readers without a rule restore the vectors themselves; tables without latents never do."""
+    if isinstance(embedding, FactoredEmbedding) and not embedding.affine:
+        return False
     return isinstance(embedding, SharedBasisEmbedding) or (bool(readers) and all(reader.foldable for reader in readers))
 
 

@@ -7,11 +7,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ctrlab.compression.configs import CompressConfig, RankPlan
+from ctrlab.compression.configs import CompressConfig, RankPlan, table_form
 from ctrlab.compression.plan import effective_ranks, validate_plan
 from ctrlab.compression.surgery import CompressedLayer, compress_model, compressor_for, layer_rows, skipped_layers
 from ctrlab.data.schema import fingerprint_of
-from ctrlab.decomposition.collect import CalibrationData, collect_spectra
+from ctrlab.decomposition.collect import CalibrationData, collect_spectra, look_up_counts
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, JobCancelled, StorageError
 from ctrlab.evaluation.cost import profile_model
@@ -125,7 +125,8 @@ def compress_and_finetune(
         results.append(result)
     compressed = PipelineResult(
         model=current, plan=RankPlan.of(ranks), stages=tuple(results),
-        rows=layer_rows(profile, ranks, config.bottleneck, config.basis), skipped=skipped_layers(profile, config.plan, ranks),
+        rows=layer_rows(profile, ranks, config.bottleneck, config.basis, table_form(config.method)),
+        skipped=skipped_layers(profile, config.plan, ranks),
     )  # fmt: skip
     return _held_against_truncation(compressed, model, dataset, config, spectra or {}, should_stop)
 
@@ -145,7 +146,10 @@ def _held_against_truncation(
         return result
     if len(result.stages) == 1:
         return replace(result, truncated_auc=end.truncated_auc, truncated_log_loss=end.truncated_log_loss)
-    built = compress_model(original, result.plan, spectra, config.bottleneck, config.method, basis=config.basis).model.eval()
+    built = compress_model(
+        original, result.plan, spectra, config.bottleneck, config.method, basis=config.basis,
+        counts=look_up_counts(original, dataset),
+    ).model.eval()  # fmt: skip
     metrics = evaluate_model(built, dataset.split("valid"), should_stop=should_stop)
     by_auc = config.finetune.monitor == "auc"
     better = metrics.auc > end.valid_auc if by_auc else metrics.log_loss < end.valid_log_loss
@@ -214,7 +218,10 @@ class _Stage:
         self._check_stop()
         plan = RankPlan.of(self.ranks)
         config = self.config
-        result = compress_model(self.model, plan, spectra, config.bottleneck, config.method, basis=config.basis)
+        result = compress_model(
+            self.model, plan, spectra, config.bottleneck, config.method, basis=config.basis,
+            counts=look_up_counts(self.model, self.dataset),
+        )  # fmt: skip
         model = result.model.eval()
         if path is not None:
             save_model(model, path)

@@ -9,8 +9,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ctrlab.compression.basis import shared_variance_lost
-from ctrlab.compression.configs import Basis, Bottleneck, Precision, RankPlan
+from ctrlab.compression.configs import Basis, Bottleneck, Precision, RankPlan, TableForm, table_form
 from ctrlab.compression.plan import Spectra, effective_ranks, require_spectra, validate_plan
+from ctrlab.compression.tables import table_shape
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
 
@@ -27,7 +28,9 @@ class Prediction:
     cost_folded: of the serving form.
     served_explicit, served_folded: of these two at the precision that was asked for; the same where that is float32.
     ranks: the layers that are factored; kept_dense: planned layers whose rank is at or above break-even, hence left dense.
-    variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra.
+    variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra,
+        and without the tables that are reduced to something else than latents.
+    tables: what reduced tables are kept as.
     variance_lost_total: the mean of `variance_lost` over all compressible layers, so that every layer counts alike whatever
     the scale of its outputs; 0 without spectra.
     """
@@ -42,6 +45,7 @@ class Prediction:
     kept_dense: tuple[str, ...]
     variance_lost: dict[str, float]
     variance_lost_total: float
+    tables: TableForm = "latents"
 
     @property
     def serving_original(self) -> Cost:
@@ -61,11 +65,13 @@ def predict(
     bottleneck: Bottleneck = "none",
     basis: Basis = "per_field",
     precision: Precision = "float32",
+    method: str = "afm",
 ) -> Prediction:
     """Cost and error of `plan` before anything is built.
 
     In a shared basis the spectra of the tables must have their eigenvectors, and numeric fields' vectors are reduced as well.
-    An empty plan with a precision below float32 is the model quantised and nothing else.
+    An empty plan with a precision below float32 is the model quantised and nothing else. What `method` keeps reduced tables as
+    decides their size; all methods factor linear layers alike.
 
     Raises:
         CompressionError: the plan does not fit the model, the model is compressed already, or a planned layer has no spectrum
@@ -77,8 +83,11 @@ def predict(
     ranks = effective_ranks(profile, plan, basis)
     if spectra:
         require_spectra(profile, spectra, list(ranks))
+    forms = _Forms(profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, tables=table_form(method))
     lost = _variance_lost(profile, spectra, ranks, basis) if spectra else {}
-    forms = _Forms(profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis)
+    if forms.tables != "latents":
+        reduced = {layer.layer_name for embedding in profile.embeddings for layer in _tables_of(profile, embedding, ranks)}
+        lost = {name: share for name, share in lost.items() if name not in reduced}
     served = dataclasses.replace(forms, precision=precision)
     return Prediction(
         cost_original=profile.cost,
@@ -91,6 +100,7 @@ def predict(
         kept_dense=tuple(name for name in plan.as_dict() if name not in ranks),
         variance_lost=lost,
         variance_lost_total=sum(lost.values()) / len(lost) if lost else 0.0,
+        tables=forms.tables,
     )
 
 
@@ -100,9 +110,12 @@ def serving_cost(
     bottleneck: Bottleneck = "none",
     basis: Basis = "per_field",
     precision: Precision = "float32",
+    method: str = "afm",
 ) -> Cost:
     """`predict(...).serving` for ranks that are known to fit and to pay; a planner asks for it hundreds of times."""
-    forms = _Forms(profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, precision=precision)
+    forms = _Forms(
+        profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, precision=precision, tables=table_form(method)
+    )
     return cheaper(forms.explicit(), forms.folded())
 
 
@@ -128,13 +141,14 @@ def activation_parameters(bottleneck: Bottleneck, rank: int) -> int:
 
 @dataclass(frozen=True, kw_only=True)
 class _Forms:
-    """The forms of one model under one choice of ranks, bottleneck, basis and precision."""
+    """The forms of one model under one choice of ranks, bottleneck, basis, precision and form of the tables."""
 
     profile: ModelProfile
     ranks: Mapping[str, int]
     bottleneck: Bottleneck
     basis: Basis
     precision: Precision = "float32"
+    tables: TableForm = "latents"
 
     def explicit(self) -> Cost:
         """What the model costs as it stands, each embedding and compressible layer exchanged for its reduced form."""
@@ -153,7 +167,7 @@ class _Forms:
         for embedding in self.profile.embeddings:
             if self.basis == "shared" and embedding.readers and self._reduced_tables(embedding):
                 part, first_layers = self._shared_fold(embedding)
-            elif embedding.foldable:
+            elif embedding.foldable and not (self.tables != "latents" and self._reduced_tables(embedding)):
                 part, first_layers = self._per_field_fold(embedding)
             else:
                 part, first_layers = self._unfolded(embedding), set()
@@ -222,10 +236,15 @@ class _Forms:
         numeric = embedding.numeric_parameters(embedding.embed_dim)
         cost = self._cost(numeric, numeric)
         for layer in tables:
-            cost += self._table(layer.in_features, self.ranks.get(layer.layer_name, layer.out_features))
-        for layer in reduced:
-            cost += self._cost(*layer.factored(self.ranks[layer.layer_name])[1:])
+            own = self.ranks.get(layer.layer_name)
+            cost += self._table(layer.in_features, layer.out_features) if own is None else self._reduced_table(layer, own)
         return cost
+
+    def _reduced_table(self, layer: LayerProfile, rank: int) -> Cost:
+        """A table in the trainable form, in a basis of its own or as something else."""
+        shape = table_shape(self.tables, layer.in_features, layer.out_features, rank)
+        cost = self._cost(shape.dense, layer.positions * shape.macs) + Cost(bytes_tables=shape.index_bytes)
+        return sum((self._table(rows, width) for rows, width in shape.tables), cost)
 
     def _per_field_fold(self, embedding: EmbeddingProfile) -> tuple[Cost, set[str]]:
         """Latent tables and readers of S latents (see ReaderProfile), and the linear layers counted among the readers."""

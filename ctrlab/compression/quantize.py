@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.compression.configs import PRECISIONS, Precision
+from ctrlab.compression.embedding import PartTable
 from ctrlab.compression.fold import UNCOMPRESSED
 from ctrlab.compression.prediction import code_bits, quantizes_linear
 from ctrlab.errors import CompressionError, ConfigError
@@ -55,6 +56,7 @@ class QuantizedTable(nn.Module):
     starts: Tensor
     compression_note = NOTE
     codes_are_table = True
+    trains = False
 
     def __init__(self, field_dims: Sequence[int], width: int, bits: int) -> None:
         super().__init__()
@@ -85,6 +87,11 @@ class QuantizedTable(nn.Module):
         """ids (B, F) integer, F at most the number of fields -> rows (B, F, width)."""
         fields = ids.shape[1]
         return self._rows(ids + self.starts[:fields], self.scale[:fields], self.offset[:fields])
+
+    def sum(self, ids: Tensor) -> Tensor:
+        """ids (B, F), of a table of width 1 -> (B,): the sum of each row's numbers."""
+        summed: Tensor = self(ids).sum(dim=(1, 2))
+        return summed
 
     def look_up(self, ids: Tensor, field: int) -> Tensor:
         """ids (...) of one field -> rows (..., width)."""
@@ -181,7 +188,9 @@ def quantize(model: CTRModel, precision: Precision, counts: Counts | None = None
         if isinstance(new, QuantizedLinear):
             _fill_linear(cast(nn.Linear, old), new)
         else:
-            own = [(counts or {}).get(model.schema.table_names[table]) for table in tables]
+            own: list[np.ndarray[Any, Any] | None] = [None] * len(cast(FusedTable, old).field_dims)
+            if not isinstance(old, PartTable):
+                own = [(counts or {}).get(model.schema.table_names[table]) for table in tables]
             _fill_table(cast(FusedTable, old), cast(QuantizedTable, new), own)
     return quantized.eval()
 
@@ -190,7 +199,7 @@ def prepare_(model: CTRModel, precision: Precision) -> list[tuple[nn.Module, nn.
     """In place: put quantised modules, with no codes yet, where `precision` wants them, and write it into `model.structure`.
 
     Returns:
-        (module that was there, the one that is there now, numbers of the schema's tables that it holds) of each.
+        (module that was there, the one that is there now, numbers of the schema's tables whose ids have rows in it) of each.
     """
     _check_name(precision)
     if precision == "float32":
@@ -203,7 +212,8 @@ def prepare_(model: CTRModel, precision: Precision) -> list[tuple[nn.Module, nn.
             cast(Any, owner).compression_note = NOTE  # its tables are listed as closed, as those of any reduced embedding
         new = _empty(old, precision)
         model.set_submodule(name, new)
-        tables = getattr(owner, "fields", range(len(old.field_dims))) if isinstance(old, FusedTable) else ()
+        holds_ids = isinstance(old, FusedTable) and not isinstance(old, PartTable)
+        tables = getattr(owner, "fields", range(len(old.field_dims))) if holds_ids else ()
         made.append((old, new, tables))
     return made
 

@@ -5,18 +5,23 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.afm import Compressor
-from ctrlab.compression.configs import COMPRESSORS, Basis, Bottleneck, RankPlan
-from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, TableGroup
+from ctrlab.compression.afm import Compressor, TableFactors
+from ctrlab.compression.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, TableForm, table_form
+from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, ReducedGroup, TableGroup, TableSource
 from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
 from ctrlab.compression.plan import effective_ranks, spectrum_faults, validate_plan
 from ctrlab.compression.prediction import activation_parameters
+from ctrlab.compression.qr_hash import QuotientRemainderGroup
 from ctrlab.compression.quantize import is_quantized, prepare_
+from ctrlab.compression.rare_ids import KeptIdsGroup
 from ctrlab.compression.shared import SharedBasisEmbedding
+from ctrlab.compression.tables import table_shape
+from ctrlab.compression.tensor_train import TensorTrainGroup
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.cost import profile_model
@@ -26,6 +31,13 @@ from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding
 
 _CHUNK_ROWS = 65_536
+#: What holds the reduced tables of each form.
+_GROUPS: Mapping[TableForm, type[ProjectedGroup | ReducedGroup]] = {
+    "latents": ProjectedGroup, "tensor_train": TensorTrainGroup, "rare_ids": KeptIdsGroup, "qr_hash": QuotientRemainderGroup,
+}  # fmt: skip
+
+#: {layer_name of a table: how often training looks up each of its ids, (num_ids,)}.
+Counts = Mapping[str, np.ndarray[Any, Any]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,6 +75,7 @@ def compress_model(
     *,
     basis: Basis = "per_field",
     respect_break_even: bool = True,
+    counts: Counts | None = None,
 ) -> CompressionResult:
     """The trainable compressed form of `model`, which itself is not changed.
 
@@ -74,13 +87,17 @@ def compress_model(
         method: a name in COMPRESSORS.
         basis: of the tables: "per_field", or "shared" by all fields of an embedding (see `compression.shared`).
         respect_break_even: leave layers dense that factors would not make smaller; False factors them all the same.
+        counts: for methods that look at how often ids occur (`decomposition.collect.look_up_counts`).
 
     Raises:
         CompressionError: the plan does not fit the model or the spectra; every fault is listed.
     """
     profile = profile_model(model)
     validate_plan(profile, plan)
-    _check_earlier_compression(model, bottleneck, basis)
+    form = table_form(method)
+    if form != "latents" and basis == "shared":
+        raise CompressionError(f"{COMPRESSORS[method].title} has no basis that tables could share; ask for per_field")
+    _check_earlier_compression(model, bottleneck, basis, form)
     ranks = effective_ranks(profile, plan, basis, respect_break_even=respect_break_even)
     compressor = compressor_for(method)
     spectra = spectra or {}
@@ -88,13 +105,13 @@ def compress_model(
         _check_spectra(profile, spectra, ranks)
     compressed = _copy_around(model, [profile.by_name[name].embedding or name for name in ranks])
     with torch.random.fork_rng(devices=[]):  # new modules draw their initial values, which are overwritten
-        _replace_layers(compressed, ranks, bottleneck, basis)
+        _replace_layers(compressed, ranks, bottleneck, basis, form)
     _fill_linear(model, compressed, ranks, spectra, compressor, profile)
     for name in {profile.by_name[name].embedding for name in ranks} - {""}:
-        _fill_tables(model.get_submodule(name), compressed.get_submodule(name), name, ranks, spectra, compressor)
-    _state_structure(compressed, getattr(model, "structure", None), ranks, bottleneck, basis)
+        _fill_tables(model, compressed, name, spectra, compressor, counts or {})
+    _state_structure(compressed, getattr(model, "structure", None), ranks, bottleneck, basis, form)
     return CompressionResult(
-        model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, bottleneck, basis),
+        model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, bottleneck, basis, form),
         skipped=skipped_layers(profile, plan, ranks),
     )  # fmt: skip
 
@@ -110,8 +127,8 @@ def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
     The original is consumed: its parts are reused or dropped.
     """
     with torch.random.fork_rng(devices=[]):
-        _replace_layers(model, structure["ranks"], structure["bottleneck"], structure["basis"])
-    _state_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"])
+        _replace_layers(model, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
+    _state_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
     if structure["folded"]:
         model = fold(model)
     prepare_(model, structure["precision"])
@@ -123,8 +140,8 @@ def _check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], 
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model and load them with their eigenvectors")
 
 
-def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: Basis) -> None:
-    """Checkpoints keep one kind of bottleneck, and one of basis, a model."""
+def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: Basis, form: TableForm) -> None:
+    """Checkpoints keep one kind of bottleneck, one of basis and one of reduced tables, a model."""
     before = getattr(model, "structure", None)
     if not before:
         return
@@ -140,6 +157,8 @@ def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: B
     reduced = any(isinstance(module, (FactoredEmbedding, SharedBasisEmbedding)) for module in modules)
     if reduced and before["basis"] != basis:
         raise CompressionError(f"the tables have a {before['basis']} basis, {basis} was asked for; use one kind throughout")
+    if reduced and before["tables"] != form:
+        raise CompressionError(f"the tables are reduced to {before['tables']}, {form} was asked for; use one kind throughout")
 
 
 def _copy_around(model: CTRModel, replaced: list[str]) -> CTRModel:
@@ -148,7 +167,9 @@ def _copy_around(model: CTRModel, replaced: list[str]) -> CTRModel:
     return copy.deepcopy(model, {id(module): module for module in shared})
 
 
-def _replace_layers(model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis) -> None:
+def _replace_layers(
+    model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis, form: TableForm
+) -> None:  # fmt: skip
     """In place: put factored modules, with no values yet, where the plan wants them."""
     planned = [layer for layer in list_layers(model) if layer.layer_name in ranks]
     for layer in planned:
@@ -159,12 +180,12 @@ def _replace_layers(model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottl
     for name in {layer.module_name for layer in planned if layer.kind == "embedding"}:
         old = cast(FieldEmbedding, model.get_submodule(name))
         by_field = [ranks.get(f"{name}.{field}") for field in old.schema.table_names]
-        model.set_submodule(name, _reduced(old, by_field, basis).to(old.categorical.table.weight).train(old.training))
+        model.set_submodule(name, _reduced(old, by_field, basis, form).to(old.categorical.table.weight).train(old.training))
 
 
-def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis) -> nn.Module:
+def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis, form: TableForm) -> nn.Module:
     if basis == "per_field":
-        return FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values)
+        return FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values, reduced=_GROUPS[form])
     (rank,) = set(by_field)
     return SharedBasisEmbedding(old.schema, old.embed_dim, cast(int, rank), raw_values=old.raw_values)
 
@@ -187,30 +208,42 @@ def _fill_linear(
 
 @torch.no_grad()
 def _fill_tables(
-    old: nn.Module, new: nn.Module, name: str, ranks: Mapping[str, int], spectra: Mapping[str, LayerSpectrum],
-    compressor: Compressor,
-) -> None:  # fmt: skip
-    """Give the tables of the embedding called `name` their latents."""
-    assert isinstance(old, FieldEmbedding)
+    model: CTRModel, compressed: CTRModel, name: str, spectra: Mapping[str, LayerSpectrum], compressor: Compressor, counts: Counts
+) -> None:
+    """Give the tables of the embedding called `name` what they are reduced to."""
+    old, new = cast(FieldEmbedding, model.get_submodule(name)), compressed.get_submodule(name)
     layer_names = [f"{name}.{field}" for field in old.schema.table_names]
+    tables = [old.categorical.table.weight[old.categorical.rows_of(field)] for field in range(len(layer_names))]
     own = [spectra.get(layer_name) for layer_name in layer_names]
     if isinstance(new, SharedBasisEmbedding):
-        tables = [old.categorical.table.weight[old.categorical.rows_of(field)] for field in range(len(layer_names))]
         _fill_shared(old, new, compressor.shared_basis(tables, own, new.rank))
         return
     assert isinstance(new, FactoredEmbedding)
     new.numeric.copy_(old.numeric)
-    for group in cast("list[TableGroup]", list(new.groups)):
+    init_std = getattr(model.config, "embedding_init_std", 0.01)
+    for group in cast("list[TableGroup | ReducedGroup]", list(new.groups)):
         for position, field in enumerate(group.fields):
-            table = old.categorical.table.weight[old.categorical.rows_of(field)]
-            target = group.weight[group.tables.rows_of(position)]
-            if not isinstance(group, ProjectedGroup):
-                target.copy_(table)
-                continue
-            basis, mean = compressor.table_factors(table, own[field], ranks[layer_names[field]])
-            project_rows_(target, table, basis, mean)
-            group.projection[position].copy_(basis)
-            group.mean[position].copy_(mean)
+            known = counts.get(layer_names[field])
+            source = TableSource(name=layer_names[field], weight=tables[field], counts=known, init_std=init_std)
+            if isinstance(group, ReducedGroup):
+                _check_counts(source)
+                group.fill_(position, source)
+            elif isinstance(group, ProjectedGroup):
+                _project_(group, position, source.weight, compressor.table_factors(source.weight, own[field], group.width))
+            else:
+                group.weight[group.tables.rows_of(position)].copy_(source.weight)
+
+
+def _project_(group: ProjectedGroup, position: int, table: Tensor, factors: TableFactors) -> None:
+    project_rows_(group.weight[group.tables.rows_of(position)], table, factors.basis, factors.mean)
+    group.projection[position].copy_(factors.basis)
+    group.mean[position].copy_(factors.mean)
+
+
+def _check_counts(source: TableSource) -> None:
+    if source.counts is not None and len(source.counts) != len(source.weight):
+        numbers = f"{len(source.counts)} counts were given for the {len(source.weight)} ids of {source.name}"
+        raise CompressionError(f"{numbers}; use those of its own dataset")
 
 
 def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) -> None:
@@ -228,33 +261,41 @@ def project_rows_(target: Tensor, table: Tensor, basis: Tensor, mean: Tensor) ->
 
 
 def _state_structure(
-    model: CTRModel, before: Mapping[str, Any] | None, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis
-) -> None:
+    model: CTRModel, before: Mapping[str, Any] | None, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis,
+    form: TableForm,
+) -> None:  # fmt: skip
     """Write down on the model what `rebuild` needs; JSON types only."""
     earlier = before["ranks"] if before else {}
-    settings = {"bottleneck": bottleneck, "basis": basis, "folded": False, "precision": "float32"}
+    settings = {"bottleneck": bottleneck, "basis": basis, "tables": form, "folded": False, "precision": "float32"}
     model.structure = {"kind": "factored", "ranks": earlier | dict(ranks), **settings}
 
 
 def layer_rows(
-    profile: ModelProfile, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis = "per_field"
+    profile: ModelProfile,
+    ranks: Mapping[str, int],
+    bottleneck: Bottleneck,
+    basis: Basis = "per_field",
+    form: TableForm = "latents",
 ) -> tuple[CompressedLayer, ...]:
-    """Every compressible layer of a profile with its size before and after. A shared basis itself, d k, is in no table's row."""
+    """Every compressible layer of a profile with its size before and after. A shared basis itself, d k, is in no table's row, and
+    an index is no parameter."""
     return tuple(
         CompressedLayer(
             name=layer.layer_name, kind=layer.kind, rank=ranks.get(layer.layer_name),
             parameters_before=layer.parameters,
-            parameters_after=_parameters_after(layer, ranks.get(layer.layer_name), bottleneck, basis),
+            parameters_after=_parameters_after(layer, ranks.get(layer.layer_name), bottleneck, basis, form),
         )
         for layer in profile.compressible
     )  # fmt: skip
 
 
-def _parameters_after(layer: LayerProfile, rank: int | None, bottleneck: Bottleneck, basis: Basis) -> int:
+def _parameters_after(layer: LayerProfile, rank: int | None, bottleneck: Bottleneck, basis: Basis, form: TableForm) -> int:
     if rank is None:
         return layer.parameters
     if layer.kind == "embedding" and basis == "shared":
         return layer.in_features * rank
+    if layer.kind == "embedding":
+        return table_shape(form, layer.in_features, layer.out_features, rank).parameters
     in_tables, dense, _ = layer.factored(rank, activation_parameters(bottleneck, rank))
     return in_tables + dense
 

@@ -189,6 +189,12 @@ def _table(model: nn.Module, layer: ModelLayer) -> Tensor:
     return rows
 
 
+def look_up_counts(model: nn.Module, dataset: CalibrationData) -> dict[str, np.ndarray[Any, np.dtype[np.int64]]]:
+    """{layer_name: how often training looks up each id (num_ids,)} of every table that can be compressed."""
+    tables = [layer for layer in list_layers(model) if layer.kind == "embedding" and layer.skip_reason is None]
+    return {layer.layer_name: _look_ups(cast(CTRModel, model), layer, dataset) for layer in tables}
+
+
 def _look_ups(model: CTRModel, layer: ModelLayer, dataset: CalibrationData) -> np.ndarray[Any, np.dtype[np.int64]]:
     """How often each row of a table is looked up over the training rows: by its own field, and by the lists that share it.
 

@@ -8,7 +8,7 @@ was; scales and offsets are bytes and no parameters. So a precision changes byte
 """
 
 import json
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from functools import cached_property
 from typing import Any, Literal, Self
 
@@ -229,6 +229,12 @@ class ModelProfile:
     @cached_property
     def by_name(self) -> dict[str, LayerProfile]:
         return {layer.layer_name: layer for layer in self.layers}
+
+    def unfolded(self) -> Self:
+        """As of a model whose embeddings do not fold: its serving form keeps them and their readers as they are."""
+        own = sum((reader.own for reader in self.readers), Cost())
+        alone = tuple(replace(embedding, readers=()) for embedding in self.embeddings)
+        return replace(self, embeddings=alone, folded_fixed=self.folded_fixed + own)
 
     def layers_of(self, block: str) -> tuple[LayerProfile, ...]:
         """The layers that lie in the block of this name."""

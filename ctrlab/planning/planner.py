@@ -13,7 +13,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrlab.compression.configs import Bottleneck, Precision, RankPlan
+from ctrlab.compression.configs import Bottleneck, Precision, RankPlan, table_form
 from ctrlab.compression.plan import Spectra, pays, plan_ranks
 from ctrlab.compression.prediction import serving_cost
 from ctrlab.errors import CompressionError
@@ -76,21 +76,30 @@ def plan_for_budget(
     multiple_of: int = 1,
     bottleneck: Bottleneck = "none",
     precision: Precision = "float32",
+    method: str = "afm",
 ) -> PlannedRanks:
     """The ranks of least predicted log loss within a budget.
 
     Args:
         spectra: decide between ranks whose measured losses are alike: the one that keeps more variance.
         multiple_of: linear layers get only ranks that it divides; 8 suits most hardware.
+        method: decides what ranks of tables cost; what they lose is AFM's in any case.
 
     Raises:
         BudgetError: no plan meets the budget.
     """
-    problem = _Problem(profile, sensitivity, budget.kind, spectra, multiple_of, bottleneck, precision)
-    ranks = problem.within(budget.limit)
-    if ranks is None:
-        raise BudgetError(_too_small(budget, problem.amount(problem.smallest())))
-    return problem.planned(ranks)
+    problem = _Problem(profile, sensitivity, budget.kind, spectra, multiple_of, bottleneck, precision, method)
+    target = budget.limit
+    for _ in range(_ROUNDS):
+        ranks = problem.within(target)
+        if ranks is None:
+            break
+        planned = problem.planned(ranks)
+        excess = _amount(planned.cost, budget.kind) - budget.limit
+        if excess <= 0:  # as with latents it always is
+            return planned
+        target -= excess
+    raise BudgetError(_too_small(budget, _amount(problem.planned(problem.smallest()).cost, budget.kind)))
 
 
 def plan_for_loss(
@@ -103,6 +112,7 @@ def plan_for_loss(
     multiple_of: int = 1,
     bottleneck: Bottleneck = "none",
     precision: Precision = "float32",
+    method: str = "afm",
 ) -> PlannedRanks:
     """The smallest plan, by `kind`, that is predicted to lose at most `max_auc_loss` of AUC.
 
@@ -111,7 +121,7 @@ def plan_for_loss(
     """
     if not max_auc_loss >= 0:
         raise BudgetError(f"an AUC loss of at most {max_auc_loss:g} cannot be planned for; allow 0 or more, such as 0.0005")
-    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision)
+    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision, method)
     return problem.planned(problem.cheapest(max_auc_loss))
 
 
@@ -124,9 +134,10 @@ def planned_front(
     multiple_of: int = 1,
     bottleneck: Bottleneck = "none",
     precision: Precision = "float32",
+    method: str = "afm",
 ) -> list[PlannedRanks]:
     """Plans of which none is both cheaper and predicted better than another, cheapest first; the last leaves all dense."""
-    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision)
+    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision, method)
     plans = [problem.planned(ranks) for ranks in problem.front()]
     plans.sort(key=lambda plan: (_amount(plan.cost, kind), plan.log_loss))
     kept: list[PlannedRanks] = []
@@ -206,10 +217,14 @@ class _Problem:
         multiple_of: int,
         bottleneck: Bottleneck,
         precision: Precision,
+        method: str = "afm",
     ) -> None:
         if multiple_of < 1:
             raise BudgetError(f"ranks cannot be multiples of {multiple_of}; give 1 for any rank, or 8")
-        self.profile, self.sensitivity, self.kind = profile, sensitivity, kind
+        # What is no latents costs at most what latents cost that do not fold, and little less.
+        self.profile = profile if table_form(method) == "latents" else profile.unfolded()
+        self.whole_profile, self.method = profile, method
+        self.sensitivity, self.kind = sensitivity, kind
         self.bottleneck, self.precision = bottleneck, precision
         self._amounts: dict[tuple[int, ...], float] = {}
         self.layers = [layer for layer in profile.compressible if layer.layer_name in sensitivity.layers]
@@ -242,7 +257,10 @@ class _Problem:
     def planned(self, ranks: Mapping[str, int]) -> PlannedRanks:
         """The plan with its predictions."""
         return PlannedRanks(
-            plan=RankPlan.of(ranks), cost=serving_cost(self.profile, ranks, self.bottleneck, precision=self.precision),
+            plan=RankPlan.of(ranks),
+            cost=serving_cost(
+                self.whole_profile, ranks, self.bottleneck, precision=self.precision, method=self.method
+            ),
             log_loss=self.sensitivity.predicted_log_loss(ranks), auc=self.sensitivity.predicted_auc(ranks),
         )  # fmt: skip
 

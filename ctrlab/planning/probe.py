@@ -16,10 +16,10 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
 from ctrlab.compression.afm import Compressor
-from ctrlab.compression.configs import Basis, Bottleneck, RankPlan
+from ctrlab.compression.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, retrains, table_form
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
 from ctrlab.compression.plan import effective_ranks, spectrum_faults, validate_plan
-from ctrlab.compression.surgery import compressor_for
+from ctrlab.compression.surgery import Counts, compress_model, compressor_for
 from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
@@ -58,12 +58,16 @@ class Measurement:
 class Probe:
     """A model and rows to measure plans on. One at a time: while a plan is measured, `model` has its layers swapped."""
 
-    def __init__(self, model: CTRModel, spectra: Spectra, split: Split, *, max_rows: int = MAX_ROWS, seed: int = 0) -> None:
+    def __init__(
+        self, model: CTRModel, spectra: Spectra, split: Split, *, counts: Counts | None = None, max_rows: int = MAX_ROWS,
+        seed: int = 0,
+    ) -> None:  # fmt: skip
         """Keep the rows, and measure the original on them.
 
         Args:
             model: not compressed. It is measured in evaluation mode and left in it.
             spectra: of its layers, with eigenvectors, for the methods that need them.
+            counts: of the ids of its tables, for the methods that need them.
             split: `max_rows` of its rows, drawn with `seed`; all of them where it has no more.
 
         Raises:
@@ -72,7 +76,7 @@ class Probe:
         if len(split) == 0:
             raise DataError("there are no validation rows to measure a plan on; encode the data with a share for validation")
         self.model = model.eval()
-        self.spectra = spectra
+        self.spectra, self.counts = spectra, counts
         self.profile: ModelProfile = profile_model(model)
         if self.profile.compressed:
             raise CompressionError("the model is compressed already; measure plans on its original")
@@ -102,8 +106,10 @@ class Probe:
     ) -> Measurement:
         """Accuracy of the model that `compress_model` would make of these ranks, before any fine-tuning.
 
+        Tables that are reduced to something else than latents are really built.
+
         Raises:
-            CompressionError: the plan does not fit the model or the spectra.
+            CompressionError: the plan does not fit the model or the spectra, or the method draws its tables anew.
             JobCancelled: `should_stop()` was true between two batches.
         """
         plan = RankPlan.of(ranks)
@@ -116,17 +122,28 @@ class Probe:
             faults := spectrum_faults(self.profile, self.spectra, effective, with_eigenvectors=True)
         ):
             raise CompressionError("; ".join(faults) + "; collect the spectra of this model first")
+        if retrains(method):
+            raise CompressionError(
+                f"{COMPRESSORS[method].title} draws its tables anew; there is nothing to measure before training"
+            )
+        if table_form(method) != "latents":
+            built = compress_model(
+                self.model, RankPlan.of(effective), self.spectra, bottleneck, method, basis=basis, counts=self.counts,
+                respect_break_even=respect_break_even,
+            ).model  # fmt: skip
+            return self._run(should_stop, built.eval())
         with truncated(self.model, effective, self.spectra, compressor, bottleneck, basis):
             return self._run(should_stop)
 
-    def _run(self, should_stop: Callable[[], bool]) -> Measurement:
+    def _run(self, should_stop: Callable[[], bool], model: CTRModel | None = None) -> Measurement:
+        model = model or self.model
         logits = np.empty(len(self.labels), np.float32)
         start = 0
         with torch.inference_mode():
             for batch in self._batches:
                 if should_stop():
                     raise JobCancelled("cancelled while measuring a plan")
-                out = self.model(batch).float().cpu().numpy()
+                out = model(batch).float().cpu().numpy()
                 logits[start : start + len(out)] = out
                 start += len(out)
         return Measurement(auc=auc(self.labels, logits), log_loss=log_loss(self.labels, logits), logits=logits)

@@ -8,6 +8,7 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
+from ctrlab.compression.configs import retrains
 from ctrlab.compression.prediction import predict
 from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError
@@ -26,11 +27,12 @@ MAX_SEEDS = 10
 )
 @dataclass(frozen=True, kw_only=True)
 class ControlConfig(Config):
-    """Fine-tune an original as a compression does, and compress nothing."""
+    """Train an original as a compression does, and compress nothing."""
 
     model_id: str
     fit: FitConfig
     rounds: int = option(1, minimum=1, maximum=3, help="As many as the compression has stages.")
+    redraw_tables: bool = option(False, help="Draw its embedding tables anew first, as methods that retrain do.")
     name: str = option("", help="Shown in lists; empty for a name made from the original's.")
 
 
@@ -43,7 +45,8 @@ def submit_control(workspace: Workspace, config: ControlConfig) -> str:
 def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds: int = 1) -> list[str]:
     """Queue a compression with all its controls, `seeds` of each that is drawn; the compression's own job comes first.
 
-    Truncation alone is one run, for nothing in it is drawn. Without fine-tuning there is no control of it, and one seed only.
+    Truncation alone is one run, for nothing in it is drawn; a method that retrains has none, and its control draws the tables
+    anew as well. Without fine-tuning there is no control of it, and one seed only.
 
     Raises:
         ConfigError: fewer than one seed, or more than ten.
@@ -57,13 +60,16 @@ def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds:
         tuned = tuning.replace(seed=tuning.seed + number) if tuning else None
         own = config.replace(compress=config.compress.replace(finetune=tuned), name=_numbered(prefix, number, seeds))
         queued.append(submit_compress(workspace, own))
+    anew = retrains(config.compress.method)
     if tuning:
         for number in range(seeds):
             control = ControlConfig(
                 model_id=original.id, fit=tuning.replace(seed=tuning.seed + number), rounds=_stages(workspace, config),
-                name=_numbered(f"{original.name}, fine-tuned alone", number, seeds),
+                redraw_tables=anew,
+                name=_numbered(f"{original.name}, {'tables drawn anew' if anew else 'fine-tuned alone'}", number, seeds),
             )  # fmt: skip
             queued.append(submit_control(workspace, control))
+    if tuning and not anew:
         truncated = config.replace(compress=config.compress.replace(finetune=None), name=f"{prefix}, truncated only")
         queued.append(submit_compress(workspace, truncated))
     return queued + [submit_train(workspace, scratch) for scratch in _from_scratch(workspace, original, config, seeds)]
@@ -86,7 +92,7 @@ def tuning_of(model: Artifact) -> dict[str, Any] | None:
 
 def effort_of(model: Artifact) -> str:
     """The same for models that differ by their seed alone."""
-    keys = ("original_id", "compression", "control", "architecture", "model", "fit", "max_parameters")
+    keys = ("original_id", "compression", "control", "architecture", "model", "fit", "max_parameters", "teacher_id")
     return json.dumps(_without_seed({key: model.config.get(key) for key in keys}), sort_keys=True)
 
 
@@ -110,7 +116,12 @@ def _from_scratch(workspace: Workspace, original: Artifact, config: CompressJobC
         return []
     compress = config.compress
     limit = predict(
-        model_profile(workspace, original.id), None, compress.plan, compress.bottleneck, compress.basis
+        model_profile(workspace, original.id),
+        None,
+        compress.plan,
+        compress.bottleneck,
+        compress.basis,
+        method=compress.method,
     ).serving.parameters
     fit = FitConfig.from_dict(training)
     return [

@@ -37,15 +37,19 @@ class TrainConfig(Config):
     max_parameters: int | None = option(
         None, minimum=1, help="Scale all widths down by one factor until the model has at most so many; empty leaves them."
     )
+    teacher_id: str = option("", help="Model whose probabilities `fit.distillation` asks for; of the same dataset.")
     name: str = option("", help="Shown in lists; empty for a name made from the architecture.")
 
     def faults(self) -> list[str]:
-        """An unknown architecture, or settings its config class refuses."""
+        """An unknown architecture, settings its config class refuses, or distillation from nobody."""
+        faults = []
+        if bool(self.teacher_id) != bool(self.fit.distillation):
+            faults.append("a teacher and a distillation above 0 go together; give both, or neither")
         try:
             self.model_config()
         except CtrlabError as error:
-            return [str(error)]
-        return []
+            faults.append(str(error))
+        return faults
 
     def model_config(self) -> ModelConfig:
         """`model` as the architecture's own config."""
@@ -72,6 +76,8 @@ def submit_train(workspace: Workspace, config: TrainConfig) -> str:
         ConfigError: the architecture needs fields that the dataset has not.
     """
     dataset = require_artifact(workspace, config.dataset_id, "dataset")
+    if config.teacher_id:
+        require_artifact(workspace, config.teacher_id, "model")
     if faults := config.model_config().schema_faults(schema_of(dataset)):
         raise ConfigError("; ".join(faults))
     title = config.name or MODELS[config.architecture].title

@@ -17,6 +17,7 @@ from typing import Any, BinaryIO
 
 import torch
 
+from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
@@ -94,7 +95,7 @@ class Previewer:
             spectra = load_spectra(self._workspace.store.artifacts.get(spectra_id).path, eigenvectors=True)
             while len(self._probes) >= _KEPT_PROBES:
                 self._probes.popitem(last=False)
-            self._probes[key] = Probe(model, spectra, dataset.split("valid"))
+            self._probes[key] = Probe(model, spectra, dataset.split("valid"), counts=look_up_counts(model, dataset))
         self._probes.move_to_end(key)
         return self._probes[key]
 

@@ -11,6 +11,7 @@ from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.schema import FeatureSchema
+from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.cost import profile_model
 from ctrlab.models.checkpoint import load_model, save_model
@@ -72,8 +73,9 @@ def test_every_method_builds_what_the_plan_says_and_leaves_the_original_alone(me
     model, fields = make_model(architecture), random_fields(200)
     before, expected = {name: t.clone() for name, t in model.state_dict().items()}, logits(model, fields)
     random = torch.get_rng_state()
-    first = compress_model(model, PLAN, spectra_of(model), method=method)
-    second = compress_model(model, PLAN, spectra_of(model), method=method)
+    spectra, counts = spectra_of(model), look_up_counts(model, MemoryDataset())
+    first = compress_model(model, PLAN, spectra, method=method, counts=counts)
+    second = compress_model(model, PLAN, spectra, method=method, counts=counts)
     assert torch.equal(torch.get_rng_state(), random)
     assert first.plan == PLAN and isinstance(first.model.mlp[0], FactoredLinear) and first.model.mlp[0].rank == 6
     assert isinstance(first.model.embedding, FactoredEmbedding) and first.model.embedding.ranks == (2, None, 3)

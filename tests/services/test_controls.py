@@ -6,10 +6,11 @@ import pytest
 
 import ctrlab
 from ctrlab.compression.configs import CompressConfig, RankPlan
+from ctrlab.compression.prediction import predict
 from ctrlab.errors import ConfigError
 from ctrlab.services import comparison, controls, datasets
-from ctrlab.services.compression import CompressJobConfig
-from ctrlab.services.models import TrainConfig
+from ctrlab.services.compression import CompressJobConfig, submit_compress
+from ctrlab.services.models import TrainConfig, model_profile
 from ctrlab.training.configs import FINETUNE, FitConfig
 
 TUNING = FINETUNE.replace(batch_size=256, learning_rate=1e-3)
@@ -68,6 +69,32 @@ def test_without_fine_tuning_there_is_nothing_to_control_but_the_size(lab, origi
     jobs = controls.submit_with_controls(lab.workspace, job_config(lab, original, finetune=None))
     kinds = [lab.workspace.store.jobs.get(job).kind for job in jobs]
     assert kinds == ["compress", "train"]
+
+
+def test_a_method_that_retrains_is_controlled_by_tables_drawn_anew_and_has_no_truncation(lab, original):
+    jobs = controls.submit_with_controls(lab.workspace, job_config(lab, original, method="qr_hash", order="joint"))
+    queued = [lab.workspace.store.jobs.get(job) for job in jobs]
+    assert [job.kind for job in queued] == ["compress", "control", "train"] and queued[1].config["redraw_tables"]
+    hashed, control = (lab.workspace.store.artifacts.get(lab.wait(job)["model"]) for job in jobs[:2])
+    assert control.name == "DeepFM, tables drawn anew" and hashed.config["compression"]["method"] == "qr_hash"
+    assert hashed.summary["cost_serving"]["bytes_tables"] < control.summary["cost_serving"]["bytes_tables"]
+
+
+@pytest.mark.parametrize("method", ["tensor_train", "rare_ids"])
+def test_other_forms_of_tables_are_compressed_and_served_as_promised(lab, original, method):
+    config = job_config(lab, original, method=method, precision="int8")
+    model = lab.workspace.store.artifacts.get(lab.wait(submit_compress(lab.workspace, config))["model"])
+    promised = predict(model_profile(lab.workspace, original.id), None, PLAN, precision="int8", method=method).serving
+    assert model.summary["cost_serving"] == promised.to_dict()
+
+
+def test_a_smaller_model_is_distilled_from_its_teacher(lab, original):
+    settings = {"dataset_id": original.config["dataset_id"], "architecture": "deepfm", "model": original.config["model"]}
+    fit = FitConfig.from_dict(original.config["fit"]).replace(distillation=0.5)
+    small = lab.train(TrainConfig(**settings, fit=fit, max_parameters=500, teacher_id=original.id))
+    assert controls.kind_of(small) == "rival" and small.config["teacher_id"] == original.id
+    with pytest.raises(ConfigError, match="a teacher and a distillation above 0 go together"):
+        TrainConfig(**settings, fit=fit)
 
 
 def test_at_once_is_one_round(lab, original):

@@ -166,3 +166,26 @@ def test_without_spectra_the_page_says_what_to_do_first(ids, tmp_path):
     open_workspace(tmp_path).store.artifacts.delete(ids["spectra"])
     page = open_page(model=ids["model"])
     assert not page.slider and any("No spectra yet" in text.value for text in page.markdown)
+
+
+@pytest.mark.parametrize("method", ["tensor_train", "rare_ids", "qr_hash"])
+def test_tables_in_another_form_are_priced_and_queued_as_such(ids, tmp_path, method):
+    page = open_page(model=ids["model"])
+    slider(page, "Rank of all tables").set_value(3).run()
+    page.selectbox(key="method").set_value(method).run()
+    assert not page.exception and page.selectbox(key="basis").disabled
+    assert any("not projections of the old ones" in caption.value for caption in page.caption)
+    run_button(page).click().run()
+    (job,) = open_workspace(tmp_path).store.jobs.list(5)
+    config = CompressJobConfig.from_dict(job.config).compress
+    profile = cache.model_profile(ids["model"])
+    promised = predict(profile, None, config.plan, method=method).serving.parameters
+    assert config.method == method and run_button(page).label == f"Compress to {count(promised)} parameters"
+    assert (config.order == "joint" and not config.finetune.keep_initial) == (method == "qr_hash")
+
+
+def test_a_method_that_retrains_says_so_whatever_the_settings_of_fine_tuning(ids):
+    page = open_page(model=ids["model"])
+    page.number_input(key="epochs").set_value(0).run()
+    page.selectbox(key="method").set_value("qr_hash").run()
+    assert not page.exception and any("drawn anew" in caption.value for caption in page.caption)

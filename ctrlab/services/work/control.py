@@ -1,5 +1,6 @@
-"""The `control` job: an original fine-tuned as a compression does, with nothing compressed."""
+"""The `control` job: an original trained as a compression does, with nothing compressed."""
 
+from ctrlab.compression.qr_hash import with_tables_drawn_anew
 from ctrlab.services.controls import ControlConfig
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.work.evaluate import measure_and_file
@@ -11,6 +12,8 @@ def run(config: ControlConfig, context: JobContext) -> dict[str, str]:
     """Fine-tune `rounds` times, each from the best of the one before; file and measure the model."""
     original, model, dataset = open_model(context.workspace, config.model_id)
     teacher = model
+    if config.redraw_tables:
+        model = with_tables_drawn_anew(model, config.fit.seed)
     for number in range(config.rounds):
         start, end = 0.9 * number / config.rounds, 0.9 * (number + 1) / config.rounds
         model = fit(
@@ -32,7 +35,7 @@ def run(config: ControlConfig, context: JobContext) -> dict[str, str]:
             "architecture": original.config["architecture"],
             "model": original.config["model"],
             "original_id": original.id,
-            "control": {"fit": config.fit.to_dict(), "rounds": config.rounds},
+            "control": {"fit": config.fit.to_dict(), "rounds": config.rounds, "redraw_tables": config.redraw_tables},
         },
         summary={},
         seed=config.fit.seed,

@@ -7,7 +7,7 @@ from ctrlab.models.configs import MODELS
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.work.evaluate import measure_and_file
-from ctrlab.services.work.shared import file_model, open_dataset, report_fit
+from ctrlab.services.work.shared import file_model, open_dataset, open_model, report_fit
 from ctrlab.training.loop import fit
 from ctrlab.training.smaller import smaller_config
 
@@ -27,12 +27,13 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
         on_step=report_fit(context, 0.0, 0.9, "training"),
         should_stop=context.should_stop,
         checkpoint_path=context.folder / "fit.safetensors",
+        teacher=open_model(context.workspace, config.teacher_id)[1] if config.teacher_id else None,
     )
     artifact = file_model(
         context,
         result.model,
         name=config.name or MODELS[config.architecture].title,
-        parents=[config.dataset_id],
+        parents=[config.dataset_id, *([config.teacher_id] if config.teacher_id else [])],
         config={"dataset_id": config.dataset_id, **config.to_dict(), "model": settings.to_dict()},
         summary={"training": {key: value for key, value in vars(result).items() if key != "model"}},
         seed=config.fit.seed,

@@ -19,15 +19,18 @@ from ctrlab.compression.configs import (
     Order,
     Precision,
     RankPlan,
+    retrains,
+    table_form,
 )
 from ctrlab.compression.plan import PRESETS, plan_ranks
 from ctrlab.compression.prediction import Prediction, predict
+from ctrlab.compression.tables import table_shape
 from ctrlab.evaluation.profile import LayerProfile
 from ctrlab.services import compression as service
 from ctrlab.services import controls, models, spectra
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
-from ctrlab.training.configs import FINETUNE
+from ctrlab.training.configs import FINETUNE, FitConfig
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.components import rank_plan
 from ctrlab.ui.components.bench import Bench, load_bench
@@ -40,7 +43,7 @@ from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.format import count, percent, size, times
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.views import compress_measured
-from ctrlab.ui.views.compress_planner import model_sensitivity, planner
+from ctrlab.ui.views.compress_planner import Wish, model_sensitivity, planner
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
 _START_ENERGY = 0.99
@@ -105,19 +108,22 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     bench = load_bench(model_id, spectra_id)
     ranks = rank_plan.current(spectra_id, bench.layers, lambda: _start(bench))
     bottleneck: Bottleneck = st.session_state.get("bottleneck") or "none"
-    basis: Basis = st.session_state.get("basis") or "per_field"
+    method: str = st.session_state.get("method") or "afm"
+    # Only latents have a basis.
+    basis: Basis = st.session_state.get("basis") or "per_field" if table_form(method) == "latents" else "per_field"
     plan = rank_plan.as_plan(ranks, bench.profile)
     precision: Precision = st.session_state.get("precision") or "float32"
-    prediction = predict(bench.profile, bench.spectra, plan, bottleneck, basis, precision)
+    prediction = predict(bench.profile, bench.spectra, plan, bottleneck, basis, precision, method)
     if basis == "shared":
         ranks = ranks | {layer.layer_name: prediction.ranks.get(layer.layer_name, layer.out_features) for layer in bench.tables}
     sensitivity = model_sensitivity(bench.model.id)
-    answer = compress_measured.ask(bench, plan, st.session_state.get("method") or "afm", bottleneck, basis)
+    answer = compress_measured.ask(bench, plan, method, bottleneck, basis)
     measured = compress_measured.known(answer)
     left, right = st.columns([13, 8], gap="large")
     with left:
         _presets(bench, plan)
-        planner(bench, prediction, sensitivity, measured.auc.estimate if measured else None, precision, partial(_set, bench))
+        wish = Wish(precision=precision, method=method)
+        planner(bench, prediction, sensitivity, measured.auc.estimate if measured else None, wish, partial(_set, bench))
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
         # In a shared basis all tables have one rank: the slider over them is the only one.
         _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4, alone=basis == "shared")
@@ -187,7 +193,7 @@ def _group(
 
 def _master(bench: Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction) -> None:
     chosen = sorted(ranks[layer.layer_name] for layer in layers)
-    lost = sum(prediction.variance_lost[layer.layer_name] for layer in layers) / len(layers)
+    lost = sum(prediction.variance_lost.get(layer.layer_name, 0.0) for layer in layers) / len(layers)
     before, after = (
         sum(layer.parameters for layer in layers),
         sum(_parameters(layer, ranks[layer.layer_name], prediction) for layer in layers),
@@ -199,7 +205,7 @@ def _master(bench: Bench, title: str, layers: Sequence[LayerProfile], ranks: Map
         label=f"Rank of {title[0].lower()}{title[1:]}",
         value=chosen[len(chosen) // 2],
         width=max(layer.out_features for layer in layers),
-        facts=_facts(lost, _worst(prediction), after, before),
+        facts=_facts(lost, _worst(prediction), after, before, note=_sized(layers, prediction)),
         take=lambda rank: rank_plan.change(bench.spectra_id, {x.layer_name: min(rank, x.out_features) for x in layers}),
     )
 
@@ -208,14 +214,17 @@ def _rows(bench: Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int]
     worst = _worst(prediction)
     for layer in layers:
         name, rank = layer.layer_name, ranks[layer.layer_name]
-        lost = prediction.variance_lost[name] if name in prediction.ranks else None
+        lost = prediction.variance_lost.get(name, 0.0) if name in prediction.ranks else None
+        note = _sized([layer], prediction)
         _slider_row(
             key=_slider_key(bench, name),
             name=f"{html.escape(name.removeprefix('embedding.'))}<small>{shape(layer)}</small>",
             label=f"Rank of {name}",
             value=rank,
             width=layer.out_features,
-            facts=_facts(lost, worst, _parameters(layer, rank, prediction), layer.parameters, edge=math.ceil(layer.break_even)),
+            facts=_facts(
+                lost, worst, _parameters(layer, rank, prediction), layer.parameters, edge=math.ceil(layer.break_even), note=note
+            ),
             take=partial(_change_one, bench.spectra_id, name),
         )
 
@@ -246,18 +255,33 @@ def _moved(key: str, take: Callable[[int], None]) -> None:
     take(st.session_state[key])
 
 
-def _facts(lost: float | None, worst: float, after: int, before: int, edge: int = 0) -> str:
-    """Variance lost with its bar, and parameters; `lost` is None for a layer that stays dense, as all do from rank `edge` on."""
+def _sized(layers: Sequence[LayerProfile], prediction: Prediction) -> str:
+    """What stands in the place of the variance lost where a rank only says how large a table may be."""
+    other = prediction.tables != "latents" and any(x.kind == "embedding" and x.layer_name in prediction.ranks for x in layers)
+    return "size of this rank" if other else ""
+
+
+def _facts(lost: float | None, worst: float, after: int, before: int, edge: int = 0, note: str = "") -> str:
+    """Variance lost with its bar, and parameters; `lost` is None for a layer that stays dense, as all do from rank `edge` on.
+
+    `note`: in place of the variance.
+    """
     if lost is None:
         text = f"dense <small>from {edge}</small>"
+    elif note:
+        text = f"<small>{note}</small>"
     else:
         text = f'{percent(lost)} lost<i class="lost" style="--lost:{100 * lost / worst:.1f}%"></i>'
     return f'<div class="rank-facts"><span>{text}</span><span>{count(after)} <small>of {count(before)}</small></span></div>'
 
 
 def _parameters(layer: LayerProfile, rank: int, prediction: Prediction) -> int:
-    """Of the layer's two factors, or of the layer where it stays dense."""
-    return sum(layer.factored(rank)[:2]) if layer.layer_name in prediction.ranks else layer.parameters
+    """Of what the layer is reduced to, or of the layer where it stays dense."""
+    if layer.layer_name not in prediction.ranks:
+        return layer.parameters
+    if layer.kind == "embedding":
+        return table_shape(prediction.tables, layer.in_features, layer.out_features, rank).parameters
+    return sum(layer.factored(rank)[:2])
 
 
 def _slider_key(bench: Bench, layer_name: str) -> str:
@@ -310,6 +334,8 @@ def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
     )
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Serving form", "Original", "Planned", "Smaller"))
     st.html(f"<table class='costs'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
+    if prediction.tables != "latents":
+        st.caption("The variance lost is that of the linear layers: these tables are not projections of the old ones.")
     if bottleneck == "relu":
         st.caption("\\* A ReLU between the factors breaks the mimicry until fine-tuned: the variance lost does not hold for it.")
 
@@ -380,6 +406,7 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
             BASES,
             format_func=_BASIS_NAMES.__getitem__,
             key="basis",
+            disabled=table_form(method) != "latents",
             help="Each table its own principal directions, which lose least; or one basis for all fields, of one rank, in which "
             "inner products need no projection.",
         )
@@ -419,9 +446,24 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
         if wanted:
             st.number_input("Seeds", 1, controls.MAX_SEEDS, 1, key="seeds", width=130, help="Of everything that is drawn.")
     finetune = FINETUNE.replace(epochs=epochs, learning_rate=rate, rows=rows) if epochs else None
+    if retrains(method):
+        finetune, order = _whole_training(bench), "joint"
     return CompressConfig(
         plan=plan, method=method, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune, precision=precision
     )
+
+
+def _whole_training(bench: Bench) -> FitConfig:
+    """Tables that are drawn anew are trained as the original was; as it is usual where that is not known."""
+    known = bench.model.config.get("fit")
+    training = FitConfig.from_dict(known) if known else FitConfig()
+    epochs = "1 epoch" if training.epochs == 1 else f"up to {training.epochs} epochs"
+    how = "as the original was" if known else "as is usual, for how the original was is not known"
+    st.caption(
+        f"The tables are drawn anew, so everything is trained together {how}: {epochs} at {training.learning_rate:g} on the "
+        "training rows. The settings of fine-tuning and the order do not apply."
+    )
+    return training
 
 
 def _done(bench: Bench, job: Job) -> None:

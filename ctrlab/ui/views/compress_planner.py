@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import streamlit as st
@@ -58,9 +59,16 @@ def _sensitivity_id(model_id: str) -> str | None:
     return known
 
 
+@dataclass(frozen=True, kw_only=True)
+class Wish:
+    """What is done beside choosing ranks, as far as it changes what they cost."""
+
+    precision: Precision
+    method: str
+
+
 def planner(
-    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, precision: Precision,
-    take: Take,
+    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, wish: Wish, take: Take
 ) -> None:  # fmt: skip
     """The section; folded away until it is wanted.
 
@@ -75,25 +83,25 @@ def planner(
         if sensitivity is None:
             measure_sensitivity(bench.model.id, bench.spectra_id)
             return
-        goal = _form(bench, sensitivity, precision, take)
-        _front(bench, prediction, sensitivity, measured_auc, "parameters" if goal == _AUC else goal, precision, take)
+        goal = _form(bench, sensitivity, wish, take)
+        _front(bench, prediction, sensitivity, measured_auc, "parameters" if goal == _AUC else goal, wish, take)
 
 
-def _form(bench: Bench, sensitivity: Sensitivity, precision: Precision, take: Take) -> str:
+def _form(bench: Bench, sensitivity: Sensitivity, wish: Wish, take: Take) -> str:
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
         goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
         _limit(bench, goal)
         st.checkbox("Ranks in multiples of 8", key="planner-eights", help="Of linear layers; friendlier to most hardware.")
         st.button(
-            "Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=(bench, sensitivity, precision, take)
+            "Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=(bench, sensitivity, wish, take)
         )
     if fault := st.session_state.pop(_FAULT, None):
         st.error(sentence(fault), icon=":material/error:")
     return goal
 
 
-def _find(bench: Bench, sensitivity: Sensitivity, precision: Precision, take: Take) -> None:
+def _find(bench: Bench, sensitivity: Sensitivity, wish: Wish, take: Take) -> None:
     """A callback draws nothing: why there is no plan is kept for the run that follows.
 
     What was typed is read here, for it may be newer than what the button was drawn with.
@@ -102,7 +110,7 @@ def _find(bench: Bench, sensitivity: Sensitivity, precision: Precision, take: Ta
     limit = float(st.session_state[f"planner-{goal}"]) * _UNITS.get(goal, 1.0)
     multiple_of = 8 if st.session_state["planner-eights"] else 1
     try:
-        take(_solve(bench, sensitivity, goal, limit, multiple_of, precision).plan.as_dict())
+        take(_solve(bench, sensitivity, goal, limit, multiple_of, wish).plan.as_dict())
     except CtrlabError as error:
         st.session_state[_FAULT] = str(error)
 
@@ -119,16 +127,26 @@ def _limit(bench: Bench, goal: str) -> None:
         st.number_input("MB", 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
 
 
-def _solve(
-    bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int, precision: Precision
-) -> PlannedRanks:
+def _solve(bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int, wish: Wish) -> PlannedRanks:
     if goal == _AUC:
         return plan_for_loss(
-            bench.profile, sensitivity, limit, spectra=bench.spectra, multiple_of=multiple_of, precision=precision
+            bench.profile,
+            sensitivity,
+            limit,
+            spectra=bench.spectra,
+            multiple_of=multiple_of,
+            precision=wish.precision,
+            method=wish.method,
         )
     budget = Budget(kind=_kind(goal), limit=limit)
     return plan_for_budget(
-        bench.profile, sensitivity, budget, spectra=bench.spectra, multiple_of=multiple_of, precision=precision
+        bench.profile,
+        sensitivity,
+        budget,
+        spectra=bench.spectra,
+        multiple_of=multiple_of,
+        precision=wish.precision,
+        method=wish.method,
     )
 
 
@@ -143,12 +161,12 @@ def _front(
     sensitivity: Sensitivity,
     measured_auc: float | None,
     goal: str,
-    precision: Precision,
+    wish: Wish,
     take: Take,
 ) -> None:
     found = _sensitivity_id(bench.model.id)
     assert found is not None  # it was drawn from
-    table, plans = _front_table(bench.model.id, bench.spectra_id, found, goal, precision)
+    table, plans = _front_table(bench.model.id, bench.spectra_id, found, goal, wish.precision, wish.method)
     key = f"front-{goal}"
     figure(
         "planned_front",
@@ -178,12 +196,12 @@ def _amount(cost: Cost, goal: str) -> float:
 
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _front_table(
-    model_id: str, spectra_id: str, sensitivity_id: str, goal: str, precision: Precision
+    model_id: str, spectra_id: str, sensitivity_id: str, goal: str, precision: Precision, method: str
 ) -> "tuple[pd.DataFrame, list[dict[str, int]]]":
     """Columns cost and auc, cheapest first, and the ranks of each row."""
     import pandas as pd
 
     bench, sensitivity = load_bench(model_id, spectra_id), cache.sensitivity(sensitivity_id)
-    plans = planned_front(bench.profile, sensitivity, _kind(goal), spectra=bench.spectra, precision=precision)
+    plans = planned_front(bench.profile, sensitivity, _kind(goal), spectra=bench.spectra, precision=precision, method=method)
     table = pd.DataFrame({"cost": [_amount(plan.cost, goal) for plan in plans], "auc": [plan.auc for plan in plans]})
     return table, [plan.plan.as_dict() for plan in plans]
