@@ -11,7 +11,7 @@ MAX_STATES states.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from math import ceil
+from math import ceil, floor, log10
 from typing import Literal
 
 import numpy as np
@@ -22,14 +22,16 @@ from ctrlab.compression.plan import Spectra, pays, plan_ranks
 from ctrlab.compression.prediction import serving_cost
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile
-from ctrlab.planning.forms import FormSearch
+from ctrlab.planning.forms import FormSearch, FormSums
 from ctrlab.planning.sensitivity import Sensitivity
 from ctrlab.planning.sizes import size_forms
+from ctrlab.planning.speed import SpeedModel
 
-BudgetKind = Literal["parameters", "table_bytes", "bytes", "macs"]
+BudgetKind = Literal["parameters", "table_bytes", "bytes", "macs", "latency_ms"]
+#: Those that need nothing measured but sensitivity.
 BUDGET_KINDS: tuple[BudgetKind, ...] = ("parameters", "table_bytes", "bytes", "macs")
 _UNITS: dict[BudgetKind, str] = {
-    "parameters": "parameters", "table_bytes": "bytes of tables", "bytes": "bytes", "macs": "MACs per row",
+    "parameters": "parameters", "table_bytes": "bytes of tables", "bytes": "bytes", "macs": "MACs per row", "latency_ms": "ms",
 }  # fmt: skip
 
 #: Nats that losing all variance of a layer counts beside its measured loss: among ranks that were measured alike, more is safer.
@@ -51,25 +53,33 @@ class BudgetError(CompressionError):
 class Budget:
     """At most `limit` of what `kind` counts, in the form the model is served in.
 
-    kind: "parameters"; "table_bytes" or "bytes", of the tables or in all; "macs", per row.
+    kind: "parameters"; "table_bytes" or "bytes", of the tables or in all; "macs", per row; "latency_ms", of one call.
+    batch_size: rows of that call; given with this kind alone.
     """
 
     kind: BudgetKind
     limit: float
+    batch_size: int | None = None
 
     def __post_init__(self) -> None:
+        if (self.kind == "latency_ms") != (self.batch_size is not None):
+            raise BudgetError("a budget of milliseconds needs the batch size that it is for, and no other has one")
         if not self.limit > 0:
             raise BudgetError(f"a budget of {self.limit:g} {_UNITS[self.kind]} is none; give a number above 0")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRanks:
-    """A plan with what it is predicted to do. cost: exact, of the serving form. log_loss, auc: on the rows of the sensitivity."""
+    """A plan with what it is predicted to do.
+
+    cost: exact, of the serving form. log_loss, auc: on the rows of the sensitivity. latency_ms: where a speed model was given.
+    """
 
     plan: RankPlan
     cost: Cost
     log_loss: float
     auc: float
+    latency_ms: float | None = None
 
 
 def plan_for_budget(
@@ -81,17 +91,20 @@ def plan_for_budget(
     multiple_of: int = 1,
     bottleneck: Bottleneck = "none",
     precision: Precision = "float32",
+    speed: SpeedModel | None = None,
 ) -> PlannedRanks:
     """The ranks of least predicted log loss within a budget.
 
     Args:
         spectra: decide between ranks whose measured losses are alike: the one that keeps more variance.
         multiple_of: linear layers get only ranks that it divides; 8 suits most hardware.
+        speed: of this model at the budget's batch size, for a budget of milliseconds, which is one of float32 models; the rest
+            ignore it. That plan is the best as far as times are sums, which holds to a few per cent.
 
     Raises:
-        BudgetError: no plan meets the budget.
+        BudgetError: no plan meets the budget, or it is one of milliseconds and no such speed was measured.
     """
-    problem = _Problem(profile, sensitivity, budget.kind, spectra, multiple_of, bottleneck, precision)
+    problem = _Problem(profile, sensitivity, budget.kind, spectra, multiple_of, bottleneck, precision, _speed_for(budget, speed))
     ranks = problem.within(budget.limit)
     if ranks is None:
         raise BudgetError(_too_small(budget, problem.amount(problem.smallest())))
@@ -187,11 +200,34 @@ def _largest(
 
 def _too_small(budget: Budget, smallest: float) -> str:
     unit = _UNITS[budget.kind]
+    if budget.kind == "latency_ms":
+        return (
+            f"no plan is predicted to take at most {budget.limit:.3g} ms at batch {budget.batch_size:,}; the fastest takes "
+            f"{milliseconds_up(smallest)} ms: ask for that or more"
+        )
     return f"no plan has at most {budget.limit:,.0f} {unit}; the smallest there is has {smallest:,.0f}: ask for that or more"
 
 
+def milliseconds_up(milliseconds: float) -> str:
+    """Three digits, and no less than the number: what is named can be asked for."""
+    step = 10.0 ** (floor(log10(milliseconds)) - 2)
+    return f"{ceil(milliseconds / step) * step:.10g}"
+
+
+def _speed_for(budget: Budget, speed: SpeedModel | None) -> SpeedModel | None:
+    if budget.kind != "latency_ms":
+        return None
+    if speed is None:
+        raise BudgetError(f"the speed of this model at batch {budget.batch_size:,} is not known; measure it first")
+    if speed.batch_size != budget.batch_size:
+        raise BudgetError(
+            f"the speed of this model was measured at batch {speed.batch_size:,}, not at {budget.batch_size:,}; measure it there"
+        )
+    return speed
+
+
 def _amount(cost: Cost, kind: BudgetKind) -> float:
-    """What `kind` counts of a cost."""
+    """What `kind` counts of a cost; milliseconds are no part of it."""
     amounts: dict[BudgetKind, Callable[[Cost], int]] = {
         "parameters": lambda cost: cost.parameters, "table_bytes": lambda cost: cost.bytes_tables,
         "bytes": lambda cost: cost.size_bytes, "macs": lambda cost: cost.macs,
@@ -211,16 +247,21 @@ class _Problem:
         multiple_of: int,
         bottleneck: Bottleneck,
         precision: Precision,
+        speed: SpeedModel | None = None,
     ) -> None:
         if multiple_of < 1:
             raise BudgetError(f"ranks cannot be multiples of {multiple_of}; give 1 for any rank, or 8")
         self.profile, self.sensitivity, self.kind = profile, sensitivity, kind
-        self.bottleneck, self.precision = bottleneck, precision
+        self.bottleneck, self.precision, self.speed = bottleneck, precision, speed
         self.layers = [layer for layer in profile.compressible if layer.layer_name in sensitivity.layers]
         self.options = [_options(layer, multiple_of) for layer in self.layers]
         self.log_losses = [self._losses(layer, own, spectra) for layer, own in zip(self.layers, self.options, strict=True)]
         self.auc_losses = [self._auc_losses(layer, own) for layer, own in zip(self.layers, self.options, strict=True)]
-        self.forms = size_forms(profile, self.layers, self.options, lambda cost: _amount(cost, kind), bottleneck, precision)
+        self.forms: Sequence[FormSums] = (
+            speed.sums(profile, self.layers, self.options)
+            if speed
+            else size_forms(profile, self.layers, self.options, lambda cost: _amount(cost, kind), bottleneck, precision)
+        )
 
     def _losses(self, layer: LayerProfile, options: Sequence[int | None], spectra: Spectra | None) -> FloatArray:
         measured = self.sensitivity.layers[layer.layer_name]
@@ -238,7 +279,9 @@ class _Problem:
         return np.array([0.0 if rank is None else measured.auc_loss(rank) for rank in options])
 
     def amount(self, ranks: Mapping[str, int]) -> float:
-        """The exact cost of a plan, as far as `kind` counts it."""
+        """The exact cost of a plan, as far as `kind` counts it; or its predicted milliseconds."""
+        if self.speed:
+            return self.speed.predict_ms(self.profile, ranks)
         return _amount(serving_cost(self.profile, ranks, self.bottleneck, precision=self.precision), self.kind)
 
     def planned(self, ranks: Mapping[str, int]) -> PlannedRanks:
@@ -246,12 +289,15 @@ class _Problem:
         return PlannedRanks(
             plan=RankPlan.of(ranks), cost=serving_cost(self.profile, ranks, self.bottleneck, precision=self.precision),
             log_loss=self.sensitivity.predicted_log_loss(ranks), auc=self.sensitivity.predicted_auc(ranks),
+            latency_ms=self.speed.predict_ms(self.profile, ranks) if self.speed else None,
         )  # fmt: skip
 
     def within(self, limit: float) -> dict[str, int] | None:
         """The plan of least loss whose exact cost is at most `limit`; None where there is none."""
         best: dict[str, int] | None = None
         least = np.inf
+        if self.amount(smallest := self.smallest()) <= limit:
+            best, least = smallest, self._loss(smallest)
         for form in self.forms:
             search, target = FormSearch(form, self.log_losses), limit
             for number in range(_ROUNDS):
@@ -262,8 +308,10 @@ class _Problem:
                 if (excess := self.amount(ranks) - limit) <= 0:
                     best, least = ranks, found.loss
                     break
-                # Served in the other form, which costs more of this: what costs less as it stands, at last much less.
-                target = found.cost - (1e-9 * limit if number < _ROUNDS // 2 else excess)
+                # Served in the other form, which costs more of this: what costs less as it stands, at last much less. Times are
+                # sums but roughly: by what the sum was too low.
+                careful = self.speed is None and number < _ROUNDS // 2
+                target = found.cost - (1e-9 * limit if careful else excess)
         return best
 
     def cheapest(self, max_auc_loss: float) -> dict[str, int]:
@@ -284,6 +332,13 @@ class _Problem:
         """The vertices of both forms' fronts."""
         vertices = [vertex for form in self.forms for vertex in FormSearch(form, self.log_losses).front()]
         return [{}, *(self._ranks(vertex.picks) for vertex in vertices)]
+
+    def _loss(self, ranks: Mapping[str, int]) -> float:
+        """As the knapsack counts it."""
+        return sum(
+            float(losses[options.index(ranks.get(layer.layer_name))])
+            for layer, options, losses in zip(self.layers, self.options, self.log_losses, strict=True)
+        )
 
     def _ranks(self, picks: Sequence[int]) -> dict[str, int]:
         chosen = ((layer, own[pick]) for layer, own, pick in zip(self.layers, self.options, picks, strict=True))
