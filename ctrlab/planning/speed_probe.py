@@ -30,6 +30,8 @@ _WIDTH_SHARES = (0.05, 0.3, 0.6)
 _SECONDS = 0.4
 Times = dict[str, float]
 _BASE = ""
+#: Calls of a timing that are not counted.
+_WARM_UP = 3
 
 
 def measure_speed(
@@ -102,6 +104,7 @@ class _Clock:
         self.batch_size, self.threads, self.seconds = batch_size, threads, seconds
         self.on_progress, self.should_stop = on_progress, should_stop
         self.part = (0.0, 1.0)
+        self._reduced: tuple[int | None, CTRModel] = (None, model)
         self.linear = [layer for layer in profile.compressible if layer.kind == "linear"]
         self.tables = [layer for layer in profile.compressible if layer.kind == "embedding"]
 
@@ -146,35 +149,45 @@ class _Clock:
         known = {name for e in self.profile.embeddings if e.foldable for reader in e.readers for name in reader.first_layers}
         return tuple(layer.layer_name for layer in self.linear if layer.layer_name in known)
 
-    def _plan(self, width: int | None, place: int | None) -> dict[str, int]:
-        ranks = {} if width is None else {layer.layer_name: min(width, layer.out_features) for layer in self.tables}
-        if place is not None:
-            grids = {layer.layer_name: rank_grid(layer) for layer in self.linear}
-            ranks |= {name: grid[min(place, len(grid) - 1)] for name, grid in grids.items() if grid}
-        return ranks
+    def _table_ranks(self, width: int | None) -> dict[str, int]:
+        return {} if width is None else {layer.layer_name: min(width, layer.out_features) for layer in self.tables}
+
+    def _linear_ranks(self, place: int | None) -> dict[str, int]:
+        grids = {layer.layer_name: rank_grid(layer) for layer in self.linear}
+        return {} if place is None else {name: grid[min(place, len(grid) - 1)] for name, grid in grids.items() if grid}
 
     def _times(self, name: FormName, width: int | None, place: int | None) -> Times:
-        return self._timed(name, self._plan(width, place))
+        """Tables are reduced once a width: theirs is most of the work."""
+        tables, linear = self._table_ranks(width), self._linear_ranks(place)
+        if self._reduced[0] != width:
+            self._reduced = width, self._built(self.model, tables)
+        return self._timed(name, self._built(self._reduced[1], linear))
 
-    def _timed(self, name: FormName, ranks: Mapping[str, int]) -> Times:
-        """{linear layer: median ms}, and the rest of the total under "" """
+    def _built(self, model: CTRModel, ranks: Mapping[str, int]) -> CTRModel:
+        if not ranks:
+            return model
+        return compress_model(model, RankPlan.of(ranks), self.spectra, respect_break_even=False).model
+
+    def _timed(self, name: FormName, built: CTRModel) -> Times:
+        """{linear layer: median ms}, and of the rest of the same calls under "" """
         if self.should_stop():
             raise JobCancelled("cancelled while measuring speed")
-        built = self.model
-        if ranks:
-            built = compress_model(self.model, RankPlan.of(ranks), self.spectra, respect_break_even=False).model
         served = built if name == "explicit" else fold(built)
-        with stopwatches(served, [layer.layer_name for layer in self.linear]) as watches:
-            total = self.total(served)
-        layers = {layer: float(np.median(own)) if own else 0.0 for layer, own in watches.items()}
-        return {**layers, _BASE: max(total - sum(layers.values()), 0.0)}
+        names = [layer.layer_name for layer in self.linear]
+        with stopwatches(served, names) as watches:
+            self.total(served)
+        calls = {layer: np.array(own[-max(1, len(own) - _WARM_UP) :]) for layer, own in watches.items()}
+        inside = sum((calls[layer] for layer in names), np.zeros(1))
+        times = {layer: float(np.median(calls[layer])) for layer in names}
+        return {**times, _BASE: max(float(np.median(calls[_BASE] - inside)), 0.0)}
 
     def _group_ms(self, name: FormName, widths: Sequence[int], base: Sequence[float]) -> float:
         """What each further width adds, seen with as many as there are."""
         if len(widths) < 2 or len(self.tables) < 2:
             return 0.0
         own = [widths[number % len(widths)] for number in range(len(self.tables))]
-        mixed = self._timed(name, {table.layer_name: width for table, width in zip(self.tables, own, strict=True)})[_BASE]
+        ranks = {table.layer_name: width for table, width in zip(self.tables, own, strict=True)}
+        mixed = self._timed(name, self._built(self.model, ranks))[_BASE]
         alone = float(np.mean([base[widths.index(width)] for width in own]))
         return max(mixed - alone, 0.0) / (len(set(own)) - 1)
 
@@ -185,10 +198,10 @@ class _Clock:
 
 @contextmanager
 def stopwatches(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, list[float]]]:
-    """{name: milliseconds of each call} of these modules, summed over a call of the model, as long as the context lasts."""
-    found: dict[str, list[float]] = {name: [] for name in names}
+    """{name: milliseconds in each call of the model} of these modules, and of the whole under "", while the context lasts."""
+    found: dict[str, list[float]] = {name: [] for name in (*names, _BASE)}
     started: dict[str, float] = {}
-    running: dict[str, float] = dict.fromkeys(names, 0.0)
+    running: dict[str, float] = dict.fromkeys(found, 0.0)
 
     def enter(name: str) -> Callable[..., None]:
         def hook(module: nn.Module, args: Any) -> None:
@@ -203,14 +216,16 @@ def stopwatches(model: nn.Module, names: Sequence[str]) -> Iterator[dict[str, li
         return hook
 
     def finish(module: nn.Module, args: Any, output: Any) -> None:
-        for name in names:
+        for name in found:
             found[name].append(running[name])
             running[name] = 0.0
 
-    handles = [model.register_forward_hook(finish)]
-    for name in names:
-        handles.append(model.get_submodule(name).register_forward_pre_hook(enter(name)))
-        handles.append(model.get_submodule(name).register_forward_hook(leave(name)))
+    handles = []
+    for name in found:
+        module = model.get_submodule(name) if name else model
+        handles.append(module.register_forward_pre_hook(enter(name)))
+        handles.append(module.register_forward_hook(leave(name)))
+    handles.append(model.register_forward_hook(finish))
     try:
         yield found
     finally:
