@@ -1,8 +1,7 @@
 """What the paper says beside what a comparison measured, claim by claim.
 
 The claims are those of the abstract of arXiv 2405.18146, over seven architectures (DeepFM, DCN, AutoInt, FiBiNET, NFM, AFN,
-GDCN).
-What each architecture gave by itself is not among them: those tables were not at hand when this was written.
+GDCN). What each architecture gave by itself is not among them: those tables were not at hand when this was written.
 """
 
 from dataclasses import dataclass

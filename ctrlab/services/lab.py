@@ -23,6 +23,7 @@ from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
 from ctrlab.planning.planner import Budget, BudgetKind
 from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra, speed
 from ctrlab.services.runner import run_job
+from ctrlab.services.speed import DEFAULT_BATCH_SIZE
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
@@ -112,12 +113,12 @@ class Lab:
         config = speed.SpeedConfig(model_id=model_id, spectra_id=self.spectra_of(model_id).id, **settings)
         return self._artifact(speed.submit_speed(self.workspace, config), "speed")
 
-    def speed_of(self, model_id: str, batch_size: int = speed.DEFAULT_BATCH_SIZE) -> Artifact:
+    def speed_of(self, model_id: str, batch_size: int = DEFAULT_BATCH_SIZE) -> Artifact:
         """The model's newest speed at a batch size, measured now if it never was."""
         return speed.latest_speed(self.workspace, model_id, batch_size) or self.speed(model_id, batch_size=batch_size)
 
     def plan_for_ms(
-        self, model_id: str, limit_ms: float, *, batch_size: int = speed.DEFAULT_BATCH_SIZE, multiple_of: int = 1
+        self, model_id: str, limit_ms: float, *, batch_size: int = DEFAULT_BATCH_SIZE, multiple_of: int = 1
     ) -> Artifact:
         """A stored plan of least predicted log loss that ran within `limit_ms` a call; its summary says what was tried.
 
