@@ -1,4 +1,4 @@
-"""`sensitivity` and `plan`: what each rank costs in accuracy, and the ranks for a budget."""
+"""`sensitivity`, `speed` and `plan`: what each rank costs in accuracy and time, and the ranks for a budget."""
 
 import argparse
 from pathlib import Path
@@ -11,7 +11,7 @@ from ctrlab.planning.planner import BUDGET_KINDS, Budget, BudgetKind
 from ctrlab.services import models, plans, sensitivity
 from ctrlab.services.lab import Lab
 from ctrlab.services.sensitivity import SensitivityConfig
-from ctrlab.services.speed import DEFAULT_BATCH_SIZE
+from ctrlab.services.speed import DEFAULT_BATCH_SIZE, SpeedConfig
 
 _FLAGS: dict[BudgetKind, tuple[str, str]] = {
     "parameters": ("--parameters", "at most so many parameters when served"),
@@ -22,12 +22,18 @@ _FLAGS: dict[BudgetKind, tuple[str, str]] = {
 
 
 def declare_planning(subparsers: Any, common: argparse.ArgumentParser) -> None:
-    """Add the verbs `sensitivity` and `plan`."""
+    """Add the verbs `sensitivity`, `speed` and `plan`."""
     help = "accuracy with each layer truncated alone, rank by rank"
     measure = subparsers.add_parser("sensitivity", help=help, description=help, parents=[common])
     measure.add_argument("model", help="id of the model")
     add_config_flags(measure, SensitivityConfig, skip=("model_id", "spectra_id"), title="rows")
     measure.set_defaults(run=run_sensitivity)
+
+    help = "milliseconds of layers and tables at a few ranks, on this machine, for plans within a time"
+    timing = subparsers.add_parser("speed", help=help, description=help, parents=[common])
+    timing.add_argument("model", help="id of the model")
+    add_config_flags(timing, SpeedConfig, skip=("model_id", "spectra_id"), title="timing")
+    timing.set_defaults(run=run_speed)
 
     help = "the best ranks for a budget, or for a loss of AUC"
     plan = subparsers.add_parser("plan", help=help, description=help, parents=[common])
@@ -54,6 +60,19 @@ def run_sensitivity(args: argparse.Namespace) -> None:
         else:
             print(f"{artifact.id}  {artifact.name}, AUC {artifact.summary['auc']:.4f} on {artifact.summary['num_rows']:,} rows")
             print(table_text(list(table.columns), table.round(5).itertuples(index=False, name=None)))
+
+
+def run_speed(args: argparse.Namespace) -> None:
+    """`speed`."""
+    with Lab(args.home, args.store_url, on_progress=ProgressLine()) as lab:
+        settings = config_from_flags(SpeedConfig, args, model_id=args.model, spectra_id="").to_dict()
+        chosen = {key: settings[key] for key in ("batch_size", "threads", "seconds_per_timing")}
+        artifact = lab.speed(args.model, **chosen)
+        if args.json:
+            print_json({"id": artifact.id, **artifact.summary})
+            return
+        facts = artifact.summary
+        print(f"{artifact.id}  {artifact.name}: the original takes {facts['original_ms']:.3g} ms, {facts['machine']}")
 
 
 def run_plan(args: argparse.Namespace) -> None:
