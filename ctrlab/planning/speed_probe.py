@@ -60,7 +60,7 @@ def measure_speed(
     clock = _Clock(model, profile, spectra, split, batch_size, threads, seconds, on_progress, should_stop)
     original = clock.total(serving_form(model))
     names: tuple[FormName, ...] = ("folded", "explicit") if any(e.foldable for e in profile.embeddings) else ("folded",)
-    forms = {}
+    forms: dict[str, FormSpeed] = {}
     for number, name in enumerate(names):
         clock.part = (number / len(names), 1 / len(names))
         forms[name] = clock.form(name)

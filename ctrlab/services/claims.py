@@ -36,9 +36,9 @@ def claims_table(table: pd.DataFrame) -> pd.DataFrame:
     """One row a compressed model and claim, of a table as `comparison_table` gives it, with the column tuning beside.
 
     Columns: name, claim, measure, paper_low, paper_high, measured, measured_low and measured_high (95 % interval; of AUC alone),
-    control (mean of what originals gave that were fine-tuned alike and not compressed), controls (how many), verdict ("as
-    claimed", "more than claimed", "less than claimed", "not measured"; by the estimate, whatever the control). NaN where nothing
-    is known. Empty without an original.
+    control (mean of what originals gave that were fine-tuned alike and not compressed), controls (how many), tuned (whether this
+    model was fine-tuned), verdict ("as claimed", "more than claimed", "less than claimed", "not measured"; by the estimate,
+    whatever the control). NaN where nothing is known. Empty without an original.
     """
     originals = table[table["kind"] == "original"]
     rows = []
@@ -52,10 +52,11 @@ def claims_table(table: pd.DataFrame) -> pd.DataFrame:
                 {"name": model["name"], "claim": claim.title, "measure": claim.measure, "paper_low": claim.low,
                  "paper_high": claim.high, "measured": value, "measured_low": interval[0], "measured_high": interval[1],
                  "control": others.mean() if len(others) else float("nan"), "controls": len(others),
+                 "tuned": bool(model["tuning"]),
                  "verdict": _verdict(value, claim)}
             )  # fmt: skip
     columns = ["name", "claim", "measure", "paper_low", "paper_high", "measured", "measured_low", "measured_high", "control",
-               "controls", "verdict"]  # fmt: skip
+               "controls", "tuned", "verdict"]  # fmt: skip
     return pd.DataFrame(rows, columns=columns)
 
 

@@ -13,8 +13,15 @@ from ctrlab.ui.components.downloads import download_table
 if TYPE_CHECKING:
     import pandas as pd
 
+
+def _times_fewer(value: float) -> str:
+    if abs(value - 1) < 0.05:
+        return "as many"
+    return f"{value:.1f}x fewer" if value > 1 else f"{1 / value:.1f}x more"
+
+
 _WRITE: dict[str, Callable[[float], str]] = {
-    "fewer": lambda value: f"{value:.1f}x fewer" if value >= 1 else f"{1 / value:.1f}x more",
+    "fewer": _times_fewer,
     "auc": format.difference,
     "faster": lambda value: f"{'+' if value >= 0 else format.MINUS}{abs(value):.0%}".replace("%", " %"),
 }
@@ -58,7 +65,7 @@ def _row(row: "pd.Series") -> str:
     measured = format.NONE if row["measured"] != row["measured"] else write(row["measured"])
     if row["measured_low"] == row["measured_low"]:
         measured += f" <small>({write(row['measured_low'])} to {write(row['measured_high'])})</small>"
-    control = "not run" if not row["controls"] else write(row["control"])
+    control = write(row["control"]) if row["controls"] else "not run" if row["tuned"] else format.NONE
     if row["controls"] > 1:
         control += f" <small>(mean of {row['controls']})</small>"
     return (

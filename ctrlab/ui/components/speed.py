@@ -25,20 +25,17 @@ def plan_for_milliseconds(bench: Bench, sensitivity_id: str, take: Take) -> None
         _measure(bench)
         return
     batch, original = found.summary["batch_size"], found.summary["original_ms"]
-    left, right = st.columns([2, 3], vertical_alignment="bottom")
-    with left:
-        st.number_input("Milliseconds", 1e-6, None, _start(original), format="%.4g", key=_LIMIT)
-    with right:
-        task(
-            "plan_speed",
-            "Find ranks and run them",
-            lambda: _submit(bench, sensitivity_id, found),
-            belongs=lambda job: job.config.get("model_id") == bench.model.id,
-            done=lambda job: _done(job, take),
-        )
+    st.number_input("Milliseconds", 1e-6, None, _start(original), format="%.4g", key=_LIMIT, width=150)
+    task(
+        "plan_speed",
+        "Find ranks and run them",
+        lambda: _submit(bench, sensitivity_id, found),
+        belongs=lambda job: job.config.get("model_id") == bench.model.id,
+        done=lambda job: _done(job, take),
+    )
+    where = f"{escape(found.summary['machine'])}, {format.plural(found.summary['threads'], 'thread')}"
     st.caption(
-        f"Of one call of {format.count(batch)} rows in PyTorch, float32, timed on {escape(found.summary['machine'])}; the "
-        f"original takes {milliseconds(original)}."
+        f"Of one call of {batch:,} rows in PyTorch, float32, timed on {where}; the original takes {milliseconds(original)}."
     )
 
 
@@ -47,7 +44,7 @@ def _measure(bench: Bench) -> None:
     with st.container(border=True, key="measure-speed"):
         st.markdown(
             "**How fast is a plan?** That is this machine's to say: models of a few dozen plans are timed, at batch "
-            f"{format.count(config.batch_size)}, and the milliseconds of any plan are put together from theirs."
+            f"{config.batch_size:,}, and the milliseconds of any plan are put together from theirs."
         )
         task(
             "speed",
