@@ -149,6 +149,8 @@ class Lab:
         """
         if (budget is None) == (max_auc_loss is None):
             raise ConfigError("choose a plan by exactly one of budget and max_auc_loss")
+        if budget is not None and budget.kind == "latency_ms":
+            raise ConfigError("a plan for milliseconds has to be run: use plan_for_ms")
         from ctrlab.services.work.choose import choose  # loads torch
 
         return choose(

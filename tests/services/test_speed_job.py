@@ -5,7 +5,8 @@ import pandas as pd
 import pytest
 
 import ctrlab
-from ctrlab.errors import CtrlabError
+from ctrlab.errors import ConfigError, CtrlabError
+from ctrlab.planning.planner import Budget
 from ctrlab.services import datasets, plans, speed
 from ctrlab.services.models import TrainConfig, model_profile
 from ctrlab.training.configs import FitConfig
@@ -50,6 +51,11 @@ def test_a_plan_for_milliseconds_ran_within_them(lab, model, measured):
     assert filed.parents == (model.id, measured.id) and filed.name == "At most 1000 ms at batch 32"
     again = lab.plan_for_ms(model.id, 1000.0, batch_size=32)
     assert [plan.id for plan in plans.list_plans(lab.workspace, model.id)] == [again.id]
+
+
+def test_a_choice_by_accuracy_sends_milliseconds_to_where_plans_are_run(lab, model):
+    with pytest.raises(ConfigError, match="use plan_for_ms"):
+        lab.choose(model.id, budget=Budget(kind="latency_ms", limit=1.0, batch_size=32))
 
 
 def test_milliseconds_that_no_plan_runs_within_are_refused_with_the_nearest(lab, model, measured):

@@ -189,6 +189,6 @@ def test_the_papers_claims_stand_beside_what_was_measured_and_what_fine_tuning_a
 def test_the_page_shows_the_claims_of_each_compressed_model(ids, tmp_path):
     tuned = bool(tuning_of(open_workspace(tmp_path).store.artifacts.get(ids["compressed"])))
     add_evaluation(open_workspace(tmp_path), ids["compressed"], auc=0.7631, speed=1.4)
-    shown = html(open_page(model=ids["model"])).split('class="claims"')[1]
+    shown = html(open_page(model=ids["model"])).split('class="claims"')[1].replace("\N{NO-BREAK SPACE}", " ")
     assert "3 to 5x fewer" in shown and "+0.0030 to +0.0100" in shown and "+35 % to +170 %" in shown
     assert "+40 %" in shown and "as claimed" in shown and shown.count("not run") == 3 * tuned

@@ -23,12 +23,12 @@ def _times_fewer(value: float) -> str:
 _WRITE: dict[str, Callable[[float], str]] = {
     "fewer": _times_fewer,
     "auc": format.difference,
-    "faster": lambda value: f"{'+' if value >= 0 else format.MINUS}{abs(value):.0%}".replace("%", " %"),
+    "faster": lambda value: f"{'+' if value >= 0 else format.MINUS}{abs(value):.0%}".replace("%", "\N{NO-BREAK SPACE}%"),
 }
 _PAPER: dict[str, Callable[[float, float], str]] = {
     "fewer": lambda low, high: f"{low:g} to {high:g}x fewer",
     "auc": lambda low, high: f"{format.difference(low)} to {format.difference(high)}",
-    "faster": lambda low, high: f"+{low:.0%} to +{high:.0%}".replace("%", " %"),
+    "faster": lambda low, high: f"+{low:.0%} to +{high:.0%}".replace("%", "\N{NO-BREAK SPACE}%"),
 }
 
 
