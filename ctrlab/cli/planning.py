@@ -1,4 +1,4 @@
-"""`sensitivity` and `plan`: what each rank costs in accuracy, and the ranks for a budget."""
+"""`sensitivity`, `speed` and `plan`: what each rank costs in accuracy and time, and the ranks for a budget."""
 
 import argparse
 from pathlib import Path
@@ -8,9 +8,10 @@ from ctrlab.cli.flags import add_config_flags, config_from_flags
 from ctrlab.cli.output import ProgressLine, print_json, table_text
 from ctrlab.compression.prediction import serving_cost
 from ctrlab.planning.planner import BUDGET_KINDS, Budget, BudgetKind
-from ctrlab.services import models, sensitivity
+from ctrlab.services import models, plans, sensitivity
 from ctrlab.services.lab import Lab
 from ctrlab.services.sensitivity import SensitivityConfig
+from ctrlab.services.speed import DEFAULT_BATCH_SIZE, SpeedConfig
 
 _FLAGS: dict[BudgetKind, tuple[str, str]] = {
     "parameters": ("--parameters", "at most so many parameters when served"),
@@ -21,12 +22,18 @@ _FLAGS: dict[BudgetKind, tuple[str, str]] = {
 
 
 def declare_planning(subparsers: Any, common: argparse.ArgumentParser) -> None:
-    """Add the verbs `sensitivity` and `plan`."""
+    """Add the verbs `sensitivity`, `speed` and `plan`."""
     help = "accuracy with each layer truncated alone, rank by rank"
     measure = subparsers.add_parser("sensitivity", help=help, description=help, parents=[common])
     measure.add_argument("model", help="id of the model")
     add_config_flags(measure, SensitivityConfig, skip=("model_id", "spectra_id"), title="rows")
     measure.set_defaults(run=run_sensitivity)
+
+    help = "milliseconds of layers and tables at a few ranks, on this machine, for plans within a time"
+    timing = subparsers.add_parser("speed", help=help, description=help, parents=[common])
+    timing.add_argument("model", help="id of the model")
+    add_config_flags(timing, SpeedConfig, skip=("model_id", "spectra_id"), title="timing")
+    timing.set_defaults(run=run_speed)
 
     help = "the best ranks for a budget, or for a loss of AUC"
     plan = subparsers.add_parser("plan", help=help, description=help, parents=[common])
@@ -34,7 +41,9 @@ def declare_planning(subparsers: Any, common: argparse.ArgumentParser) -> None:
     goal = plan.add_mutually_exclusive_group(required=True)
     for kind, (flag, text) in _FLAGS.items():
         goal.add_argument(flag, dest=kind, type=float, metavar="N", help=text)
+    goal.add_argument("--latency-ms", type=float, metavar="MS", help=text)
     goal.add_argument("--auc-loss", type=float, metavar="X", help="the smallest plan predicted to lose at most this, e.g. 0.0005")
+    plan.add_argument("--batch", type=int, default=DEFAULT_BATCH_SIZE, metavar="ROWS", help="of a call, for --latency-ms")
     plan.add_argument("--multiple-of", type=int, default=1, metavar="M", help="of ranks of linear layers; 8 suits most hardware")
     plan.add_argument("--output", type=Path, help="write the plan here as JSON, for `compress --plan`")
     plan.set_defaults(run=run_plan)
@@ -53,9 +62,25 @@ def run_sensitivity(args: argparse.Namespace) -> None:
             print(table_text(list(table.columns), table.round(5).itertuples(index=False, name=None)))
 
 
+def run_speed(args: argparse.Namespace) -> None:
+    """`speed`."""
+    with Lab(args.home, args.store_url, on_progress=ProgressLine()) as lab:
+        settings = config_from_flags(SpeedConfig, args, model_id=args.model, spectra_id="").to_dict()
+        chosen = {key: settings[key] for key in ("batch_size", "threads", "seconds_per_timing")}
+        artifact = lab.speed(args.model, **chosen)
+        if args.json:
+            print_json({"id": artifact.id, **artifact.summary})
+            return
+        facts = artifact.summary
+        print(f"{artifact.id}  {artifact.name}: the original takes {facts['original_ms']:.3g} ms, {facts['machine']}")
+
+
 def run_plan(args: argparse.Namespace) -> None:
     """`plan`."""
     with Lab(args.home, args.store_url, on_progress=ProgressLine()) as lab:
+        if args.latency_ms is not None:
+            _plan_for_ms(lab, args)
+            return
         budget = next(
             (Budget(kind=kind, limit=limit) for kind in BUDGET_KINDS if (limit := getattr(args, kind)) is not None), None
         )
@@ -80,3 +105,16 @@ def run_plan(args: argparse.Namespace) -> None:
         print(table_text(list(rows[0]), text))
         print(f"original: AUC {found.auc:.5f}, log loss {found.log_loss:.5f}; chosen: {choice.name}")
         print(" ".join(f"{name}={rank}" for name, rank in choice.plan.as_dict().items()))
+
+
+def _plan_for_ms(lab: Lab, args: argparse.Namespace) -> None:
+    """For a budget of milliseconds what was measured is time: the plan's own accuracy is a prediction."""
+    artifact = lab.plan_for_ms(args.model, args.latency_ms, batch_size=args.batch, multiple_of=args.multiple_of)
+    plan, tried = plans.load_plan(lab.workspace, artifact.id), artifact.summary["tried"]
+    if args.output:
+        args.output.write_text(plan.to_json(), encoding="utf-8")
+    if args.json:
+        print_json({"id": artifact.id, "plan": plan.as_dict(), **artifact.summary})
+        return
+    print(table_text(list(tried[0]), [[f"{value:.5g}" for value in attempt.values()] for attempt in tried]))
+    print(" ".join(f"{name}={rank}" for name, rank in plan.as_dict().items()))

@@ -83,7 +83,7 @@ def predict(
     ranks = effective_ranks(profile, plan, basis)
     if spectra:
         require_spectra(profile, spectra, list(ranks))
-    forms = _Forms(profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, tables=table_form(method))
+    forms = Forms(profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, tables=table_form(method))
     lost = _variance_lost(profile, spectra, ranks, basis) if spectra else {}
     if forms.tables != "latents":
         reduced = {layer.layer_name for embedding in profile.embeddings for layer in _tables_of(profile, embedding, ranks)}
@@ -113,7 +113,7 @@ def serving_cost(
     method: str = "afm",
 ) -> Cost:
     """`predict(...).serving` for ranks that are known to fit and to pay; a planner asks for it hundreds of times."""
-    forms = _Forms(
+    forms = Forms(
         profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, precision=precision, tables=table_form(method)
     )
     return cheaper(forms.explicit(), forms.folded())
@@ -140,8 +140,12 @@ def activation_parameters(bottleneck: Bottleneck, rank: int) -> int:
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Forms:
-    """The forms of one model under one choice of ranks, bottleneck, basis, precision and form of the tables."""
+class Forms:
+    """The forms of one model under one choice of ranks, bottleneck, basis, precision and form of the tables.
+
+    With a basis per field, `explicit()` is a constant and the sum of `summand` over all layers; `folded()` is one with
+    `folded_summand` for the tables of a foldable embedding and `reading` for its first layers, see there.
+    """
 
     profile: ModelProfile
     ranks: Mapping[str, int]
@@ -173,6 +177,28 @@ class _Forms:
                 part, first_layers = self._unfolded(embedding), set()
             cost, read = cost + part, read | first_layers
         return sum((self._layer(layer) for layer in self._linear_layers() if layer.layer_name not in read), cost)
+
+    def summand(self, layer: LayerProfile) -> Cost:
+        """What one layer adds to `explicit()`."""
+        if layer.kind != "embedding":
+            return self._layer(layer)
+        rank = self.ranks.get(layer.layer_name)
+        return self.folded_summand(layer) + (Cost() if rank is None else self._cost(*layer.factored(rank)[1:]))
+
+    def folded_summand(self, table: LayerProfile) -> Cost:
+        """What one table adds to `folded()`, its readers left out."""
+        return self._table(table.in_features, self.ranks.get(table.layer_name, table.out_features))
+
+    def reading(self, reader: ReaderProfile, layer: LayerProfile, latents: int) -> Cost:
+        """What a first layer adds to `folded()` where it reads `latents` numbers, two factors not multiplied: affine in them."""
+        if reader.by_field:
+            return self._fieldwise(layer, latents, None)
+        rank = self.ranks.get(layer.layer_name)
+        return self._linear(latents, layer.out_features) if rank is None else self._factors(latents, rank, layer.out_features)
+
+    def reading_slope(self, reader: ReaderProfile) -> Cost:
+        """What a reader adds to `folded()` for each number it reads, its first layers left out."""
+        return self._cost(reader.parameters_slope, reader.macs_slope)
 
     def _linear_layers(self) -> list[LayerProfile]:
         return [layer for layer in self.profile.compressible if layer.kind == "linear"]

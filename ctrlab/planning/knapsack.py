@@ -64,8 +64,10 @@ class _Relaxation:
         return np.where(vertex < 0, np.inf, self.losses[np.maximum(vertex, 0)]), vertex
 
 
-def exact(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], budget: float) -> Picks | None:
-    """The choice of least loss whose cost is at most `budget`; among equals the cheaper one. None where the budget is too small.
+def exact(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], budget: float, below: float = np.inf) -> Picks | None:
+    """The choice of least loss whose cost is at most `budget`; among equals the cheaper one.
+
+    None where the budget is too small, or no loss is less than `below`.
 
     Args:
         costs: an array (options,) a group. losses: likewise, of any sign.
@@ -73,14 +75,16 @@ def exact(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], budget: float
     """
     groups = _groups(costs, losses)
     if not groups:
-        return Picks(options=(), cost=0.0, loss=0.0) if budget >= 0 else None
+        return Picks(options=(), cost=0.0, loss=0.0) if budget >= 0 and below > 0 else None
     # Groups with much to decide first: bounds get tight early.
     order = sorted(range(len(groups)), key=lambda number: -float(np.ptp(groups[number].costs)))
     ordered = [groups[number] for number in order]
     rests = _relaxations(ordered)
     if rests[0].costs[0] > budget:
         return None
-    found = _search(ordered, rests, float(budget))
+    found = _search(ordered, rests, float(budget), float(below))
+    if found is None:
+        return None
     options = np.empty(len(groups), dtype=int)
     options[order] = found.options
     cost = sum(float(np.asarray(own, float)[option]) for own, option in zip(costs, options, strict=True))
@@ -173,10 +177,10 @@ class _Found:
     gap: float
 
 
-def _search(groups: Sequence[_Group], rests: Sequence[_Relaxation], budget: float) -> _Found:
+def _search(groups: Sequence[_Group], rests: Sequence[_Relaxation], budget: float, below: float) -> _Found | None:
     costs, losses = np.zeros(1), np.zeros(1)
     stages: list[_Stage] = []
-    best, dropped = _Incumbent(), np.inf
+    best, dropped = _Incumbent(loss=below), np.inf
     _improve(best, 0, costs, losses, rests[0], budget)
     for number, group in enumerate(groups):
         all_costs = (costs[:, None] + group.costs).ravel()
@@ -193,6 +197,8 @@ def _search(groups: Sequence[_Group], rests: Sequence[_Relaxation], budget: floa
         if not len(live):
             break  # rounding alone can do that: the incumbent is the best
         _improve(best, number + 1, costs, losses, rests[number + 1], budget)
+    if best.loss >= below:
+        return None
     return _Found(_trace(groups, stages, rests, best), max(0.0, best.loss - dropped))
 
 

@@ -34,6 +34,7 @@ HANDLER_MODULES = (
     "ctrlab.services.models",
     "ctrlab.services.spectra",
     "ctrlab.services.sensitivity",
+    "ctrlab.services.speed",
     "ctrlab.services.compression",
     "ctrlab.services.comparison",
     "ctrlab.services.controls",

@@ -21,8 +21,9 @@ from ctrlab.compression.plan import plan_ranks, preset_plan
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
 from ctrlab.planning.planner import Budget, BudgetKind
-from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra
+from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra, speed
 from ctrlab.services.runner import run_job
+from ctrlab.services.speed import DEFAULT_BATCH_SIZE
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
@@ -107,6 +108,31 @@ class Lab:
         """The model's newest sensitivity, measured now if it never was."""
         return sensitivity.latest_sensitivity(self.workspace, model_id) or self.sensitivity(model_id)
 
+    def speed(self, model_id: str, **settings: Any) -> Artifact:
+        """Times of the model's layers at a few ranks; `settings` are those of `SpeedConfig`."""
+        config = speed.SpeedConfig(model_id=model_id, spectra_id=self.spectra_of(model_id).id, **settings)
+        return self._artifact(speed.submit_speed(self.workspace, config), "speed")
+
+    def speed_of(self, model_id: str, batch_size: int = DEFAULT_BATCH_SIZE) -> Artifact:
+        """The model's newest speed at a batch size, measured now if it never was."""
+        return speed.latest_speed(self.workspace, model_id, batch_size) or self.speed(model_id, batch_size=batch_size)
+
+    def plan_for_ms(
+        self, model_id: str, limit_ms: float, *, batch_size: int = DEFAULT_BATCH_SIZE, multiple_of: int = 1
+    ) -> Artifact:
+        """A stored plan of least predicted log loss that ran within `limit_ms` a call; its summary says what was tried.
+
+        Sensitivity and speed are measured first where they never were.
+
+        Raises:
+            CtrlabError: no plan does; the sentence names the nearest.
+        """
+        config = speed.PlanSpeedConfig(
+            model_id=model_id, spectra_id=self.spectra_of(model_id).id, sensitivity_id=self.sensitivity_of(model_id).id,
+            speed_id=self.speed_of(model_id, batch_size).id, limit_ms=limit_ms, multiple_of=multiple_of,
+        )  # fmt: skip
+        return self._artifact(speed.submit_plan_speed(self.workspace, config), "plan")
+
     def choose(
         self,
         model_id: str,
@@ -123,6 +149,8 @@ class Lab:
         """
         if (budget is None) == (max_auc_loss is None):
             raise ConfigError("choose a plan by exactly one of budget and max_auc_loss")
+        if budget is not None and budget.kind == "latency_ms":
+            raise ConfigError("a plan for milliseconds has to be run: use plan_for_ms")
         from ctrlab.services.work.choose import choose  # loads torch
 
         return choose(

@@ -5,12 +5,13 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-ArtifactKind = Literal["dataset", "model", "spectra", "sensitivity", "plan", "evaluation"]
+ArtifactKind = Literal["dataset", "model", "spectra", "sensitivity", "speed", "plan", "evaluation"]
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
 
 #: Each kind's prefix of an artifact id, such as "ds-0f3a9c2e".
 ID_PREFIXES: dict[str, str] = {
-    "dataset": "ds", "model": "model", "spectra": "spectra", "sensitivity": "sens", "plan": "plan", "evaluation": "eval",
+    "dataset": "ds", "model": "model", "spectra": "spectra", "sensitivity": "sens", "speed": "speed", "plan": "plan",
+    "evaluation": "eval",
 }  # fmt: skip
 #: A job in one of these states may still change by itself.
 ACTIVE_STATES: tuple[JobState, ...] = ("queued", "running")

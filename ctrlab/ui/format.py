@@ -9,6 +9,7 @@ from ctrlab.figures.text import count, percent, plural, size, times
 __all__ = ["ago", "auc", "count", "difference", "duration", "number", "percent", "plural", "rate", "setting", "size", "times"]
 
 NONE = "\N{EN DASH}"
+MINUS = "\N{MINUS SIGN}"
 
 
 def _missing(value: float | None) -> bool:

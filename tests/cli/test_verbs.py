@@ -74,6 +74,14 @@ def _planning(run, model, folder):
     assert chosen["parameters"] <= 900 and chosen["log_loss"] == min(row["log_loss"] for row in planned["candidates"])
     _, smallest = run("plan", model, "--auc-loss", "0.5")
     assert smallest["candidates"][0]["parameters"] <= chosen["parameters"]
+    _, timed = run("speed", model, "--batch-size", "64", "--seconds-per-timing", "0.02")
+    _, fast = run("plan", model, "--latency-ms", "1000", "--batch", "64", "--output", folder / "fast.json")
+    assert timed["batch_size"] == fast["batch_size"] == 64 and 0 < fast["tried"][-1]["measured_ms"] <= 1000
+    assert json.loads((folder / "fast.json").read_text())["ranks"] == [
+        {"version": 1, "layer_name": name, "rank": rank} for name, rank in fast["plan"].items()
+    ]
+    code, refused = run("plan", model, "--latency-ms", "0.00001", "--batch", "64")
+    assert code == 1 and "ask for that or more" in refused["error"]
     _, compressed = run("compress", model, "--plan", folder / "plan.json", "--no-finetune", "--no-measure")
     assert compressed["summary"]["compression"]["ranks"] == planned["plan"]
     _, small = run("compress", model, "--all-dense", "--precision", "int8", "--no-finetune")

@@ -38,6 +38,8 @@ def test_no_combination_within_the_budget_is_better_and_none_as_good_is_cheaper(
             assert found is None
             continue
         least = fitting[:, 1].min()
+        assert exact(costs, losses, float(budget), least) is None
+        assert exact(costs, losses, float(budget), least + 1e-6).options == found.options
         assert found.loss == pytest.approx(least, abs=1e-9) and found.gap == 0
         assert found.cost == fitting[np.isclose(fitting[:, 1], least, atol=1e-9), 0].min()
         taken = [costs[group][option] for group, option in enumerate(found.options)]

@@ -6,9 +6,10 @@ import numpy as np
 import pytest
 from small_models import make_model, spectra_of
 
+from ctrlab.compression import prediction
 from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.plan import pays, plan_ranks
-from ctrlab.compression.prediction import predict, serving_cost
+from ctrlab.compression.prediction import Forms, predict, serving_cost
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.evaluation.cost import profile_model
 from ctrlab.models.configs import MODELS
@@ -34,6 +35,8 @@ def profile_of(name="deepfm", schema=None, **settings):
 
 
 def tiny_profile(name="deepfm"):
+    if name == "autoint":
+        return profile_of(name, TINY, embed_dim=3, attention_dim=4, num_heads=2, num_layers=1, numeric_fields="raw")
     return profile_of(name, TINY, embed_dim=4, mlp_dims=(6, 5))
 
 
@@ -65,7 +68,11 @@ def amount(profile, ranks, kind):
     return planner._amount(serving_cost(profile, ranks), kind)
 
 
-@pytest.mark.parametrize("name", ["deepfm", "dcn", "nfm"])
+#: Folded, with one first layer; not folded; and folded with four first layers, the projections of self-attention.
+SEVERAL = ("deepfm", "dcn", "wide_deep", "nfm", "autoint")
+
+
+@pytest.mark.parametrize("name", SEVERAL)
 @pytest.mark.parametrize("kind", BUDGET_KINDS)
 @pytest.mark.parametrize("seed", range(3))
 def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, seed):
@@ -78,8 +85,7 @@ def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, se
         assert amount(profile, found.plan.as_dict(), kind) <= limit
         assert found.log_loss == pytest.approx(sensitivity.predicted_log_loss(found.plan.as_dict()))
         least = losses[costs <= limit].min()
-        # Costs are no sum where a first layer reads the tables' latents, nor where another form becomes the cheaper one.
-        assert found.log_loss - 0.5 <= 1.6 * (least - 0.5) + 1e-9
+        assert found.log_loss == pytest.approx(least, abs=1e-12)
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
@@ -96,16 +102,54 @@ def test_a_quantised_model_is_planned_by_its_own_bytes(precision):
         assert found.log_loss <= sensitivity.predicted_log_loss(naive.as_dict()) + 1e-9
 
 
-@pytest.mark.parametrize("seed", range(3))
-def test_no_choice_of_ranks_that_loses_as_little_is_smaller(seed):
-    profile = tiny_profile()
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("kind", BUDGET_KINDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_no_choice_of_ranks_that_loses_as_little_costs_less(name, kind, seed):
+    profile = tiny_profile(name)
     sensitivity = sensitivity_of(profile, seed)
-    known = [(amount(profile, ranks, "parameters"), 0.8 - sensitivity.predicted_auc(ranks)) for ranks in every_plan(profile)]
+    known = [(amount(profile, ranks, kind), 0.8 - sensitivity.predicted_auc(ranks)) for ranks in every_plan(profile)]
     costs, losses = np.array(known).T
     for allowed in np.quantile(losses, [0.1, 0.5, 0.9]):
-        found = plan_for_loss(profile, sensitivity, float(allowed))
+        found = plan_for_loss(profile, sensitivity, float(allowed), kind=kind)
         assert 0.8 - found.auc <= allowed + 1e-9
-        assert found.cost.parameters <= 1.03 * costs[losses <= allowed + 1e-12].min()
+        assert amount(profile, found.plan.as_dict(), kind) == costs[losses <= allowed + 1e-12].min()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("bottleneck", ["none", "prelu"])
+def test_no_choice_is_better_at_another_precision_or_with_a_bend_in_the_bottleneck(precision, bottleneck, monkeypatch):
+    """Whatever their size, layers become integers: where a narrow one does not, its cost bends."""
+    monkeypatch.setattr(prediction, "MIN_QUANTIZED_WEIGHTS", 1)
+    profile = tiny_profile("deepfm")
+    sensitivity = sensitivity_of(profile)
+    plans = list(every_plan(profile))
+    costs = np.array([serving_cost(profile, ranks, bottleneck, precision=precision).size_bytes for ranks in plans])
+    losses = np.array([sensitivity.predicted_log_loss(ranks) for ranks in plans])
+    for limit in np.quantile(costs, [0.02, 0.2, 0.5, 0.9]):
+        budget = Budget(kind="bytes", limit=limit)
+        found = plan_for_budget(profile, sensitivity, budget, precision=precision, bottleneck=bottleneck)
+        assert found.cost.size_bytes <= limit
+        least = losses[costs <= limit].min()
+        # In 4 bits so small a model is served folded at more bytes than as it stands: some plans are made twice.
+        assert found.log_loss - 0.5 <= (1.6 if precision == "int4" else 1.0) * (least - 0.5) + 1e-9
+
+
+@pytest.mark.parametrize("name", ["deepfm", "autoint"])
+@pytest.mark.parametrize("kind", BUDGET_KINDS)
+def test_both_forms_are_sums_once_the_first_layers_are_fixed(name, kind):
+    """The folded sum counts two factors where the exact cost may merge them: never below it, and equal where it does not."""
+    profile = tiny_profile(name)
+    problem = planner._Problem(profile, sensitivity_of(profile), kind, None, 1, "prelu", "float32")
+    plans = list(every_plan(profile))
+    for ranks in plans[:: max(1, len(plans) // 40)]:
+        forms = Forms(profile=profile, ranks=ranks, bottleneck="prelu", basis="per_field")
+        picks = [own.index(ranks.get(layer.layer_name)) for layer, own in zip(problem.layers, problem.options, strict=True)]
+        for summed, cost in zip(problem.forms, (forms.explicit(), forms.folded()), strict=True):
+            narrower = sum(width[pick] for width, pick in zip(summed.widths, picks, strict=True))
+            slope = summed.base_slopes[0] + sum(own[picks[layer], 0] for layer, own in summed.slopes.items())
+            total = summed.fixed + sum(own[pick] for own, pick in zip(summed.costs, picks, strict=True)) + slope * narrower
+            assert total == pytest.approx(planner._amount(cost, kind), abs=1e-6)
 
 
 def test_nothing_is_lost_where_no_loss_is_allowed():
@@ -153,7 +197,7 @@ def test_the_front_rises_in_cost_falls_in_loss_and_ends_dense():
     assert plans[-1].log_loss == pytest.approx(0.5)
     for plan in plans[:-1:5]:
         found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=plan.cost.parameters))
-        assert found.cost.parameters <= plan.cost.parameters and found.log_loss - 0.5 <= 1.6 * (plan.log_loss - 0.5)
+        assert found.cost.parameters <= plan.cost.parameters and found.log_loss <= plan.log_loss + 1e-12
 
 
 def test_linear_layers_get_only_multiples_where_they_are_asked_for():

@@ -7,7 +7,9 @@ from patience import PATIENCE
 from streamlit.testing.v1 import AppTest
 from workspaces import add_compressed, add_evaluation, deepfm_workspace
 
+from ctrlab.services.claims import claims_table
 from ctrlab.services.comparison import EvaluateConfig
+from ctrlab.services.controls import tuning_of
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui.views.compare import verdict
 
@@ -124,12 +126,12 @@ def row(**values: object) -> pd.Series:
         (
             {"bytes": 2000, "auc": 0.7627, "auc_change_low": -0.0005, "auc_change_high": 0.0001},
             "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0002 (95 % \N{MINUS SIGN}0.0005 to +0.0001), "
-            "no measurable difference, on 5.00 k test rows. One seed.",
+            "no measurable loss, on 5.00 k test rows. One seed.",
         ),
         (
             {"bytes": 2000, "auc": 0.7632, "auc_change_low": -0.0001, "auc_change_high": 0.0007, "tuning": "{}"},
             "2.0x smaller, as fast at batch 4096; AUC +0.0003 (95 % \N{MINUS SIGN}0.0001 to +0.0007), "
-            "no measurable difference, on 5.00 k test rows. One seed.",
+            "no measurable gain, on 5.00 k test rows. One seed.",
         ),
         (
             {"bytes": 2000, "auc": 0.7609, "auc_change_low": -0.0025, "auc_change_high": -0.0015},
@@ -155,6 +157,38 @@ def test_the_verdict_names_what_fine_tuning_alone_gave_and_the_spread_over_seeds
     controls = [row(**control, auc=0.7633 + step, auc_change=0.0004 + step, auc_change_low=0.0001) for step in (0.0, 0.0002)]
     table = pd.DataFrame([row(), *compressed, *controls])
     said = verdict(row(), compressed[0], table)
-    assert said.endswith("Fine-tuning alone gave +0.0005. Over 3 seeds +0.0020, standard deviation 0.0010.")
+    assert said.endswith("test rows; fine-tuning alone gave +0.0005. Over 3 seeds +0.0020, standard deviation 0.0010.")
     assert "may be the fine-tuning" not in said
     assert verdict(row(), controls[0], table).endswith("rows. Over 2 seeds +0.0005, standard deviation 0.0001.")
+
+
+def test_the_papers_claims_stand_beside_what_was_measured_and_what_fine_tuning_alone_gave():
+    tuned = {"tuning": "{}", "parameters": 250}
+    table = pd.DataFrame(
+        [
+            row(parameters=1000),
+            row(**tuned, kind="compressed", name="afm", auc_change=0.004, auc_change_low=0.003, auc_change_high=0.005,
+                torch_rows_per_second_4096=1.2e6),
+            row(kind="compressed", name="truncated", parameters=100, torch_rows_per_second_4096=np.nan),
+            row(kind="control", tuning="{}", parameters=1000, auc_change=0.003),
+            row(kind="control", tuning="{}", parameters=1000, auc_change=0.005),
+        ]
+    )  # fmt: skip
+    table["torch_rows_per_second_4096"] = table["torch_rows_per_second_4096"] * 1.0
+    claims = claims_table(table)
+    assert claims["name"].tolist() == ["afm"] * 3 + ["truncated"] * 3
+    fewer, auc, faster = (claims.iloc[number] for number in range(3))
+    assert fewer["measured"] == 4.0 and fewer["verdict"] == "as claimed" and fewer["control"] == 1.0 and fewer["controls"] == 2
+    assert auc["measured"] == 0.004 and auc["control"] == pytest.approx(0.004) and auc["measured_low"] == 0.003
+    assert faster["measured"] == pytest.approx(1.2e6 / table["torch_rows_per_second_4096"][0] - 1)
+    bare = claims[claims["name"] == "truncated"]
+    assert bare["verdict"].tolist() == ["more than claimed", "not measured", "not measured"] and not bare["controls"].any()
+    assert claims_table(table[table["kind"] != "original"]).empty
+
+
+def test_the_page_shows_the_claims_of_each_compressed_model(ids, tmp_path):
+    tuned = bool(tuning_of(open_workspace(tmp_path).store.artifacts.get(ids["compressed"])))
+    add_evaluation(open_workspace(tmp_path), ids["compressed"], auc=0.7631, speed=1.4)
+    shown = html(open_page(model=ids["model"])).split('class="claims"')[1].replace("\N{NO-BREAK SPACE}", " ")
+    assert "3 to 5x fewer" in shown and "+0.0030 to +0.0100" in shown and "+35 % to +170 %" in shown
+    assert "+40 %" in shown and "as claimed" in shown and shown.count("not run") == 3 * tuned

@@ -9,6 +9,7 @@ from test_compress_page import html, ids, open_page, run_button, slider  # noqa:
 from ctrlab.compression.plan import pays
 from ctrlab.compression.prediction import serving_cost
 from ctrlab.planning.sensitivity import LayerSensitivity, Sensitivity, save_sensitivity
+from ctrlab.planning.speed import FormSpeed, LayerSpeed, SpeedModel, save_speed
 from ctrlab.services import plans
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui import cache
@@ -114,3 +115,42 @@ def test_a_named_plan_is_kept_taken_and_deleted(ids, tmp_path):  # noqa: F811
     assert slider(page, "Rank of mlp.2").value == 7
     page.button(key=f"delete-{saved.id}").click().run()
     assert plans.list_plans(workspace, ids["model"]) == []
+
+
+def add_speed(home, ids):  # noqa: F811
+    """A machine that takes a hundredth of a millisecond a direction of each layer, filed as the job files it."""
+    workspace = open_workspace(home)
+    layers = {
+        layer.layer_name: LayerSpeed(ranks=(1,), ms=((0.01,),), dense_ms=(0.01 * layer.out_features,))
+        for layer in cache.model_profile(ids["model"]).compressible if layer.kind == "linear"
+    }  # fmt: skip
+    form = FormSpeed(widths=(1,), base_ms=(0.5, 1.0), group_ms=0.0, first=(), layers=layers)
+    original = 1.0 + sum(layer.dense_ms[0] for layer in layers.values())
+    speed = SpeedModel(batch_size=4096, threads=1, machine="a clock", original_ms=original, forms={"folded": form})
+    save_speed(home / "unfiled-speed", speed)
+    facts = {"batch_size": 4096, "threads": 1, "machine": "a clock", "original_ms": original}
+    parents = [ids["model"], ids["spectra"]]
+    added = workspace.store.artifacts.add("speed", "Speed", parents=parents, summary=facts, files_from=home / "unfiled-speed")
+    workspace.store.close()
+    return added.id
+
+
+def test_milliseconds_are_offered_once_the_speed_was_measured(planned_page, ids):  # noqa: F811
+    planned_page.selectbox(key="planner-goal").set_value("latency_ms").run()
+    assert not planned_page.exception and not [one for one in planned_page.button if one.key == "planner-find"]
+    planned_page.button(key="run-speed").click().run()
+    (job,) = open_workspace().store.jobs.list(5, ("queued",))
+    assert job.kind == "speed" and job.config["batch_size"] == 4096 and job.config["spectra_id"] == ids["spectra"]
+
+
+def test_a_plan_for_milliseconds_is_a_job_and_one_that_no_plan_meets_is_refused_at_once(planned_page, ids, tmp_path):  # noqa: F811
+    speed = add_speed(tmp_path, ids)
+    planned_page.selectbox(key="planner-goal").set_value("latency_ms").run()
+    planned_page.number_input(key="planner-latency_ms").set_value(0.01).run()
+    planned_page.button(key="run-plan_speed").click().run()
+    assert any("the fastest takes" in error.value and "ask for that" in error.value for error in planned_page.error)
+    assert open_workspace().store.jobs.list(5, ("queued",)) == []
+    planned_page.number_input(key="planner-latency_ms").set_value(1.5).run()
+    planned_page.button(key="run-plan_speed").click().run()
+    (job,) = open_workspace().store.jobs.list(5, ("queued",))
+    assert job.kind == "plan_speed" and job.config["limit_ms"] == 1.5 and job.config["speed_id"] == speed

@@ -18,6 +18,7 @@ from ctrlab.ui import cache, format, state
 from ctrlab.ui.components.downloads import download_table
 from ctrlab.ui.components.explain import explain
 from ctrlab.ui.components.figure import figure
+from ctrlab.ui.components.paper_claims import paper_claims
 from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.navigation import PAGES
@@ -74,6 +75,7 @@ def render() -> None:
         _numbers(table)
     with right:
         _charts(table)
+    paper_claims(table)
     _difference(workspace, table)
 
 
@@ -152,7 +154,7 @@ def verdict(original: "pd.Series", other: "pd.Series", table: "pd.DataFrame") ->
     if change != change:
         return f"{text}; its AUC has not been measured."
     rows = f"{format.count(other['measured_rows'])} {other['split']} rows"
-    text += f"; AUC {format.difference(change)}{_certainty(other)} on {rows}."
+    text += f"; AUC {format.difference(change)}{_certainty(other, change)} on {rows}"
     text += _fine_tuning_alone(other, change, table)
     return text + _seeds(other, table)
 
@@ -160,12 +162,12 @@ def verdict(original: "pd.Series", other: "pd.Series", table: "pd.DataFrame") ->
 def _fine_tuning_alone(row: "pd.Series", change: float, table: "pd.DataFrame") -> str:
     """What the control arm gave; without one, a warning where there is a gain to explain."""
     if not row["tuning"] or row["kind"] == "control":
-        return ""
+        return "."
     controls = table[(table["kind"] == "control") & (table["tuning"] == row["tuning"])]["auc_change"].dropna()
     if len(controls):
-        return f" Fine-tuning alone gave {format.difference(controls.mean())}."
+        return f"; fine-tuning alone gave {format.difference(controls.mean())}."
     gain = change > 0 and not row["auc_change_low"] <= 0  # an interval with 0 in it needs no explanation
-    return " Without the original fine-tuned alike, that gain may be the fine-tuning." if gain else ""
+    return ". Without the original fine-tuned alike, that gain may be the fine-tuning." if gain else "."
 
 
 def _seeds(row: "pd.Series", table: "pd.DataFrame") -> str:
@@ -176,12 +178,13 @@ def _seeds(row: "pd.Series", table: "pd.DataFrame") -> str:
     return f" Over {len(alike)} seeds {format.difference(alike.mean())}, standard deviation {alike.std():.4f}."
 
 
-def _certainty(row: "pd.Series") -> str:
+def _certainty(row: "pd.Series", change: float) -> str:
     """The interval of the change and what it allows to say; nothing where the rows were not the same."""
     low, high = row["auc_change_low"], row["auc_change_high"]
     if low != low:
         return ""
-    said = "no measurable difference" if low <= 0 <= high else "a measurable gain" if low > 0 else "a measurable loss"
+    unclear = "no measurable loss" if change <= 0 else "no measurable gain"
+    said = unclear if low <= 0 <= high else "a measurable gain" if low > 0 else "a measurable loss"
     return f" (95 % {format.difference(low)} to {format.difference(high)}), {said},"
 
 

@@ -18,6 +18,7 @@ from ctrlab.ui import cache
 from ctrlab.ui.components.bench import Bench, load_bench
 from ctrlab.ui.components.figure import figure
 from ctrlab.ui.components.sensitivity import measure_sensitivity
+from ctrlab.ui.components.speed import plan_for_milliseconds
 from ctrlab.ui.feedback import sentence
 
 if TYPE_CHECKING:
@@ -25,12 +26,13 @@ if TYPE_CHECKING:
 
 Take = Callable[[Mapping[str, int]], None]
 
-_AUC = "auc"
+_AUC, _LATENCY = "auc", "latency_ms"
 _GOALS: dict[str, str] = {
     "parameters": "Parameters, at most",
     "bytes": "Size in MB, at most",
     "table_bytes": "Tables in MB, at most",
     "macs": "MACs per row, at most",
+    _LATENCY: "Milliseconds a call, at most",
     _AUC: "AUC lost, at most",
 }
 #: What a number in the box stands for.
@@ -84,18 +86,22 @@ def planner(
             measure_sensitivity(bench.model.id, bench.spectra_id)
             return
         goal = _form(bench, sensitivity, wish, take)
-        _front(bench, prediction, sensitivity, measured_auc, "parameters" if goal == _AUC else goal, wish, take)
+        counted = goal if goal in _UNITS else "parameters"
+        _front(bench, prediction, sensitivity, measured_auc, counted, wish, take)
 
 
 def _form(bench: Bench, sensitivity: Sensitivity, wish: Wish, take: Take) -> str:
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
         goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
-        _limit(bench, goal)
+        if goal != _LATENCY:
+            _limit(bench, goal)
         st.checkbox("Ranks in multiples of 8", key="planner-eights", help="Of linear layers; friendlier to most hardware.")
-        st.button(
-            "Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=(bench, sensitivity, wish, take)
-        )
+        if goal != _LATENCY:
+            arguments = (bench, sensitivity, wish, take)
+            st.button("Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=arguments)
+    if goal == _LATENCY:
+        plan_for_milliseconds(bench, _sensitivity_id(bench.model.id) or "", take)
     if fault := st.session_state.pop(_FAULT, None):
         st.error(sentence(fault), icon=":material/error:")
     return goal

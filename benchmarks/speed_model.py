@@ -1,0 +1,85 @@
+"""How well milliseconds of plans are predicted: plans drawn at random, none of them among those timed, DeepFM at Criteo size.
+
+    python benchmarks/speed_model.py [--batch 4096] [--plans 12] [--threads 2]
+
+The speed model times uniform plans (planning/speed_probe.py); then random plans are predicted, built, folded and timed. In each,
+every layer is left dense or gets a rank of its own. Last, what a budget of half the original's milliseconds gives.
+"""
+
+import argparse
+import statistics
+import time
+
+import numpy as np
+import torch
+from common import markdown_table, write_json
+from preview import criteo_sized
+
+from ctrlab.planning.planner import Budget, plan_for_budget
+from ctrlab.planning.probe import Probe, measure_sensitivity
+from ctrlab.planning.speed_probe import measure_plan_ms, measure_speed
+from ctrlab.planning.within_ms import plan_that_runs
+
+TARGET = 0.15
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--batch", type=int, default=4096)
+    parser.add_argument("--plans", type=int, default=12)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--seconds", type=float, default=0.2, help="of each timing")
+    parser.add_argument("--quick", action="store_true", help="a smoke run")
+    args = parser.parse_args()
+    if args.quick:
+        args.plans, args.seconds = 3, 0.05
+    torch.set_num_threads(args.threads)
+    probe, split = criteo_sized()
+    started = time.perf_counter()
+    speed = measure_speed(probe.model, probe.spectra, split, args.batch, seconds=args.seconds)
+    seconds = time.perf_counter() - started
+    random = np.random.default_rng(0)
+    rows = []
+    for _ in range(args.plans):
+        ranks = random_plan(probe, random)
+        predicted = speed.predict_ms(probe.profile, ranks)
+        measured = measure_plan_ms(probe.model, probe.spectra, split, ranks, args.batch, seconds=2 * args.seconds)
+        form = speed.form_of(probe.profile, ranks)
+        rows.append({"form": form, "predicted_ms": predicted, "measured_ms": measured, "error": predicted / measured - 1})
+    print(markdown_table(["form", "predicted ms", "measured ms", "error"], [
+        [row["form"], f"{row['predicted_ms']:.2f}", f"{row['measured_ms']:.2f}", f"{row['error']:+.1%}"] for row in rows
+    ]))  # fmt: skip
+    errors = [abs(row["error"]) for row in rows]
+    print(f"median error {statistics.median(errors):.1%}, worst {max(errors):.1%}; within {TARGET:.0%}: "
+          f"{sum(error <= TARGET for error in errors)} of {len(errors)}; timing took {seconds:.0f} s")  # fmt: skip
+    half = half_the_time(probe, split, speed, args.seconds)
+    print(f"original {speed.original_ms:.2f} ms; half asked for: " + ", ".join(
+        f"{one['predicted_ms']:.2f} predicted and {one['measured_ms']:.2f} measured" for one in half))  # fmt: skip
+    found = {"plans": rows, "half": half, "original_ms": speed.original_ms, "batch": args.batch, "timing_seconds": seconds}
+    print("written to", write_json("speed_model", found))
+
+
+def random_plan(probe: Probe, random: np.random.Generator) -> dict[str, int]:
+    """A tenth of the layers dense, the others at ranks around a share that is the plan's own."""
+    share = random.uniform(0, 1)
+    ranks = {}
+    for layer in probe.profile.compressible:
+        if random.random() < 0.9:
+            last = max(1, int(np.ceil(layer.break_even)) - 1)
+            ranks[layer.layer_name] = max(1, round(last * random.beta(1 + 3 * share, 4 - 3 * share)))
+    return ranks
+
+
+def half_the_time(probe: Probe, split, speed, seconds: float) -> list[dict[str, float]]:
+    """What the planner finds for half the original's milliseconds, and what it took."""
+    sensitivity = measure_sensitivity(Probe(probe.model, probe.spectra, split, max_rows=2048))
+    tried = plan_that_runs(
+        Budget(kind="latency_ms", limit=speed.original_ms / 2, batch_size=speed.batch_size),
+        lambda budget: plan_for_budget(probe.profile, sensitivity, budget, spectra=probe.spectra, speed=speed),
+        lambda ranks: measure_plan_ms(probe.model, probe.spectra, split, ranks, speed.batch_size, seconds=2 * seconds),
+    )
+    return [{"predicted_ms": one.planned.latency_ms or 0.0, "measured_ms": one.measured_ms} for one in tried]
+
+
+if __name__ == "__main__":
+    main()

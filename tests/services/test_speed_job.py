@@ -1,0 +1,65 @@
+"""The speed of a model is a job; a plan for milliseconds was run before it is filed, and the nearest is named where none ran so."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import ctrlab
+from ctrlab.errors import ConfigError, CtrlabError
+from ctrlab.planning.planner import Budget
+from ctrlab.services import datasets, plans, speed
+from ctrlab.services.models import TrainConfig, model_profile
+from ctrlab.training.configs import FitConfig
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
+        yield lab
+
+
+@pytest.fixture(scope="module")
+def model(lab, tmp_path_factory):
+    random = np.random.default_rng(0)
+    site, ad = random.integers(0, 30, 1500), random.zipf(1.5, 1500) % 100
+    path = tmp_path_factory.mktemp("raw") / "clicks.csv"
+    frame = {"click": (random.random(1500) < 0.4).astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad]}
+    pd.DataFrame(frame).to_csv(path, index=False)
+    dataset = lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "clicks"))
+    fit = FitConfig(batch_size=256, learning_rate=3e-3)
+    settings = {"embed_dim": 6, "mlp_dims": [16, 12]}
+    return lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm", model=settings, fit=fit))
+
+
+@pytest.fixture(scope="module")
+def measured(lab, model):
+    return lab.speed(model.id, batch_size=32, seconds_per_timing=0.02)
+
+
+def test_it_is_filed_under_the_model_with_what_it_was_measured_on(lab, model, measured):
+    assert lab.speed_of(model.id, 32).id == measured.id and measured.parents == (model.id, lab.spectra_of(model.id).id)
+    assert speed.latest_speed(lab.workspace, model.id, 64) is None and speed.latest_speed(lab.workspace, model.id) == measured
+    found = speed.load_model_speed(lab.workspace, measured.id)
+    assert found.batch_size == measured.summary["batch_size"] == 32
+    assert found.predict_ms(model_profile(lab.workspace, model.id), {}) > 0
+
+
+def test_a_plan_for_milliseconds_ran_within_them(lab, model, measured):
+    filed = lab.plan_for_ms(model.id, 1000.0, batch_size=32)
+    (tried,) = filed.summary["tried"]
+    assert 0 < tried["measured_ms"] <= 1000 and tried["predicted_ms"] <= 1000
+    assert filed.parents == (model.id, measured.id) and filed.name == "At most 1000 ms at batch 32"
+    again = lab.plan_for_ms(model.id, 1000.0, batch_size=32)
+    assert [plan.id for plan in plans.list_plans(lab.workspace, model.id)] == [again.id]
+
+
+def test_a_choice_by_accuracy_sends_milliseconds_to_where_plans_are_run(lab, model):
+    with pytest.raises(ConfigError, match="use plan_for_ms"):
+        lab.choose(model.id, budget=Budget(kind="latency_ms", limit=1.0, batch_size=32))
+
+
+def test_milliseconds_that_no_plan_runs_within_are_refused_with_the_nearest(lab, model, measured):
+    with pytest.raises(
+        CtrlabError, match=r"ms at batch 32; the fastest (takes|of \d tried took) [\d.e-]+ ms: ask for that or more"
+    ):
+        lab.plan_for_ms(model.id, 1e-5, batch_size=32)
