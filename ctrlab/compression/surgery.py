@@ -15,6 +15,7 @@ from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
 from ctrlab.compression.plan import effective_ranks, spectrum_faults, validate_plan
 from ctrlab.compression.prediction import activation_parameters
+from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.quantize import is_quantized, prepare_
 from ctrlab.compression.shared import SharedBasisEmbedding
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -24,8 +25,6 @@ from ctrlab.evaluation.profile import LayerProfile, ModelProfile
 from ctrlab.models.base import CTRModel
 from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding
-
-_CHUNK_ROWS = 65_536
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,13 +217,6 @@ def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) 
     project_rows_(new.latents.categorical.table.weight, table, basis, basis.new_zeros(len(basis)))
     new.latents.numeric.copy_(old.numeric.double() @ basis)
     new.restore.copy_(basis)
-
-
-def project_rows_(target: Tensor, table: Tensor, basis: Tensor, mean: Tensor) -> None:
-    """target (n, k) <- (table (n, d) - mean) basis, in float64 chunks, ids never seen in training like all others."""
-    for start in range(0, len(table), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        target[rows].copy_((table[rows].double() - mean) @ basis)
 
 
 def _state_structure(
