@@ -12,7 +12,7 @@ run: $(VENV)/.run-ready
 test: $(VENV)/.dev-ready
 	@bash .ci/ensure-chromium
 	$(BIN)/python -m pytest -n 2 -m "not browser"
-	$(BIN)/python -m pytest -m browser
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m browser
 
 # Models trained in FuxiCTR and DeepCTR-Torch; both ask for much that ctrlab does not, so they have an environment of their own.
 interop: $(INTEROP)/.ready

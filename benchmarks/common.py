@@ -1,9 +1,20 @@
-"""What the benchmarks share: where real data is, how a table is printed, where its JSON goes."""
+"""What the benchmarks share: where real data is, how a table is printed, and the form of a result.
+
+A benchmark ends with `write_json(NAME, raw, tables=[...], targets=[...], quick=args.quick)`, which writes
+`benchmarks/results/NAME.json`; `benchmarks/report.py` draws docs/BENCHMARKS.md from all of those and knows no benchmark by name:
+
+    {"name": "training", "machine": {"cpu", "threads", "torch", "date", ...}, "command": "benchmarks/training.py --rounds 3",
+     "tables": [{"title": "...", "headers": ["model", "rows/s"], "rows": [["DeepFM", "61.2 k"]], "note": "..."}],
+     "targets": [{"what": "...", "target": "at least 2.3x", "measured": "2.61x", "met": true}],
+     "results": whatever the benchmark measured, raw}
+"""
 
 import json
 import os
 import platform
+import sys
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -40,9 +51,66 @@ def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str
     return "\n".join(lines)
 
 
-def write_json(name: str, content: Any) -> Path:
-    """Write `content` with the machine's description to benchmarks/results/<name>.json."""
+@dataclass(frozen=True)
+class Table:
+    """A table of a result. rows: cells as they shall be read, texts already rounded. note: a sentence under it."""
+
+    title: str
+    headers: Sequence[str]
+    rows: Sequence[Sequence[Any]]
+    note: str = ""
+
+    def __str__(self) -> str:
+        return f"\n{self.title}\n\n{markdown_table(self.headers, self.rows)}" + (f"\n\n{self.note}" if self.note else "")
+
+
+@dataclass(frozen=True)
+class Target:
+    """A line of the acceptance table. met: None where there was nothing to judge, with `measured` saying why."""
+
+    what: str
+    target: str
+    measured: str
+    met: bool | None
+
+    def __str__(self) -> str:
+        verdict = {True: "met", False: "NOT met", None: "not measured"}[self.met]
+        return f"{verdict}: {self.what}: {self.measured} (target: {self.target})"
+
+
+def at_least(what: str, value: float, bound: float, form: str = "{:.2f}x") -> Target:
+    """A target that large figures meet; `form` writes both figures."""
+    return Target(what, f"at least {form.format(bound)}", form.format(value), bool(value >= bound))
+
+
+def at_most(what: str, value: float, bound: float, form: str = "{:.2f}x") -> Target:
+    """A target that small figures meet; `form` writes both figures."""
+    return Target(what, f"at most {form.format(bound)}", form.format(value), bool(value <= bound))
+
+
+def result_path(name: str, quick: bool = False) -> Path:
+    """Where the result of a benchmark lies. Quick runs, which only show that it runs, never replace measured figures."""
+    return RESULTS / f"{name}{'-quick' if quick else ''}.json"
+
+
+def write_json(
+    name: str, content: Any, *, tables: Sequence[Table] = (), targets: Sequence[Target] = (), quick: bool = False
+) -> Path:
+    """Write `content`, what shall be read of it, and the machine's description to benchmarks/results/<name>.json."""
+    document = {
+        "name": name,
+        "machine": machine(),
+        "command": " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "tables": [asdict(table) for table in tables],
+        "targets": [asdict(target) for target in targets],
+        "results": content,
+    }
     RESULTS.mkdir(parents=True, exist_ok=True)
-    path = RESULTS / f"{name}.json"
-    path.write_text(json.dumps({"machine": machine(), "results": content}, indent=2, default=float))
+    path = result_path(name, quick)
+    path.write_text(json.dumps(document, indent=2, default=_plain) + "\n")
     return path
+
+
+def _plain(value: Any) -> Any:
+    """numpy scalars and arrays as JSON has them."""
+    return value.tolist() if hasattr(value, "tolist") else float(value)

@@ -10,7 +10,12 @@ Names are imported when first used, so `import ctrlab` itself is instant and loa
 """
 
 import importlib
+import os
 from typing import Any
+
+# Threads that wait for each other go to sleep instead of spinning: beside other processes, two spinning threads trained at less
+# than a third of the speed. The library that torch computes with reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -1,9 +1,16 @@
 """Shared by all tests; its presence also makes the helpers that lie beside this file importable."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+# Before torch is imported anywhere: threads that wait sleep (as `import ctrlab` has it), and test processes that share the
+# machine with each other compute on one thread each.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+if "PYTEST_XDIST_WORKER" in os.environ:
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
 @pytest.fixture(scope="session")
@@ -16,3 +23,15 @@ def realdata() -> Path:
             "no real data here: set CTRLAB_REALDATA to a folder with criteo_137k.parquet, avazu_33k.csv.gz and frappe_x1/"
         )
     return folder
+
+
+@pytest.fixture(scope="session")
+def brief_timings() -> Iterator[None]:
+    """Jobs done in this process time every batch size for a moment only: for tests that ask nothing of how exact times are."""
+    from ctrlab.services.work import evaluate
+
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("measure_latency", "measure_onnx_latency"):
+            own = getattr(evaluate, name)
+            patch.setattr(evaluate, name, lambda *args, own=own, **settings: own(*args, **{**settings, "seconds": 0.01}))
+        yield

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+from patience import PATIENCE
 
 TORCH_FREE = [
     "ctrlab",
@@ -21,7 +22,7 @@ TORCH_FREE = [
 @pytest.mark.parametrize("module", TORCH_FREE)
 def test_module_loads_without_torch_and_sklearn(module):
     code = f"import sys, {module}; print([name for name in ('torch', 'sklearn') if name in sys.modules])"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout.strip() == "[]"
 
 

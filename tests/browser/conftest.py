@@ -13,14 +13,27 @@ from pathlib import Path
 
 import psutil
 import pytest
-from playwright.sync_api import Page, Request, expect
+from patience import PATIENCE
+from playwright.sync_api import BrowserContext, Page, Request, expect
 
 ROOT = Path(__file__).parents[2]
 _CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 #: Streamlit asks for these below the page's own address first and then below the root; the first answer is a 404 by design.
 _PROBES = ("/_stcore/health", "/_stcore/host-config")
 
-expect.set_options(timeout=20_000)
+#: Every page of the dashboard and its title.
+PAGES = {
+    "/": "Make a CTR model smaller, and see why it can be",
+    "/Data": "Data",
+    "/Model": "Model",
+    "/Spectra": "Spectra",
+    "/Compress": "Compress",
+    "/Compare": "Compare",
+    "/Jobs": "Jobs",
+    "/Learn": "Learn",
+}
+
+expect.set_options(timeout=1000 * PATIENCE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -39,6 +52,13 @@ def browser_type_launch_args(browser_type_launch_args: dict) -> dict:
 @pytest.fixture(scope="session")
 def browser_context_args(browser_context_args: dict) -> dict:
     return {**browser_context_args, "viewport": {"width": 1440, "height": 1000}}
+
+
+@pytest.fixture
+def context(context: BrowserContext) -> BrowserContext:
+    """A browser window of the test's own, with as much patience as `expect` has."""
+    context.set_default_timeout(1000 * PATIENCE)
+    return context
 
 
 @dataclass
@@ -60,12 +80,19 @@ class Server:
             self.process = subprocess.Popen(
                 command, cwd=ROOT, env=environment | {"CTRLAB_HOME": str(self.home)}, stdout=log, stderr=log
             )
-        wait_for(self._answers, seconds=30)
+        wait_for(self._answers, seconds=PATIENCE)
 
     def stop(self) -> None:
         if self.process is not None:
             self.process.send_signal(signal.SIGTERM)
-            self.process.wait(10)
+            self.process.wait(PATIENCE)
+            self.process = None
+
+    def kill(self) -> None:
+        """Not in good order, which would take seconds: nobody looks at this home again."""
+        if self.process is not None:
+            self.process.kill()
+            self.process.wait(PATIENCE)
             self.process = None
 
     def restart(self) -> None:
@@ -76,9 +103,8 @@ class Server:
         """End the workers that the dashboard started for this home, and no other process."""
         mine = [process for process in psutil.process_iter() if self._is_my_worker(process)]
         for process in mine:
-            process.terminate()
-        for process in psutil.wait_procs(mine, timeout=10)[1]:
             process.kill()
+        psutil.wait_procs(mine, timeout=PATIENCE)
 
     def _is_my_worker(self, process: psutil.Process) -> bool:
         try:
@@ -90,7 +116,7 @@ class Server:
         assert self.process is not None
         assert self.process.poll() is None, (self.home / "server.log").read_text()
         try:
-            with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=1) as answer:
+            with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=10) as answer:
                 return answer.status == 200
         except OSError:
             return False
@@ -115,7 +141,7 @@ def running_server(home: Path) -> Iterator[Server]:
     try:
         yield server
     finally:
-        server.stop()
+        server.kill()
         server.stop_workers()
 
 
@@ -175,9 +201,10 @@ def dashboard(page: Page, server: Server) -> Iterator[Dashboard]:
 def sample(server: Server, browser) -> dict[str, str]:
     """The sample, opened by a click as a person would: ids of dataset, model and spectra."""
     page = browser.new_page()
+    page.set_default_timeout(1000 * PATIENCE)
     page.goto(server.url)
     page.get_by_role("button", name="Try the sample").click()
-    page.wait_for_url("**/Spectra?*", timeout=60_000)
+    page.wait_for_url("**/Spectra?*")
     query = dict(part.split("=") for part in page.url.split("?")[1].split("&"))
     page.context.close()
     return {kind: query[kind] for kind in ("dataset", "model", "spectra")}

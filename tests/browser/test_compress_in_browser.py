@@ -38,26 +38,19 @@ def test_tables_open_one_by_one_and_undo_is_one_click(sample, dashboard: Dashboa
     expect(tables.first).to_have_value(old)
 
 
-def test_nothing_spills_over_on_a_phone(sample, dashboard: Dashboard) -> None:
-    dashboard.page.set_viewport_size({"width": 420, "height": 900})
-    for path in ("Spectra", "Compress", "Compare"):
-        page = dashboard.open(f"/{path}?{query(sample)}")
-        assert page.evaluate("document.documentElement.scrollWidth") <= 420
-
-
 def test_the_plans_auc_is_measured_at_every_step_and_ranks_are_found_for_a_budget(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Compress?{query(sample)}")
     figures = page.locator(".measured")
-    expect(page.locator(".measured-note")).to_have_text(re.compile(r"on [\d,]+ validation rows"), timeout=60_000)
+    expect(page.locator(".measured-note")).to_have_text(re.compile(r"on [\d,]+ validation rows"))
     before = figures.inner_text()
     page.get_by_role("slider", name="Rank of all MLP layers").focus()
     page.keyboard.press("Home")
-    expect(figures).to_have_text(re.compile(r"AUC.*0\.\d{4}"), timeout=20_000)
+    expect(figures).to_have_text(re.compile(r"AUC.*0\.\d{4}"))
     expect(figures).not_to_have_text(before, use_inner_text=True)
 
     page.get_by_text("Plan for a budget").click()
     page.get_by_role("button", name="Measure sensitivity").click()
-    page.get_by_role("button", name="Find ranks").click(timeout=90_000)
+    page.get_by_role("button", name="Find ranks").click()
     expect(page.locator(".st-key-planner .js-plotly-plot")).to_be_visible()
     expect(page.locator(".st-key-prediction .headline")).to_contain_text("3.0x")
     page.get_by_role("spinbutton", name="Number").fill("10")

@@ -40,7 +40,7 @@ def test_an_uploaded_table_is_looked_at_encoded_and_summed_up(table: Path, dashb
     page.get_by_role("textbox", name="Name").fill("Uploaded clicks")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Encode 3 fields").click()
-    expect(page.locator(".st-key-in-hand")).to_contain_text("Uploaded clicks", timeout=30_000)
+    expect(page.locator(".st-key-in-hand")).to_contain_text("Uploaded clicks")
     expect(page.get_by_test_id("stMetric")).to_have_count(3)
     expect(page.get_by_test_id("stMetric").first).to_contain_text("2.40 k rows")
     expect(page.locator(".js-plotly-plot")).to_have_count(2)

@@ -1,12 +1,12 @@
-import os
 import re
 import time
 
 from conftest import Dashboard
+from patience import promised
 from playwright.sync_api import expect
 
-#: The promise is 10 s on two idle cores; tests share theirs, so they say how much slower they may be.
-SECONDS = 10 * float(os.environ.get("CTRLAB_TEST_SLOWNESS", "3"))
+#: On two idle cores.
+SECONDS = 10
 
 
 def test_the_sample_leads_to_a_first_spectrum_within_seconds(page, fresh_server) -> None:
@@ -14,18 +14,18 @@ def test_the_sample_leads_to_a_first_spectrum_within_seconds(page, fresh_server)
     dashboard.open("/")
     start = time.monotonic()
     page.get_by_role("button", name="Try the sample").click()
-    page.wait_for_url("**/Spectra?*", timeout=60_000)
+    page.wait_for_url("**/Spectra?*")
     expect(page.locator(".js-plotly-plot .main-svg").first).to_be_visible()
     seconds = time.monotonic() - start
-    assert seconds < SECONDS, f"took {seconds:.1f} s"
+    assert seconds < promised(SECONDS), f"took {seconds:.1f} s"
     assert all(key in page.url for key in ("dataset=", "model=", "spectra="))
     assert dashboard.complaints == []
 
 
-def test_the_sample_opens_at_once_the_second_time(sample, dashboard: Dashboard) -> None:
+def test_the_sample_that_is_there_opens_the_second_time(sample, dashboard: Dashboard) -> None:
     page = dashboard.open("/")
     page.get_by_role("button", name="Try the sample").click()
-    page.wait_for_url(f"**/Spectra?*{sample['spectra']}*", timeout=5_000)
+    page.wait_for_url(f"**/Spectra?*{sample['spectra']}*")
 
 
 def test_recent_runs_lead_to_the_job(sample, dashboard: Dashboard) -> None:

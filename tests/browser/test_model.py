@@ -1,6 +1,7 @@
 import re
 
 from conftest import Dashboard
+from patience import PATIENCE
 from playwright.sync_api import Page, expect
 
 
@@ -21,8 +22,8 @@ def test_a_model_is_trained_with_live_curves_and_comes_in_hand(sample, dashboard
     page.get_by_role("button", name="Train DeepFM").click()
     expect(page).to_have_url(re.compile("job=job-"))
     expect(page.get_by_role("progressbar").first).to_be_visible()
-    expect(page.locator(".js-plotly-plot").first).to_be_visible(timeout=30_000)
-    expect(page.locator(".st-key-in-hand")).to_contain_text("Small net", timeout=60_000)
+    expect(page.locator(".js-plotly-plot").first).to_be_visible()
+    expect(page.locator(".st-key-in-hand")).to_contain_text("Small net")
     expect(page.get_by_test_id("stMetric").nth(1)).to_contain_text(re.compile(r"0\.[5-9]\d\d\d"))
 
 
@@ -31,11 +32,12 @@ def test_a_training_shows_in_a_second_browser_and_is_cancelled_from_there(sample
     type_number(page, "Epochs", "200")
     type_number(page, "Patience", "0")
     page.get_by_role("button", name="Train DeepFM").click()
-    expect(page.get_by_text(re.compile(r"running"))).to_be_visible(timeout=30_000)
+    expect(page.get_by_text(re.compile(r"running"))).to_be_visible()
     other = browser.new_page()
+    other.set_default_timeout(1000 * PATIENCE)
     other.goto(page.url)
     other.get_by_role("button", name="Cancel", exact=True).click()
-    expect(page.get_by_text(re.compile("^Cancelled after"))).to_be_visible(timeout=10_000)
+    expect(page.get_by_text(re.compile("^Cancelled after"))).to_be_visible()
     expect(page.get_by_role("button", name="Try again")).to_be_visible()
     other.context.close()
 

@@ -2,6 +2,7 @@ import re
 import time
 
 from conftest import Dashboard, Server
+from patience import promised
 from playwright.sync_api import expect
 
 #: From the first click until both models stand side by side, on two cores.
@@ -14,8 +15,8 @@ def test_a_newcomer_gets_from_home_to_a_comparison_by_clicks_and_keys_alone(page
     start = time.monotonic()
 
     page.get_by_role("button", name="Try the sample").click()
-    page.wait_for_url("**/Spectra?*", timeout=60_000)
-    expect(page.get_by_text(re.compile(r"99 % of the variance of mlp\.\d+ (lies|needs)"))).to_be_visible(timeout=20_000)
+    page.wait_for_url("**/Spectra?*")
+    expect(page.get_by_text(re.compile(r"99 % of the variance of mlp\.\d+ (lies|needs)"))).to_be_visible()
     spectrum_seconds = time.monotonic() - start
 
     page.get_by_role("link", name="Choose ranks").click()
@@ -32,7 +33,7 @@ def test_a_newcomer_gets_from_home_to_a_comparison_by_clicks_and_keys_alone(page
     button.click()
     expect(page.get_by_role("progressbar")).to_be_visible()
     expect(page.locator("[class*=st-key-job-job]").first).to_contain_text(re.compile(r"\d+ %"))
-    page.get_by_role("link", name="Compare it with the original").click(timeout=60_000)
+    page.get_by_role("link", name="Compare it with the original").click()
 
     expect(page.get_by_role("heading", level=1)).to_have_text("Compare")
     table = page.get_by_role("region", name="Comparison of the models")
@@ -41,5 +42,5 @@ def test_a_newcomer_gets_from_home_to_a_comparison_by_clicks_and_keys_alone(page
         cells = table.get_by_role("row", name=re.compile(f"^{line} ")).first.get_by_role("cell")
         assert all(re.match(r"[\d.]+", text) for text in cells.all_inner_texts()), (line, cells.all_inner_texts())
     seconds = time.monotonic() - start
-    assert spectrum_seconds < 30 and seconds < BUDGET_SECONDS, (spectrum_seconds, seconds)
+    assert spectrum_seconds < promised(10) and seconds < promised(BUDGET_SECONDS), (spectrum_seconds, seconds)
     assert dashboard.complaints == []

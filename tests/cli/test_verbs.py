@@ -15,7 +15,7 @@ def home(tmp_path_factory):
 
 
 @pytest.fixture
-def run(home, capsys):
+def run(home, capsys, brief_timings):
     """Run a verb with --json and return (exit code, its object)."""
 
     def call(*words):

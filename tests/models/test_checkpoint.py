@@ -9,6 +9,7 @@ import sys
 import pytest
 import safetensors.torch
 import torch
+from patience import PATIENCE
 from small_models import SCHEMA, logits, make_model, random_fields, spectra_of
 
 from ctrlab.compression.configs import RankPlan
@@ -74,7 +75,7 @@ def test_the_header_tells_the_model_without_torch(saved):
         "import sys; from ctrlab.models.header import read_model_header; h = read_model_header(sys.argv[1]);"
         "print(h.architecture, h.config.mlp_dims, h.schema.fingerprint, h.structure, h.num_parameters, 'torch' in sys.modules)"
     )
-    done = subprocess.run([sys.executable, "-c", code, saved], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code, saved], capture_output=True, text=True, check=True, timeout=PATIENCE)
     count = sum(tensor.numel() for tensor in make_model("deepfm", batch_norm=True).state_dict().values())
     assert done.stdout.strip() == f"deepfm (32, 24) small None {count} False"
 

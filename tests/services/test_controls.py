@@ -17,7 +17,7 @@ PLAN = RankPlan.of({"mlp.2": 4, "embedding.site": 2, "embedding.ad": 2})
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, brief_timings):
     with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
         yield lab
 

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError, UnknownNameError
@@ -67,7 +68,7 @@ def submit(workspace: Workspace, do: str = "succeed") -> Job:
     return workspace.store.jobs.submit("inline test", "Inline", InlineConfig(do=do).to_dict())
 
 
-def wait_until(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def wait_until(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     deadline = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < deadline, "it did not happen in time"
@@ -241,7 +242,7 @@ def test_two_dashboards_that_start_a_worker_at_once_end_up_with_one(workspace: W
         assert dashboard.stdout is not None
         dashboard.stdout.readline()
     for dashboard in dashboards:
-        dashboard.communicate("go\n", timeout=20)
+        dashboard.communicate("go\n", timeout=PATIENCE)
     wait_until(lambda: worker_state(workspace).alive)
     job = workspace.store.jobs.submit("count", "Count", {"steps": 2})
     wait_until(lambda: not get_job(workspace, job.id).active)

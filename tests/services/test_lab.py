@@ -29,7 +29,7 @@ def write_table(path, rows=3000, seed=0):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, brief_timings):
     with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
         yield lab
 

@@ -7,6 +7,7 @@ import sys
 import time
 
 import pytest
+from patience import PATIENCE
 
 from ctrlab.compression.configs import RankPlan
 from ctrlab.evaluation.delong import Interval
@@ -54,7 +55,7 @@ def test_requests_and_previews_survive_their_journey_as_json():
 
 
 def test_an_answer_is_remembered(process):
-    first = process.ask(request(5)).result(20)
+    first = process.ask(request(5)).result(PATIENCE)
     assert first.log_loss == 5
     again = process.ask(request(5))
     assert again.done() and again.result() == first
@@ -64,38 +65,38 @@ def test_a_newer_question_of_the_same_page_replaces_one_that_was_not_begun(proce
     questions = ((97, "p"), (2, "p"), (3, "q"), (4, "p"))
     running, replaced, other, newest = (process.ask(request(rank), asker) for rank, asker in questions)
     with pytest.raises(Superseded, match="another plan"):
-        replaced.result(20)
-    assert [answer.result(20).log_loss for answer in (running, other, newest)] == [97, 3, 4]
+        replaced.result(PATIENCE)
+    assert [answer.result(PATIENCE).log_loss for answer in (running, other, newest)] == [97, 3, 4]
 
 
 def test_the_same_question_twice_is_asked_once(process):
     first, second = process.ask(request(97), "p"), process.ask(request(97), "q")
-    assert first is second and first.result(20).log_loss == 97
+    assert first is second and first.result(PATIENCE).log_loss == 97
 
 
 def test_what_goes_wrong_is_a_sentence_and_the_next_question_is_answered(process):
     with pytest.raises(PreviewError, match="no such plan"):
-        process.ask(request(98)).result(20)
-    assert process.ask(request(1)).result(20).log_loss == 1
+        process.ask(request(98)).result(PATIENCE)
+    assert process.ask(request(1)).result(PATIENCE).log_loss == 1
 
 
 def test_a_process_that_dies_says_so_and_starts_again(process):
-    first = process.ask(request(1)).result(20)
+    first = process.ask(request(1)).result(PATIENCE)
     with pytest.raises(PreviewError, match="starts again"):
-        process.ask(request(99)).result(20)
-    second = process.ask(request(2)).result(20)
+        process.ask(request(99)).result(PATIENCE)
+    second = process.ask(request(2)).result(PATIENCE)
     assert second.num_rows != first.num_rows  # another process id
     os.kill(second.num_rows, signal.SIGKILL)
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + PATIENCE
     while process._process is not None and time.monotonic() < deadline:
         time.sleep(0.01)
-    assert process.ask(request(3)).result(20).log_loss == 3
+    assert process.ask(request(3)).result(PATIENCE).log_loss == 3
 
 
 def test_only_so_many_answers_are_kept(process, monkeypatch):
     monkeypatch.setattr(previews, "_KEPT_ANSWERS", 2)
     for rank in (1, 2, 3):
-        process.ask(request(rank)).result(20)
+        process.ask(request(rank)).result(PATIENCE)
     assert list(process._answers) == [request(2), request(3)]
 
 

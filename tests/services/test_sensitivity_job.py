@@ -24,7 +24,7 @@ def write_table(path, rows=2000):
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, brief_timings):
     with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
         yield lab
 

@@ -5,6 +5,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 
 from ctrlab.errors import StorageError, UnknownNameError
 from ctrlab.storage import Job, Store
@@ -66,7 +67,7 @@ def test_four_processes_claim_hundreds_of_jobs_exactly_once(store: Store, store_
         assert process.stdin is not None
         process.stdin.write("go\n")
         process.stdin.flush()
-    outputs = [process.communicate(timeout=60)[0].split() for process in processes]
+    outputs = [process.communicate(timeout=PATIENCE)[0].split() for process in processes]
     assert Counter(job_id for output in outputs for job_id in output) == Counter(submitted)
     assert all(job.attempts == 1 for job in store.jobs.list())
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from patience import PATIENCE
 
 from ctrlab.errors import ConfigError, StorageError
 from ctrlab.storage import Store
@@ -44,7 +45,7 @@ def test_several_processes_may_create_the_store_at_once(store_url: str, tmp_path
         assert process.stdout is not None
         process.stdout.readline()
     answers = [process.stdin.write("go\n") for process in processes if process.stdin]
-    ends = [process.communicate(timeout=30) for process in processes]
+    ends = [process.communicate(timeout=PATIENCE) for process in processes]
     assert len(answers) == 3
     assert [process.returncode for process in processes] == [0, 0, 0], ends
     opened = Store.open(tmp_path / "home0", url or None)

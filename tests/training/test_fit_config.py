@@ -3,6 +3,7 @@ import sys
 from dataclasses import fields
 
 import pytest
+from patience import PATIENCE
 
 from ctrlab.errors import ConfigError
 from ctrlab.training.configs import FINETUNE, FitConfig
@@ -10,7 +11,7 @@ from ctrlab.training.configs import FINETUNE, FitConfig
 
 def test_the_form_can_be_drawn_without_torch():
     code = "import sys, ctrlab.training.configs; print('torch' in sys.modules)"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=PATIENCE)
     assert done.stdout.strip() == "False"
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
+from patience import PATIENCE
 from streamlit.testing.v1 import AppTest
 
 from ctrlab.data.schema import FeatureSchema
@@ -57,7 +58,7 @@ def open_page(workspace: Workspace) -> Callable[..., AppTest]:
     """open_page("Data", dataset="ds-1"): the page after its first run."""
 
     def open_page(name: str, **query: str) -> AppTest:
-        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=20)
+        app = AppTest.from_file(str(ROOT / "app.py"), default_timeout=PATIENCE)
         if name != "Home":
             app.switch_page(f"pages/{name}.py")
         for key, value in query.items():

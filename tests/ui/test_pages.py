@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 from conftest import ROOT
+from patience import PATIENCE
 
 from ctrlab.services import jobs
 from ctrlab.services.workspace import Workspace
@@ -65,7 +66,7 @@ def test_the_interface_loads_neither_torch_nor_sklearn(tmp_path: Path) -> None:
         "import sys, runpy\n"
         "from streamlit.testing.v1 import AppTest\n"
         "for name in ['Home', 'Data', 'Model', 'Spectra', 'Compress', 'Compare', 'Jobs', 'Learn']:\n"
-        "    app = AppTest.from_file('app.py', default_timeout=60)\n"
+        "    app = AppTest.from_file('app.py', default_timeout=120)\n"
         "    if name != 'Home': app.switch_page(f'pages/{name}.py')\n"
         "    app.run()\n"
         "    assert not app.exception, app.exception\n"
@@ -74,7 +75,7 @@ def test_the_interface_loads_neither_torch_nor_sklearn(tmp_path: Path) -> None:
     patch = "import ctrlab.services.jobs as j\nj.ensure_worker = lambda *a, **k: None\n"
     environment = os.environ | {"CTRLAB_HOME": str(tmp_path)}
     done = subprocess.run(
-        [sys.executable, "-c", patch + script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=100
+        [sys.executable, "-c", patch + script], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=2 * PATIENCE
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.strip().splitlines()[-1] == "[]"

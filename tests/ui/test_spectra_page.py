@@ -1,6 +1,7 @@
 from pathlib import Path
 
 import pytest
+from patience import PATIENCE
 from streamlit.testing.v1 import AppTest
 from workspaces import deepfm_workspace
 
@@ -19,7 +20,7 @@ def ids(tmp_path, monkeypatch) -> dict[str, str]:
 
 
 def open_page(**query: str) -> AppTest:
-    page = AppTest.from_file(str(APP), default_timeout=20)
+    page = AppTest.from_file(str(APP), default_timeout=PATIENCE)
     for key, value in query.items():
         page.query_params[key] = value
     page.switch_page("pages/Spectra.py").run()

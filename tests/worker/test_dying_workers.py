@@ -2,6 +2,7 @@
 
 import time
 
+from patience import PATIENCE, promised
 from sample_handlers import CountConfig, DeafConfig
 from worker_support import StartWorker, child_pids, counted, eventually, is_running, pid_of_attempt, submit, wait_for_end
 
@@ -18,7 +19,7 @@ def test_a_killed_worker_takes_its_child_along_and_the_next_worker_continues_the
     child = pid_of_attempt(workspace, job_id)
     first.kill()
     first.wait()
-    eventually(lambda: not is_running(child), 2.0)
+    eventually(lambda: not is_running(child), promised(2.0))
     assert get_job(workspace, job_id).state == "queued"  # the truth, before any other worker came
     assert not worker_state(workspace).alive
     done = len(counted(workspace, job_id))
@@ -36,7 +37,7 @@ def test_a_worker_killed_with_a_deaf_job_leaves_no_process_behind(workspace: Wor
     pids = child_pids(workspace, submit(workspace, "deaf", DeafConfig(ignore_sigterm=True, with_helper=True)))
     worker.kill()
     worker.wait()
-    eventually(lambda: not any(map(is_running, pids)), 2.0)
+    eventually(lambda: not any(map(is_running, pids)), promised(2.0))
 
 
 def test_cancel_ends_a_job_whose_worker_was_just_killed(workspace: Workspace, start_worker: StartWorker) -> None:
@@ -54,7 +55,7 @@ def test_sigterm_gives_the_job_back_and_the_next_worker_continues(workspace: Wor
     eventually(lambda: len(counted(workspace, job_id)) >= 3)
     child = pid_of_attempt(workspace, job_id)
     worker.terminate()
-    assert worker.wait(timeout=5) == 0
+    assert worker.wait(timeout=PATIENCE) == 0
     assert workspace.store.jobs.get(job_id).state == "queued"
     assert workspace.store.workers.alive() == []
     assert not is_running(child)
@@ -65,14 +66,14 @@ def test_sigterm_gives_the_job_back_and_the_next_worker_continues(workspace: Wor
 
 def test_a_worker_without_jobs_leaves_after_its_idle_time(workspace: Workspace, start_worker: StartWorker) -> None:
     worker = start_worker("--idle-exit-seconds", "0.5")
-    assert worker.wait(timeout=10) == 0
+    assert worker.wait(timeout=PATIENCE) == 0
     assert not worker_state(workspace).alive
 
 
 def test_a_worker_leaves_when_its_home_is_removed(workspace: Workspace, start_worker: StartWorker) -> None:
     worker = start_worker()
     workspace.home.rename(workspace.home.with_name("elsewhere"))
-    assert worker.wait(timeout=10) == 0
+    assert worker.wait(timeout=PATIENCE) == 0
 
 
 def test_jobs_side_by_side_never_exceed_the_concurrency(workspace: Workspace, start_worker: StartWorker) -> None:

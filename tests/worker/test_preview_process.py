@@ -6,6 +6,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+from patience import PATIENCE
 
 import ctrlab
 from ctrlab.compression.configs import RankPlan
@@ -22,7 +23,7 @@ RANKS = {"mlp.0": 4, "embedding.site": 2, "embedding.ad": 1}
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
+def lab(tmp_path_factory, brief_timings):
     with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
         yield lab
 
@@ -45,9 +46,9 @@ def test_the_figures_are_those_of_the_really_compressed_model(lab, model):
     spectra_id = lab.spectra_of(model).id
     process = PreviewProcess(lab.workspace)
     try:
-        preview = process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, plan=RankPlan.of(RANKS))).result(60)
+        preview = process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, plan=RankPlan.of(RANKS))).result(PATIENCE)
         with pytest.raises(PreviewError, match="no layer is called"):
-            process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, plan=RankPlan.of({"x": 1}))).result(60)
+            process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, plan=RankPlan.of({"x": 1}))).result(PATIENCE)
     finally:
         process.close()
     _, original, dataset = open_model(lab.workspace, model)
@@ -66,7 +67,7 @@ def test_it_ends_when_its_input_closes_and_when_nobody_asks(lab, closed):
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=lab.workspace.environment())
     if closed:
         process.stdin.close()
-    assert process.wait(30) == 0
+    assert process.wait(PATIENCE) == 0
     process.stdout.close()
     if not closed:
         process.stdin.close()

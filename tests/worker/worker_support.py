@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
 
+from patience import PATIENCE
+
 from ctrlab.config import Config
 from ctrlab.services.jobs import job_log
 from ctrlab.services.workspace import Workspace
@@ -24,7 +26,7 @@ def start_worker_process(workspace: Workspace, *arguments: str) -> "Popen[bytes]
     return Popen([sys.executable, str(WORKER_SCRIPT), *arguments], env=environment, start_new_session=True)
 
 
-def eventually(condition: Callable[[], object], seconds: float = 10.0) -> None:
+def eventually(condition: Callable[[], object], seconds: float = PATIENCE) -> None:
     """Wait until `condition` holds; fail when it does not within `seconds`."""
     deadline = time.monotonic() + seconds
     while not condition():
@@ -45,7 +47,7 @@ def submit(workspace: Workspace, kind: str, config: Config) -> str:
     return workspace.store.jobs.submit(kind, kind.title(), config.to_dict()).id
 
 
-def wait_for_end(workspace: Workspace, job_id: str, seconds: float = 15.0) -> str:
+def wait_for_end(workspace: Workspace, job_id: str, seconds: float = PATIENCE) -> str:
     """The state in which the job ended."""
     eventually(lambda: not workspace.store.jobs.get(job_id).active, seconds)
     return workspace.store.jobs.get(job_id).state

@@ -1,0 +1,114 @@
+"""ctrlab as a contender: its own `fit` over the same rows."""
+
+import time
+from typing import Any
+
+import numpy as np
+import torch
+import zoo
+from criteo_shaped import Rows
+
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import FeatureSchema
+from ctrlab.evaluation.cost import measure_cost
+from ctrlab.evaluation.prediction import predict_logits
+from ctrlab.models.base import CTRModel, build_model
+from ctrlab.models.configs import MODELS
+from ctrlab.training.configs import FitConfig
+from ctrlab.training.loop import FitProgress, FitResult, fit
+
+SETTINGS: dict[str, dict[str, Any]] = {
+    "deepfm": {},
+    "dcn": {"cross_layers": zoo.CROSS_LAYERS},
+    "dcnv2": {"cross_layers": zoo.CROSS_LAYERS},
+    "gdcn": {"cross_layers": zoo.CROSS_LAYERS},
+    "autoint_plus": {
+        "attention_layers": zoo.ATTENTION["layers"],
+        "attention_dim": zoo.ATTENTION["dim"],
+        "attention_heads": zoo.ATTENTION["heads"],
+    },
+    "fibinet": {"bilinear_type": "interaction", "reduction_ratio": float(zoo.REDUCTION)},
+    "nfm": {},
+    "afn_plus": {"logarithmic_neurons": zoo.LOGARITHMIC_NEURONS, "deep_dims": zoo.MLP, "batch_norm": True},
+}
+
+
+class RowsDataset:
+    """Rows as a dataset: what `fit` asks of one. No validation rows unless given."""
+
+    def __init__(self, train: Rows, valid: Rows | None = None) -> None:
+        names = tuple(f"f{field}" for field in range(len(train.field_dims)))
+        self.schema = FeatureSchema(field_names=names, field_dims=train.field_dims, value_names=(), fingerprint="rows")
+        parts = {"train": train, "valid": valid}
+        self.parts = {name: split_of(name, rows) for name, rows in parts.items() if rows is not None}
+
+    @property
+    def splits(self) -> tuple[str, ...]:
+        return tuple(self.parts)
+
+    def split(self, name: str) -> Split:
+        return self.parts[name]
+
+
+def split_of(name: str, rows: Rows) -> Split:
+    return Split(name, rows.ids, np.empty((len(rows), 0), np.float32), rows.labels)
+
+
+def built(model: str, schema: FeatureSchema, **changes: Any) -> CTRModel:
+    settings: dict[str, Any] = {"embed_dim": zoo.EMBED_DIM, "mlp_dims": zoo.MLP, "embedding_init_std": zoo.INIT_STD}
+    settings |= SETTINGS[model] | changes
+    settings["mlp_dims"] = tuple(settings["mlp_dims"])
+    return build_model(MODELS[model].config_class(**settings), schema)
+
+
+class Contender:
+    """A ctrlab model over rows."""
+
+    framework = "ctrlab"
+
+    def __init__(
+        self, model: str, rows: Rows, learning_rate: float, dtype: str = "float32", optimizer: str = "lazy_adam", **changes: Any
+    ) -> None:
+        self.rows = rows
+        self.config = fit_config(dtype, batch_size=4096, learning_rate=learning_rate, optimizer=optimizer)
+        self.model = built(model, RowsDataset(rows).schema, **changes)
+
+    def timed(self, steps: int) -> float:
+        """Rows a second over `steps` steps of `fit`, the first one, which allocates and chooses, not counted."""
+        size = self.config.batch_size
+        rows = min(len(self.rows), (steps + 1) * size) // size * size
+        some = Rows(self.rows.ids[:rows], self.rows.labels[:rows], self.rows.field_dims)
+        seen: list[tuple[float, int]] = []
+
+        def note(progress: FitProgress) -> None:
+            seen.append((time.perf_counter(), progress.step))
+
+        fit(self.model, RowsDataset(some), self.config, on_step=note)
+        (first, first_step), (last, last_step) = seen[0], seen[-1]
+        return (last_step - first_step) * size / (last - first)
+
+    def epoch(self, rows: Rows, valid: Rows | None = None) -> FitResult:
+        """As its users train: `fit`, over all rows."""
+        return fit(self.model, RowsDataset(rows, valid), self.config)
+
+    def dense_parameters(self) -> int:
+        """Outside the tables."""
+        return measure_cost(self.model).parameters_dense
+
+    def macs(self) -> int:
+        """Of a row, elementwise products included."""
+        return measure_cost(self.model).macs
+
+
+def fit_config(dtype: str, **settings: Any) -> FitConfig:
+    """bfloat16 where the engine has it."""
+    if dtype == "float32":
+        return FitConfig(evaluations_per_epoch=1, **settings)
+    if "compute_dtype" not in FitConfig.__dataclass_fields__:
+        raise SystemExit("this ctrlab trains in float32 only")
+    return FitConfig(evaluations_per_epoch=1, **{"compute_dtype": dtype}, **settings)
+
+
+def probabilities(model: CTRModel, rows: Rows) -> "np.ndarray[Any, Any]":
+    """(n,)."""
+    return torch.sigmoid(torch.from_numpy(predict_logits(model, split_of("test", rows)))).numpy()
