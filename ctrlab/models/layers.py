@@ -5,7 +5,6 @@ width, D the width of what the dense layers read (M d, and V more where numbers 
 """
 
 from collections.abc import Sequence
-from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -13,6 +12,8 @@ from torch.nn import functional
 
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.errors import ConfigError
+from ctrlab.kernels.lookup import look_up_fields, look_up_rows, sum_fields
+from ctrlab.kernels.pairs import sum_of_pairs
 from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
 
@@ -41,33 +42,14 @@ class LookupTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...,) integer -> rows (..., width)."""
-        if self.sparse_gradient and self.training and torch.is_grad_enabled() and self.weight.requires_grad:
-            looked_up: Tensor = _SparseLookup.apply(ids, self.weight)
-            return looked_up
+        if self.trains:
+            return look_up_rows(ids, self.weight, sparse=self.sparse_gradient)
         return functional.embedding(ids, self.weight)
 
-
-class _SparseLookup(torch.autograd.Function):
-    """Embedding lookup whose gradient holds only the batch's distinct rows, sorted: cost does not grow with the table.
-
-    `embedding(sparse=True)` keeps one gradient row for every occurrence and leaves merging them to the optimizer, whose
-    `coalesce` took 5 times as long as the radix sort of int32 ids and the one `index_add_` here.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, ids: Tensor, weight: Tensor) -> Tensor:
-        ctx.save_for_backward(ids)
-        ctx.table_shape = weight.shape
-        return functional.embedding(ids, weight)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[None, Tensor]:
-        (ids,) = ctx.saved_tensors
-        num_ids, width = ctx.table_shape
-        short = ids if num_ids > torch.iinfo(torch.int32).max else ids.int()
-        rows, position = torch.unique(short, return_inverse=True)
-        summed = grad.new_zeros(len(rows), width).index_add_(0, position.flatten(), grad.reshape(-1, width))
-        return None, torch.sparse_coo_tensor(rows.long().unsqueeze(0), summed, (num_ids, width), check_invariants=False)
+    @property
+    def trains(self) -> bool:
+        """Whether a look-up is part of a training step. Graphs that are compiled or exported hold torch's own operations."""
+        return self.training and torch.is_grad_enabled() and self.weight.requires_grad and not torch.compiler.is_compiling()
 
 
 class FusedTable(nn.Module):
@@ -89,8 +71,19 @@ class FusedTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) integer, F at most the number of fields -> rows (B, F, width)."""
-        rows: Tensor = self.table(ids + self.offsets[: ids.shape[1]])
+        offsets, table = self.offsets[: ids.shape[1]], self.table
+        if table.trains:
+            return look_up_fields(ids, offsets, table.weight, sparse=table.sparse_gradient)
+        rows: Tensor = table(ids + offsets)
         return rows
+
+    def sum(self, ids: Tensor) -> Tensor:
+        """ids (B, F), of a table of width 1 -> (B,): the sum of each row's numbers."""
+        offsets, table = self.offsets[: ids.shape[1]], self.table
+        if table.trains:
+            return sum_fields(ids, offsets, table.weight, sparse=table.sparse_gradient)
+        summed: Tensor = table(ids + offsets).sum(dim=(1, 2))
+        return summed
 
     def look_up(self, ids: Tensor, field: int) -> Tensor:
         """ids (...) of one field -> rows (..., width)."""
@@ -143,10 +136,15 @@ class FieldEmbedding(nn.Module):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> (B, M, d): the F categorical fields, then the V numeric ones unless they stay raw."""
-        looked_up = self.categorical(fields.ids)
         if not len(self.numeric):
-            return looked_up  # type: ignore[no-any-return]
-        return torch.cat([looked_up, fields.values.unsqueeze(-1) * self.numeric], dim=1)
+            return self.categorical(fields.ids)  # type: ignore[no-any-return]
+        table = self.categorical.table
+        if table.trains:
+            offsets = self.categorical.offsets[: fields.ids.shape[1]]
+            return look_up_fields(
+                fields.ids, offsets, table.weight, fields.values, self.numeric, sparse=table.sparse_gradient
+            )
+        return torch.cat([self.categorical(fields.ids), fields.values.unsqueeze(-1) * self.numeric], dim=1)
 
     def look_up(self, ids: Tensor, table: int) -> Tensor:
         """ids (...) of one of `schema.table_names` -> vectors (..., d)."""
@@ -176,7 +174,7 @@ class LinearTerm(nn.Module):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> (B,)."""
-        return self.categorical(fields.ids).sum(dim=(1, 2)) + fields.values @ self.numeric + self.bias  # type: ignore[no-any-return]
+        return self.categorical.sum(fields.ids) + fields.values @ self.numeric + self.bias
 
 
 class InnerProductFM(nn.Module):
@@ -184,9 +182,7 @@ class InnerProductFM(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, M, d) -> (B,): sum_{i<j} <e_i, e_j> = 1/2 (|sum e_i|^2 - sum |e_i|^2)."""
-        square_of_sum = embeddings.sum(dim=1).square().sum(dim=1)
-        sum_of_squares = embeddings.square().sum(dim=(1, 2))
-        return 0.5 * (square_of_sum - sum_of_squares)
+        return sum_of_pairs(embeddings).sum(dim=1)
 
 
 class MLP(nn.Sequential):

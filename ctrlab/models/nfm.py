@@ -5,6 +5,7 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.kernels.pairs import sum_of_pairs
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import NFMConfig
 from ctrlab.models.layers import MLP, FieldEmbedding, LinearTerm, with_raw_values
@@ -23,7 +24,7 @@ class BiInteraction(nn.Module):
 
     def forward(self, e: Tensor) -> Tensor:
         """(B, M, d) -> (B, d)."""
-        return 0.5 * (e.sum(dim=1).square() - e.square().sum(dim=1))
+        return sum_of_pairs(e)
 
 
 class NFM(CTRModel):

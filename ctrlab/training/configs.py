@@ -6,6 +6,7 @@ from typing import Literal
 from ctrlab.config import Config, option
 
 Monitor = Literal["auc", "log_loss"]
+ComputeDtype = Literal["float32", "bfloat16"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +78,13 @@ class FitConfig(Config):
         "2015). Only where there is an original: in compression, or with a teacher.",
     )
     seed: int = option(0, minimum=0, maximum=2**31 - 1, help="Fixes the order of rows and dropout.")
+    compute_dtype: ComputeDtype = option(
+        "float32",
+        label="Numbers of linear layers",
+        advanced=True,
+        help="bfloat16 multiplies and keeps what lies between linear layers at half the width, with 8 bits of precision; weights, "
+        "their updates and sums stay float32. Up to twice as fast on processors with bfloat16 instructions, slower on others.",
+    )
     device: str = option(
         "auto", choices=("auto", "cpu", "cuda"), advanced=True, help="auto uses a CUDA graphics card where there is one."
     )

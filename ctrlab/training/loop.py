@@ -5,6 +5,7 @@ import math
 import time
 import zlib
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Protocol
@@ -20,6 +21,8 @@ from ctrlab.data.schema import FeatureSchema, Fields, fingerprint_of
 from ctrlab.errors import ConfigError, DataError, JobCancelled
 from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
+from ctrlab.kernels.linear import fast_linears
+from ctrlab.kernels.threads import prepared_ahead
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.optim import FitOptimizer
@@ -180,45 +183,54 @@ class _Fit:
         state = file.load()
         if state is not None:
             self._restore(state)
-        elif self.config.keep_initial and self.valid is not None:
-            self._evaluate()
-        self.model.train()
-        self.lap = time.monotonic()
-        for batch in self._batches():
-            self._check_stop()
-            self._step(batch)
-            if self._at_evaluation:
+        with fast_linears(self.model, compute_dtype=self.config.compute_dtype, products=self.progress.products):
+            if state is None and self.config.keep_initial and self.valid is not None:
                 self._evaluate()
-            elif time.monotonic() - self.last_report >= REPORT_SECONDS:
-                self._report()
-            if file.due:
-                file.save(self._state())
-            self.lap = time.monotonic()
+            self._train(file)
         if not self.progress.finished:
             self.progress.finished = True
             file.save(self._state())
         return self._result()
 
-    def _batches(self) -> Iterator[Batch]:
-        """The batches that are left, epoch by epoch, up to an early stop."""
-        progress = self.progress
-        while progress.epoch < self.config.epochs and not progress.finished:
+    def _train(self, file: CheckpointFile) -> None:
+        """All batches that are left, with the evaluations, reports and checkpoints that fall between them."""
+        if self.progress.finished or self._stale:
+            return
+        self.model.train()
+        self.lap = time.monotonic()
+        with closing(prepared_ahead(self._batches())) as batches:
+            for epoch, done, batch in batches:
+                self._check_stop()
+                self.progress.epoch, self.progress.batch = epoch, done
+                self._step(batch)
+                if self._at_evaluation:
+                    self._evaluate()
+                elif time.monotonic() - self.last_report >= REPORT_SECONDS:
+                    self._report()
+                if file.due:
+                    file.save(self._state())
+                self.lap = time.monotonic()
+                if self._stale:
+                    return
+
+    def _batches(self) -> Iterator[tuple[int, int, Batch]]:
+        """The batches that are left: (epoch, number of batches of it that are done with this one, the batch).
+
+        Drawn ahead, by another thread: it reads what stays, and where the fit stood when it began.
+        """
+        first, start_batch = self.progress.epoch, self.progress.batch
+        for epoch in range(first, self.config.epochs):
             batches = iterate_batches(
                 self.train,
                 self.config.batch_size,
                 shuffle=True,
-                seed=_epoch_seed(self.config.seed, progress.epoch),
-                start_batch=progress.batch,
+                seed=_epoch_seed(self.config.seed, epoch),
+                start_batch=start_batch,
                 max_rows=self.max_rows,
             )
-            for batch in batches:
-                if self._stale:
-                    return
-                progress.batch += 1
-                yield batch
-            progress.epoch, progress.batch = progress.epoch + 1, 0
-            if self._stale:
-                return
+            for done, batch in enumerate(batches, start_batch + 1):
+                yield epoch, done, batch
+            start_batch = 0
 
     @property
     def _stale(self) -> bool:

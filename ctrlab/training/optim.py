@@ -12,6 +12,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
+from ctrlab.kernels.lookup import compiled_for
+from ctrlab.kernels.rows import lazy_adam_
 from ctrlab.models.layers import LookupTable
 from ctrlab.training.configs import FitConfig
 
@@ -122,6 +124,12 @@ class LazyAdam:
         state["step"] += 1
         step = int(state["step"])
         rows, g = grad._indices()[0], grad._values()
+        if compiled_for(weight) and weight.is_contiguous():
+            arrays = (weight, state["exp_avg"], state["exp_avg_sq"], rows, g)
+            lazy_adam_(
+                *(array.detach().numpy() for array in arrays), step=step, lr=self.lr, betas=BETAS, epsilon=EPSILON, l2=self.l2
+            )
+            return
         touched = weight.index_select(0, rows)
         if self.l2:
             g = g.add(touched, alpha=self.l2)

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from ctrlab.errors import StorageError
+from ctrlab.kernels.linear import Library
 from ctrlab.models.checkpoint import load_document, load_tensors, save_tensors
 
 FIT_KIND = "training state"
@@ -33,6 +34,7 @@ class Progress:
     best_step, best_value: of the weights to return, by what the fit monitors; -1 and None before the first evaluation.
     stale: evaluations since the best one. not_better: evaluations in all that were not better than all before them.
     seconds, training_seconds: wall clock in all, and without evaluations, over all runs of this fit.
+    products: which matrix library takes which product; a resumed fit keeps to them, for their sums differ in the last bit.
     """
 
     step: int = 0
@@ -49,6 +51,7 @@ class Progress:
     training_seconds: float = 0.0
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
+    products: dict[str, Library] = field(default_factory=dict)
 
 
 @dataclass

@@ -1,0 +1,189 @@
+"""Linear layers through the faster of torch's two matrix libraries, and in bfloat16 where asked.
+
+On the CPU torch multiplies float32 matrices by MKL, which takes a slow path on some processors where oneDNN does not; which of
+the two is faster differs from product to product and from shape to shape. `fast_linears` times both on the first batch and keeps
+to the faster. A ReLU behind a linear layer is then part of the product's last step, and in bfloat16 the numbers between two
+linear layers stay in bfloat16; products add up in float32 either way.
+
+oneDNN is reached by an operation that torch keeps to itself: it is tried once, and where it fails MKL does everything.
+"""
+
+import functools
+import time
+from collections.abc import Callable, Iterator, MutableMapping
+from contextlib import contextmanager
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+ComputeDtype = Literal["float32", "bfloat16"]
+Library = Literal["mkl", "onednn"]
+
+#: {"forward 512x400x400": "onednn"}: which library takes which product; the rows are rounded up to a power of two.
+Products = MutableMapping[str, Library]
+
+#: Multiplications under which a product is not worth a trial; MKL takes it.
+TRIAL_MACS = 1 << 24
+_TRIALS = 3
+
+
+@contextmanager
+def fast_linears(
+    model: nn.Module, *, compute_dtype: ComputeDtype = "float32", products: Products | None = None
+) -> Iterator[None]:
+    """Within this context the linear layers of `model` on the CPU compute as the module's docstring says.
+
+    A linear layer with a ReLU right behind it in an `nn.Sequential` then gives what the ReLU gives, which lets it pass: hooks
+    inside of such a pair see the same numbers twice. On other devices nothing changes in float32, and bfloat16 is torch's
+    autocast.
+
+    Args:
+        products: choices made earlier, which are kept to, and which new ones are added to.
+    """
+    device = next(model.parameters()).device
+    if device.type != "cpu":
+        with torch.autocast(device.type, torch.bfloat16, enabled=compute_dtype == "bfloat16"):
+            yield
+        return
+    chosen: Products = {} if products is None else products
+    changed: list[nn.Module] = []
+    try:
+        for module, relu, stays in _linears(model):
+            low = compute_dtype == "bfloat16" and min(module.weight.shape) > 1
+            module.forward = functools.partial(_forward, module, relu is not None, low, low and stays, chosen)  # type: ignore[method-assign]
+            changed.append(module)
+            if relu is not None:
+                relu.forward = _pass  # type: ignore[method-assign]
+                changed.append(relu)
+        yield
+    finally:
+        for changed_module in changed:
+            del changed_module.forward
+
+
+def _linears(model: nn.Module) -> Iterator[tuple[nn.Linear, nn.ReLU | None, bool]]:
+    """(a linear layer, the ReLU right behind it, whether another linear layer is the next to read its numbers)."""
+    behind: dict[nn.Linear, tuple[nn.ReLU | None, bool]] = {}
+    for sequence in model.modules():
+        if isinstance(sequence, nn.Sequential):
+            layers = list(sequence)
+            for place, layer in enumerate(layers):
+                if type(layer) is nn.Linear:
+                    behind[layer] = _what_follows(layers[place + 1 :])
+    hooked = {id(module) for module in model.modules() if module._forward_hooks or module._forward_pre_hooks}
+    for module in model.modules():
+        if type(module) is nn.Linear and "forward" not in vars(module):
+            relu, stays = behind.get(module, (None, False))
+            yield (module, None, False) if id(relu) in hooked or id(module) in hooked else (module, relu, stays)
+
+
+def _what_follows(layers: list[nn.Module]) -> tuple[nn.ReLU | None, bool]:
+    relu = layers[0] if layers and type(layers[0]) is nn.ReLU and "forward" not in vars(layers[0]) else None
+    rest = [layer for layer in layers[1 if relu is not None else 0 :] if not isinstance(layer, nn.Dropout)]
+    return relu, bool(rest) and type(rest[0]) is nn.Linear
+
+
+def _pass(x: Tensor) -> Tensor:
+    return x
+
+
+def _forward(module: nn.Linear, relu: bool, low: bool, stays: bool, products: Products, x: Tensor) -> Tensor:
+    flat = x.reshape(-1, x.shape[-1])
+    if not low:
+        flat = flat.to(module.weight.dtype)
+    out: Tensor = _Linear.apply(flat, module.weight, module.bias, relu, low, products)
+    if out.dtype != x.dtype and not stays:
+        out = out.to(module.weight.dtype)
+    return out.view(*x.shape[:-1], out.shape[-1])
+
+
+class _Linear(torch.autograd.Function):
+    """y = x W^T + b, then max(y, 0) if asked; x (B, in) float32 or bfloat16, W (out, in) and b (out,) float32."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, low: bool, products: Products) -> Tensor:
+        read = x.to(torch.bfloat16) if low else x
+        matrix = weight.to(torch.bfloat16) if low else weight
+        offset = bias.to(torch.bfloat16) if low and bias is not None else bias
+        out = _forward_product(read, matrix, offset, relu, products)
+        ctx.save_for_backward(read, matrix, out if relu else None)
+        ctx.dtypes, ctx.products = (x.dtype, weight.dtype), products
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, out = ctx.saved_tensors
+        grad = grad.to(x.dtype)
+        if out is not None:
+            grad = torch.ops.aten.threshold_backward(grad, out, 0)
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = _product("input", grad, weight.t(), ctx.products).to(ctx.dtypes[0])
+        if ctx.needs_input_grad[1]:
+            of_weight = _product("weight", grad.t(), x.t(), ctx.products).to(ctx.dtypes[1])
+        if ctx.needs_input_grad[2]:
+            of_bias = grad.sum(0, dtype=ctx.dtypes[1])
+        return of_x, of_weight, of_bias, None, None, None
+
+
+def _forward_product(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, products: Products) -> Tensor:
+    by_onednn = functools.partial(_onednn, x, weight, bias, "relu" if relu else "none")
+
+    def by_mkl() -> Tensor:
+        out = functional.linear(x, weight, bias)
+        return out.relu_() if relu else out
+
+    return _by_the_faster("forward", x, weight, by_mkl, by_onednn, products)
+
+
+def _product(kind: str, x: Tensor, weight: Tensor, products: Products) -> Tensor:
+    """x (n, k) and weight (m, k), either of them possibly a transposed view -> x weight^T."""
+    by_onednn = functools.partial(_onednn, x, weight, None, "none")
+    return _by_the_faster(kind, x, weight, lambda: torch.mm(x, weight.t()), by_onednn, products)
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, post: str) -> Tensor:
+    out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, post, [], "")
+    return out
+
+
+def _by_the_faster(kind: str, x: Tensor, weight: Tensor, by_mkl: Callable[[], Tensor], by_onednn: Callable[[], Tensor],
+                   products: Products) -> Tensor:  # fmt: skip
+    rows, inner, columns = x.shape[0], x.shape[1], weight.shape[0]
+    if rows * inner * columns < TRIAL_MACS or not has_onednn():
+        return by_mkl()
+    shape = f"{kind} {_power_of_two(rows)}x{_power_of_two(inner)}x{columns}"
+    if x.dtype != torch.float32:
+        shape += " bfloat16"
+    if shape not in products:
+        products[shape] = "onednn" if _seconds(by_onednn) < _seconds(by_mkl) else "mkl"
+    return by_onednn() if products[shape] == "onednn" else by_mkl()
+
+
+def _power_of_two(number: int) -> int:
+    return 1 << (number - 1).bit_length()
+
+
+def _seconds(product: Callable[[], Tensor]) -> float:
+    """The shortest of a few runs after a first one, which prepares."""
+    times = []
+    for _ in range(_TRIALS + 1):
+        started = time.perf_counter()
+        product()
+        times.append(time.perf_counter() - started)
+    return min(times[1:])
+
+
+@functools.cache
+def has_onednn() -> bool:
+    """Whether oneDNN can be reached and gives the right numbers, transposed views and all."""
+    with torch.no_grad():
+        x, weight, bias = torch.randn(5, 3), torch.randn(4, 3), torch.randn(4)
+        try:
+            ahead = _onednn(x, weight, bias, "relu")
+            back = _onednn(x.t(), torch.randn(2, 5), None, "none")
+        except (AttributeError, RuntimeError, NotImplementedError):
+            return False
+        return torch.allclose(ahead, functional.linear(x, weight, bias).relu(), atol=1e-4) and back.shape == (3, 2)

@@ -1,0 +1,153 @@
+"""Embedding look-ups of a training step, whose gradients hold each distinct row of the batch once: cost does not grow with the table.
+
+`embedding(sparse=True)` keeps one gradient row for every occurrence and leaves merging them to the optimizer, whose `coalesce`
+took 5 times as long as a sort. On the CPU the work is done by the compiled loops of `ctrlab.kernels.rows`, which are not bound
+to sort; elsewhere by torch.
+"""
+
+import threading
+import weakref
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctrlab.kernels import rows
+from ctrlab.kernels.rows import RowGroups
+from ctrlab.kernels.threads import in_background
+
+
+def look_up_rows(ids: Tensor, weight: Tensor, *, sparse: bool) -> Tensor:
+    """ids (...,) integer of `weight` (num_rows, d) -> rows (..., d); see `look_up_fields`."""
+    flat = look_up_fields(ids.reshape(-1, 1), ids.new_zeros(1, dtype=torch.int64), weight, sparse=sparse)
+    return flat.view(*ids.shape, weight.shape[1])
+
+
+def look_up_fields(
+    ids: Tensor, offsets: Tensor, weight: Tensor, values: Tensor | None = None, numeric: Tensor | None = None, *, sparse: bool
+) -> Tensor:
+    """The vectors of a batch: `weight[ids + offsets]`, and behind them `values` times `numeric`.
+
+    Args:
+        ids: (B, F) integer. offsets: (F,) int64. weight: (num_rows, d).
+        values: (B, V) float32 and numeric (V, d), or None.
+        sparse: whether the gradient of `weight` is to be a sparse one of the batch's rows, coalesced and rising, or dense.
+
+    Returns:
+        (B, F + V, d).
+    """
+    vectors: Tensor = _FieldVectors.apply(ids, offsets, weight, values, numeric, sparse)
+    return vectors
+
+
+def sum_fields(ids: Tensor, offsets: Tensor, weight: Tensor, *, sparse: bool) -> Tensor:
+    """ids (B, F), weight (num_rows, 1) -> (B,): the sum over the fields of `weight[ids + offsets]`."""
+    summed: Tensor = _FieldSums.apply(ids, offsets, weight, sparse)
+    return summed
+
+
+class _FieldVectors(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, offsets: Tensor, weight: Tensor, values: Tensor | None, numeric: Tensor | None,
+                sparse: bool) -> Tensor:  # fmt: skip
+        ctx.ids, ctx.offsets, ctx.table_shape, ctx.sparse = ids, offsets, weight.shape, sparse
+        ctx.save_for_backward(values, numeric)
+        ctx.groups = grouped(ids, offsets, len(weight)) if compiled_for(weight) and ctx.needs_input_grad[2] else None
+        num_fields = ids.shape[1]
+        out = weight.new_empty(len(ids), num_fields + (0 if numeric is None else len(numeric)), weight.shape[1])
+        if compiled_for(weight):
+            rows.gather(ids.long().numpy(), offsets.numpy(), weight.detach().numpy(), out.numpy())
+        else:
+            out[:, :num_fields] = functional.embedding(ids + offsets, weight)
+        if numeric is not None and values is not None:
+            torch.mul(values.unsqueeze(2), numeric, out=out[:, num_fields:])
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        values, numeric = ctx.saved_tensors
+        num_fields = ctx.ids.shape[1]
+        of_weight = of_values = of_numeric = None
+        if ctx.needs_input_grad[2]:
+            if ctx.groups is not None:
+                groups = ctx.groups.result()
+                summed = torch.from_numpy(rows.sum_by_row(grad.contiguous().numpy(), groups, num_fields))
+                of_weight = _row_gradient(torch.from_numpy(groups.rows), summed, ctx.table_shape, ctx.sparse)
+            else:
+                of_weight = _summed_by_torch(ctx.ids + ctx.offsets, grad[:, :num_fields], ctx.table_shape, ctx.sparse)
+        if ctx.needs_input_grad[3]:
+            of_values = torch.einsum("bvd,vd->bv", grad[:, num_fields:], numeric)
+        if ctx.needs_input_grad[4]:
+            of_numeric = torch.einsum("bvd,bv->vd", grad[:, num_fields:], values)
+        return None, None, of_weight, of_values, of_numeric, None
+
+
+class _FieldSums(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, ids: Tensor, offsets: Tensor, weight: Tensor, sparse: bool) -> Tensor:
+        ctx.ids, ctx.offsets, ctx.table_shape, ctx.sparse = ids, offsets, weight.shape, sparse
+        ctx.groups = None
+        if compiled_for(weight):
+            ctx.groups = grouped(ids, offsets, len(weight)) if ctx.needs_input_grad[2] else None
+            return torch.from_numpy(rows.sum_of_rows(ids.long().numpy(), offsets.numpy(), weight.detach().numpy()))
+        return functional.embedding(ids + offsets, weight).sum(dim=(1, 2))
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        if not ctx.needs_input_grad[2]:
+            return None, None, None, None
+        if ctx.groups is not None:
+            groups = ctx.groups.result()
+            summed = torch.from_numpy(rows.sum_of_scalars_by_row(grad.contiguous().numpy(), groups, ctx.ids.shape[1]))
+            return None, None, _row_gradient(torch.from_numpy(groups.rows), summed, ctx.table_shape, ctx.sparse), None
+        each = grad.view(-1, 1, 1).expand(*ctx.ids.shape, 1)
+        return None, None, _summed_by_torch(ctx.ids + ctx.offsets, each, ctx.table_shape, ctx.sparse), None
+
+
+def compiled_for(tensor: Tensor) -> bool:
+    """Whether the compiled loops take this tensor: float32 numbers in the processor's memory."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+
+
+class _LastGroups(threading.local):
+    """What was grouped last: the tables of one model that are read by the same ids share the work."""
+
+    ids: "weakref.ref[Tensor] | None" = None
+    offsets: tuple[int, ...] = ()
+    groups: "Future[RowGroups] | None" = None
+    marker: np.ndarray[Any, np.dtype[np.int32]] = np.empty(0, np.int32)
+
+
+_last = _LastGroups()
+
+
+def grouped(ids: Tensor, offsets: Tensor, num_rows: int) -> "Future[RowGroups]":
+    """`rows.group_rows` of a batch's ids (B, F), beside what the caller does next; remembered until other ids are asked for."""
+    of_fields = tuple(offsets.tolist())
+    known = _last.ids is not None and _last.ids() is ids and _last.offsets == of_fields
+    if not known or _last.groups is None:
+        if _last.groups is not None:
+            _last.groups.result()  # it writes to the marker
+        if len(_last.marker) < num_rows:
+            _last.marker = np.zeros(num_rows, np.int32)
+        _last.groups = in_background(rows.group_rows, ids.long().numpy(), offsets.numpy(), _last.marker)
+        _last.ids, _last.offsets = weakref.ref(ids), of_fields
+    return _last.groups
+
+
+def _row_gradient(distinct: Tensor, summed: Tensor, table_shape: torch.Size, sparse: bool) -> Tensor:
+    if not sparse:
+        return summed.new_zeros(table_shape).index_copy_(0, distinct, summed)
+    return torch.sparse_coo_tensor(distinct.unsqueeze(0), summed, table_shape, check_invariants=False, is_coalesced=True)
+
+
+def _summed_by_torch(table_rows: Tensor, grad: Tensor, table_shape: torch.Size, sparse: bool) -> Tensor:
+    """The same for any device and precision: a sort of the ids and one `index_add_`."""
+    num_rows, width = table_shape
+    short = table_rows if num_rows > torch.iinfo(torch.int32).max else table_rows.int()  # its radix sort is the faster one
+    distinct, position = torch.unique(short, return_inverse=True)
+    summed = grad.new_zeros(len(distinct), width).index_add_(0, position.flatten(), grad.reshape(-1, width))
+    return _row_gradient(distinct.long(), summed, table_shape, sparse)

@@ -1,0 +1,186 @@
+"""Loops over the rows of lookup tables: gather, group a batch's ids, sum their gradients, move them by Adam.
+
+Compiled by numba, for the CPU. Sums over the occurrences of an id are taken in the batch's order, by one thread an id: results
+do not depend on the number of threads. `ctrlab.models.layers` and `ctrlab.training.optim` hold the same steps in torch, for
+graphics cards; tests hold the two together.
+
+Shapes: B rows of a batch, F looked-up fields, M >= F vectors a row, d their width, U distinct table rows of the batch.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+from numba import njit
+from numpy.typing import NDArray
+
+from ctrlab.kernels.threads import in_parts
+
+_compiled = njit(nogil=True, cache=True)
+#: Sums may be reordered within a row's d numbers, never between rows; nan and inf stay what they are.
+_vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+
+FloatArray = NDArray[np.float32]
+
+
+class RowGroups(NamedTuple):
+    """Where each distinct table row occurs in a batch.
+
+    rows: (U,) int64, rising. starts: (U + 1,) int32 into `order`. order: (B F,) int32, the places b F + f of each row's
+    occurrences, in the batch's order.
+    """
+
+    rows: NDArray[np.int64]
+    starts: NDArray[np.int32]
+    order: NDArray[np.int32]
+
+
+def group_rows(ids: NDArray[Any], offsets: NDArray[np.int64], marker: NDArray[np.int32]) -> RowGroups:
+    """Group the table rows `ids + offsets` of a batch; costs what the batch costs, however large the table.
+
+    Args:
+        ids: (B, F) int32 or int64, each below the rows of its field. offsets: (F,) where each field's rows begin.
+        marker: (num_rows,) scratch of the table, of any content: entries are believed only where they point back.
+    """
+    size = ids.size
+    rows, slots, counts = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.int32)
+    found = _find_rows(ids, offsets, marker, rows, slots, counts)
+    by_row = np.argsort(rows[:found])
+    starts = np.zeros(found + 1, np.int32)
+    np.cumsum(counts[:found][by_row], out=starts[1:])
+    order = np.empty(size, np.int32)
+    next_place = np.empty(found, np.int32)
+    next_place[by_row] = starts[:-1]
+    _place(slots, next_place, order)
+    return RowGroups(rows[:found][by_row], starts, order)
+
+
+@_compiled
+def _find_rows(ids: Any, offsets: Any, marker: Any, rows: Any, slots: Any, counts: Any) -> int:
+    found = 0
+    place = 0
+    for b in range(ids.shape[0]):
+        for f in range(ids.shape[1]):
+            row = ids[b, f] + offsets[f]
+            slot = marker[row]
+            if slot < 0 or slot >= found or rows[slot] != row:
+                slot = found
+                marker[row] = slot
+                rows[slot] = row
+                counts[slot] = 0
+                found += 1
+            counts[slot] += 1
+            slots[place] = slot
+            place += 1
+    return found
+
+
+@_compiled
+def _place(slots: Any, next_place: Any, order: Any) -> None:
+    for place in range(len(slots)):
+        slot = slots[place]
+        order[next_place[slot]] = place
+        next_place[slot] += 1
+
+
+def gather(ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray, out: FloatArray) -> None:
+    """out[b, f] = weight[ids[b, f] + offsets[f]] for the first F vectors of `out` (B, M, d)."""
+    in_parts(lambda first, last: _gather(ids, offsets, weight, out, first, last), len(ids), elements=ids.size)
+
+
+@_compiled
+def _gather(ids: Any, offsets: Any, weight: Any, out: Any, first: int, last: int) -> None:
+    for b in range(first, last):
+        for f in range(ids.shape[1]):
+            row = ids[b, f] + offsets[f]
+            for j in range(weight.shape[1]):
+                out[b, f, j] = weight[row, j]
+
+
+def sum_of_rows(ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray) -> FloatArray:
+    """(B,): the sum over the fields of a row's one-number table rows; weight (num_rows, 1)."""
+    out = np.empty(len(ids), np.float32)
+    in_parts(lambda first, last: _sum_of_rows(ids, offsets, weight, out, first, last), len(ids), elements=ids.size)
+    return out
+
+
+@_vectorised
+def _sum_of_rows(ids: Any, offsets: Any, weight: Any, out: Any, first: int, last: int) -> None:
+    for b in range(first, last):
+        total = np.float32(0)
+        for f in range(ids.shape[1]):
+            total += weight[ids[b, f] + offsets[f], 0]
+        out[b] = total
+
+
+def sum_by_row(grad: FloatArray, groups: RowGroups, num_fields: int) -> FloatArray:
+    """(U, d): for each distinct table row the sum of the gradients of its occurrences.
+
+    Args:
+        grad: (B, M, d), of the vectors. num_fields: F; the vectors behind the first F come from elsewhere.
+    """
+    out = np.empty((len(groups.rows), grad.shape[2]), np.float32)
+    _by_occurrence(groups, lambda first, last: _sum_by_row(grad, groups.starts, groups.order, num_fields, out, first, last))
+    return out
+
+
+@_vectorised
+def _sum_by_row(grad: Any, starts: Any, order: Any, num_fields: int, out: Any, first: int, last: int) -> None:
+    for slot in range(first, last):
+        for j in range(out.shape[1]):
+            out[slot, j] = 0
+        for place in order[starts[slot] : starts[slot + 1]]:
+            b = place // num_fields
+            f = place - b * num_fields
+            for j in range(out.shape[1]):
+                out[slot, j] += grad[b, f, j]
+
+
+def sum_of_scalars_by_row(grad: FloatArray, groups: RowGroups, num_fields: int) -> FloatArray:
+    """(U, 1): `sum_by_row` where every occurrence in a batch row b has the one gradient grad[b]; grad (B,)."""
+    out = np.empty((len(groups.rows), 1), np.float32)
+    _by_occurrence(groups, lambda first, last: _sum_of_scalars(grad, groups.starts, groups.order, num_fields, out, first, last))
+    return out
+
+
+@_compiled
+def _sum_of_scalars(grad: Any, starts: Any, order: Any, num_fields: int, out: Any, first: int, last: int) -> None:
+    for slot in range(first, last):
+        total = np.float32(0)
+        for place in order[starts[slot] : starts[slot + 1]]:
+            total += grad[place // num_fields]
+        out[slot, 0] = total
+
+
+def _by_occurrence(groups: RowGroups, loop: Callable[[int, int], object]) -> None:
+    """`loop` over the distinct rows, in parts of about equally many occurrences: a few ids hold most of a batch."""
+    starts = groups.starts[:-1]
+    in_parts(lambda first, last: loop(*np.searchsorted(starts, (first, last)).tolist()), len(groups.order))
+
+
+def lazy_adam_(
+    weight: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray, rows: NDArray[np.int64], grad: FloatArray,
+    *, step: int, lr: float, betas: tuple[float, float], epsilon: float, l2: float = 0.0,
+) -> None:  # fmt: skip
+    """One step of Adam for the table rows `rows` alone, in place; grad (U, d), step counted from 1."""
+    correction, square_correction = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
+    numbers = [np.float32(value) for value in (lr / correction, 1 / square_correction, 1 - betas[0], betas[1], 1 - betas[1], epsilon, l2)]
+    in_parts(
+        lambda first, last: _lazy_adam(weight, exp_avg, exp_avg_sq, rows, grad, *numbers, first, last),
+        len(rows),
+        elements=grad.size,
+    )
+
+
+@_vectorised
+def _lazy_adam(weight: Any, exp_avg: Any, exp_avg_sq: Any, rows: Any, grad: Any, rate: Any, unbias: Any, fresh1: Any, beta2: Any,
+               fresh2: Any, epsilon: Any, l2: Any, first: int, last: int) -> None:  # fmt: skip
+    for slot in range(first, last):
+        row = rows[slot]
+        for j in range(weight.shape[1]):
+            g = grad[slot, j] + l2 * weight[row, j]
+            m = exp_avg[row, j] + (g - exp_avg[row, j]) * fresh1
+            v = exp_avg_sq[row, j] * beta2 + g * g * fresh2
+            exp_avg[row, j] = m
+            exp_avg_sq[row, j] = v
+            weight[row, j] -= rate * m / (np.sqrt(v) * unbias + epsilon)
