@@ -52,7 +52,9 @@ def main() -> None:
         )
     ]
     print(table, *targets, sep="\n")
-    write_json("big_table" if max(args.params) < 5e9 else "big_table_1e10", results, tables=[table], targets=targets, quick=args.quick)
+    write_json(
+        "big_table" if max(args.params) < 5e9 else "big_table_1e10", results, tables=[table], targets=targets, quick=args.quick
+    )
 
 
 def measure(params: float, folder: Path, rounds: int) -> dict[str, float]:

@@ -101,20 +101,43 @@ def own_figures(rows: criteo_shaped.Rows, args: argparse.Namespace) -> dict[str,
             export_onnx(form, path)
             figures[name] = {
                 "rows_per_second": rate_of(lambda form=form: predict_logits(form, split), len(split), args.rounds),
+                "bfloat16_rows_per_second": rate_of(
+                    lambda form=form: predict_logits(form, split, compute_dtype="bfloat16"), len(split), args.rounds
+                ),
                 "torch": {size: found.to_dict() for size, found in measure_latency(form, split, seconds=args.seconds).items()},
                 "onnx": {
                     size: found.to_dict() for size, found in measure_onnx_latency(path, split, seconds=args.seconds).items()
                 },
                 "lookup_share": lookup_share(form, split),
             }
-    return figures
+    return figures | {"gemm_rows_per_second": gemm_limit(args.rounds)}
+
+
+def gemm_limit(rounds: int) -> float:
+    """Rows a second if nothing but the three large products were done, by torch, on all threads."""
+    from torch.nn import functional
+
+    widths = (39 * zoo.EMBED_DIM, *zoo.MLP)
+    inputs, weights = (
+        [torch.randn(BATCH, width) for width in widths[:-1]],
+        [torch.randn(b, a) for a, b in zip(widths, widths[1:], strict=False)],
+    )
+
+    def products() -> None:
+        for _ in range(10):
+            for rows, weight in zip(inputs, weights, strict=True):
+                functional.linear(rows, weight)
+
+    return rate_of(products, 10 * BATCH, 2 * rounds)
 
 
 def lookup_share(model: Any, split: Any) -> float:
     """The share of a forward pass of 4096 rows that goes into fetching vectors and first-order weights."""
     from ctrlab.evaluation.prediction import to_tensors
 
-    batches = [to_tensors(split.fields(slice(s, s + BATCH)), torch.device("cpu")) for s in range(0, min(len(split), 16 * BATCH), BATCH)]
+    batches = [
+        to_tensors(split.fields(slice(s, s + BATCH)), torch.device("cpu")) for s in range(0, min(len(split), 16 * BATCH), BATCH)
+    ]
 
     def lookups(fields: Any) -> None:
         model.embedding(fields)
@@ -126,9 +149,13 @@ def lookup_share(model: Any, split: Any) -> float:
 
 
 def report(peers: dict[str, Any], own: dict[str, Any], args: argparse.Namespace) -> None:
+    own, gemm = {name: own[name] for name in ("original", "compressed")}, own["gemm_rows_per_second"]
     original, compressed = own["original"], own["compressed"]
     rates = [[found["framework"], f"{found['rows_per_second'] / 1e3:.0f}"] for found in peers.values()]
-    rates += [[f"ctrlab, {name}", f"{own[name]['rows_per_second'] / 1e3:.0f}"] for name in own]
+    for name in own:
+        rates.append([f"ctrlab, {name}", f"{own[name]['rows_per_second'] / 1e3:.0f}"])
+        rates.append([f"ctrlab, {name}, bfloat16", f"{own[name]['bfloat16_rows_per_second'] / 1e3:.0f}"])
+    rates.append(["float32 products of the original alone", f"{gemm / 1e3:.0f}"])
     tables = [
         Table(f"Predicting {args.rows:,} rows, batch {BATCH}, DeepFM", ["", "thousand rows/s"], rates, f"{machine()['threads']} threads"),
         Table(
@@ -151,9 +178,14 @@ def report(peers: dict[str, Any], own: dict[str, Any], args: argparse.Namespace)
     ]  # fmt: skip
     if peers:
         fastest = max(found["rows_per_second"] for found in peers.values())
-        targets.insert(0, at_least("inference of the original against the faster peer", original["rows_per_second"] / fastest, 2.0))
+        targets.insert(
+            0, at_least("inference of the original against the faster peer", original["rows_per_second"] / fastest, 2.0)
+        )
+        targets.insert(1, at_least("the same in bfloat16", original["bfloat16_rows_per_second"] / fastest, 2.0))
     print(*tables, *targets, sep="\n")
-    write_json("inference", {"peers": peers, "own": own}, tables=tables, targets=targets, quick=args.quick)
+    write_json(
+        "inference", {"peers": peers, "own": own, "gemm_rows_per_second": gemm}, tables=tables, targets=targets, quick=args.quick
+    )
 
 
 if __name__ == "__main__":

@@ -64,12 +64,12 @@ def dump(model: CTRModel, split: Split, folder: Path) -> dict[str, Path]:
     return paths
 
 
-def incremental_pca(paths: dict[str, Path]) -> dict[str, "np.ndarray[Any, Any]"]:
-    """Eigenvalues (divisor n) of each dumped feature matrix."""
+def incremental_pca(paths: dict[str, Path], batch_size: int | None) -> dict[str, "np.ndarray[Any, Any]"]:
+    """Eigenvalues (divisor n) of each dumped feature matrix. batch_size: None for scikit-learn's own, 5 times the features."""
     found = {}
     for name, path in paths.items():
         features = np.load(path, mmap_mode="r")
-        pca = IncrementalPCA(batch_size=BATCH).fit(features)
+        pca = IncrementalPCA(batch_size=batch_size).fit(features)
         found[name] = pca.explained_variance_ * (len(features) - 1) / len(features)
     return found
 
@@ -105,19 +105,23 @@ def main() -> None:
     cpu = (time.process_time() - used) / args.rounds
     sampled, few = seconds(lambda: collect_spectra(model, data, tolerance=0.01), 1)
     few_rows = few["mlp.0"].num_samples
-    print(f"forward {forward:.2f} s, spectra {ours:.2f} s ({cpu:.2f} s of CPU), {time.perf_counter() - started:.0f} s", flush=True)
+    print(
+        f"forward {forward:.2f} s, spectra {ours:.2f} s ({cpu:.2f} s of CPU), {time.perf_counter() - started:.0f} s", flush=True
+    )
 
     part = Data(criteo_shaped.Rows(rows.ids[:pca_rows], rows.labels[:pca_rows], rows.field_dims))
     part_seconds, part_spectra = seconds(lambda: collect_spectra(model, part), 1)
     with tempfile.TemporaryDirectory(dir=args.folder) as name:
         paths = dump(model, part.split("train"), Path(name))
-        pca_seconds, pca = seconds(lambda: incremental_pca(paths), 1)
+        pca_seconds, pca = seconds(lambda: incremental_pca(paths, None), 1)
+        large_seconds, _ = seconds(lambda: incremental_pca(paths, BATCH), 1)
     worst = max(float(np.abs(part_spectra[n].eigenvalues - pca[n]).max() / pca[n][0]) for n in paths)
-    speedup = (pca_seconds / pca_rows) / (ours / num_rows)
+    speedup, over_large = ((pca_time / pca_rows) / (ours / num_rows) for pca_time in (pca_seconds, large_seconds))
     result = {
         "rows": num_rows, "forward_seconds": forward, "spectra_seconds": ours, "spectra_cpu_seconds": cpu,
         "sampled_seconds": sampled, "sampled_rows": few_rows, "pca_rows": pca_rows, "pca_seconds": pca_seconds,
-        "spectra_seconds_on_pca_rows": part_seconds, "speedup_over_pca": speedup, "largest_eigenvalue_difference": worst,
+        "spectra_seconds_on_pca_rows": part_seconds, "speedup_over_pca": speedup, "pca_large_batch_seconds": large_seconds,
+        "speedup_over_pca_in_large_batches": over_large, "largest_eigenvalue_difference": worst,
         "first_direction": {n: float(spectra[n].explained_variance_ratio[0]) for n in LAYERS},
         "peak_mb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
     }  # fmt: skip
@@ -128,13 +132,20 @@ def main() -> None:
             ["plain forward pass", f"{num_rows:,}", f"{forward:.2f}", f"{num_rows / forward / 1e3:.0f}"],
             ["all spectra", f"{num_rows:,}", f"{ours:.2f}", f"{num_rows / ours / 1e3:.0f}"],
             ["all spectra, sampling error 1 %", f"{few_rows:,}", f"{sampled:.2f}", ""],
-            ["IncrementalPCA on dumped features", f"{pca_rows:,}", f"{pca_seconds:.2f}", f"{pca_rows / pca_seconds / 1e3:.1f}"],
+            [
+                "IncrementalPCA on dumped features, its own batches",
+                f"{pca_rows:,}",
+                f"{pca_seconds:.2f}",
+                f"{pca_rows / pca_seconds / 1e3:.1f}",
+            ],
+            [f"the same in batches of {BATCH}", f"{pca_rows:,}", f"{large_seconds:.2f}", f"{pca_rows / large_seconds / 1e3:.1f}"],
         ],
         f"{machine()['threads']} threads. Largest difference of an eigenvalue from IncrementalPCA's, as a share of the first: {worst:.1e}.",
     )
     targets = [
         at_most("spectra of every layer and table against a plain forward pass", ours / forward, 1.6),
-        at_least("the same against scikit-learn's IncrementalPCA, per row", speedup, 20, "{:.0f}x"),
+        at_least("the same against scikit-learn's IncrementalPCA as it is, per row", speedup, 20, "{:.0f}x"),
+        at_least(f"the same in batches of {BATCH}", over_large, 20, "{:.0f}x"),
         at_most("difference of its eigenvalues", worst, 1e-4, "{:.0e}"),
     ]
     print(table, *targets, sep="\n")

@@ -16,6 +16,7 @@ from ctrlab.decomposition.sampling import excess_error, is_check
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.decomposition.trace import evaluating, trace_outputs
 from ctrlab.errors import JobCancelled, SpectrumError, UnknownNameError
+from ctrlab.kernels.linear import Products, fast_linears
 from ctrlab.kernels.side_by_side import side_by_side
 from ctrlab.models.base import CTRModel
 from ctrlab.models.inventory import ModelLayer, list_layers
@@ -23,6 +24,8 @@ from ctrlab.models.layers import FieldEmbedding
 
 #: Rows of a forward pass: several such batches run side by side.
 _BATCH_ROWS = 4096
+#: Which library takes which product of one thread, as found at the first pass of this process.
+_products: Products = {}
 #: Table rows between two questions whether to stop.
 _TABLE_ROWS = 262_144
 
@@ -81,7 +84,9 @@ def collect_covariances(
         return own.moments  # type: ignore[no-any-return]
 
     threads = threads if device.type == "cpu" else 1
-    with evaluating(model), trace_outputs(model, names, lambda name, output: _absorb(own.moments[name], output)):
+    watched = trace_outputs(model, names, lambda name, output: _absorb(own.moments[name], output))
+    # Hooks first: the layers they watch keep their own outputs, for a ReLU behind them is then not drawn in.
+    with evaluating(model), watched, fast_linears(model, products=_products):
         blocks = side_by_side(run, _until(batches, should_stop), threads=threads)
         for done, block in enumerate(blocks, start=1):
             for name, moments in block.items():

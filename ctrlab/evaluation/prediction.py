@@ -10,10 +10,14 @@ from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
 from ctrlab.errors import JobCancelled
 from ctrlab.evaluation.metrics import Metrics, metrics_of
+from ctrlab.kernels.linear import ComputeDtype, Products, fast_linears
 from ctrlab.kernels.side_by_side import side_by_side
 from ctrlab.models.base import CTRModel
 
 EVALUATION_BATCH_SIZE = 4096
+
+#: Which library takes which product of one thread, as found at the first prediction of this process.
+_products: Products = {}
 
 
 def never() -> bool:
@@ -22,11 +26,19 @@ def never() -> bool:
 
 
 def predict_logits(
-    model: CTRModel, split: Split, batch_size: int = EVALUATION_BATCH_SIZE, *, should_stop: Callable[[], bool] = never
+    model: CTRModel,
+    split: Split,
+    batch_size: int = EVALUATION_BATCH_SIZE,
+    *,
+    compute_dtype: ComputeDtype = "float32",
+    should_stop: Callable[[], bool] = never,
 ) -> NDArray[np.float32]:
     """The model's logits for every row of a split, float32 (n,), in the rows' order. The model is left in the mode it was in.
 
     On the CPU batches run side by side, one thread each.
+
+    Args:
+        compute_dtype: "bfloat16" for linear layers that read and write 8 significant bits; logits then differ in the third digit.
 
     Raises:
         JobCancelled: `should_stop()` was true between two batches.
@@ -42,8 +54,11 @@ def predict_logits(
     was_training = model.training
     model.eval()
     try:
-        for _ in side_by_side(predict, _starts(len(split), batch_size, should_stop), threads=None if device.type == "cpu" else 1):
-            pass
+        with fast_linears(model, compute_dtype=compute_dtype, products=_products):
+            for _ in side_by_side(
+                predict, _starts(len(split), batch_size, should_stop), threads=None if device.type == "cpu" else 1
+            ):
+                pass
     finally:
         model.train(was_training)
     return logits

@@ -35,7 +35,9 @@ def _oracle(table, counts, rank):
     return mean, values[::-1], (rows - mean) @ vectors[:, ::-1][:, :rank]
 
 
-@pytest.mark.parametrize(("num_ids", "width", "rank"), [(1, 3, 1), (255, 1, 1), (256, 4, 4), (700, 5, 2), (3001, 16, 4), (900, 70, 9)])
+@pytest.mark.parametrize(
+    ("num_ids", "width", "rank"), [(1, 3, 1), (255, 1, 1), (256, 4, 4), (700, 5, 2), (3001, 16, 4), (900, 70, 9)]
+)
 @pytest.mark.parametrize("offset", [0.0, 1000.0])
 def test_a_table_in_a_file_is_compressed_as_plain_numpy_would(tmp_path, num_ids, width, rank, offset):
     table = _table(num_ids, width, offset)
@@ -144,7 +146,9 @@ def test_what_cannot_be_compressed_is_said_in_a_sentence(tmp_path, settings, err
 
 def test_the_verb_writes_the_file_and_says_what_was_kept(tmp_path, capsys):
     _files(tmp_path)
-    assert main(["compress-table", str(tmp_path / "table.npy"), "--rank", "2", "--output", str(tmp_path / "o.npy"), "--json"]) == 0
+    assert (
+        main(["compress-table", str(tmp_path / "table.npy"), "--rank", "2", "--output", str(tmp_path / "o.npy"), "--json"]) == 0
+    )
     facts = json.loads(capsys.readouterr().out)
     assert facts["parameters_before"] == 80 and facts["parameters_after"] == 20 * 2 + 4 * 3
     assert open_table(tmp_path / "o.npy").width == 2

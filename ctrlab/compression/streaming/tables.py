@@ -91,7 +91,7 @@ def npy_header(file: BinaryIO, path: Path) -> tuple[tuple[int, ...], np.dtype[An
         shape, by_columns, dtype = read(file)
     except ValueError as error:
         raise DataError(f"{path.name} is no .npy file ({error}); save it with numpy.save") from None
-    if by_columns and len(shape) > 1 or not dtype.isnative:
+    if (by_columns and len(shape) > 1) or not dtype.isnative:
         raise DataError(f"{path.name} lies column by column or in foreign byte order; save numpy.ascontiguousarray of it")
     return shape, dtype, file.tell()
 
