@@ -1,7 +1,7 @@
 """A table larger than memory, d 16 -> 4, against reading the same files twice and writing the same bytes.
 
-Both run in this machine's page cache emptied of the files before each (`posix_fadvise`; no privilege needed), each in a process of
-its own, alternately. `--params 1e10` needs 50 GB of disk.
+The files are dropped from the page cache before each run (`posix_fadvise`; no privilege needed); each run is a process of its
+own, and the two take turns. `--params 1e10` needs 50 GB of disk.
 """
 
 import argparse

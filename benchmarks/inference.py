@@ -1,14 +1,15 @@
 """Inference of the original DeepFM against FuxiCTR and DeepCTR-Torch, and of its compressed, folded form against itself.
 
 DeepFM, 39 fields x 16, MLP 400x3, 1.06 M ids, Criteo-shaped rows. The peers run in an environment of their own (`make interop`),
-their own models through their own forward passes, batches of 4096, ids as they take them. The compressed form is the paper's preset
-for Criteo: tables 16 -> 2, first MLP layer dense, the others to rank 64; folded. Weights are untrained, which changes no speed.
+their own models through their own forward passes, batches of 4096, ids as they take them. The compressed form is the paper's
+preset for Criteo: tables 16 -> 2, first MLP layer dense, the others to rank 64; folded. Weights are untrained, which changes no speed.
 
     quiet python benchmarks/inference.py [--rows 200000] [--quick]
 """
 
 import argparse
 import importlib
+import itertools
 import json
 import subprocess
 import tempfile
@@ -120,7 +121,7 @@ def gemm_limit(rounds: int) -> float:
     widths = (39 * zoo.EMBED_DIM, *zoo.MLP)
     inputs, weights = (
         [torch.randn(BATCH, width) for width in widths[:-1]],
-        [torch.randn(b, a) for a, b in zip(widths, widths[1:], strict=False)],
+        [torch.randn(after, before) for before, after in itertools.pairwise(widths)],
     )
 
     def products() -> None:
@@ -157,7 +158,10 @@ def report(peers: dict[str, Any], own: dict[str, Any], args: argparse.Namespace)
         rates.append([f"ctrlab, {name}, bfloat16", f"{own[name]['bfloat16_rows_per_second'] / 1e3:.0f}"])
     rates.append(["float32 products of the original alone", f"{gemm / 1e3:.0f}"])
     tables = [
-        Table(f"Predicting {args.rows:,} rows, batch {BATCH}, DeepFM", ["", "thousand rows/s"], rates, f"{machine()['threads']} threads"),
+        Table(
+            f"Predicting {args.rows:,} rows, batch {BATCH}, DeepFM", ["", "thousand rows/s"], rates,
+            f"{machine()['threads']} threads",
+        ),
         Table(
             "Latency, original and compressed with the paper's Criteo preset, folded",
             ["runtime", "batch", "original, ms", "compressed, ms", "faster"],

@@ -1,10 +1,10 @@
 """Streaming mean and covariance of features, exact enough to trust the smallest eigenvalue.
 
-Each block is centred on its own mean and blocks merge by Chan, Golub and LeVeque's formula (1979). A sum of squares minus a squared
-mean is never formed. Narrow features, such as tables, are summed in float64 throughout. For wide ones float64 would take longer
-than the model: their centred rows are multiplied in float32, a few hundred at a time, and only the products are summed in float64.
-The rounding of one such piece is 1e-7 of the largest variances; of many pieces it averages out, far below 1e-6 of the total
-variance (tests hold that for 99.9 % of it in one direction).
+Each block is centred on its own mean and blocks merge by Chan, Golub and LeVeque's formula (1979). A sum of squares minus a
+squared mean of the features themselves is never formed. Narrow features, such as tables, are summed in float64 throughout. For
+wide ones float64 would take longer than the model: their centred rows are multiplied in float32, a thousand at a time, and the
+products are summed in float64. The rounding of one such piece averages out over many: from 16,000 rows on an eigenvalue is right
+to 1e-8 of the total variance, also where one direction holds 99.9 % of it (a test holds that).
 """
 
 from typing import Self

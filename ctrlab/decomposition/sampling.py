@@ -1,9 +1,9 @@
 """How many rows are enough: what a spectrum owes to the sample it was taken from.
 
-Directions U_k from n rows lose a little more variance than the best k directions would. No distribution is assumed: the rows seen
-are two halves A and B, and the directions of A are tried on B. Their loss there exceeds that of B's own directions by the error of
-A's and the flattery of B's, each of which is, to first order in 1/n, twice the error of all n rows. A quarter of the excess is
-therefore the estimate for all n rows.
+Directions U_k from n rows lose a little more variance than the best k directions would. No distribution is assumed: the rows
+seen are two halves A and B, and the directions of A are tried on B. Their loss there exceeds that of B's own directions by the
+error of A's and the flattery of B's, each of which is, to first order in 1/n, twice the error of all n rows. A quarter of the
+excess is therefore the estimate for all n rows.
 """
 
 from collections.abc import Mapping

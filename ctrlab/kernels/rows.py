@@ -164,9 +164,7 @@ def lazy_adam_(
 ) -> None:  # fmt: skip
     """One step of Adam for the table rows `rows` alone, in place; grad (U, d), step counted from 1."""
     correction, square_correction = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
-    numbers = [
-        np.float32(value) for value in (lr / correction, 1 / square_correction, 1 - betas[0], betas[1], 1 - betas[1], epsilon, l2)
-    ]
+    numbers = [np.float32(value) for value in (lr / correction, 1 / square_correction, 1 - betas[0], betas[1], 1 - betas[1], epsilon, l2)]
     in_parts(
         lambda first, last: _lazy_adam(weight, exp_avg, exp_avg_sq, rows, grad, *numbers, first, last),
         len(rows),

@@ -22,8 +22,8 @@ def side_by_side(
 ) -> Iterator[Result]:
     """`work(item)` of every item, in the items' order, several at a time; torch has one thread for each until the end.
 
-    At most `threads + ahead` results are held or in the making, so an endless stream takes bounded memory. `items` is drawn by the
-    calling thread. What an item raises is raised in its turn; no further item is begun, and those begun are waited for.
+    At most `threads + ahead` results are held or in the making, so an endless stream takes bounded memory. `items` is drawn by
+    the calling thread. What an item raises is raised in its turn; no further item is begun, and those begun are waited for.
 
     Args:
         threads: None for as many as torch uses now; with one, everything happens in the calling thread.

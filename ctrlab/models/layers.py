@@ -141,7 +141,9 @@ class FieldEmbedding(nn.Module):
         table = self.categorical.table
         if table.trains:
             offsets = self.categorical.offsets[: fields.ids.shape[1]]
-            return look_up_fields(fields.ids, offsets, table.weight, fields.values, self.numeric, sparse=table.sparse_gradient)
+            return look_up_fields(
+                fields.ids, offsets, table.weight, fields.values, self.numeric, sparse=table.sparse_gradient
+            )
         return torch.cat([self.categorical(fields.ids), fields.values.unsqueeze(-1) * self.numeric], dim=1)
 
     def look_up(self, ids: Tensor, table: int) -> Tensor:

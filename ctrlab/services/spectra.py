@@ -24,7 +24,7 @@ class SpectraConfig(Config):
     max_rows: int | None = option(None, minimum=1, label="Calibration rows", help="Empty for every row of the split.")
     tolerance: float | None = option(
         None, minimum=1e-4, maximum=1.0, label="Sampling error",
-        help="Stop once more rows would lower a truncation's error by less than about this share, e.g. 0.01; empty for no early end.",
+        help="Stop once more rows would lower a truncation's error by less than this share, e.g. 0.01; empty for no early end.",
     )  # fmt: skip
 
 
