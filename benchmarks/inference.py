@@ -1,10 +1,10 @@
 """Inference of the original DeepFM against FuxiCTR and DeepCTR-Torch, and of its compressed, folded form against itself.
 
 DeepFM, 39 fields x 16, MLP 400x3, 1.06 M ids, Criteo-shaped rows. The peers run in an environment of their own (`make interop`),
-their own models through their own forward passes, batches of 4096, ids as they take them. The compressed form is the paper's
-preset for Criteo: tables 16 -> 2, first MLP layer dense, the others to rank 64; folded. Weights are untrained, which changes no speed.
+their own models by their own forward passes, in batches of 4096, ids as they take them. The compressed form is the paper's
+preset for Criteo: tables 16 -> 2, first MLP layer dense, the others to rank 64; folded. Weights are untrained.
 
-    quiet python benchmarks/inference.py [--rows 200000] [--quick]
+    python benchmarks/inference.py [--rows 200000] [--quick]
 """
 
 import argparse

@@ -1,9 +1,9 @@
 """Spectra of every layer and table against a plain forward pass over the same rows, and against scikit-learn's IncrementalPCA.
 
-DeepFM, 39 fields x 16, MLP 400x3, 1.06 M ids, Criteo-shaped rows. IncrementalPCA reads features that a forward pass dumped; making
-the dump is not charged to it. It reads fewer rows: its time goes with their number.
+DeepFM, 39 fields x 16, MLP 400x3, 1.06 M ids, Criteo-shaped rows. IncrementalPCA reads features that a forward pass dumped, which
+is not charged to it, of fewer rows: its time goes with their number.
 
-    quiet python benchmarks/spectra.py [--rows 500000] [--pca-rows 40000] [--quick]
+    python benchmarks/spectra.py [--rows 500000] [--pca-rows 40000] [--quick]
 """
 
 import argparse
