@@ -16,6 +16,9 @@ from ctrlab.models.base import CTRModel
 
 EVALUATION_BATCH_SIZE = 4096
 
+#: Fewer rows in a batch than this cost more in calls than a second thread saves.
+_SMALLEST_BATCH = 256
+
 #: Which library takes which product of one thread, as found at the first prediction of this process.
 _products: Products = {}
 
@@ -45,6 +48,8 @@ def predict_logits(
     """
     device = next(model.parameters()).device
     logits = np.empty(len(split), np.float32)
+    # A small split is divided between the threads as well.
+    batch_size = min(batch_size, max(_SMALLEST_BATCH, -(-len(split) // torch.get_num_threads())))
 
     def predict(start: int) -> None:
         rows = slice(start, min(start + batch_size, len(split)))
