@@ -77,7 +77,7 @@ def test_threads_and_the_place_of_the_counts_change_nothing(tmp_path):
     np.save(tmp_path / "counts.npy", counts)
     outs = []
     for number, (given, threads) in enumerate([(counts, 1), (counts, 3), (tmp_path / "counts.npy", 2)]):
-        compress_table(tmp_path / "table.npy", given, out=tmp_path / f"{number}.safetensors", energy=0.9, threads=threads)
+        compress_table(tmp_path / "table.npy", given, None, tmp_path / f"{number}.safetensors", energy=0.9, threads=threads)
         outs.append((tmp_path / f"{number}.safetensors").read_bytes())
     assert outs[0] == outs[1] == outs[2]
 

@@ -57,8 +57,8 @@ class StreamedTable:
 def compress_table(
     path: str | Path,
     counts: NDArray[Any] | str | Path | None,
-    rank: int | None = None,
-    out: str | Path = "",
+    rank: int | None,
+    out: str | Path,
     *,
     energy: float | None = None,
     tensor: str | None = None,
@@ -71,7 +71,7 @@ def compress_table(
     Args:
         path: `.npy` (float32, float16) or `.safetensors` (bfloat16 as well), rows by id.
         counts: (num_ids,) how often each id occurs in training, an array or a `.npy` file; None counts every id once.
-        rank: k, or `energy`: the share of the variance to keep.
+        rank: k; None with `energy`, the share of the variance to keep.
         out: the `.safetensors` or `.npy` file to write (see `LatentsFile`).
         tensor: the table's name in a `.safetensors` file of several matrices.
         threads: blocks in hand at once, 8 MB each; as many as torch uses by default.
