@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 BATCH, WIDTHS = 4096, (624, 400, 400, 400)
-_SECONDS = 0.25
+_SECONDS = 0.1
 
 
 def limit(dtype: torch.dtype, batch: int = BATCH, widths: tuple[int, ...] = WIDTHS) -> dict[str, float]:

@@ -33,7 +33,7 @@ SHARES = {"float32": 0.75, "bfloat16": 0.55}
 MEMORY_GB, AUC_DIFFERENCE = 1.0, 0.002
 OWN, OWN_BF16, PEERS = "ctrlab", "ctrlab, bf16", ("FuxiCTR", "DeepCTR-Torch")
 #: Seconds of one round of one contender, where that is more than a few steps.
-ROUND_SECONDS, FEWEST_STEPS = 4.0, 3
+ROUND_SECONDS, FEWEST_STEPS = 4.0, 2
 
 Results = dict[str, Any]
 
@@ -124,7 +124,7 @@ def speed(model: str, rows: Path, args: argparse.Namespace) -> Results:
 
 def steps_of(contender: Running, quick: bool) -> int:
     """Steps of a round: some seconds' worth, by a first few steps, which also warm up."""
-    rate = contender.tell("steps", count=2)["rows_per_second"]
+    rate = contender.tell("steps", count=1)["rows_per_second"]
     fitting = int(ROUND_SECONDS * rate / BATCH)
     return FEWEST_STEPS if quick else min(max(fitting, FEWEST_STEPS), NUM_ROWS // BATCH - 1)
 
