@@ -21,7 +21,7 @@ _STRIDE = _TILE + 8
 _ANY_ORDER = {"reassoc", "contract"}
 
 
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
 def add_moments(
     rows: NDArray[Any], weights: NDArray[np.float64], n: float, mean: NDArray[np.float64], scatter: NDArray[np.float64]
 ) -> float:
@@ -101,7 +101,7 @@ def add_moments(
     return n
 
 
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)  # type: ignore[untyped-decorator]
+@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
 def project(rows: NDArray[Any], mean: NDArray[np.float64], basis: NDArray[np.float64], out: NDArray[Any]) -> None:
     """out (m, k) <- (rows (m, d) - mean (d,)) basis (d, k), summed in float64 and rounded once, to the type of `out`."""
     count, width = rows.shape

@@ -5,7 +5,7 @@ side by side never do. Whatever runs in the blocks must let go of Python's lock,
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import TypeVar
@@ -19,7 +19,7 @@ Result = TypeVar("Result")
 
 def side_by_side(
     work: Callable[[Item], Result], items: Iterable[Item], *, threads: int | None = None, ahead: int = 1
-) -> Iterator[Result]:
+) -> Generator[Result, None, None]:
     """`work(item)` of every item, in the items' order, several at a time; torch has one thread for each until the end.
 
     At most `threads + ahead` results are held or in the making, so an endless stream takes bounded memory. `items` is drawn by

@@ -98,7 +98,7 @@ def compress_table(
         paths = file.finish()
     return StreamedTable(
         table=table, rank=rank, spectrum=spectrum, paths=paths, duration_seconds=time.perf_counter() - started, **small
-    )  # type: ignore[arg-type]  # fmt: skip
+    )  # fmt: skip
 
 
 def _check_rank(table: StoredTable, rank: int | None, energy: float | None) -> None:

@@ -10,7 +10,7 @@ import os
 import threading
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, Self
 
 import numpy as np
 import torch
@@ -114,7 +114,7 @@ def _safetensors_table(file: BinaryIO, path: Path, tensor: str | None) -> Stored
     entry = entries[tensor]
     if entry["dtype"] not in TABLE_DTYPES:
         raise DataError(f"{tensor} of {path.name} is {entry['dtype']}; a table is {', '.join(TABLE_DTYPES)}")
-    return _checked(path, tensor, 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), TABLE_DTYPES[entry["dtype"]])
+    return _checked(path, str(tensor), 8 + size + entry["data_offsets"][0], tuple(entry["shape"]), TABLE_DTYPES[entry["dtype"]])
 
 
 def _checked(path: Path, name: str, offset: int, shape: tuple[int, ...], dtype: torch.dtype) -> StoredTable:
@@ -131,7 +131,7 @@ class BlockReader:
         self._offset, self._row_bytes = offset, row_bytes
         self._own = threading.local()
 
-    def __enter__(self) -> "BlockReader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -148,7 +148,7 @@ class BlockReader:
         buffer: NDArray[np.uint8] | None = getattr(self._own, "buffer", None)
         if buffer is None or len(buffer) < wanted:
             buffer = self._own.buffer = np.empty(wanted, np.uint8)
-        view, done = memoryview(buffer)[:wanted], 0
+        view, done = buffer.data[:wanted], 0
         while done < wanted:
             got = os.preadv(self._file.fileno(), [view[done:]], self._offset + start * self._row_bytes + done)
             if not got:
@@ -174,10 +174,12 @@ class CountsReader:
     """How often each id occurs, block by block: from an array, from a `.npy` file, or once each where `counts` is None."""
 
     def __init__(self, counts: NDArray[Any] | str | Path | None, num_ids: int) -> None:
-        self._array, self._file = (None, None) if isinstance(counts, (str, Path)) else (counts, None)
-        shape: tuple[int, ...] = np.shape(counts) if self._array is not None else (num_ids,)
-        self._dtype = self._array.dtype if self._array is not None else np.dtype(np.int64)
-        if isinstance(counts, (str, Path)):
+        self._array: NDArray[Any] | None = None
+        self._file: BlockReader | None = None
+        self._dtype, shape = np.dtype(np.int64), (num_ids,)
+        if isinstance(counts, np.ndarray):
+            self._array, self._dtype, shape = counts, counts.dtype, counts.shape
+        elif counts is not None:
             shape, self._dtype, offset = self._open(Path(counts))
             self._file = BlockReader(Path(counts), offset, self._dtype.itemsize)
         if self._dtype.name not in _COUNT_DTYPES:
@@ -217,7 +219,7 @@ class CountsReader:
         if self._file is not None:
             self._file.__exit__()
 
-    def __enter__(self) -> "CountsReader":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

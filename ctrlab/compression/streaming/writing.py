@@ -37,7 +37,7 @@ class LatentsFile:
 
     def write(self, first_row: int, latents: NDArray[np.float32]) -> None:
         """Put rows from `first_row` on in their place; from any thread."""
-        view, done = memoryview(latents).cast("B"), 0
+        view, done = latents.data.cast("B"), 0
         while done < len(view):
             try:
                 done += os.pwrite(self._file.fileno(), view[done:], self._start + first_row * self._row_bytes + done)
