@@ -4,7 +4,7 @@ Each block is centred on its own mean and blocks merge by Chan, Golub and LeVequ
 squared mean of the features themselves is never formed. Narrow features, such as tables, are summed in float64 throughout. For
 wide ones float64 would take longer than the model: their centred rows are multiplied in float32, a thousand at a time, and the
 products are summed in float64. The rounding of one such piece averages out over many: from 16,000 rows on an eigenvalue is right
-to 1e-8 of the total variance, also where one direction holds 99.9 % of it (a test holds that).
+to 3e-8 of the total variance, also where one direction holds 99.9 % of it (a test holds that).
 """
 
 from typing import Self
