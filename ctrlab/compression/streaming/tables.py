@@ -176,7 +176,8 @@ class CountsReader:
     def __init__(self, counts: NDArray[Any] | str | Path | None, num_ids: int) -> None:
         self._array: NDArray[Any] | None = None
         self._file: BlockReader | None = None
-        self._dtype, shape = np.dtype(np.int64), (num_ids,)
+        self._dtype: np.dtype[Any] = np.dtype(np.int64)
+        shape: tuple[int, ...] = (num_ids,)
         if isinstance(counts, np.ndarray):
             self._array, self._dtype, shape = counts, counts.dtype, counts.shape
         elif counts is not None:
