@@ -86,6 +86,10 @@ class QuantizedTable(nn.Module):
         fields = ids.shape[1]
         return self._rows(ids + self.starts[:fields], self.scale[:fields], self.offset[:fields])
 
+    def sum(self, ids: Tensor) -> Tensor:
+        """ids (B, F), of a table of width 1 -> (B,): the sum of each row's numbers."""
+        return self(ids).sum(dim=(1, 2))  # type: ignore[no-any-return]
+
     def look_up(self, ids: Tensor, field: int) -> Tensor:
         """ids (...) of one field -> rows (..., width)."""
         return self._rows(ids + self.rows_of(field).start, self.scale[field], self.offset[field])
