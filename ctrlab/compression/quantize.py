@@ -55,6 +55,7 @@ class QuantizedTable(nn.Module):
     starts: Tensor
     compression_note = NOTE
     codes_are_table = True
+    trains = False
 
     def __init__(self, field_dims: Sequence[int], width: int, bits: int) -> None:
         super().__init__()

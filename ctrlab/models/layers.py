@@ -64,6 +64,11 @@ class FusedTable(nn.Module):
         ends = torch.tensor(self.field_dims, dtype=torch.int64).cumsum(0)
         self.register_buffer("offsets", (ends - torch.tensor(self.field_dims, dtype=torch.int64)), persistent=False)
 
+    @property
+    def trains(self) -> bool:
+        """Whether a look-up is part of a training step."""
+        return self.table.trains
+
     def rows_of(self, field: int) -> slice:
         """The table rows that field number `field` owns."""
         start = sum(self.field_dims[:field])
@@ -138,8 +143,8 @@ class FieldEmbedding(nn.Module):
         """-> (B, M, d): the F categorical fields, then the V numeric ones unless they stay raw."""
         if not len(self.numeric):
             return self.categorical(fields.ids)  # type: ignore[no-any-return]
-        table = self.categorical.table
-        if table.trains:
+        if self.categorical.trains:
+            table = self.categorical.table
             offsets = self.categorical.offsets[: fields.ids.shape[1]]
             return look_up_fields(
                 fields.ids, offsets, table.weight, fields.values, self.numeric, sparse=table.sparse_gradient
