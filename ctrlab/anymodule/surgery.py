@@ -22,7 +22,8 @@ from ctrlab.compression.afm import AFM
 from ctrlab.compression.configs import BOTTLENECKS, Bottleneck, RankPlan
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
 from ctrlab.compression.plan import plan_ranks, spectrum_faults
-from ctrlab.compression.surgery import CompressedLayer, layer_rows, project_rows_, skipped_layers
+from ctrlab.compression.projection import project_rows_
+from ctrlab.compression.surgery import CompressedLayer, layer_rows, skipped_layers
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.evaluation.profile import ModelProfile

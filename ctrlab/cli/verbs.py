@@ -9,6 +9,7 @@ from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignme
 from ctrlab.cli.modules import declare_modules
 from ctrlab.cli.output import ProgressLine, comparison_text, print_json, table_text
 from ctrlab.cli.planning import declare_planning
+from ctrlab.cli.tables import declare_tables
 from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, ORDERS, PRECISIONS, RankPlan
 from ctrlab.compression.plan import PRESETS
 from ctrlab.data.catalog import DATASETS
@@ -35,6 +36,7 @@ def add_verbs(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
         declare_planning,
         _compress,
         declare_modules,
+        declare_tables,
         _compare,
         _export,
         _jobs,

@@ -16,6 +16,7 @@ from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
 from ctrlab.compression.plan import effective_ranks, spectrum_faults, validate_plan
 from ctrlab.compression.prediction import activation_parameters
+from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.qr_hash import QuotientRemainderGroup
 from ctrlab.compression.quantize import is_quantized, prepare_
 from ctrlab.compression.rare_ids import KeptIdsGroup
@@ -30,7 +31,6 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding
 
-_CHUNK_ROWS = 65_536
 #: What holds the reduced tables of each form.
 _GROUPS: Mapping[TableForm, type[ProjectedGroup | ReducedGroup]] = {
     "latents": ProjectedGroup, "tensor_train": TensorTrainGroup, "rare_ids": KeptIdsGroup, "qr_hash": QuotientRemainderGroup,
@@ -251,13 +251,6 @@ def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) 
     project_rows_(new.latents.categorical.table.weight, table, basis, basis.new_zeros(len(basis)))
     new.latents.numeric.copy_(old.numeric.double() @ basis)
     new.restore.copy_(basis)
-
-
-def project_rows_(target: Tensor, table: Tensor, basis: Tensor, mean: Tensor) -> None:
-    """target (n, k) <- (table (n, d) - mean) basis, in float64 chunks, ids never seen in training like all others."""
-    for start in range(0, len(table), _CHUNK_ROWS):
-        rows = slice(start, start + _CHUNK_ROWS)
-        target[rows].copy_((table[rows].double() - mean) @ basis)
 
 
 def _state_structure(

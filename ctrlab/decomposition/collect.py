@@ -1,6 +1,7 @@
 """Spectra of a model: linear layers from forward passes over calibration rows, tables from their rows and the training counts."""
 
 from collections.abc import Callable, Collection, Iterable, Iterator
+from threading import local
 from typing import Any, Protocol, cast
 
 import numpy as np
@@ -11,16 +12,22 @@ from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
 from ctrlab.decomposition.covariance import Moments, decompose
+from ctrlab.decomposition.sampling import excess_error, is_check
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.decomposition.trace import evaluating, trace_outputs
 from ctrlab.errors import JobCancelled, SpectrumError, UnknownNameError
+from ctrlab.kernels.linear import Products, fast_linears
+from ctrlab.kernels.side_by_side import side_by_side
 from ctrlab.models.base import CTRModel
 from ctrlab.models.inventory import ModelLayer, list_layers
 from ctrlab.models.layers import FieldEmbedding
 
-_BATCH_ROWS = 8192
-#: Table rows brought to float64 at a time.
-_TABLE_ROWS = 65_536
+#: Rows of a forward pass: several such batches run side by side.
+_BATCH_ROWS = 4096
+#: Which library takes which product of one thread, as found at the first pass of this process.
+_products: Products = {}
+#: Table rows between two questions whether to stop.
+_TABLE_ROWS = 262_144
 
 
 class CalibrationData(Protocol):
@@ -45,6 +52,9 @@ def collect_covariances(
     layer_names: Iterable[str] | None = None,
     on_progress: Callable[[int], None] = lambda batches_done: None,
     should_stop: Callable[[], bool] = lambda: False,
+    *,
+    tolerance: float | None = None,
+    threads: int | None = None,
 ) -> dict[str, Moments]:
     """Moments of the outputs of linear layers while `model` runs over `batches`, in evaluation mode and without gradients.
 
@@ -54,20 +64,45 @@ def collect_covariances(
         layer_names: qualified names; by default every linear layer that can be compressed.
         on_progress: called with the number of batches done.
         should_stop: asked before every batch.
+        tolerance: end early, once `sampling.excess_error` of the rows seen is at most this; batches then are a random sample.
+        threads: batches in hand at once, each on one thread; None for as many as torch uses, 1 for a module that keeps state
+            from call to call.
 
     Raises:
         JobCancelled: `should_stop()` was true.
     """
     names = _linear_names(model) if layer_names is None else list(layer_names)
     device = _device_of(model)
-    moments = {name: Moments(int(model.get_submodule(name).out_features), device) for name in names}  # type: ignore[arg-type]
-    with evaluating(model), torch.no_grad(), trace_outputs(model, names, lambda name, output: _absorb(moments[name], output)):
-        for done, batch in enumerate(batches, start=1):
-            if should_stop():
-                raise JobCancelled("collecting spectra was cancelled")
+    widths = {name: int(model.get_submodule(name).out_features) for name in names}  # type: ignore[arg-type]
+    halves = tuple({name: Moments(width, device) for name, width in widths.items()} for _ in range(2))
+    own = local()
+
+    def run(batch: Any) -> dict[str, Moments]:
+        own.moments = {name: Moments(width, device) for name, width in widths.items()}
+        with torch.no_grad():
             model(_to_tensors(batch, device))
+        return own.moments  # type: ignore[no-any-return]
+
+    threads = threads if device.type == "cpu" else 1
+    watched = trace_outputs(model, names, lambda name, output: _absorb(own.moments[name], output))
+    # Hooks first: the layers they watch keep their own outputs, for a ReLU behind them is then not drawn in.
+    with evaluating(model), watched, fast_linears(model, products=_products):
+        blocks = side_by_side(run, _until(batches, should_stop), threads=threads)
+        for done, block in enumerate(blocks, start=1):
+            for name, moments in block.items():
+                halves[done % 2][name].merge(moments)
             on_progress(done)
-    return moments
+            if tolerance is not None and is_check(done) and excess_error(*halves) <= tolerance:
+                blocks.close()
+                break
+    return {name: halves[0][name].merge(halves[1][name]) for name in names}
+
+
+def _until(batches: Iterable[Any], should_stop: Callable[[], bool]) -> Iterator[Any]:
+    for batch in batches:
+        if should_stop():
+            raise JobCancelled("collecting spectra was cancelled")
+        yield batch
 
 
 def table_moments(
@@ -94,14 +129,16 @@ def collect_spectra(
     *,
     layer_names: Collection[str] | None = None,
     max_rows: int | None = None,
+    tolerance: float | None = None,
     split: str = "train",
     on_progress: Callable[[float, str], None] = lambda fraction, message: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, LayerSpectrum]:
     """{layer_name: spectrum} of every linear layer and table of `model` that can be compressed, or of `layer_names` among them.
 
-    Linear layers are seen on `max_rows` rows of `split` drawn at random (all of them by default). Tables always use the counts
-    of the whole training split, which cost nothing.
+    Linear layers are seen on `max_rows` rows of `split` drawn at random (all of them by default), or, with a
+    `tolerance`, on as many as bring the error that truncation owes to sampling below that share (`sampling.excess_error`).
+    Tables always use the counts of the whole training split, which cost nothing.
     """
     layers = _select(model, layer_names)
     tables = [layer for layer in layers if layer.kind == "embedding"]
@@ -117,10 +154,11 @@ def collect_spectra(
         rows = min(len(dataset.split(split)), max_rows or len(dataset.split(split)))
         moments |= collect_covariances(
             model,
-            _fields_of(dataset, split, max_rows),
+            _fields_of(dataset, split, max_rows, shuffle=max_rows is not None or tolerance is not None),
             [layer.layer_name for layer in linear],
             lambda done: report_rows(min(done * _BATCH_ROWS, rows)),
             should_stop,
+            tolerance=tolerance,
         )
     spectra = {}
     for number, layer in enumerate(layers, start=1):
@@ -137,10 +175,8 @@ def weight_singular_values(weight: Tensor) -> Tensor:
     if weight.shape[0] <= 8 * weight.shape[1]:
         values: Tensor = torch.linalg.svdvals(weight.detach().double())
         return values
-    gram = torch.zeros(weight.shape[1], weight.shape[1], dtype=torch.float64, device=weight.device)
-    for chunk in weight.detach().split(_TABLE_ROWS):
-        rows = chunk.double()
-        gram += rows.T @ rows
+    moments = Moments(weight.shape[1], weight.device).update(weight)
+    gram = moments.scatter + moments.n * torch.outer(moments.mean, moments.mean)
     squares: Tensor = torch.linalg.eigvalsh(gram)
     return squares.clamp(min=0).sqrt().flip(0)
 
@@ -164,9 +200,9 @@ def _absorb(moments: Moments, output: Tensor) -> None:
     moments.update(output)
 
 
-def _fields_of(dataset: CalibrationData, split: str, max_rows: int | None) -> Iterator[Fields]:
+def _fields_of(dataset: CalibrationData, split: str, max_rows: int | None, *, shuffle: bool) -> Iterator[Fields]:
     # A sample is drawn by shuffling: the file's first rows may be its oldest. The whole split needs no shuffling.
-    batches = iterate_batches(dataset.split(split), _BATCH_ROWS, shuffle=max_rows is not None, max_rows=max_rows)
+    batches = iterate_batches(dataset.split(split), _BATCH_ROWS, shuffle=shuffle, max_rows=max_rows)
     return (fields for fields, _ in batches)
 
 

@@ -19,6 +19,7 @@ from ctrlab.data.schema import Fields
 from ctrlab.errors import DataError, JobCancelled, StorageError
 from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import never, to_tensors
+from ctrlab.kernels.linear import fast_linears
 from ctrlab.models.base import CTRModel
 
 BATCH_SIZES = (1, 256, 4096)
@@ -66,7 +67,7 @@ def measure_latency(
     seconds: float = SECONDS,
     should_stop: Callable[[], bool] = never,
 ) -> dict[int, Latency]:
-    """Time torch's forward pass, without gradients, on the device the model is on.
+    """Time torch's forward pass, without gradients, on the device the model is on; linear layers as `predict_logits` has them.
 
     Args:
         split: where the rows come from; repeated where it holds fewer than a batch.
@@ -84,7 +85,7 @@ def measure_latency(
     was_training = model.training
     model.eval()
     try:
-        with torch.inference_mode(), _torch_threads(threads) as used:
+        with torch.inference_mode(), _torch_threads(threads) as used, fast_linears(model):
 
             def call(fields: Fields) -> None:
                 # Back to numpy as in serving; on a GPU this also waits for the result.

@@ -66,7 +66,7 @@ class FusedTable(nn.Module):
 
     @property
     def trains(self) -> bool:
-        """As of the table itself."""
+        """Whether a look-up is part of a training step."""
         return self.table.trains
 
     def rows_of(self, field: int) -> slice:

@@ -22,6 +22,10 @@ class SpectraConfig(Config):
     model_id: str
     split: str = option("train", choices=("train", "valid", "finetune"), help="Rows whose layer outputs are decomposed.")
     max_rows: int | None = option(None, minimum=1, label="Calibration rows", help="Empty for every row of the split.")
+    tolerance: float | None = option(
+        None, minimum=1e-4, maximum=1.0, label="Sampling error",
+        help="Stop once more rows would lower a truncation's error by less than this share, e.g. 0.01; empty for no early end.",
+    )  # fmt: skip
 
 
 def submit_spectra(workspace: Workspace, config: SpectraConfig) -> str:

@@ -121,3 +121,21 @@ def test_a_schema_without_numeric_fields_works():
     model = make_model("deepfm", schema=schema)
     perturb_(model, 0.1)
     assert list(spectra_of(model)) == ["embedding.a", "embedding.b", "mlp.0", "mlp.2"]
+
+
+def test_batches_side_by_side_give_the_same_spectra_as_one_after_the_other():
+    model, fields = make_model("deepfm"), random_fields(600)
+    batches = [Fields(fields.ids[i : i + 50], fields.values[i : i + 50]) for i in range(0, 600, 50)]
+    one, three = (collect_covariances(model, batches, threads=threads) for threads in (1, 3))
+    for name in one:
+        assert one[name].n == three[name].n == 600
+        assert torch.equal(one[name].scatter, three[name].scatter) and torch.equal(one[name].mean, three[name].mean)
+
+
+def test_a_sampling_error_ends_the_collection_once_enough_rows_were_seen():
+    rows = torch.randn(64, 100, 6) * torch.tensor([3.0, 2.0, 1.0, 0.5, 0.3, 0.1])
+    model, drawn = nn.Sequential(nn.Linear(6, 6)), []
+    loose = collect_covariances(model, (drawn.append(i) or rows[i] for i in range(64)), ["0"], tolerance=0.5)["0"]
+    assert loose.n == 400 and len(drawn) < 16
+    strict = collect_covariances(model, list(rows), ["0"], tolerance=1e-4)["0"]
+    assert strict.n == 6400

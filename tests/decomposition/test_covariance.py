@@ -94,3 +94,30 @@ def test_no_rows_and_values_that_are_not_finite_are_refused_in_a_sentence():
         decompose("mlp.0", "linear", Moments(3), torch.ones(1))
     with pytest.raises(SpectrumError, match=r"mlp\.0 gave values that are not finite"):
         decompose("mlp.0", "linear", Moments(3).update(torch.full((4, 3), torch.inf)), torch.ones(1))
+
+
+@pytest.mark.parametrize("offset", [0.0, 1000.0])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_wide_float32_rows_keep_the_small_eigenvalues_beside_one_that_holds_nearly_everything(offset, weighted):
+    random = np.random.default_rng(5)
+    scales = np.concatenate([[30.0], 0.9 ** np.arange(95)])  # 99.9 % of the variance in one direction
+    turned = np.linalg.qr(random.normal(size=(96, 96)))[0]
+    rows = torch.tensor((random.normal(size=(16_384, 96)) * scales) @ turned + offset, dtype=torch.float32)
+    counts = torch.tensor(random.integers(0, 5, len(rows))) if weighted else None
+    moments = Moments(96)
+    for start in range(0, len(rows), 8192):
+        part = slice(start, start + 8192)
+        moments.update(rows[part], counts[part] if counts is not None else None)
+    exact = np.cov(rows.double().numpy().T, ddof=0, fweights=None if counts is None else counts.numpy())
+    values, found = np.linalg.eigvalsh(exact), np.linalg.eigvalsh(moments.covariance.numpy())
+    np.testing.assert_allclose(np.cumsum(found), np.cumsum(values), rtol=0, atol=1e-7 * values.sum())
+    np.testing.assert_allclose(moments.mean, rows.double().numpy().T @ (np.ones(len(rows)) if counts is None else counts.numpy())
+                               / moments.n, rtol=1e-6, atol=1e-6)  # fmt: skip
+    np.testing.assert_allclose(found, values, rtol=0, atol=3e-8 * values.sum())
+
+
+def test_the_float32_path_is_taken_and_differs_only_by_rounding():
+    rows = _rows(4096, 70, seed=6, decay=0.9)
+    fast, exact = Moments(70).update(rows), Moments(70).update(rows.double())
+    assert not torch.equal(fast.scatter, exact.scatter) and torch.equal(fast.scatter, fast.scatter.T)
+    torch.testing.assert_close(fast.scatter, exact.scatter, rtol=0, atol=1e-6 * float(exact.scatter.trace()))

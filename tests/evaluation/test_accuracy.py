@@ -187,3 +187,21 @@ def test_a_split_of_one_class_is_a_data_error():
     one_class = Split("valid", split.ids, split.values, np.ones(len(split), np.uint8))
     with pytest.raises(DataError, match="rows of both classes"):
         evaluate_model(make_model("deepfm"), one_class)
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_batches_side_by_side_predict_what_one_call_of_the_model_does(threads):
+    model, data = make_model("deepfm"), MemoryDataset()
+    split, before = data.split("valid"), torch.get_num_threads()
+    with torch.no_grad():
+        expected = model(data.fields("valid")).numpy()
+    torch.set_num_threads(threads)
+    try:
+        np.testing.assert_allclose(predict_logits(model, split, 7), expected, rtol=1e-5, atol=1e-6)
+        np.testing.assert_allclose(predict_logits(model, split, 64, compute_dtype="bfloat16"), expected, rtol=0.05, atol=0.05)
+        assert torch.get_num_threads() == threads
+    finally:
+        torch.set_num_threads(before)
+    asked = iter([False, False, True])
+    with pytest.raises(JobCancelled):
+        predict_logits(model, split, 7, should_stop=lambda: next(asked))

@@ -21,12 +21,14 @@ def decompose_and_file(config: SpectraConfig, context: JobContext, start: float 
         dataset,
         split=config.split,
         max_rows=config.max_rows,
+        tolerance=config.tolerance,
         on_progress=lambda fraction, message: context.report(start + (end - start) * fraction, message),
         should_stop=context.should_stop,
     )
     folder = context.folder / "spectra"
     save_spectra(folder, found)
-    rows = min(dataset.num_rows(config.split), config.max_rows or dataset.num_rows(config.split))
+    seen = [spectrum.num_samples for spectrum in found.values() if spectrum.kind == "linear"]
+    rows = min(seen, default=0)
     summary = {"num_layers": len(found), "calibration_rows": rows, "split": config.split}
     return context.add_artifact(
         "spectra",
