@@ -110,7 +110,7 @@ class Dealer:
         for part, count in enumerate(counts):
             if count and row_bytes:
                 file = self._files[part, name]
-                data = memoryview(rows[start : start + count]).cast("B")
+                data = rows[start : start + count].data.cast("B")
                 offset = _header_bytes(file) + int(self._firsts[block, part]) * row_bytes
                 while data:
                     written = os.pwrite(file.fileno(), data, offset)

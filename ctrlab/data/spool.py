@@ -116,6 +116,6 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def _write_all(file: Any, array: NDArray[Any]) -> None:
-    left = memoryview(array).cast("B") if array.size else memoryview(b"")
+    left = memoryview(array.data).cast("B") if array.size else memoryview(b"")
     while left:
         left = left[file.write(left) :]

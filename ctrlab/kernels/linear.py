@@ -55,7 +55,7 @@ def fast_linears(
             module.forward = functools.partial(_forward, module, relu is not None, low, low and stays, chosen)  # type: ignore[method-assign]
             changed.append(module)
             if relu is not None:
-                relu.forward = _pass  # type: ignore[method-assign]
+                relu.forward = _pass  # type: ignore[method-assign, assignment]
                 changed.append(relu)
         yield
     finally:

@@ -1,4 +1,4 @@
-"""Embedding look-ups of a training step, whose gradients hold each distinct row of the batch once: cost does not grow with the table.
+"""Embedding look-ups of a training step. Gradients hold each distinct row of the batch once: no cost grows with the table.
 
 `embedding(sparse=True)` keeps one gradient row for every occurrence and leaves merging them to the optimizer, whose `coalesce`
 took 5 times as long as a sort. On the CPU the work is done by the compiled loops of `ctrlab.kernels.rows`, which are not bound

@@ -164,11 +164,13 @@ def lazy_adam_(
 ) -> None:  # fmt: skip
     """One step of Adam for the table rows `rows` alone, in place; grad (U, d), step counted from 1."""
     correction, square_correction = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
-    numbers = [
-        np.float32(value) for value in (lr / correction, 1 / square_correction, 1 - betas[0], betas[1], 1 - betas[1], epsilon, l2)
-    ]
+    rate, unbias = np.float32(lr / correction), np.float32(1 / square_correction)
+    fresh1, beta2, fresh2 = np.float32(1 - betas[0]), np.float32(betas[1]), np.float32(1 - betas[1])
+    small, decay = np.float32(epsilon), np.float32(l2)
     in_parts(
-        lambda first, last: _lazy_adam(weight, exp_avg, exp_avg_sq, rows, grad, *numbers, first, last),
+        lambda first, last: _lazy_adam(
+            weight, exp_avg, exp_avg_sq, rows, grad, rate, unbias, fresh1, beta2, fresh2, small, decay, first, last
+        ),
         len(rows),
         elements=grad.size,
     )

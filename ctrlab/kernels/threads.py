@@ -1,7 +1,8 @@
 """Compiled loops over rows, split between as many threads as torch has."""
 
+import itertools
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -34,7 +35,7 @@ def in_parts(loop: Callable[[int, int], object], total: int, *, elements: int | 
     if parts not in _pools:
         _pools[parts] = ThreadPoolExecutor(parts - 1, thread_name_prefix="ctrlab-kernels")
     borders = [total * part // parts for part in range(parts + 1)]
-    others = [_pools[parts].submit(loop, first, last) for first, last in zip(borders[1:-1], borders[2:], strict=True)]
+    others = [_pools[parts].submit(loop, first, last) for first, last in itertools.pairwise(borders[1:])]
     loop(borders[0], borders[1])
     for other in others:
         other.result()
@@ -47,7 +48,7 @@ def in_background(function: Callable[P, Item], /, *args: P.args, **kwargs: P.kwa
     return _pools[0].submit(function, *args, **kwargs)
 
 
-def prepared_ahead(items: Iterator[Item], ahead: int = 2) -> Iterator[Item]:
+def prepared_ahead(items: Iterator[Item], ahead: int = 2) -> Generator[Item]:
     """The same items in the same order, drawn by a thread of their own, at most `ahead` before they are asked for.
 
     What the iterator raises is raised here. Closing this iterator ends the thread.

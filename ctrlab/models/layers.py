@@ -177,7 +177,8 @@ class LinearTerm(nn.Module):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> (B,)."""
-        return self.categorical.sum(fields.ids) + fields.values @ self.numeric + self.bias
+        logits: Tensor = self.categorical.sum(fields.ids) + fields.values @ self.numeric + self.bias
+        return logits
 
 
 class InnerProductFM(nn.Module):

@@ -82,8 +82,9 @@ class FitConfig(Config):
         "float32",
         label="Numbers of linear layers",
         advanced=True,
-        help="bfloat16 multiplies and keeps what lies between linear layers at half the width, with 8 bits of precision; weights, "
-        "their updates and sums stay float32. Up to twice as fast on processors with bfloat16 instructions, slower on others.",
+        help="bfloat16 multiplies and keeps what lies between linear layers at half the width, with 8 bits of precision; "
+        "weights, their updates and sums stay float32. Up to twice as fast on processors with bfloat16 instructions, slower on "
+        "others.",
     )
     device: str = option(
         "auto", choices=("auto", "cpu", "cuda"), advanced=True, help="auto uses a CUDA graphics card where there is one."

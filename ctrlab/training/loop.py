@@ -194,7 +194,7 @@ class _Fit:
 
     def _train(self, file: CheckpointFile) -> None:
         """All batches that are left, with the evaluations, reports and checkpoints that fall between them."""
-        if self.progress.finished or self._stale:
+        if self.progress.finished or self._is_stale():
             return
         self.model.train()
         self.lap = time.monotonic()
@@ -210,8 +210,8 @@ class _Fit:
                 if file.due:
                     file.save(self._state())
                 self.lap = time.monotonic()
-                if self._stale:
-                    return
+                if self._is_stale():
+                    break
 
     def _batches(self) -> Iterator[tuple[int, int, Batch]]:
         """The batches that are left: (epoch, number of batches of it that are done with this one, the batch).
@@ -232,8 +232,7 @@ class _Fit:
                 yield epoch, done, batch
             start_batch = 0
 
-    @property
-    def _stale(self) -> bool:
+    def _is_stale(self) -> bool:
         """Whether `patience` evaluations went by without a better one."""
         return 0 < self.config.patience <= self.progress.stale
 

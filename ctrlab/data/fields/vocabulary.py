@@ -39,7 +39,8 @@ def long_texts(keys: Keys, texts: pl.Series) -> pl.DataFrame | None:
 
 def count_distinct(cells: Cells, min_count: int) -> tuple[Keys, NDArray[np.int64]]:
     """The keys that at least `min_count` training cells hold, in no order, and how many do."""
-    part_bits, parts = 0, []
+    part_bits = 0
+    parts: list[tuple[Keys, NDArray[np.int64]]] = []
     while len(parts) < 1 << part_bits:
         counted = _count_part(cells, min_count, part_bits, len(parts))
         if counted is None:
@@ -148,4 +149,5 @@ class LongSeen:
         rows = rows[self._met[keys[rows] % np.uint64(len(self._met))] != keys[rows]]
         hashes, first = np.unique(keys[rows], return_index=True)
         self._met[hashes % np.uint64(len(self._met))] = hashes
-        return rows[first]
+        unmet: NDArray[np.intp] = rows[first]
+        return unmet
