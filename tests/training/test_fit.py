@@ -20,6 +20,7 @@ from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError
 from ctrlab.evaluation.prediction import evaluate_model, predict_logits
+from ctrlab.kernels import linear
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_tensors
 from ctrlab.models.configs import DeepFMConfig
@@ -161,6 +162,24 @@ def test_a_killed_and_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(data, 
     resumed = fit(fresh(), data, config, on_step=lambda p: steps.append(p.step), checkpoint_path=path)
     assert_same(resumed, fit(fresh(), data, config))
     assert min(steps) >= at_step  # it did go on, and did not start over
+
+
+def test_a_resumed_fit_keeps_to_the_matrix_libraries_of_the_broken_one(data, tmp_path, monkeypatch):
+    """Their sums differ in the last bit, and which is faster differs from day to day."""
+    path, config = tmp_path / "fit.safetensors", CONFIG.replace(epochs=1)
+    monkeypatch.setattr(linear, "TRIAL_MACS", 0)
+    monkeypatch.setattr(linear, "_seconds", lambda product: float("onednn" not in repr(product)))
+    whole = fit(fresh(), data, config)
+    interrupted(data, config, path, 7)
+    monkeypatch.setattr(linear, "_seconds", lambda product: float("onednn" in repr(product)))
+    assert_same(whole, fit(fresh(), data, config, checkpoint_path=path))
+
+
+def test_bfloat16_trains_about_as_well_and_keeps_float32_weights(data):
+    full, low = (fit(fresh(), data, CONFIG.replace(compute_dtype=dtype)) for dtype in ("float32", "bfloat16"))
+    assert low.best_auc == pytest.approx(full.best_auc, abs=0.02)
+    assert {parameter.dtype for parameter in low.model.parameters()} == {torch.float32}
+    assert not torch.equal(low.model.mlp[0].weight, full.model.mlp[0].weight)
 
 
 def test_a_fit_may_be_killed_many_times(data, tmp_path):
@@ -309,6 +328,7 @@ def test_cancel_takes_effect_within_half_a_second_also_in_an_evaluation(tmp_path
     labels = (np.arange(300_000) % 4 == 0).astype(np.uint8)
     data = MemoryDataset(num_train=10)
     data.parts = {name: Split(name, rows.ids.numpy(), rows.values.numpy(), labels) for name in ("train", "valid")}
+    fit(fresh(mlp_dims=(64, 64)), MemoryDataset(num_train=300), FitConfig(epochs=1))  # loads the compiled loops
     for config in (FitConfig(epochs=50), FitConfig(epochs=50, keep_initial=True)):
         watch = Stopwatch()
         with pytest.raises(JobCancelled):
