@@ -89,6 +89,9 @@ def exact(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], budget: float
     options[order] = found.options
     cost = sum(float(np.asarray(own, float)[option]) for own, option in zip(costs, options, strict=True))
     loss = sum(float(np.asarray(own, float)[option]) for own, option in zip(losses, options, strict=True))
+    # The search adds up in another order: what it found below by a last bit is not.
+    if loss >= below:
+        return None
     return Picks(options=tuple(int(option) for option in options), cost=cost, loss=loss, gap=found.gap)
 
 
