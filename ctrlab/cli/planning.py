@@ -41,7 +41,9 @@ def declare_planning(subparsers: Any, common: argparse.ArgumentParser) -> None:
     goal = plan.add_mutually_exclusive_group(required=True)
     for kind, (flag, text) in _FLAGS.items():
         goal.add_argument(flag, dest=kind, type=float, metavar="N", help=text)
-    goal.add_argument("--latency-ms", type=float, metavar="MS", help=text)
+    goal.add_argument(
+        "--latency-ms", type=float, metavar="MS", help="at most so long a batch, in torch on this machine, as `speed` measured it"
+    )
     goal.add_argument("--auc-loss", type=float, metavar="X", help="the smallest plan predicted to lose at most this, e.g. 0.0005")
     plan.add_argument("--batch", type=int, default=DEFAULT_BATCH_SIZE, metavar="ROWS", help="of a call, for --latency-ms")
     plan.add_argument("--multiple-of", type=int, default=1, metavar="M", help="of ranks of linear layers; 8 suits most hardware")
