@@ -81,7 +81,7 @@ def walk(address: str) -> None:
 
 def measured(page: Page) -> None:
     """Return when the plan's AUC is there."""
-    page.locator(".measured-note").get_by_text("validation rows").wait_for(timeout=60_000)
+    page.locator(".measured-note").get_by_text(re.compile(r"^on .* validation rows")).wait_for(timeout=60_000)
 
 
 def picture(page: Page, name: str) -> None:

@@ -158,12 +158,15 @@ def planned_front(
 ) -> list[PlannedRanks]:
     """Plans of which none is both cheaper and predicted better than another, cheapest first; the last leaves all dense."""
     problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision, method)
-    plans = [problem.planned(ranks) for ranks in problem.front()]
-    plans.sort(key=lambda plan: (_amount(plan.cost, kind), plan.log_loss))
+    # By what the planner minimises, not by log loss alone: among plans of equal log loss, those that keep more variance belong here.
+    plans = [(problem.planned(ranks), problem.loss(ranks)) for ranks in problem.front()]
+    plans.sort(key=lambda pair: (_amount(pair[0].cost, kind), pair[1]))
     kept: list[PlannedRanks] = []
-    for plan in plans:
-        if not kept or plan.log_loss < kept[-1].log_loss:
+    least = np.inf
+    for plan, loss in plans:
+        if loss < least:
             kept.append(plan)
+            least = loss
     places = np.unique(np.linspace(0, len(kept) - 1, min(len(kept), _MAX_FRONT)).round().astype(int))
     return [kept[place] for place in places]
 
@@ -321,7 +324,7 @@ class _Problem:
         best: dict[str, int] | None = None
         least = np.inf
         if self.amount(smallest := self.smallest()) <= limit:
-            best, least = smallest, self._loss(smallest)
+            best, least = smallest, self.loss(smallest)
         for form in self.forms:
             search, target = FormSearch(form, self.log_losses), limit
             for number in range(_ROUNDS):
@@ -357,7 +360,7 @@ class _Problem:
         vertices = [vertex for form in self.forms for vertex in FormSearch(form, self.log_losses).front()]
         return [{}, *(self._ranks(vertex.picks) for vertex in vertices)]
 
-    def _loss(self, ranks: Mapping[str, int]) -> float:
+    def loss(self, ranks: Mapping[str, int]) -> float:
         """As the knapsack counts it."""
         return sum(
             float(losses[options.index(ranks.get(layer.layer_name))])
