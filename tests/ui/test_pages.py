@@ -61,7 +61,7 @@ def test_the_session_remembers_what_is_in_hand_without_an_address(open_page, dat
     assert app.query_params["dataset"] in (dataset, [dataset])
 
 
-def test_the_interface_loads_neither_torch_nor_sklearn(tmp_path: Path) -> None:
+def test_the_interface_loads_neither_torch_nor_sklearn_nor_numba(tmp_path: Path) -> None:
     script = (
         "import sys, runpy\n"
         "from streamlit.testing.v1 import AppTest\n"
@@ -70,7 +70,7 @@ def test_the_interface_loads_neither_torch_nor_sklearn(tmp_path: Path) -> None:
         "    if name != 'Home': app.switch_page(f'pages/{name}.py')\n"
         "    app.run()\n"
         "    assert not app.exception, app.exception\n"
-        "print([name for name in ('torch', 'sklearn', 'onnxruntime') if name in sys.modules])\n"
+        "print([name for name in ('torch', 'sklearn', 'onnxruntime', 'numba') if name in sys.modules])\n"
     )
     patch = "import ctrlab.services.jobs as j\nj.ensure_worker = lambda *a, **k: None\n"
     environment = os.environ | {"CTRLAB_HOME": str(tmp_path)}
