@@ -107,7 +107,7 @@ def report(results: list[dict[str, Any]], **how: Any) -> None:
     note = ""
     if whole:
         note = (f"By the line through the two largest sizes, {whole['rows']:,} rows (all of Criteo) would take "
-                f"{whole['seconds']:.0f} s and {whole['peak_gb']:.1f} GB at the peak: an extrapolation, not a measurement.")  # fmt: skip
+                f"{whole['seconds']:.0f} s and {whole['peak_gb']:.1f} GB at the peak: extrapolated.")  # fmt: skip
     tables = [Table("Criteo-shaped text to an encoded dataset, vocabulary growing with the rows", headers, lines, note)]
     what = f"ingest of {last['rows'] / 1e6:.2g} M rows, growing vocabulary"
     targets = [
