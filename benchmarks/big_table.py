@@ -53,7 +53,8 @@ def report(results: list[dict[str, Any]], **how: Any) -> None:
     headers = ["parameters", "plain, s", "GB/s", "compress, s", "share of the rate", "CPU, s", "peak memory, MB"]
     table = Table(
         f"Compressing a table from disk, d {WIDTH} -> {RANK}, float32, int64 counts", headers, rows,
-        f"{(how.get('measured_on') or machine())['threads']} threads. Plain: the table read, the counts read, the table read again, as many bytes written.",
+        f"{(how.get('measured_on') or machine())['threads']} threads. "
+        "Plain: the table read, the counts read, the table read again, as many bytes written.",
     )  # fmt: skip
     targets = [
         target
