@@ -93,17 +93,24 @@ def result_path(name: str, quick: bool = False) -> Path:
     return RESULTS / f"{name}{'-quick' if quick else ''}.json"
 
 
+def stored_result(name: str) -> dict[str, Any]:
+    """A result measured before, whose tables shall be drawn again: its machine and command stay with it."""
+    found: dict[str, Any] = json.loads(result_path(name).read_text())
+    return found
+
+
 def write_json(
     name: str, content: Any, *, tables: Sequence[Table] = (), targets: Sequence[Target] = (), quick: bool = False,
-    command: str = "",
+    command: str = "", measured_on: dict[str, Any] | None = None,
 ) -> Path:  # fmt: skip
     """Write `content`, what shall be read of it, and the machine's description to benchmarks/results/<name>.json.
 
     command: what makes the whole result, where that is not this run alone.
+    measured_on: the machine of figures that are only drawn again.
     """
     document = {
         "name": name,
-        "machine": machine(),
+        "machine": measured_on or machine(),
         "command": command or " ".join([f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
         "tables": [asdict(table) for table in tables],
         "targets": [asdict(target) for target in targets],

@@ -15,9 +15,10 @@ import time
 from pathlib import Path
 from typing import Any
 
-from common import markdown_table, write_json
+from common import Table, at_least, at_most, stored_result, write_json
 
 CRITEO_ROWS = 45_840_617
+RATE, PEAK_GB = 200.0, 2.5
 
 
 def encode(table: str, folder: str) -> None:
@@ -77,17 +78,23 @@ def main() -> None:
     parser.add_argument("--rows", type=float, nargs="+", default=[2, 4, 8], help="millions of rows")
     parser.add_argument("--folder", help="where the files go; they need about 1 GB a million rows")
     parser.add_argument("--quick", action="store_true", help="a smoke run of 0.1 million rows")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: draw the stored figures again")
     parser.add_argument("--encode", nargs=2, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.encode:
         encode(*args.encode)
         return
+    if args.redraw:
+        old = stored_result("ingest")
+        report(old["results"]["sizes"], command="benchmarks/ingest.py", measured_on=old["machine"])
+        return
     with tempfile.TemporaryDirectory(dir=args.folder) as folder:
         results = [measure(int(rows * 1e6), Path(folder)) for rows in ([0.1] if args.quick else sorted(args.rows))]
-    report(results, "ingest-quick" if args.quick else "ingest")
+    report(results, quick=args.quick)
 
 
-def report(results: list[dict[str, Any]], name: str) -> None:
+def report(results: list[dict[str, Any]], **how: Any) -> None:
+    """Print and write. how: as `write_json` takes it."""
     headers = ["rows", "ids", "threads", "rows/s", "s: read", "settled", "all", "CPU us/row", "peak GB", "encoded GB"]
     lines = [
         [f"{r['rows']:,}", f"{r['ids']:,}", r["threads"], f"{r['rows'] / r['seconds']:,.0f}", f"{r['until']['read']:.1f}",
@@ -96,11 +103,19 @@ def report(results: list[dict[str, Any]], name: str) -> None:
          f"{r['size_gb']:.2f}"]
         for r in results
     ]  # fmt: skip
-    print(markdown_table(headers, lines))
-    whole = extrapolated(results)
+    whole, last = extrapolated(results), results[-1]
+    note = ""
     if whole:
-        print(f"extrapolated to {whole['rows']:,} rows: {whole['seconds']:.0f} s, peak {whole['peak_gb']:.2f} GB")
-    write_json(name, {"sizes": results, "extrapolated": whole})
+        note = (f"By the line through the two largest sizes, {whole['rows']:,} rows (all of Criteo) would take "
+                f"{whole['seconds']:.0f} s and {whole['peak_gb']:.1f} GB at the peak: extrapolated.")  # fmt: skip
+    tables = [Table("Criteo-shaped text to an encoded dataset, vocabulary growing with the rows", headers, lines, note)]
+    what = f"ingest of {last['rows'] / 1e6:.2g} M rows, growing vocabulary"
+    targets = [
+        at_least(what, last["rows"] / last["seconds"] / 1e3, RATE, "{:.0f} k rows/s"),
+        at_most("peak memory of the same", last["peak_gb"], PEAK_GB, "{:.2f} GB"),
+    ]
+    print(*tables, *targets, sep="\n")
+    print(write_json("ingest", {"sizes": results, "extrapolated": whole}, tables=tables, targets=targets, **how))
 
 
 if __name__ == "__main__":

@@ -9,10 +9,12 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from common import markdown_table, write_json
+from common import Table, Target, at_most, stored_result, write_json
 
 from ctrlab.data.threads import num_threads
 from ctrlab.evaluation.metrics import auc, log_loss, metrics_of, sigmoid
+
+SORTS = 1.2
 
 
 def best_seconds(work: Callable[[], Any], repeats: int) -> float:
@@ -59,15 +61,36 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--rows", type=float, default=10, help="millions of predictions")
     parser.add_argument("--quick", action="store_true", help="a smoke run of 0.3 million rows")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: draw the stored figures again")
     args = parser.parse_args()
+    if args.redraw:
+        old = stored_result("metrics")
+        report(old["results"], command="benchmarks/metrics.py", measured_on=old["machine"])
+        return
     rows = 300_000 if args.quick else int(args.rows * 1e6)
     results = [measure(rows, dtype, 1 if args.quick else 3) for dtype in (np.float32, np.float64)]
-    for result in results:
-        threads, off = result["threads"], result["difference"]
-        print(f"\n{result['rows']:,} predictions, {result['dtype']}, {threads} threads, off by {off}")
-        lines = [(name, f"{value:.3f}", f"{result['sorts'][name]:.2f}") for name, value in result["seconds"].items()]
-        print(markdown_table(["what", "s", "sorts"], lines))
-    write_json("metrics-quick" if args.quick else "metrics", results)
+    report(results, quick=args.quick)
+
+
+def report(results: list[dict[str, Any]], **how: Any) -> None:
+    """Print and write. how: as `write_json` takes it."""
+    tables, targets = [table_of(result) for result in results], [target_of(result) for result in results]
+    print(*tables, *targets, sep="\n")
+    print(write_json("metrics", results, tables=tables, targets=targets, **how))
+
+
+def table_of(result: dict[str, Any]) -> Table:
+    lines = [(name, f"{value:.3f}", f"{result['sorts'][name]:.2f}") for name, value in result["seconds"].items()]
+    off = result["difference"]
+    return Table(
+        f"{result['rows']:,} predictions, {result['dtype']}, {result['threads']} threads", ["what", "s", "sorts"], lines,
+        f"Off scikit-learn's AUC by {off['auc']:.1e}, off its log loss by {off['log_loss']:.1e}.",
+    )  # fmt: skip
+
+
+def target_of(result: dict[str, Any]) -> Target:
+    what = f"AUC and log loss of {result['rows'] / 1e6:.2g} M predictions, {result['dtype']}, against one sort of them"
+    return at_most(what, result["sorts"]["AUC and log loss"], SORTS)
 
 
 if __name__ == "__main__":

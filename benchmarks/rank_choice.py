@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 from bases import ARCHITECTURES, NAMES, base_of
-from common import markdown_table, write_json
+from common import Table, Target, stored_result, write_json
 from frappe_zoo import in_parallel, keep
 
 from ctrlab.compression.configs import Precision, RankPlan
@@ -36,23 +36,35 @@ RIVALS = ("uniform energy", "uniform rank")
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--out", type=Path, required=True, help="the folder that bases.py left its models in")
+    parser.add_argument("--out", type=Path, help="the folder that bases.py left its models in")
     parser.add_argument("--datasets", type=lambda text: text.split(","), default=list(NAMES), metavar="A,B,...")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--threads", type=int, default=1, help="of each job")
     parser.add_argument("--jobs", type=int, default=1, help="originals at a time")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: draw the stored figures again")
     args = parser.parse_args()
+    if args.redraw:
+        old = stored_result("rank_choice")
+        report(old["results"], command="benchmarks/rank_choice.py --out DIR", measured_on=old["machine"])
+        return
+    if args.out is None:
+        parser.error("--out is needed: the folder that bases.py left its models in")
     wanted = [(args.out, name, model, seed) for name in args.datasets for model in ARCHITECTURES for seed in range(args.seeds)]
     in_parallel(run, [each for each in wanted if not result_file(*each).exists()], args)
     results = [row for each in wanted for row in json.loads(result_file(*each).read_text())["runs"]]
-    print(table(results))
-    losses = [row for row in results if any(row["plans"][rival]["valid_log_loss"] < row["valid_log_loss"] for rival in RIVALS)]
-    print(
-        f"\nThe choice is at least as good as both in {len(results) - len(losses)} of {len(results)} runs (validation log loss)."
-    )
+    report(results)
+
+
+def report(results: list[dict[str, Any]], **how: Any) -> None:
+    """Print and write. how: as `write_json` takes it."""
+    wins = [row for row in results if all(row["plans"][rival]["valid_log_loss"] >= row["valid_log_loss"] for rival in RIVALS)]
     alone = [row for row in results if row["planned_alone_wins"]]
-    print(f"The planner's plan for the very budget, unchecked by measurement, is so in {len(alone)} of {len(results)}.")
-    print("written to", write_json("rank_choice", results))
+    whole = table(results, f"The planner's plan for the very budget, unchecked by measurement, is at least as good as both in "
+                           f"{len(alone)} of {len(results)} runs.")  # fmt: skip
+    what = "the choice at least as good as uniform energy and uniform rank (validation log loss)"
+    targets = [Target(what, "every run", f"{len(wins)} of {len(results)} runs", len(wins) == len(results))]
+    print(whole, *targets, sep="\n")
+    print("written to", write_json("rank_choice", results, tables=[whole], targets=targets, **how))
 
 
 def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
@@ -114,7 +126,7 @@ def result_file(out: Path, name: str, architecture: str, seed: int) -> Path:
     return out / f"{name}-{architecture}-{seed}.ranks.json"
 
 
-def table(results: list[dict[str, Any]]) -> str:
+def table(results: list[dict[str, Any]], note: str = "") -> Table:
     """One row a dataset, model and size: means over seeds."""
     lines = []
     for name in NAMES:
@@ -137,7 +149,8 @@ def table(results: list[dict[str, Any]]) -> str:
                 lines.append([name, architecture, size, *cells, f"{wins} of {len(runs)}"])
     arms = ("original", "planner", *RIVALS)
     heads = [*(f"valid log loss, {arm}" for arm in arms), *(f"test AUC, {arm}" for arm in arms)]
-    return markdown_table(["data", "model", "smaller", *heads, "no worse than both"], lines)
+    headers = ["data", "model", "smaller", *heads, "no worse than both"]
+    return Table("Truncated by AFM to a third, a fifth and a tenth, nothing fine-tuned", headers, lines, note)
 
 
 def spread(values: list[float]) -> str:

@@ -2,7 +2,7 @@
 
     python benchmarks/report.py
 
-Knows no benchmark by name: a result's "targets" join the table of acceptance, its "tables" become its section, and a remark of
+A result's "targets" join the table of acceptance, its "tables" become its section, and a remark of
 the same name is put below them. Quick runs are ignored; what has not been run is absent, or said so by its remark.
 """
 
@@ -16,6 +16,8 @@ COMMENTARY = PROJECT / "benchmarks" / "commentary"
 DOCUMENT = PROJECT / "docs" / "BENCHMARKS.md"
 #: What readers look for first; others follow by name.
 ORDER = ("training", "inference", "spectra", "ingest", "big_table", "metrics", "preview", "scaling")
+#: Their targets are the planner's own and not counted among those of speed.
+PLANNER = ("preview", "rank_choice", "speed_model")
 VERDICTS = {True: "met", False: "**not met**", None: "not measured"}
 INTRODUCTION = """# Benchmarks
 
@@ -51,21 +53,23 @@ def document(results: dict[str, Result], commentary: dict[str, str]) -> str:
     """The whole page."""
     names = sorted({*results, *commentary}, key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name))
     sections = [section(name, results.get(name), commentary.get(name, "")) for name in names]
-    return "\n\n".join([INTRODUCTION.rstrip(), acceptance(results, names), *sections]) + "\n"
+    speed, planner = ([name for name in names if (name in PLANNER) == own] for own in (False, True))
+    targets = [acceptance("Targets", results, speed), acceptance("Targets of the planner", results, planner)]
+    return "\n\n".join([INTRODUCTION.rstrip(), *targets, *sections]) + "\n"
 
 
-def acceptance(results: dict[str, Result], names: list[str]) -> str:
-    """Every target of every result."""
+def acceptance(title: str, results: dict[str, Result], names: list[str]) -> str:
+    """Every target of these results."""
     rows = [
         [target["what"], target["target"], target["measured"], VERDICTS[target["met"]], f"[{name}](#{anchor(name)})"]
         for name in names
         for target in results.get(name, {}).get("targets", [])
     ]
     if not rows:
-        return "No targets have been measured yet."
+        return f"## {title}\n\nNone has been measured yet."
     met, judged = sum(row[3] == VERDICTS[True] for row in rows), sum(row[3] != VERDICTS[None] for row in rows)
     table = markdown_table(["what", "target", "measured", "", "section"], rows)
-    return f"## Targets\n\n{met} of {judged} measured targets are met.\n\n{table}"
+    return f"## {title}\n\n{met} of {judged} measured targets are met.\n\n{table}"
 
 
 def section(name: str, result: Result | None, remark: str) -> str:

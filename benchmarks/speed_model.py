@@ -9,10 +9,11 @@ every layer is left dense or gets a rank of its own. Last, what a budget of half
 import argparse
 import statistics
 import time
+from typing import Any
 
 import numpy as np
 import torch
-from common import markdown_table, write_json
+from common import Table, at_most, stored_result, write_json
 from preview import criteo_sized
 
 from ctrlab.planning.planner import Budget, plan_for_budget
@@ -30,7 +31,12 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--seconds", type=float, default=0.2, help="of each timing")
     parser.add_argument("--quick", action="store_true", help="a smoke run")
+    parser.add_argument("--redraw", action="store_true", help="measure nothing: draw the stored figures again")
     args = parser.parse_args()
+    if args.redraw:
+        old = stored_result("speed_model")
+        report(old["results"], command="benchmarks/speed_model.py", measured_on=old["machine"])
+        return
     if args.quick:
         args.plans, args.seconds = 3, 0.05
     torch.set_num_threads(args.threads)
@@ -46,17 +52,28 @@ def main() -> None:
         measured = measure_plan_ms(probe.model, probe.spectra, split, ranks, args.batch, seconds=2 * args.seconds)
         form = speed.form_of(probe.profile, ranks)
         rows.append({"form": form, "predicted_ms": predicted, "measured_ms": measured, "error": predicted / measured - 1})
-    print(markdown_table(["form", "predicted ms", "measured ms", "error"], [
-        [row["form"], f"{row['predicted_ms']:.2f}", f"{row['measured_ms']:.2f}", f"{row['error']:+.1%}"] for row in rows
-    ]))  # fmt: skip
-    errors = [abs(row["error"]) for row in rows]
-    print(f"median error {statistics.median(errors):.1%}, worst {max(errors):.1%}; within {TARGET:.0%}: "
-          f"{sum(error <= TARGET for error in errors)} of {len(errors)}; timing took {seconds:.0f} s")  # fmt: skip
     half = half_the_time(probe, split, speed, args.seconds)
-    print(f"original {speed.original_ms:.2f} ms; half asked for: " + ", ".join(
-        f"{one['predicted_ms']:.2f} predicted and {one['measured_ms']:.2f} measured" for one in half))  # fmt: skip
     found = {"plans": rows, "half": half, "original_ms": speed.original_ms, "batch": args.batch, "timing_seconds": seconds}
-    print("written to", write_json("speed_model", found))
+    report(found, quick=args.quick)
+
+
+def report(found: dict[str, Any], **how: Any) -> None:
+    """Print and write. how: as `write_json` takes it."""
+    plans = found["plans"]
+    errors = [abs(row["error"]) for row in plans]
+    rows = [[row["form"], f"{row['predicted_ms']:.2f}", f"{row['measured_ms']:.2f}", f"{row['error']:+.1%}"] for row in plans]
+    within = sum(error <= TARGET for error in errors)
+    note = (f"Batch {found['batch']}. Median error {statistics.median(errors):.1%}; within {TARGET:.0%}: {within} of "
+            f"{len(errors)}; fitting the model of speed took {found['timing_seconds']:.0f} s.")  # fmt: skip
+    half = [[f"{one['predicted_ms']:.2f}", f"{one['measured_ms']:.2f}"] for one in found["half"]]
+    tables = [
+        Table("Random plans of DeepFM of Criteo's size", ["form", "predicted ms", "measured ms", "error"], rows, note),
+        Table(f"Half of the original's {found['original_ms']:.2f} ms asked for", ["predicted ms", "measured ms"], half,
+              "Tries in their order; the last is what is returned."),
+    ]  # fmt: skip
+    targets = [at_most("worst error of predicted milliseconds over random plans", max(errors), TARGET, "{:.0%}")]
+    print(*tables, *targets, sep="\n")
+    print("written to", write_json("speed_model", found, tables=tables, targets=targets, **how))
 
 
 def random_plan(probe: Probe, random: np.random.Generator) -> dict[str, int]:
