@@ -158,7 +158,7 @@ def planned_front(
 ) -> list[PlannedRanks]:
     """Plans of which none is both cheaper and predicted better than another, cheapest first; the last leaves all dense."""
     problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision, method)
-    # By what the planner minimises, not by log loss alone: among plans of equal log loss, those that keep more variance belong here.
+    # By what the planner minimises, not by log loss alone: of plans of equal log loss those that keep more variance belong here.
     plans = [(problem.planned(ranks), problem.loss(ranks)) for ranks in problem.front()]
     plans.sort(key=lambda pair: (_amount(pair[0].cost, kind), pair[1]))
     kept: list[PlannedRanks] = []
