@@ -5,9 +5,10 @@ took 5 times as long as a sort. On the CPU the work is done by the compiled loop
 to sort; elsewhere by torch.
 """
 
+import os
 import threading
 import weakref
-from concurrent.futures import Future
+from concurrent.futures import Future, wait
 from typing import Any
 
 import numpy as np
@@ -124,16 +125,24 @@ class _LastGroups(threading.local):
 _last = _LastGroups()
 
 
+def _forget() -> None:
+    _last.groups = None
+
+
+# What another process groups never arrives.
+os.register_at_fork(after_in_child=_forget)
+
+
 def grouped(ids: Tensor, offsets: Tensor, num_rows: int) -> "Future[RowGroups]":
     """`rows.group_rows` of a batch's ids (B, F), beside what the caller does next; remembered until other ids are asked for."""
     of_fields = tuple(offsets.tolist())
     known = _last.ids is not None and _last.ids() is ids and _last.offsets == of_fields
     if not known or _last.groups is None:
         if _last.groups is not None:
-            _last.groups.result()  # it writes to the marker
+            wait([_last.groups])  # it writes to the marker; what it raised was its own batch's
         if len(_last.marker) < num_rows:
             _last.marker = np.zeros(num_rows, np.int32)
-        _last.groups = in_background(rows.group_rows, ids.long().numpy(), offsets.numpy(), _last.marker)
+        _last.groups = in_background(rows.group_rows, ids.long().numpy(), offsets.numpy(), _last.marker[:num_rows])
         _last.ids, _last.offsets = weakref.ref(ids), of_fields
     return _last.groups
 

@@ -20,6 +20,9 @@ _compiled = njit(nogil=True, cache=True)
 #: Sums may be reordered within a row's d numbers, never between rows; nan and inf stay what they are.
 _vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
 
+#: Compiled loops would read past the end of an array without a word.
+_OUTSIDE = "an id lies outside of its table; encode the data with the schema that the model was built for"
+
 FloatArray = NDArray[np.float32]
 
 
@@ -41,6 +44,9 @@ def group_rows(ids: NDArray[Any], offsets: NDArray[np.int64], marker: NDArray[np
     Args:
         ids: (B, F) int32 or int64, each below the rows of its field. offsets: (F,) where each field's rows begin.
         marker: (num_rows,) scratch of the table, of any content: entries are believed only where they point back.
+
+    Raises:
+        IndexError: an id lies outside of the table; `gather` and `sum_of_rows` raise it too.
     """
     size = ids.size
     rows, slots, counts = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.int32)
@@ -62,6 +68,8 @@ def _find_rows(ids: Any, offsets: Any, marker: Any, rows: Any, slots: Any, count
     for b in range(ids.shape[0]):
         for f in range(ids.shape[1]):
             row = ids[b, f] + offsets[f]
+            if row < 0 or row >= len(marker):
+                raise IndexError(_OUTSIDE)
             slot = marker[row]
             if slot < 0 or slot >= found or rows[slot] != row:
                 slot = found
@@ -93,6 +101,8 @@ def _gather(ids: Any, offsets: Any, weight: Any, out: Any, first: int, last: int
     for b in range(first, last):
         for f in range(ids.shape[1]):
             row = ids[b, f] + offsets[f]
+            if row < 0 or row >= weight.shape[0]:
+                raise IndexError(_OUTSIDE)
             for j in range(weight.shape[1]):
                 out[b, f, j] = weight[row, j]
 
@@ -109,7 +119,10 @@ def _sum_of_rows(ids: Any, offsets: Any, weight: Any, out: Any, first: int, last
     for b in range(first, last):
         total = np.float32(0)
         for f in range(ids.shape[1]):
-            total += weight[ids[b, f] + offsets[f], 0]
+            row = ids[b, f] + offsets[f]
+            if row < 0 or row >= weight.shape[0]:
+                raise IndexError(_OUTSIDE)
+            total += weight[row, 0]
         out[b] = total
 
 

@@ -39,11 +39,11 @@ def test_variances_are_those_of_the_definition(rows):
     for score, value, variance in zip((a, b), aucs, np.diag(covariance), strict=True):
         found = auc_interval(labels, score)
         assert found.estimate == pytest.approx(value, abs=1e-12) == pytest.approx(auc(labels, score), abs=1e-12)
-        assert found.standard_error**2 == pytest.approx(variance, abs=1e-9)
+        assert found.standard_error**2 == pytest.approx(variance, rel=1e-9, abs=1e-14)
     difference = auc_difference(labels, a, b)
     assert difference.estimate == pytest.approx(aucs[0] - aucs[1], abs=1e-12)
     expected = covariance[0, 0] + covariance[1, 1] - 2 * covariance[0, 1]
-    assert difference.standard_error**2 == pytest.approx(expected, abs=1e-9)
+    assert difference.standard_error**2 == pytest.approx(expected, rel=1e-9, abs=1e-14)
 
 
 def clicks_and_scores(seed, n=2000, noise=(1.0, 1.0), shared=0.0):

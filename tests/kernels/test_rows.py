@@ -118,3 +118,15 @@ def test_other_devices_and_precisions_take_the_same_steps_in_torch():
         assert weight.grad.is_sparse
         gradients.append(weight.grad.to_dense().float())
     torch.testing.assert_close(*gradients, atol=1e-6, rtol=1e-5)
+
+
+@pytest.mark.parametrize("bad", [-1, 10])
+def test_an_id_outside_of_its_table_is_refused_and_nothing_else_is_read(bad):
+    ids, offsets = torch.tensor([[0, 1], [bad, 0]]), torch.tensor([0, 5])
+    wide, narrow = torch.zeros(10, 3, requires_grad=True), torch.zeros(10, 1, requires_grad=True)
+    with pytest.raises(IndexError, match="outside of its table"):
+        lookup.look_up_fields(ids, offsets, wide, sparse=True)
+    with pytest.raises(IndexError, match="outside of its table"):
+        lookup.sum_fields(ids, offsets, narrow, sparse=True)
+    with pytest.raises(IndexError, match="outside of its table"):
+        rows.group_rows(ids.numpy(), offsets.numpy(), np.zeros(10, np.int32))
