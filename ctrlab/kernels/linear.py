@@ -21,11 +21,15 @@ from torch.nn import functional
 ComputeDtype = Literal["float32", "bfloat16"]
 Library = Literal["mkl", "onednn"]
 
+#: x (rows, in) and weight (out, in) -> x weight^T (rows, out), and what belongs to it.
+Product = Callable[[Tensor, Tensor], Tensor]
 #: {"forward 624x400": "onednn"}: which library takes which product of which matrix.
 Products = MutableMapping[str, Library]
 
 #: Multiplications under which a product is not worth a trial; MKL takes it.
 TRIAL_MACS = 1 << 24
+#: What one product of a trial multiplies at most, some tens of milliseconds.
+MOST_TRIAL_MACS = 1 << 31
 _TRIALS = 3
 
 
@@ -129,46 +133,56 @@ class _Linear(torch.autograd.Function):
 
 
 def _forward_product(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool, products: Products) -> Tensor:
-    by_onednn = functools.partial(_onednn, x, weight, bias, "relu" if relu else "none")
-
-    def by_mkl() -> Tensor:
+    def by_mkl(x: Tensor, weight: Tensor) -> Tensor:
         out = functional.linear(x, weight, bias)
         return out.relu_() if relu else out
 
+    by_onednn = functools.partial(_onednn, bias=bias, post="relu" if relu else "none")
     return _by_the_faster("forward", x, weight, by_mkl, by_onednn, products)
 
 
 def _product(kind: str, x: Tensor, weight: Tensor, products: Products) -> Tensor:
     """x (n, k) and weight (m, k), either of them possibly a transposed view -> x weight^T."""
-    by_onednn = functools.partial(_onednn, x, weight, None, "none")
-    return _by_the_faster(kind, x, weight, lambda: torch.mm(x, weight.t()), by_onednn, products)
+    return _by_the_faster(kind, x, weight, _mkl, _onednn, products)
 
 
-def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None, post: str) -> Tensor:
+def _mkl(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.mm(x, weight.t())
+
+
+def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, post: str = "none") -> Tensor:
     out: Tensor = torch.ops.mkldnn._linear_pointwise(x, weight, bias, post, [], "")
     return out
 
 
-def _by_the_faster(kind: str, x: Tensor, weight: Tensor, by_mkl: Callable[[], Tensor], by_onednn: Callable[[], Tensor],
-                   products: Products) -> Tensor:  # fmt: skip
+def _by_the_faster(kind: str, x: Tensor, weight: Tensor, by_mkl: Product, by_onednn: Product, products: Products) -> Tensor:
     rows, inner, columns = x.shape[0], x.shape[1], weight.shape[0]
     if rows * inner * columns < TRIAL_MACS or not has_onednn():
-        return by_mkl()
+        return by_mkl(x, weight)
     # Not by the rows of the batch: a fit that is resumed before its first short batch must know the choice for it too.
     shape = f"{kind} {rows if kind == 'weight' else inner}x{columns}"
     if x.dtype != torch.float32:
         shape += " bfloat16"
     if shape not in products:
-        products[shape] = "onednn" if _seconds(by_onednn) < _seconds(by_mkl) else "mkl"
-    return by_onednn() if products[shape] == "onednn" else by_mkl()
+        some = _some_rows(kind, x, weight)
+        products[shape] = "onednn" if _seconds(by_onednn, *some) < _seconds(by_mkl, *some) else "mkl"
+    return by_onednn(x, weight) if products[shape] == "onednn" else by_mkl(x, weight)
 
 
-def _seconds(product: Callable[[], Tensor]) -> float:
+def _some_rows(kind: str, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+    """Operands of a trial: of so many rows of the batch that a product of very wide layers takes no seconds."""
+    of_weight = kind == "weight"
+    batch, of_a_row = (x.shape[1], x.shape[0] * weight.shape[0]) if of_weight else (x.shape[0], x.shape[1] * weight.shape[0])
+    rows = min(batch, max(64, MOST_TRIAL_MACS // of_a_row))
+    return (x[:, :rows], weight[:, :rows]) if of_weight else (x[:rows], weight)
+
+
+def _seconds(product: Product, x: Tensor, weight: Tensor) -> float:
     """The shortest of a few runs after a first one, which prepares."""
     times = []
     for _ in range(_TRIALS + 1):
         started = time.perf_counter()
-        product()
+        product(x, weight)
         times.append(time.perf_counter() - started)
     return min(times[1:])
 
@@ -182,7 +196,7 @@ def has_onednn() -> bool:
     with torch.no_grad():
         expected = functional.linear(x, weight, bias)
         try:
-            ahead, back = _onednn(x, weight, bias, "relu"), _onednn(x.t(), expected.t(), None, "none")
+            ahead, back = _onednn(x, weight, bias, "relu"), _onednn(x.t(), expected.t())
         except (AttributeError, RuntimeError, NotImplementedError):
             return False
         return torch.allclose(ahead, expected.relu(), atol=1e-4) and torch.allclose(back, x.t() @ expected, atol=1e-4)

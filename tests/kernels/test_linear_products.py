@@ -43,7 +43,9 @@ def test_outputs_and_gradients_are_those_of_plain_layers_through_either_library(
     if library == "onednn" and not linear.has_onednn():
         pytest.skip("oneDNN cannot be reached here")
     monkeypatch.setattr(linear, "TRIAL_MACS", 0)
-    monkeypatch.setattr(linear, "_seconds", lambda product: float(("onednn" in repr(product)) != (library == "onednn")))
+    monkeypatch.setattr(
+        linear, "_seconds", lambda product, x, weight: float(("onednn" in repr(product)) != (library == "onednn"))
+    )
     model, x = mlp(), torch.randn(rows, 13)
     products = {}
     for mine, theirs in zip(results(model, x, products=products), plain(model, x), strict=True):
@@ -53,7 +55,7 @@ def test_outputs_and_gradients_are_those_of_plain_layers_through_either_library(
 
 def test_earlier_choices_are_kept_to(monkeypatch):
     monkeypatch.setattr(linear, "TRIAL_MACS", 0)
-    monkeypatch.setattr(linear, "_seconds", lambda product: pytest.fail("timed again"))
+    monkeypatch.setattr(linear, "_seconds", lambda product, x, weight: pytest.fail("timed again"))
     model = nn.Sequential(nn.Linear(4, 3))
     products = dict.fromkeys(("forward 4x3", "weight 3x4"), "mkl")
     results(model, torch.randn(8, 4), products=products)
@@ -103,3 +105,13 @@ def test_whole_models_give_the_same_logits(architecture):
     plainly = model(fields)
     with fast_linears(model):
         torch.testing.assert_close(model(fields), plainly, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["forward", "input", "weight"])
+def test_a_trial_multiplies_few_rows_of_very_wide_layers_and_all_of_narrow_ones(kind, monkeypatch):
+    x, weight = (torch.zeros(3, 500), torch.zeros(4, 500)) if kind == "weight" else (torch.zeros(500, 4), torch.zeros(3, 4))
+    assert [part.shape for part in linear._some_rows(kind, x, weight)] == [x.shape, weight.shape]
+    monkeypatch.setattr(linear, "MOST_TRIAL_MACS", 12 * 100)
+    few, other = linear._some_rows(kind, x, weight)
+    assert few.shape == ((3, 100) if kind == "weight" else (100, 4))
+    assert other.shape == ((4, 100) if kind == "weight" else (3, 4))

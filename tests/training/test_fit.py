@@ -168,10 +168,10 @@ def test_a_resumed_fit_keeps_to_the_matrix_libraries_of_the_broken_one(data, tmp
     """Their sums differ in the last bit, and which is faster differs from day to day."""
     path, config = tmp_path / "fit.safetensors", CONFIG.replace(epochs=1)
     monkeypatch.setattr(linear, "TRIAL_MACS", 0)
-    monkeypatch.setattr(linear, "_seconds", lambda product: float("onednn" not in repr(product)))
+    monkeypatch.setattr(linear, "_seconds", lambda product, x, weight: float("onednn" not in repr(product)))
     whole = fit(fresh(), data, config)
     interrupted(data, config, path, 7)
-    monkeypatch.setattr(linear, "_seconds", lambda product: float("onednn" in repr(product)))
+    monkeypatch.setattr(linear, "_seconds", lambda product, x, weight: float("onednn" in repr(product)))
     assert_same(whole, fit(fresh(), data, config, checkpoint_path=path))
 
 
