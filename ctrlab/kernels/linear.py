@@ -157,7 +157,7 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, post: str = "
 
 def _by_the_faster(kind: str, x: Tensor, weight: Tensor, by_mkl: Product, by_onednn: Product, products: Products) -> Tensor:
     rows, inner, columns = x.shape[0], x.shape[1], weight.shape[0]
-    if rows * inner * columns < TRIAL_MACS or not has_onednn():
+    if rows * inner * columns < TRIAL_MACS or not (_fills_its_memory(x) and _fills_its_memory(weight) and has_onednn()):
         return by_mkl(x, weight)
     # Not by the rows of the batch: a fit that is resumed before its first short batch must know the choice for it too.
     shape = f"{kind} {rows if kind == 'weight' else inner}x{columns}"
@@ -167,6 +167,11 @@ def _by_the_faster(kind: str, x: Tensor, weight: Tensor, by_mkl: Product, by_one
         some = _some_rows(kind, x, weight)
         products[shape] = "onednn" if _seconds(by_onednn, *some) < _seconds(by_mkl, *some) else "mkl"
     return by_onednn(x, weight) if products[shape] == "onednn" else by_mkl(x, weight)
+
+
+def _fills_its_memory(matrix: Tensor) -> bool:
+    """Whether it is no slice of a wider one: such a product took oneDNN, which has no fast code for it, 500 times as long."""
+    return matrix.is_contiguous() or matrix.t().is_contiguous()
 
 
 def _some_rows(kind: str, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
