@@ -8,6 +8,7 @@ to sort; elsewhere by torch.
 import os
 import threading
 import weakref
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from typing import Any
 
@@ -21,42 +22,50 @@ from ctrlab.kernels.rows import RowGroups
 from ctrlab.kernels.threads import in_background
 
 
-def look_up_rows(ids: Tensor, weight: Tensor, *, sparse: bool) -> Tensor:
+#: Called with the distinct table rows (U,) int64 of a batch before they are read.
+BeforeReading = Callable[[np.ndarray[Any, np.dtype[np.int64]]], None]
+
+
+def look_up_rows(ids: Tensor, weight: Tensor, *, sparse: bool, before: BeforeReading | None = None) -> Tensor:
     """ids (...,) integer of `weight` (num_rows, d) -> rows (..., d); see `look_up_fields`."""
-    flat = look_up_fields(ids.reshape(-1, 1), ids.new_zeros(1, dtype=torch.int64), weight, sparse=sparse)
+    flat = look_up_fields(ids.reshape(-1, 1), ids.new_zeros(1, dtype=torch.int64), weight, sparse=sparse, before=before)
     return flat.view(*ids.shape, weight.shape[1])
 
 
 def look_up_fields(
-    ids: Tensor, offsets: Tensor, weight: Tensor, values: Tensor | None = None, numeric: Tensor | None = None, *, sparse: bool
-) -> Tensor:
+    ids: Tensor, offsets: Tensor, weight: Tensor, values: Tensor | None = None, numeric: Tensor | None = None, *, sparse: bool,
+    before: BeforeReading | None = None,
+) -> Tensor:  # fmt: skip
     """The vectors of a batch: `weight[ids + offsets]`, and behind them `values` times `numeric`.
 
     Args:
         ids: (B, F) integer. offsets: (F,) int64. weight: (num_rows, d).
         values: (B, V) float32 and numeric (V, d), or None.
         sparse: whether the gradient of `weight` is to be a sparse one of the batch's rows, coalesced and rising, or dense.
+        before: what to do with `weight`'s rows first; only where the compiled loops take it (`compiled_for`).
 
     Returns:
         (B, F + V, d).
     """
-    vectors: Tensor = _FieldVectors.apply(ids, offsets, weight, values, numeric, sparse)
+    vectors: Tensor = _FieldVectors.apply(ids, offsets, weight, values, numeric, sparse, before)
     return vectors
 
 
-def sum_fields(ids: Tensor, offsets: Tensor, weight: Tensor, *, sparse: bool) -> Tensor:
+def sum_fields(ids: Tensor, offsets: Tensor, weight: Tensor, *, sparse: bool, before: BeforeReading | None = None) -> Tensor:
     """ids (B, F), weight (num_rows, 1) -> (B,): the sum over the fields of `weight[ids + offsets]`."""
-    summed: Tensor = _FieldSums.apply(ids, offsets, weight, sparse)
+    summed: Tensor = _FieldSums.apply(ids, offsets, weight, sparse, before)
     return summed
 
 
 class _FieldVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ids: Tensor, offsets: Tensor, weight: Tensor, values: Tensor | None, numeric: Tensor | None,
-                sparse: bool) -> Tensor:  # fmt: skip
+                sparse: bool, before: BeforeReading | None) -> Tensor:  # fmt: skip
         ctx.ids, ctx.offsets, ctx.table_shape, ctx.sparse = ids, offsets, weight.shape, sparse
         ctx.save_for_backward(values, numeric)
         ctx.groups = grouped(ids, offsets, len(weight)) if compiled_for(weight) and ctx.needs_input_grad[2] else None
+        if before is not None and ctx.groups is not None:
+            before(ctx.groups.result().rows)
         num_fields = ids.shape[1]
         out = weight.new_empty(len(ids), num_fields + (0 if numeric is None else len(numeric)), weight.shape[1])
         if compiled_for(weight):
@@ -83,29 +92,31 @@ class _FieldVectors(torch.autograd.Function):
             of_values = torch.einsum("bvd,vd->bv", grad[:, num_fields:], numeric)
         if ctx.needs_input_grad[4]:
             of_numeric = torch.einsum("bvd,bv->vd", grad[:, num_fields:], values)
-        return None, None, of_weight, of_values, of_numeric, None
+        return None, None, of_weight, of_values, of_numeric, None, None
 
 
 class _FieldSums(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, ids: Tensor, offsets: Tensor, weight: Tensor, sparse: bool) -> Tensor:
+    def forward(ctx: Any, ids: Tensor, offsets: Tensor, weight: Tensor, sparse: bool, before: BeforeReading | None) -> Tensor:
         ctx.ids, ctx.offsets, ctx.table_shape, ctx.sparse = ids, offsets, weight.shape, sparse
         ctx.groups = None
         if compiled_for(weight):
             ctx.groups = grouped(ids, offsets, len(weight)) if ctx.needs_input_grad[2] else None
+            if before is not None and ctx.groups is not None:
+                before(ctx.groups.result().rows)
             return torch.from_numpy(rows.sum_of_rows(ids.long().numpy(), offsets.numpy(), weight.detach().numpy()))
         return functional.embedding(ids + offsets, weight).sum(dim=(1, 2))
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         if not ctx.needs_input_grad[2]:
-            return None, None, None, None
+            return None, None, None, None, None
         if ctx.groups is not None:
             groups = ctx.groups.result()
             summed = torch.from_numpy(rows.sum_of_scalars_by_row(grad.contiguous().numpy(), groups, ctx.ids.shape[1]))
-            return None, None, _row_gradient(torch.from_numpy(groups.rows), summed, ctx.table_shape, ctx.sparse), None
+            return None, None, _row_gradient(torch.from_numpy(groups.rows), summed, ctx.table_shape, ctx.sparse), None, None
         each = grad.view(-1, 1, 1).expand(*ctx.ids.shape, 1)
-        return None, None, _summed_by_torch(ctx.ids + ctx.offsets, each, ctx.table_shape, ctx.sparse), None
+        return None, None, _summed_by_torch(ctx.ids + ctx.offsets, each, ctx.table_shape, ctx.sparse), None, None
 
 
 def compiled_for(tensor: Tensor) -> bool:

@@ -1,7 +1,7 @@
-"""Loops over the rows of lookup tables: gather, group a batch's ids, sum their gradients, move them by Adam.
+"""Loops over the rows of lookup tables: gather, group a batch's ids, sum their gradients.
 
 Compiled by numba, for the CPU. Sums over the occurrences of an id are taken in the batch's order, by one thread an id: results
-do not depend on the number of threads. `ctrlab.models.layers` and `ctrlab.training.optim` hold the same steps in torch, for
+do not depend on the number of threads. `ctrlab.kernels.lookup` holds the same steps in torch, for
 graphics cards; tests hold the two together.
 
 Shapes: B rows of a batch, F looked-up fields, M >= F vectors a row, d their width, U distinct table rows of the batch.
@@ -169,35 +169,3 @@ def _by_occurrence(groups: RowGroups, loop: Callable[[int, int], object]) -> Non
     """`loop` over the distinct rows, in parts of about equally many occurrences: a few ids hold most of a batch."""
     starts = groups.starts[:-1]
     in_parts(lambda first, last: loop(*np.searchsorted(starts, (first, last)).tolist()), len(groups.order))
-
-
-def lazy_adam_(
-    weight: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray, rows: NDArray[np.int64], grad: FloatArray,
-    *, step: int, lr: float, betas: tuple[float, float], epsilon: float, l2: float = 0.0,
-) -> None:  # fmt: skip
-    """One step of Adam for the table rows `rows` alone, in place; grad (U, d), step counted from 1."""
-    correction, square_correction = 1 - betas[0] ** step, (1 - betas[1] ** step) ** 0.5
-    rate, unbias = np.float32(lr / correction), np.float32(1 / square_correction)
-    fresh1, beta2, fresh2 = np.float32(1 - betas[0]), np.float32(betas[1]), np.float32(1 - betas[1])
-    small, decay = np.float32(epsilon), np.float32(l2)
-    in_parts(
-        lambda first, last: _lazy_adam(
-            weight, exp_avg, exp_avg_sq, rows, grad, rate, unbias, fresh1, beta2, fresh2, small, decay, first, last
-        ),
-        len(rows),
-        elements=grad.size,
-    )
-
-
-@_vectorised
-def _lazy_adam(weight: Any, exp_avg: Any, exp_avg_sq: Any, rows: Any, grad: Any, rate: Any, unbias: Any, fresh1: Any, beta2: Any,
-               fresh2: Any, epsilon: Any, l2: Any, first: int, last: int) -> None:  # fmt: skip
-    for slot in range(first, last):
-        row = rows[slot]
-        for j in range(weight.shape[1]):
-            g = grad[slot, j] + l2 * weight[row, j]
-            m = exp_avg[row, j] + (g - exp_avg[row, j]) * fresh1
-            v = exp_avg_sq[row, j] * beta2 + g * g * fresh2
-            exp_avg[row, j] = m
-            exp_avg_sq[row, j] = v
-            weight[row, j] -= rate * m / (np.sqrt(v) * unbias + epsilon)

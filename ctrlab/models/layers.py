@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.errors import ConfigError
-from ctrlab.kernels.lookup import look_up_fields, look_up_rows, sum_fields
+from ctrlab.kernels.lookup import BeforeReading, look_up_fields, look_up_rows, sum_fields
 from ctrlab.kernels.pairs import sum_of_pairs
 from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
@@ -21,9 +21,11 @@ class LookupTable(nn.Module):
     """One (num_ids, width) table of rows looked up by id.
 
     sparse_gradient: whether its weight's gradient in training holds only the batch's rows, for optimizers that treat it lazily.
+    before_reading: what an optimizer does with the rows of a batch before training reads them.
     """
 
     sparse_gradient = True
+    before_reading: BeforeReading | None = None
 
     def __init__(self, num_ids: int, width: int, init_std: float = 0.01) -> None:
         super().__init__()
@@ -43,7 +45,7 @@ class LookupTable(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...,) integer -> rows (..., width)."""
         if self.trains:
-            return look_up_rows(ids, self.weight, sparse=self.sparse_gradient)
+            return look_up_rows(ids, self.weight, sparse=self.sparse_gradient, before=self.before_reading)
         return functional.embedding(ids, self.weight)
 
     @property
@@ -78,7 +80,7 @@ class FusedTable(nn.Module):
         """ids (B, F) integer, F at most the number of fields -> rows (B, F, width)."""
         offsets, table = self.offsets[: ids.shape[1]], self.table
         if table.trains:
-            return look_up_fields(ids, offsets, table.weight, sparse=table.sparse_gradient)
+            return look_up_fields(ids, offsets, table.weight, sparse=table.sparse_gradient, before=table.before_reading)
         rows: Tensor = table(ids + offsets)
         return rows
 
@@ -86,7 +88,7 @@ class FusedTable(nn.Module):
         """ids (B, F), of a table of width 1 -> (B,): the sum of each row's numbers."""
         offsets, table = self.offsets[: ids.shape[1]], self.table
         if table.trains:
-            return sum_fields(ids, offsets, table.weight, sparse=table.sparse_gradient)
+            return sum_fields(ids, offsets, table.weight, sparse=table.sparse_gradient, before=table.before_reading)
         summed: Tensor = table(ids + offsets).sum(dim=(1, 2))
         return summed
 
@@ -146,7 +148,10 @@ class FieldEmbedding(nn.Module):
         if self.categorical.trains:
             table = self.categorical.table
             offsets = self.categorical.offsets[: fields.ids.shape[1]]
-            return look_up_fields(fields.ids, offsets, table.weight, fields.values, self.numeric, sparse=table.sparse_gradient)
+            return look_up_fields(
+                fields.ids, offsets, table.weight, fields.values, self.numeric,
+                sparse=table.sparse_gradient, before=table.before_reading,
+            )  # fmt: skip
         return torch.cat([self.categorical(fields.ids), fields.values.unsqueeze(-1) * self.numeric], dim=1)
 
     def look_up(self, ids: Tensor, table: int) -> Tensor:

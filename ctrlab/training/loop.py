@@ -183,7 +183,8 @@ class _Fit:
         state = file.load()
         if state is not None:
             self._restore(state)
-        with fast_linears(self.model, compute_dtype=self.config.compute_dtype, products=self.progress.products):
+        products = self.progress.products
+        with closing(self.optimizer), fast_linears(self.model, compute_dtype=self.config.compute_dtype, products=products):
             if state is None and self.config.keep_initial and self.valid is not None:
                 self._evaluate()
             self._train(file)
@@ -268,6 +269,7 @@ class _Fit:
     def _evaluate(self) -> None:
         """Measure the validation rows, append to the history, keep the weights if they are the best so far."""
         progress, train_loss = self.progress, self._train_loss()
+        self.optimizer.settle()
         metrics = None if self.valid is None else evaluate_model(self.model, self.valid, should_stop=self.stop)
         valid_auc, valid_log_loss = (metrics.auc, metrics.log_loss) if metrics else (None, None)
         progress.history.append(

@@ -1,19 +1,25 @@
 """Adam for models whose tables are far larger than a batch.
 
-`LazyAdam` treats a table row by row: a row and its moments move only in the steps whose batch holds its id, so a step costs
-what the batch costs, however large the table. Dense `Adam` moves every row at every step: a row that was seen once goes on
-along its decaying momentum, some ten times as far as the lazy update takes it, and its second moment fades meanwhile. The two
-therefore train to different weights from the same seed. Published CTR results (FuxiCTR, DeepCTR) use the dense form with an
-L2 term over the whole table; the lazy form's L2 term covers the batch's rows alone. Bias correction counts all steps in both.
+`adam` is dense Adam, as published CTR results have it (FuxiCTR, DeepCTR): every row of a table moves at every step, a row without
+a gradient along its fading momentum. `lazy_adam` moves a row and its moments only in the steps whose batch holds its id; a row that
+was seen once then goes a tenth as far. The two train to different weights from the same seed. The L2 term of `adam` covers whole
+tables, that of `lazy_adam` the batch's rows alone. Bias correction counts all steps in both.
+
+A step of either costs what the batch costs, however large the table: `DeferredAdam` makes up for the steps that a row has missed
+when the row is next read, and where all must be up to date. With an L2 term over whole tables, or off the CPU, `adam` really moves
+every row at every step.
 """
 
+import functools
 from collections.abc import Iterable
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from ctrlab.kernels.adam import MissedSteps, lazy_adam_
 from ctrlab.kernels.lookup import compiled_for
-from ctrlab.kernels.rows import lazy_adam_
 from ctrlab.models.layers import LookupTable
 from ctrlab.training.configs import FitConfig
 
@@ -36,18 +42,33 @@ class FitOptimizer:
     def __init__(self, model: nn.Module, config: FitConfig) -> None:
         self._names = {id(parameter): name for name, parameter in model.named_parameters()}
         self._clip_norm = config.clip_norm
-        lazy = config.optimizer == "lazy_adam"
-        for module in model.modules():
-            if isinstance(module, LookupTable):
-                module.sparse_gradient = lazy
         tables = table_parameters(model)
+        deferred = config.optimizer == "adam" and not config.l2_embedding and all(map(_can_defer, tables))
+        by_rows = deferred or config.optimizer == "lazy_adam"
         known = {id(parameter) for parameter in tables}
         dense = [parameter for parameter in model.parameters() if parameter.requires_grad and id(parameter) not in known]
         groups = [{"params": dense, "weight_decay": config.l2_dense}]
-        if not lazy:
+        if not by_rows:
             groups.append({"params": tables, "weight_decay": config.l2_embedding})
         self._adam = torch.optim.Adam(groups, lr=config.learning_rate, betas=BETAS, eps=EPSILON, fused=True)
-        self._lazy_adam = LazyAdam(tables if lazy else [], lr=config.learning_rate, l2=config.l2_embedding)
+        rowwise = DeferredAdam if deferred else LazyAdam
+        self._lazy_adam = rowwise(tables if by_rows else [], lr=config.learning_rate, l2=config.l2_embedding)
+        self._look_ups = [module for module in model.modules() if isinstance(module, LookupTable)]
+        for look_up in self._look_ups:
+            look_up.sparse_gradient = by_rows
+            if isinstance(self._lazy_adam, DeferredAdam) and look_up.weight.requires_grad:
+                look_up.before_reading = functools.partial(self._lazy_adam.catch_up, look_up.weight)
+
+    def settle(self) -> None:
+        """Bring every row of every table to date: needed before anything reads weights past a look-up in training."""
+        if isinstance(self._lazy_adam, DeferredAdam):
+            self._lazy_adam.settle()
+
+    def close(self) -> None:
+        """Settle, and let go of the model."""
+        self.settle()
+        for look_up in self._look_ups:
+            look_up.before_reading = None
 
     def set_learning_rate(self, learning_rate: float) -> None:
         """The step size of all later steps, for tables and everything else."""
@@ -83,8 +104,8 @@ class FitOptimizer:
             name, _, moment = key.rpartition("|")
             parameter = by_name[name]
             owner: LazyAdam | torch.optim.Adam = self._lazy_adam if id(parameter) in lazy else self._adam
-            # The lazy step counter is read by Python at every step: it stays off the graphics card.
-            on_host = owner is self._lazy_adam and moment == "step"
+            # What Python reads at every step stays off the graphics card.
+            on_host = owner is self._lazy_adam and moment in ("step", "rates")
             owner.state.setdefault(parameter, {})[moment] = value if on_host else value.to(parameter.device)
 
     def _parameters(self) -> list[nn.Parameter]:
@@ -114,13 +135,7 @@ class LazyAdam:
                 self._update_(weight, weight.grad)
 
     def _update_(self, weight: nn.Parameter, grad: Tensor) -> None:
-        state = self.state.get(weight)
-        if state is None:
-            state = self.state[weight] = {
-                "step": torch.zeros(()),
-                "exp_avg": torch.zeros_like(weight, requires_grad=False),
-                "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
-            }
+        state = self._state_of(weight)
         state["step"] += 1
         step = int(state["step"])
         rows, g = grad._indices()[0], grad._values()
@@ -140,6 +155,65 @@ class LazyAdam:
         state["exp_avg"].index_copy_(0, rows, m)
         state["exp_avg_sq"].index_copy_(0, rows, v)
         weight.index_copy_(0, rows, touched)
+
+    def _state_of(self, weight: nn.Parameter) -> dict[str, Tensor]:
+        state = self.state.get(weight)
+        if state is None:
+            state = self.state[weight] = {
+                "step": torch.zeros(()),
+                "exp_avg": torch.zeros_like(weight, requires_grad=False),
+                "exp_avg_sq": torch.zeros_like(weight, requires_grad=False),
+            }
+        return state
+
+
+class DeferredAdam(LazyAdam):
+    """Dense Adam without an L2 term, to float32's rounding, at the cost of the batch's rows; float32 tables on the CPU only.
+
+    state: LazyAdam's, "last" (num_rows,) int32, after how many steps a row is up to date (0: it never had a gradient, so there
+    is nothing to make up for), and "rates", float64, the sizes of all steps.
+    """
+
+    def __init__(self, weights: Iterable[nn.Parameter], *, lr: float, l2: float = 0.0) -> None:
+        super().__init__(weights, lr=lr, l2=l2)
+        self._missed: dict[nn.Parameter, MissedSteps] = {}
+
+    def catch_up(self, weight: nn.Parameter, rows: NDArray[np.int64]) -> None:
+        """Make up for what the rows (U,) of a table have missed."""
+        state = self.state.get(weight)
+        if state is not None:
+            arrays = (weight, state["exp_avg"], state["exp_avg_sq"], state["last"])
+            self._missed_by(weight).catch_up_(*(array.detach().numpy() for array in arrays), rows)
+
+    def settle(self) -> None:
+        """Make up for what any row of any table has missed."""
+        for weight, state in self.state.items():
+            last = state["last"]
+            self.catch_up(weight, ((last > 0) & (last < int(state["step"]))).nonzero().flatten().numpy())
+
+    def _update_(self, weight: nn.Parameter, grad: Tensor) -> None:
+        rows = grad._indices()[0]
+        self.catch_up(weight, rows.numpy())
+        super()._update_(weight, grad)
+        missed, state = self._missed_by(weight), self._state_of(weight)
+        missed.add(self.lr)
+        state["last"][rows] = missed.step
+        state["rates"] = torch.from_numpy(missed.rates)
+
+    def _missed_by(self, weight: nn.Parameter) -> MissedSteps:
+        if weight not in self._missed:
+            self._missed[weight] = MissedSteps(BETAS, EPSILON, self._state_of(weight)["rates"].tolist())
+        return self._missed[weight]
+
+    def _state_of(self, weight: nn.Parameter) -> dict[str, Tensor]:
+        state = super()._state_of(weight)
+        if "last" not in state:
+            state |= {"last": torch.zeros(len(weight), dtype=torch.int32), "rates": torch.zeros(0, dtype=torch.float64)}
+        return state
+
+
+def _can_defer(weight: Tensor) -> bool:
+    return compiled_for(weight) and weight.is_contiguous()
 
 
 def _coalesced(grad: Tensor) -> Tensor:
