@@ -70,7 +70,8 @@ def run_seed(table: Path, folder: Path, rows: str, seed: int, args: argparse.Nam
     dataset = encode_dataset(DATASETS["criteo"].config_for(str(table), split), folder)
     torch.manual_seed(seed)
     untrained = build_model(DeepFMConfig(embed_dim=16, mlp_dims=(400, 400, 400)), dataset.schema)
-    base = fit(untrained, dataset, FitConfig(batch_size=args.batch_size, learning_rate=args.learning_rate, seed=seed)).model
+    started = FitConfig(batch_size=args.batch_size, learning_rate=args.learning_rate, optimizer="lazy_adam", seed=seed)
+    base = fit(untrained, dataset, started).model
     spectra = collect_spectra(base, dataset)
     plan = plan_ranks(profile_model(base), spectra, ranks=RANKS)
     truncated = compress_and_finetune(base, dataset, CompressConfig(plan=plan), spectra).model
@@ -78,7 +79,7 @@ def run_seed(table: Path, folder: Path, rows: str, seed: int, args: argparse.Nam
     common["smaller"] = measure_cost(base).parameters / measure_cost(fold(truncated)).parameters
     found = []
     for rate in args.finetune_rates:
-        tuning = FitConfig(batch_size=args.batch_size, learning_rate=rate, seed=seed + 1000, rows=rows, keep_initial=True)
+        tuning = started.replace(learning_rate=rate, seed=seed + 1000, rows=rows, keep_initial=True)
         afm = compress_and_finetune(base, dataset, CompressConfig(plan=plan, finetune=tuning), spectra).model
         control = fit(fit(base, dataset, tuning).model, dataset, tuning).model
         found.append({**common, "rate": rate, "control": auc(control, dataset), "afm": auc(fold(afm), dataset)})

@@ -67,10 +67,12 @@ class Contender:
     framework = "ctrlab"
 
     def __init__(
-        self, model: str, rows: Rows, learning_rate: float, dtype: str = "float32", optimizer: str = "lazy_adam", **changes: Any
-    ) -> None:
+        self, model: str, rows: Rows, learning_rate: float, dtype: str = "float32", optimizer: str = "adam", l2: float = 0.0,
+        **changes: Any,
+    ) -> None:  # fmt: skip
         self.rows = rows
-        self.config = fit_config(dtype, batch_size=4096, learning_rate=learning_rate, optimizer=optimizer)
+        training = {"batch_size": 4096, "learning_rate": learning_rate, "optimizer": optimizer, "l2_embedding": l2}
+        self.config = fit_config(dtype, **training)
         self.model = built(model, RowsDataset(rows).schema, **changes)
 
     def timed(self, steps: int) -> float:

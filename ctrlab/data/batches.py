@@ -1,7 +1,8 @@
 """Batches from a memory-mapped split: shuffled by blocks, the same for the same seed, resumable anywhere."""
 
+import mmap
 from collections.abc import Iterator
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,6 +61,7 @@ def iterate_batches(
                 pending = []
         if position >= total:
             return
+        del run  # its rows must not lie beside those of the next
 
 
 def _num_rows(split: Split, max_rows: int | None) -> int:
@@ -80,9 +82,18 @@ def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tup
             # Seeded by the run's number, so that skipped runs need not be drawn.
             order = np.random.default_rng((seed, first)).permutation(size)
             arrays = (split.ids, split.values, split.labels, split.lists)
-            gathered = (np.concatenate([array[chunk] for chunk in chunks]) for array in arrays)
-            yield offset, _Run(Split(split.name, *gathered), order)
+            gathered = Split(split.name, *(np.concatenate([array[chunk] for chunk in chunks]) for array in arrays))
+            for array in arrays:
+                _release(array)
+            yield offset, _Run(gathered, order)
+            del gathered
         offset += size
+
+
+def _release(array: NDArray[Any]) -> None:
+    """Let go of what was read of a mapped file: it counts as this process's memory, and the system keeps it cached anyway."""
+    if isinstance(array, np.memmap) and array.mode == "r" and hasattr(array._mmap, "madvise"):  # type: ignore[attr-defined]
+        array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 
 
 def _join(parts: list[Batch]) -> Batch:

@@ -21,7 +21,6 @@ from ctrlab.kernels import rows
 from ctrlab.kernels.rows import RowGroups
 from ctrlab.kernels.threads import in_background
 
-
 #: Called with the distinct table rows (U,) int64 of a batch before they are read.
 BeforeReading = Callable[[np.ndarray[Any, np.dtype[np.int64]]], None]
 

@@ -19,11 +19,11 @@ class FitConfig(Config):
     )
     learning_rate: float = option(2e-3, minimum=1e-7, maximum=1.0, step=1e-4, help="Step size of Adam.")
     optimizer: str = option(
-        "lazy_adam",
-        choices=("lazy_adam", "adam"),
+        "adam",
+        choices=("adam", "lazy_adam"),
         advanced=True,
-        help="lazy_adam moves only those rows of the tables that the batch uses, so large tables cost nothing. "
-        "adam moves every row at every step, as most published results did.",
+        help="adam moves every row of the tables at every step, as most published results did; on the CPU a row's steps are made "
+        "up for when it is next read, so large tables cost nothing. lazy_adam moves only the rows that the batch uses.",
     )
     l2_embedding: float = option(
         0.0,
@@ -32,7 +32,7 @@ class FitConfig(Config):
         advanced=True,
         label="L2 on embeddings",
         help="Adds l2/2 times the squared norm of the tables, first-order weights included, to the loss: of the batch's rows "
-        "(lazy_adam) or of all rows (adam).",
+        "(lazy_adam) or of all rows (adam), which then really cost as much as the tables hold.",
     )
     l2_dense: float = option(
         0.0,
@@ -93,5 +93,6 @@ class FitConfig(Config):
 
 #: What fine-tuning starts from wherever nothing else is asked for. The step size is below that of training: on rows that the
 #: tables have memorised, larger ones lose AUC. Step 0 counts, so that fine-tuning which only harms changes nothing; the best is
-#: chosen by log loss, for a better AUC with worse probabilities would be harm to whoever bids with them.
-FINETUNE = FitConfig(learning_rate=2e-4, keep_initial=True, monitor="log_loss")
+#: chosen by log loss, for a better AUC with worse probabilities would be harm to whoever bids with them. The optimizer is the one
+#: that these settings were chosen with.
+FINETUNE = FitConfig(optimizer="lazy_adam", learning_rate=2e-4, keep_initial=True, monitor="log_loss")

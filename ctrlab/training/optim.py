@@ -1,13 +1,13 @@
 """Adam for models whose tables are far larger than a batch.
 
-`adam` is dense Adam, as published CTR results have it (FuxiCTR, DeepCTR): every row of a table moves at every step, a row without
-a gradient along its fading momentum. `lazy_adam` moves a row and its moments only in the steps whose batch holds its id; a row that
-was seen once then goes a tenth as far. The two train to different weights from the same seed. The L2 term of `adam` covers whole
-tables, that of `lazy_adam` the batch's rows alone. Bias correction counts all steps in both.
+`adam` is dense Adam, as published CTR results have it (FuxiCTR, DeepCTR): every row of a table moves at every step, a row
+without a gradient along its fading momentum. `lazy_adam` moves a row and its moments only in the steps whose batch holds its
+id; a row that was seen once then goes a tenth as far. The two train to different weights from the same seed. The L2 term of
+`adam` covers whole tables, that of `lazy_adam` the batch's rows alone. Bias correction counts all steps in both.
 
-A step of either costs what the batch costs, however large the table: `DeferredAdam` makes up for the steps that a row has missed
-when the row is next read, and where all must be up to date. With an L2 term over whole tables, or off the CPU, `adam` really moves
-every row at every step.
+A step of either costs what the batch costs, however large the table: `DeferredAdam` makes up for the steps that a row has
+missed when the row is next read, and where all must be up to date. With an L2 term over whole tables, or off the CPU, `adam`
+really moves every row at every step.
 """
 
 import functools
@@ -182,8 +182,8 @@ class DeferredAdam(LazyAdam):
         """Make up for what the rows (U,) of a table have missed."""
         state = self.state.get(weight)
         if state is not None:
-            arrays = (weight, state["exp_avg"], state["exp_avg_sq"], state["last"])
-            self._missed_by(weight).catch_up_(*(array.detach().numpy() for array in arrays), rows)
+            moments = state["exp_avg"].numpy(), state["exp_avg_sq"].numpy()
+            self._missed_by(weight).catch_up_(weight.detach().numpy(), *moments, state["last"].numpy(), rows)
 
     def settle(self) -> None:
         """Make up for what any row of any table has missed."""

@@ -2,6 +2,8 @@
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from small_models import make_model, random_fields
 from torch import nn
 
@@ -86,10 +88,10 @@ def test_dense_adam_with_l2_equals_torchs_adam_with_weight_decay():
         torch.testing.assert_close(mine, theirs, atol=2e-5, rtol=1e-4, msg=name)
 
 
-def test_dense_adam_gets_dense_gradients_and_lazy_adam_sparse_ones():
-    for name, sparse in (("adam", False), ("lazy_adam", True)):
+def test_only_l2_over_whole_tables_needs_dense_gradients():
+    for name, l2, sparse in (("adam", 0.1, False), ("adam", 0.0, True), ("lazy_adam", 0.1, True)):
         model = make_model("deepfm").train()
-        FitOptimizer(model, FitConfig(optimizer=name))
+        FitOptimizer(model, FitConfig(optimizer=name, l2_embedding=l2))
         table = model.embedding.categorical.table
         table(torch.tensor([0, 1])).sum().backward()
         assert table.weight.grad.is_sparse == sparse
@@ -101,6 +103,55 @@ def test_dense_adam_moves_rows_that_are_not_in_the_batch():
     before = model.embedding.categorical.table.weight.detach().clone()
     train(model, optimizer, 1)
     assert (model.embedding.categorical.table.weight != before).any(dim=1).all()
+
+
+@settings(deadline=None, max_examples=30)
+@given(
+    width=st.sampled_from([1, 2, 3, 16]),
+    scale=st.sampled_from([1e-1, 1e-6, 1e-9]),
+    steps=st.integers(1, 60),
+    seed=st.integers(0, 99),
+)
+def test_dense_adam_by_rows_equals_torchs_adam_over_the_whole_table(width, scale, steps, seed):
+    """With a step size that changes, gradients as small as epsilon, and rows that are seen once or never."""
+    torch.manual_seed(seed)
+    model, reference = nn.Sequential(LookupTable(50, width)), nn.Embedding(50, width).double()
+    reference.weight.data.copy_(model[0].weight.data)
+    optimizer = FitOptimizer(model.train(), FitConfig(optimizer="adam", clip_norm=0.0))
+    oracle = torch.optim.Adam(reference.parameters())
+    for step in range(steps):
+        rate = 0.01 / (1 + step // 20)
+        optimizer.set_learning_rate(rate)
+        oracle.param_groups[0]["lr"] = rate
+        ids, upstream = (torch.rand(8) ** 3 * 50).long(), torch.randn(8, width) * scale
+        optimizer.zero_grad()
+        read = model(ids)
+        torch.testing.assert_close(read, reference(ids).float(), atol=1e-6, rtol=1e-4)  # up to date when it is read
+        read.backward(upstream)
+        optimizer.step()
+        oracle.zero_grad()
+        reference(ids).backward(upstream.double())
+        oracle.step()
+    optimizer.close()
+    torch.testing.assert_close(model[0].weight, reference.weight.float(), atol=1e-6, rtol=1e-4)
+    assert model[0].before_reading is None
+
+
+def test_momentum_that_has_faded_is_left_out_without_a_trace():
+    model, reference = nn.Sequential(LookupTable(2, 4)), nn.Embedding(2, 4).double()
+    reference.weight.data.copy_(model[0].weight.data)
+    optimizer = FitOptimizer(model.train(), FitConfig(optimizer="adam", learning_rate=0.01, clip_norm=0.0))
+    oracle = torch.optim.Adam(reference.parameters(), lr=0.01)
+    for step in range(400):
+        row = torch.tensor([0 if step == 0 else 1])
+        optimizer.zero_grad()
+        model(row).sum().backward()
+        optimizer.step()
+        oracle.zero_grad()
+        reference(row).sum().backward()
+        oracle.step()
+    optimizer.settle()
+    torch.testing.assert_close(model[0].weight, reference.weight.float(), atol=2e-6, rtol=1e-5)
 
 
 def test_clipping_counts_dense_and_sparse_gradients_together():
@@ -115,10 +166,10 @@ def test_clipping_counts_dense_and_sparse_gradients_together():
     assert table.weight.grad.to_dense()[1].item() == pytest.approx(0.6, rel=1e-5)
 
 
-@pytest.mark.parametrize("name", ["lazy_adam", "adam"])
-def test_restored_state_goes_on_bit_for_bit(name):
+@pytest.mark.parametrize(("name", "l2"), [("lazy_adam", 0.01), ("adam", 0.01), ("adam", 0.0)])
+def test_restored_state_goes_on_bit_for_bit(name, l2):
     whole, first = make_model("dcn"), make_model("dcn")
-    config = FitConfig(optimizer=name, learning_rate=0.01, l2_embedding=0.01)
+    config = FitConfig(optimizer=name, learning_rate=0.01, l2_embedding=l2)
     train(whole, FitOptimizer(whole, config), 5)
     optimizer = FitOptimizer(first, config)
     train(first, optimizer, 2)
