@@ -9,8 +9,8 @@ import os
 import threading
 import weakref
 from collections.abc import Callable
-from concurrent.futures import Future, wait
-from typing import Any
+from concurrent.futures import Future
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -123,20 +123,34 @@ def compiled_for(tensor: Tensor) -> bool:
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32
 
 
-class _LastGroups(threading.local):
-    """What was grouped last: the tables of one model that are read by the same ids share the work."""
+class _Known(NamedTuple):
+    """A grouping that was asked for, while its ids are in use."""
 
-    ids: "weakref.ref[Tensor] | None" = None
-    offsets: tuple[int, ...] = ()
-    groups: "Future[RowGroups] | None" = None
-    marker: np.ndarray[Any, np.dtype[np.int32]] = np.empty(0, np.int32)
+    ids: "weakref.ref[Tensor]"
+    offsets: Tensor
+    of_fields: tuple[int, ...]
+    num_rows: int
+    groups: "Future[RowGroups]"
 
 
-_last = _LastGroups()
+class _Groups(threading.local):
+    """What was grouped of ids in use: the tables of one model that are read by the same ids share the work."""
+
+    def __init__(self) -> None:
+        self.known: list[_Known] = []
+        self.marker: np.ndarray[Any, np.dtype[np.int32]] = np.empty(0, np.int32)
+
+    def of(self, ids: Tensor) -> list[_Known]:
+        """Those of the very tensor `ids`; forgets those of tensors that are gone."""
+        self.known = [each for each in self.known if each.ids() is not None]
+        return [each for each in self.known if each.ids() is ids]
+
+
+_groups = _Groups()
 
 
 def _forget() -> None:
-    _last.groups = None
+    _groups.known = []
 
 
 # What another process groups never arrives.
@@ -144,17 +158,23 @@ os.register_at_fork(after_in_child=_forget)
 
 
 def grouped(ids: Tensor, offsets: Tensor, num_rows: int) -> "Future[RowGroups]":
-    """`rows.group_rows` of a batch's ids (B, F), beside what the caller does next; remembered until other ids are asked for."""
+    """`rows.group_rows` of a batch's ids (B, F), beside what the caller does next; remembered while the tensor `ids` lives."""
     of_fields = tuple(offsets.tolist())
-    known = _last.ids is not None and _last.ids() is ids and _last.offsets == of_fields
-    if not known or _last.groups is None:
-        if _last.groups is not None:
-            wait([_last.groups])  # it writes to the marker; what it raised was its own batch's
-        if len(_last.marker) < num_rows:
-            _last.marker = np.zeros(num_rows, np.int32)
-        _last.groups = in_background(rows.group_rows, ids.long().numpy(), offsets.numpy(), _last.marker[:num_rows])
-        _last.ids, _last.offsets = weakref.ref(ids), of_fields
-    return _last.groups
+    for each in _groups.of(ids):
+        if (each.of_fields, each.num_rows) == (of_fields, num_rows):
+            return each.groups
+    if len(_groups.marker) < num_rows:
+        _groups.marker = np.zeros(num_rows, np.int32)
+    # All groupings are made by one thread, one after the other: they can share the marker.
+    groups = in_background(rows.group_rows, ids.long().numpy(), offsets.numpy(), _groups.marker[:num_rows])
+    _groups.known.append(_Known(weakref.ref(ids), offsets, of_fields, num_rows, groups))
+    return groups
+
+
+def group_ahead(ids: Tensor, like: Tensor) -> None:
+    """Begin to group `ids` in all ways in which `like` was, so that they are ready when they are looked up."""
+    for each in _groups.of(like):
+        grouped(ids, each.offsets, each.num_rows)
 
 
 def _row_gradient(distinct: Tensor, summed: Tensor, table_shape: torch.Size, sparse: bool) -> Tensor:

@@ -2,7 +2,7 @@
 
 import itertools
 import os
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Full, Queue
 from threading import Event, Thread
@@ -73,6 +73,16 @@ def prepared_ahead(items: Iterator[Item], ahead: int = 2) -> Generator[Item]:
                 queue.get(timeout=0.01)
             except Empty:
                 thread.join(timeout=0.01)
+
+
+def with_next(items: Iterable[Item]) -> Iterator[tuple[Item, Item | None]]:
+    """Every item with the one that follows it, None behind the last."""
+    following = iter(items)
+    current = next(following, None)
+    while current is not None:
+        after = next(following, None)
+        yield current, after
+        current = after
 
 
 def _draw(items: Iterator[Item], queue: Queue[tuple[bool, Item | BaseException | None]], closed: Event) -> None:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -22,7 +22,8 @@ from ctrlab.errors import ConfigError, DataError, JobCancelled
 from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
 from ctrlab.kernels.linear import fast_linears
-from ctrlab.kernels.threads import prepared_ahead
+from ctrlab.kernels.lookup import group_ahead
+from ctrlab.kernels.threads import prepared_ahead, with_next
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.optim import FitOptimizer
@@ -144,6 +145,15 @@ def fit(
         return run.run(file)
 
 
+class _ReadyBatch(NamedTuple):
+    """A batch on the model's device. done: batches of its epoch that are done with this one."""
+
+    epoch: int
+    done: int
+    fields: Fields
+    labels: Tensor
+
+
 class _Fit:
     """One run of `fit`: the model in training, its optimizer and where it stands."""
 
@@ -200,10 +210,10 @@ class _Fit:
         self.model.train()
         self.lap = time.monotonic()
         with closing(prepared_ahead(self._batches())) as batches:
-            for epoch, done, batch in batches:
+            for batch, following in with_next(map(self._ready, batches)):
                 self._check_stop()
-                self.progress.epoch, self.progress.batch = epoch, done
-                self._step(batch)
+                self.progress.epoch, self.progress.batch = batch.epoch, batch.done
+                self._step(batch, following)
                 if self._at_evaluation:
                     self._evaluate()
                 elif time.monotonic() - self.last_report >= REPORT_SECONDS:
@@ -213,6 +223,10 @@ class _Fit:
                 self.lap = time.monotonic()
                 if self._is_stale():
                     break
+
+    def _ready(self, drawn: tuple[int, int, Batch]) -> "_ReadyBatch":
+        epoch, done, (rows, labels) = drawn
+        return _ReadyBatch(epoch, done, to_tensors(rows, self.device), torch.from_numpy(labels).to(self.device))
 
     def _batches(self) -> Iterator[tuple[int, int, Batch]]:
         """The batches that are left: (epoch, number of batches of it that are done with this one, the batch).
@@ -237,20 +251,20 @@ class _Fit:
         """Whether `patience` evaluations went by without a better one."""
         return 0 < self.config.patience <= self.progress.stale
 
-    def _step(self, batch: Batch) -> None:
-        rows, labels = batch
+    def _step(self, batch: "_ReadyBatch", following: "_ReadyBatch | None") -> None:
         if self.progress.step < self.config.warmup_steps:
             self._set_learning_rate()
         self.optimizer.zero_grad()
-        fields = to_tensors(rows, self.device)
-        targets = self._targets(fields, torch.from_numpy(labels).to(self.device))
-        loss = functional.binary_cross_entropy_with_logits(self.model(fields), targets)
+        targets = self._targets(batch.fields, batch.labels)
+        loss = functional.binary_cross_entropy_with_logits(self.model(batch.fields), targets)
+        if following is not None:
+            group_ahead(following.fields.ids, like=batch.fields.ids)
         loss.backward()
         self.optimizer.step()
         self.loss_sum += loss.detach()
         self.progress.step += 1
         self.progress.loss_steps += 1
-        self.progress.rows += len(labels)
+        self.progress.rows += len(batch.labels)
         self.progress.training_seconds += time.monotonic() - self.lap
 
     def _targets(self, fields: Fields, labels: Tensor) -> Tensor:

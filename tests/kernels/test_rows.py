@@ -88,6 +88,20 @@ def test_two_tables_read_by_the_same_ids_share_one_grouping():
     assert lookup.grouped(ids, torch.tensor([0, 6]), 11) is not first
 
 
+def test_the_next_batch_is_grouped_ahead_as_the_last_one_was():
+    ids, following, offsets = torch.randint(0, 5, (6, 2)), torch.randint(0, 5, (7, 2)), torch.tensor([0, 5])
+    lookup.grouped(ids, offsets, 10)
+    lookup.group_ahead(following, like=ids)
+    (ahead,) = lookup._groups.of(following)
+    assert lookup.grouped(following, offsets, 10) is ahead.groups
+    expected = rows.group_rows(following.numpy(), offsets.numpy(), np.zeros(10, np.int32))
+    for found, wanted in zip(ahead.groups.result(), expected, strict=True):
+        assert np.array_equal(found, wanted)
+    del following, ahead
+    lookup.grouped(ids, offsets, 10)
+    assert len(lookup._groups.known) == 1
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 def test_results_do_not_depend_on_the_number_of_threads(threads):
     rng = np.random.default_rng(3)

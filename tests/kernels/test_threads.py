@@ -6,7 +6,7 @@ import threading
 import pytest
 import torch
 
-from ctrlab.kernels.threads import SMALL, in_parts, prepared_ahead
+from ctrlab.kernels.threads import SMALL, in_parts, prepared_ahead, with_next
 
 
 @pytest.mark.parametrize("total", [0, 1, 7, SMALL + 3])
@@ -34,6 +34,11 @@ def test_what_a_part_raises_is_raised():
             in_parts(fail_late, SMALL)
     finally:
         torch.set_num_threads(before)
+
+
+def test_every_item_comes_with_the_one_behind_it():
+    assert list(with_next("abc")) == [("a", "b"), ("b", "c"), ("c", None)]
+    assert list(with_next([])) == []
 
 
 def test_items_come_in_order_whatever_is_prepared_ahead():
