@@ -43,7 +43,7 @@ class _Cross(torch.autograd.Function):
     def forward(ctx: Any, x0: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor) -> Tensor:
         x0, weights, offsets, shift = (tensor.detach().contiguous() for tensor in (x0, weights, offsets, shift))
         out, scalars = torch.empty_like(x0), x0.new_empty(len(x0), len(weights))
-        arrays: list[Any] = [tensor.numpy() for tensor in (x0, weights, offsets, shift, out, scalars)]
+        arrays: Any = tuple(tensor.numpy() for tensor in (x0, weights, offsets, shift, out, scalars))
         in_parts(lambda first, last: _forward(*arrays, first, last), len(x0), elements=x0.numel())
         ctx.save_for_backward(x0, weights, offsets, scalars)
         return out
