@@ -13,6 +13,8 @@ from ctrlab.data.schema import Fields
 #: Rows read in one piece, and pieces shuffled together: 262,144 rows, some 40 MB at 39 fields. Smaller splits are shuffled fully.
 CHUNK_ROWS = 1024
 BUFFER_CHUNKS = 256
+#: How many of a file's pieces lie in memory beside their copies.
+_RELEASED_CHUNKS = 32
 
 Batch = tuple[Fields, NDArray[np.float32]]
 
@@ -82,12 +84,21 @@ def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tup
             # Seeded by the run's number, so that skipped runs need not be drawn.
             order = np.random.default_rng((seed, first)).permutation(size)
             arrays = (split.ids, split.values, split.labels, split.lists)
-            gathered = Split(split.name, *(np.concatenate([array[chunk] for chunk in chunks]) for array in arrays))
-            for array in arrays:
-                _release(array)
+            gathered = Split(split.name, *(_gathered(array, chunks, size) for array in arrays))
             yield offset, _Run(gathered, order)
             del gathered
         offset += size
+
+
+def _gathered(array: NDArray[Any], chunks: list[slice], size: int) -> NDArray[Any]:
+    """The chunks one behind the other, `size` rows; of a mapped file little lies in memory at a time."""
+    out, end = np.empty((size, *array.shape[1:]), array.dtype), 0
+    for number, chunk in enumerate(chunks):
+        start, end = end, end + chunk.stop - chunk.start
+        out[start:end] = array[chunk]
+        if number % _RELEASED_CHUNKS == _RELEASED_CHUNKS - 1 or end == size:
+            _release(array)
+    return out
 
 
 def _release(array: NDArray[Any]) -> None:

@@ -43,7 +43,7 @@ class _Cross(torch.autograd.Function):
     def forward(ctx: Any, x0: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor) -> Tensor:
         x0, weights, offsets, shift = (tensor.detach().contiguous() for tensor in (x0, weights, offsets, shift))
         out, scalars = torch.empty_like(x0), x0.new_empty(len(x0), len(weights))
-        arrays: Any = tuple(tensor.numpy() for tensor in (x0, weights, offsets, shift, out, scalars))
+        arrays = (x0.numpy(), weights.numpy(), offsets.numpy(), shift.numpy(), out.numpy(), scalars.numpy())
         in_parts(lambda first, last: _forward(*arrays, first, last), len(x0), elements=x0.numel())
         ctx.save_for_backward(x0, weights, offsets, scalars)
         return out
@@ -54,11 +54,9 @@ class _Cross(torch.autograd.Function):
         blocks = -(-len(x0) // _BLOCK)
         of_x0, of_weights = torch.empty_like(x0), weights.new_zeros(blocks, *weights.shape)
         of_offsets, of_shift = weights.new_zeros(blocks, len(weights)), weights.new_zeros(blocks, x0.shape[1])
-        arrays = [
-            tensor.numpy()
-            for tensor in (grad.contiguous(), x0, weights, offsets, scalars, of_x0, of_weights, of_offsets, of_shift)
-        ]
-        in_parts(lambda first, last: _backward(*arrays, first, last), blocks, elements=x0.numel())
+        given = (grad.contiguous().numpy(), x0.numpy(), weights.numpy(), offsets.numpy(), scalars.numpy())
+        found = (of_x0.numpy(), of_weights.numpy(), of_offsets.numpy(), of_shift.numpy())
+        in_parts(lambda first, last: _backward(*given, *found, first, last), blocks, elements=x0.numel())
         return of_x0, of_weights.sum(0), of_offsets.sum(0), of_shift.sum(0)
 
 

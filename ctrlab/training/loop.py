@@ -23,6 +23,7 @@ from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
 from ctrlab.kernels.linear import fast_linears
 from ctrlab.kernels.lookup import group_ahead
+from ctrlab.kernels.memory import kept_memory
 from ctrlab.kernels.threads import prepared_ahead, with_next
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
@@ -137,7 +138,7 @@ def fit(
     if config.distillation and teacher is None:
         raise ConfigError(f"distillation {config.distillation:g} needs a teacher; give one, or set distillation to 0")
     # Adam's fading moments become denormal numbers.
-    with flushed_denormals(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with flushed_denormals(), kept_memory(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
         run = _Fit(
             copy.deepcopy(model).to(device), train, valid, config, on_step, should_stop, _listened_to(teacher, config, device)
         )
