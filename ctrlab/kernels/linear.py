@@ -9,9 +9,11 @@ oneDNN is reached by an operation that torch keeps to itself: it is tried once, 
 """
 
 import functools
+import math
 import time
 from collections.abc import Callable, Iterator, MutableMapping
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -56,7 +58,7 @@ def fast_linears(
     try:
         for module, relu, stays in _linears(model):
             low = compute_dtype == "bfloat16" and min(module.weight.shape) > 1
-            module.forward = functools.partial(_forward, module, relu is not None, low, low and stays, chosen)  # type: ignore[method-assign]
+            module.forward = FastLinear(module, relu is not None, low, low and stays, chosen)  # type: ignore[method-assign, assignment]
             changed.append(module)
             if relu is not None:
                 relu.forward = _pass  # type: ignore[method-assign, assignment]
@@ -93,14 +95,42 @@ def _pass(x: Tensor) -> Tensor:
     return x
 
 
-def _forward(module: nn.Linear, relu: bool, low: bool, stays: bool, products: Products, x: Tensor) -> Tensor:
-    flat = x.reshape(-1, x.shape[-1])
-    if not low:
-        flat = flat.to(module.weight.dtype)
-    out: Tensor = _Linear.apply(flat, module.weight, module.bias, relu, low, products)
-    if out.dtype != x.dtype and not stays:
-        out = out.to(module.weight.dtype)
-    return out.view(*x.shape[:-1], out.shape[-1])
+@dataclass(frozen=True, eq=False)
+class FastLinear:
+    """What stands in for the `forward` of a linear layer.
+
+    relu: whether it gives what the ReLU behind it gives. low: whether it multiplies in bfloat16. stays: whether its output is
+    to be bfloat16 then, for the next linear layer to read. products: which library takes which product.
+    """
+
+    module: nn.Linear
+    relu: bool
+    low: bool
+    stays: bool
+    products: Products
+
+    def __call__(self, x: Tensor) -> Tensor:
+        """(..., in) -> (..., out)."""
+        weight = self.module.weight
+        flat = x.reshape(-1, x.shape[-1])
+        if not self.low:
+            flat = flat.to(weight.dtype)
+        out: Tensor = _Linear.apply(flat, weight, self.module.bias, self.relu, self.low, self.products)
+        if out.dtype != x.dtype and not self.stays:
+            out = out.to(weight.dtype)
+        return out.view(*x.shape[:-1], out.shape[-1])
+
+
+def fast_forward_of(layer: nn.Module) -> FastLinear | None:
+    """What stands in for the layer's `forward` within `fast_linears`, None elsewhere: of a layer that may be computed as a part
+    of something larger, hence not where a hook waits for its input or output."""
+    forward = vars(layer).get("forward")
+    return forward if isinstance(forward, FastLinear) and not is_hooked(layer) else None
+
+
+def is_hooked(module: nn.Module) -> bool:
+    """Whether a hook waits for this very module to run."""
+    return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
 
 
 class _Linear(torch.autograd.Function):
@@ -124,9 +154,9 @@ class _Linear(torch.autograd.Function):
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
         of_x = of_weight = of_bias = None
         if ctx.needs_input_grad[0]:
-            of_x = _product("input", grad, weight.t(), ctx.products).to(ctx.dtypes[0])
+            of_x = product("input", grad, weight.t(), ctx.products).to(ctx.dtypes[0])
         if ctx.needs_input_grad[1]:
-            of_weight = _product("weight", grad.t(), x.t(), ctx.products).to(ctx.dtypes[1])
+            of_weight = product("weight", grad.t(), x.t(), ctx.products, batch=1).to(ctx.dtypes[1])
         if ctx.needs_input_grad[2]:
             of_bias = grad.sum(0, dtype=ctx.dtypes[1])
         return of_x, of_weight, of_bias, None, None, None
@@ -141,9 +171,14 @@ def _forward_product(x: Tensor, weight: Tensor, bias: Tensor | None, relu: bool,
     return _by_the_faster("forward", x, weight, by_mkl, by_onednn, products)
 
 
-def _product(kind: str, x: Tensor, weight: Tensor, products: Products) -> Tensor:
-    """x (n, k) and weight (m, k), either of them possibly a transposed view -> x weight^T."""
-    return _by_the_faster(kind, x, weight, _mkl, _onednn, products)
+def product(kind: str, x: Tensor, weight: Tensor, products: Products, *, batch: int = 0) -> Tensor:
+    """x (n, k) and weight (m, k), either of them possibly a transposed view -> x weight^T (n, m).
+
+    Args:
+        kind: names in `products` what multiplies matrices that lie in memory in one way.
+        batch: which of n, k and m is the number of the batch's rows.
+    """
+    return _by_the_faster(kind, x, weight, _mkl, _onednn, products, batch)
 
 
 def _mkl(x: Tensor, weight: Tensor) -> Tensor:
@@ -155,16 +190,17 @@ def _onednn(x: Tensor, weight: Tensor, bias: Tensor | None = None, post: str = "
     return out
 
 
-def _by_the_faster(kind: str, x: Tensor, weight: Tensor, by_mkl: Product, by_onednn: Product, products: Products) -> Tensor:
-    rows, inner, columns = x.shape[0], x.shape[1], weight.shape[0]
-    if rows * inner * columns < TRIAL_MACS or not (_fills_its_memory(x) and _fills_its_memory(weight) and has_onednn()):
+def _by_the_faster(kind: str, x: Tensor, weight: Tensor, by_mkl: Product, by_onednn: Product, products: Products,
+                   batch: int = 0) -> Tensor:  # fmt: skip
+    sizes = [*x.shape, weight.shape[0]]
+    if math.prod(sizes) < TRIAL_MACS or not (_fills_its_memory(x) and _fills_its_memory(weight) and has_onednn()):
         return by_mkl(x, weight)
     # Not by the rows of the batch: a fit that is resumed before its first short batch must know the choice for it too.
-    shape = f"{kind} {rows if kind == 'weight' else inner}x{columns}"
+    shape = f"{kind} " + "x".join(str(size) for axis, size in enumerate(sizes) if axis != batch)
     if x.dtype != torch.float32:
         shape += " bfloat16"
     if shape not in products:
-        some = _some_rows(kind, x, weight)
+        some = _some_rows(x, weight, batch)
         products[shape] = "onednn" if _seconds(by_onednn, *some) < _seconds(by_mkl, *some) else "mkl"
     return by_onednn(x, weight) if products[shape] == "onednn" else by_mkl(x, weight)
 
@@ -174,12 +210,21 @@ def _fills_its_memory(matrix: Tensor) -> bool:
     return matrix.is_contiguous() or matrix.t().is_contiguous()
 
 
-def _some_rows(kind: str, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:
+def _some_rows(x: Tensor, weight: Tensor, batch: int) -> tuple[Tensor, Tensor]:
     """Operands of a trial: of so many rows of the batch that a product of very wide layers takes no seconds."""
-    of_weight = kind == "weight"
-    batch, of_a_row = (x.shape[1], x.shape[0] * weight.shape[0]) if of_weight else (x.shape[0], x.shape[1] * weight.shape[0])
-    rows = min(batch, max(64, MOST_TRIAL_MACS // of_a_row))
-    return (x[:, :rows], weight[:, :rows]) if of_weight else (x[:rows], weight)
+    sizes = [*x.shape, weight.shape[0]]
+    rows = min(sizes[batch], max(64, MOST_TRIAL_MACS * sizes[batch] // math.prod(sizes)))
+    if batch == 1:
+        return _first(x, 1, rows), _first(weight, 1, rows)
+    return (_first(x, 0, rows), weight) if batch == 0 else (x, _first(weight, 0, rows))
+
+
+def _first(matrix: Tensor, axis: int, count: int) -> Tensor:
+    """The first rows or columns, laid out as the whole is."""
+    some = matrix.narrow(axis, 0, count)
+    if _fills_its_memory(some):
+        return some
+    return some.contiguous() if matrix.is_contiguous() else some.t().contiguous().t()
 
 
 def _seconds(product: Product, x: Tensor, weight: Tensor) -> float:

@@ -1,11 +1,14 @@
 """FiBiNET (Huang, Zhang, Zhang: "FiBiNET: Combining Feature Importance and Bilinear feature Interaction", RecSys 2019)."""
 
-from typing import ClassVar
+from typing import ClassVar, cast
 
 import torch
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.kernels.bilinear import linear_of_pairs
+from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
+from ctrlab.kernels.lookup import compiled_for
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import FiBiNETConfig
 from ctrlab.models.configs.attention import BilinearType
@@ -32,8 +35,12 @@ class SENet(nn.Module):
 
     def forward(self, e: Tensor) -> Tensor:
         """(B, M, d) -> (B, M, d)."""
+        return e * self.weights(e).unsqueeze(2)
+
+    def weights(self, e: Tensor) -> Tensor:
+        """a: (B, M, d) -> (B, M)."""
         weights: Tensor = self.activation(self.excite(self.squeeze(e.mean(dim=2)).relu()))
-        return e * weights.unsqueeze(2)
+        return weights
 
 
 class BilinearInteraction(nn.Module):
@@ -72,6 +79,13 @@ class BilinearInteraction(nn.Module):
         """(B, M, d) -> (B, M (M - 1) / 2, d)."""
         return self._mapped(e) * e.index_select(1, self.right)
 
+    def matrices(self) -> Tensor:
+        """W of every pair, (M (M - 1) / 2, d, d)."""
+        by_field: Tensor = torch.cat([cast(nn.Linear, linear).weight for linear in self.maps]).unflatten(0, (-1, self.embed_dim))
+        if self.kind == "interaction":
+            return by_field
+        return by_field.index_select(0, self.left if self.kind == "each" else torch.zeros_like(self.left))
+
     def _mapped(self, e: Tensor) -> Tensor:
         """W e_i for every pair."""
         if self.kind == "all":
@@ -102,6 +116,16 @@ class PairInteraction(nn.Module):
         """(B, M, d) -> (B, M (M - 1) d)."""
         return torch.cat([self.bilinear(e), self.bilinear(self.senet(e))], dim=1).flatten(1)
 
+    def into(self, layer: FastLinear, e: Tensor) -> Tensor:
+        """What `layer` gives for `self(e)`: (B, M, d) -> (B, out)."""
+        return linear_of_pairs(layer, e, self.senet.weights(e), self.bilinear.matrices())
+
+    def is_plain(self) -> bool:
+        """Whether its pairs can be made as a part of something larger: nothing was replaced, and no hook waits for them."""
+        parts = (self, self.senet, self.bilinear, *self.bilinear.maps)
+        maps_only = all(type(linear) is nn.Linear and linear.bias is None for linear in self.bilinear.maps)
+        return maps_only and not any(map(is_hooked, parts))
+
 
 class FiBiNET(CTRModel):
     """logit = w_0 + sum_i w_i x_i + MLP([bilinear(e), bilinear(SENet(e))]).
@@ -124,6 +148,20 @@ class FiBiNET(CTRModel):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
-        pairs = self.interaction(self.embedding(fields))
-        crossed = with_raw_values(pairs, fields, self.raw_values)
-        return self.linear(fields) + self.mlp(crossed).squeeze(1)  # type: ignore[no-any-return]
+        return self.linear(fields) + self._deep(self.embedding(fields), fields).squeeze(1)  # type: ignore[no-any-return]
+
+    def _deep(self, e: Tensor, fields: Fields) -> Tensor:
+        """The MLP of the pairs of e (B, M, d) -> (B, 1). In a fit on the CPU the pairs and the first layer are one."""
+        interaction, (first, *rest) = self.interaction, self.mlp
+        layer = fast_forward_of(first) if self._trains(e) and not is_hooked(self.mlp) else None
+        raw_values = self.raw_values and fields.values.shape[1] > 0
+        if layer is None or raw_values or not (isinstance(interaction, PairInteraction) and interaction.is_plain()):
+            deep: Tensor = self.mlp(with_raw_values(interaction(e), fields, self.raw_values))
+            return deep
+        hidden = interaction.into(layer, e)
+        for module in rest:
+            hidden = module(hidden)
+        return hidden
+
+    def _trains(self, e: Tensor) -> bool:
+        return self.training and torch.is_grad_enabled() and compiled_for(e) and not torch.compiler.is_compiling()

@@ -107,11 +107,14 @@ def test_whole_models_give_the_same_logits(architecture):
         torch.testing.assert_close(model(fields), plainly, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize("kind", ["forward", "input", "weight"])
-def test_a_trial_multiplies_few_rows_of_very_wide_layers_and_all_of_narrow_ones(kind, monkeypatch):
-    x, weight = (torch.zeros(3, 500), torch.zeros(4, 500)) if kind == "weight" else (torch.zeros(500, 4), torch.zeros(3, 4))
-    assert [part.shape for part in linear._some_rows(kind, x, weight)] == [x.shape, weight.shape]
+@pytest.mark.parametrize("batch", [0, 1, 2])
+def test_a_trial_multiplies_few_rows_of_very_wide_layers_and_all_of_narrow_ones(batch, monkeypatch):
+    sizes = [3, 4]
+    sizes.insert(batch, 500)
+    x, weight = torch.zeros(sizes[0], sizes[1]), torch.zeros(sizes[2], sizes[1])
+    assert [part.shape for part in linear._some_rows(x, weight, batch)] == [x.shape, weight.shape]
     monkeypatch.setattr(linear, "MOST_TRIAL_MACS", 12 * 100)
-    few, other = linear._some_rows(kind, x, weight)
-    assert few.shape == ((3, 100) if kind == "weight" else (100, 4))
-    assert other.shape == ((4, 100) if kind == "weight" else (3, 4))
+    few, other = linear._some_rows(x, weight, batch)
+    sizes[batch] = 100
+    assert [*few.shape, other.shape[0]] == sizes
+    assert other.shape[1] == few.shape[1]

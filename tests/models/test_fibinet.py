@@ -7,6 +7,8 @@ import pytest
 import torch
 from small_models import SCHEMA, logits, make_model, random_fields
 
+from ctrlab.kernels.linear import fast_linears
+from ctrlab.models import fibinet
 from ctrlab.models.fibinet import BilinearInteraction
 
 FIELDS = random_fields(5)
@@ -75,3 +77,88 @@ def test_the_logit_is_the_linear_term_and_the_mlp():
     pairs = model.interaction(e)
     expected = model.linear(FIELDS) + model.mlp(torch.cat([pairs, FIELDS.values], dim=1)).squeeze(1)
     torch.testing.assert_close(logits(model, FIELDS), expected.detach())
+
+
+@pytest.fixture
+def made_in_one(monkeypatch):
+    """A number for each time that the pairs and the first layer were one."""
+    calls, original = [], fibinet.linear_of_pairs
+
+    def counted(*args):
+        calls.append(1)
+        return original(*args)
+
+    monkeypatch.setattr(fibinet, "linear_of_pairs", counted)
+    return calls
+
+
+def trained_step(model, fields, *, as_fit_does):
+    """The logits and the gradient of every parameter."""
+    model.train()
+    model.zero_grad()
+    if as_fit_does:
+        with fast_linears(model):
+            out = model(fields)
+            out.square().mean().backward()
+    else:
+        out = model(fields)
+        out.square().mean().backward()
+    gradients = {name: parameter.grad.to_dense().clone() for name, parameter in model.named_parameters() if parameter.numel()}
+    return gradients | {"logits": out.detach()}
+
+
+@pytest.mark.parametrize("rows", [1, 150])
+@pytest.mark.parametrize(
+    "settings",
+    [
+        {"bilinear_type": "all"}, {"bilinear_type": "each"}, {"bilinear_type": "interaction"},
+        {"excitation": "sigmoid"}, {"mlp_dims": ()}, {"mlp_dims": (7,), "dropout": 0.0},
+    ],
+)  # fmt: skip
+def test_a_fits_step_is_that_of_plain_layers(settings, rows, made_in_one):
+    model, fields = make_model("fibinet", **settings), random_fields(rows)
+    plain = trained_step(model, fields, as_fit_does=False)
+    assert not made_in_one
+    in_one = trained_step(model, fields, as_fit_does=True)
+    assert len(made_in_one) == 1
+    for name, expected in plain.items():
+        torch.testing.assert_close(in_one[name], expected, atol=1e-5, rtol=1e-4, msg=name)
+
+
+def test_batch_normalisation_reads_the_first_layer(made_in_one):
+    model, fields = make_model("fibinet", batch_norm=True), random_fields(64)
+    plain = trained_step(model, fields, as_fit_does=False)
+    in_one = trained_step(model, fields, as_fit_does=True)
+    assert len(made_in_one) == 1
+    for name, expected in plain.items():
+        torch.testing.assert_close(in_one[name], expected, atol=1e-4, rtol=1e-3, msg=name)
+
+
+@pytest.mark.parametrize("name", ["mlp.0", "mlp", "interaction", "interaction.bilinear", "interaction.bilinear.maps.0"])
+def test_a_hook_in_a_fit_sees_what_its_module_reads(name, made_in_one):
+    model, seen = make_model("fibinet"), []
+    model.get_submodule(name).register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
+    trained_step(model, FIELDS, as_fit_does=False)
+    trained_step(model, FIELDS, as_fit_does=True)
+    assert not made_in_one
+    for plain, in_fit in zip(*(seen[: len(seen) // 2], seen[len(seen) // 2 :]), strict=True):
+        for mine, theirs in zip(in_fit, plain, strict=True):
+            torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
+    assert seen
+
+
+def test_evaluation_and_raw_values_go_layer_by_layer(made_in_one):
+    model = make_model("fibinet")
+    with fast_linears(model):
+        model.eval()(FIELDS)
+    with fast_linears(model), torch.no_grad():
+        model.train()(FIELDS)
+    trained_step(make_model("fibinet", numeric_fields="raw"), FIELDS, as_fit_does=True)
+    assert not made_in_one
+
+
+def test_a_layer_that_was_factored_is_trained_as_it_is(made_in_one):
+    model = make_model("fibinet")
+    model.mlp[0] = torch.nn.Sequential(torch.nn.Linear(model.mlp[0].in_features, 3), torch.nn.Linear(3, 32))
+    trained_step(model, FIELDS, as_fit_does=True)
+    assert not made_in_one
