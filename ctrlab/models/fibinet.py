@@ -151,9 +151,9 @@ class FiBiNET(CTRModel):
         return self.linear(fields) + self._deep(self.embedding(fields), fields).squeeze(1)  # type: ignore[no-any-return]
 
     def _deep(self, e: Tensor, fields: Fields) -> Tensor:
-        """The MLP of the pairs of e (B, M, d) -> (B, 1). In a fit on the CPU the pairs and the first layer are one."""
+        """The MLP of the pairs of e (B, M, d) -> (B, 1). Within `fast_linears` the pairs and the first layer are one."""
         interaction, (first, *rest) = self.interaction, self.mlp
-        layer = fast_forward_of(first) if self._trains(e) and not is_hooked(self.mlp) else None
+        layer = fast_forward_of(first) if _can_join(e) and not is_hooked(self.mlp) else None
         raw_values = self.raw_values and fields.values.shape[1] > 0
         if layer is None or raw_values or not (isinstance(interaction, PairInteraction) and interaction.is_plain()):
             deep: Tensor = self.mlp(with_raw_values(interaction(e), fields, self.raw_values))
@@ -163,5 +163,6 @@ class FiBiNET(CTRModel):
             hidden = module(hidden)
         return hidden
 
-    def _trains(self, e: Tensor) -> bool:
-        return self.training and torch.is_grad_enabled() and compiled_for(e) and not torch.compiler.is_compiling()
+
+def _can_join(e: Tensor) -> bool:
+    return compiled_for(e) and not torch.compiler.is_compiling()

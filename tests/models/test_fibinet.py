@@ -147,12 +147,17 @@ def test_a_hook_in_a_fit_sees_what_its_module_reads(name, made_in_one):
     assert seen
 
 
-def test_evaluation_and_raw_values_go_layer_by_layer(made_in_one):
-    model = make_model("fibinet")
-    with fast_linears(model):
-        model.eval()(FIELDS)
-    with fast_linears(model), torch.no_grad():
-        model.train()(FIELDS)
+def test_a_prediction_makes_no_pairs_of_a_whole_batch_either(made_in_one):
+    model = make_model("fibinet").eval()
+    with torch.inference_mode():
+        plain = model(FIELDS)
+        assert not made_in_one
+        with fast_linears(model):
+            torch.testing.assert_close(model(FIELDS), plain, atol=1e-5, rtol=1e-4)
+    assert len(made_in_one) == 1
+
+
+def test_raw_values_go_layer_by_layer(made_in_one):
     trained_step(make_model("fibinet", numeric_fields="raw"), FIELDS, as_fit_does=True)
     assert not made_in_one
 
