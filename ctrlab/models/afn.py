@@ -6,6 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
+from ctrlab.kernels.logarithmic import linear_of_neurons
+from ctrlab.kernels.lookup import compiled_for
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import AFNConfig, AFNPlusConfig
 from ctrlab.models.layers import MLP, FieldEmbedding, with_raw_values
@@ -29,11 +32,26 @@ class LogarithmicInteraction(nn.Module):
 
     def forward(self, e: Tensor) -> Tensor:
         """(B, M, d) -> (B, d J)."""
-        logarithms = self.log_norm(e.abs().clamp(min=EPSILON).log())
-        products: Tensor = self.powers(logarithms.transpose(1, 2)).exp()
+        products: Tensor = self.powers(self.logarithms(e)).exp()
         normalised: Tensor = self.exp_norm(products.flatten(0, 1))
         flat: Tensor = normalised.unflatten(0, (-1, e.shape[2])).flatten(1)
         return flat
+
+    def logarithms(self, e: Tensor) -> Tensor:
+        """Normalised: (B, M, d) -> (B, d, M)."""
+        normalised: Tensor = self.log_norm(e.abs().clamp(min=EPSILON).log())
+        return normalised.transpose(1, 2)
+
+    def into(self, layer: FastLinear, e: Tensor) -> Tensor:
+        """What `layer` gives for `self(e)`: (B, M, d) -> (B, out)."""
+        return linear_of_neurons(layer, self.logarithms(e), self.powers.weight, self.exp_norm)
+
+    def is_plain(self) -> bool:
+        """Whether its neurons can be made as a part of something larger: nothing was replaced, no hook waits for them, and
+        gradients are asked of the batch's statistics alone."""
+        plain = type(self.exp_norm) is nn.BatchNorm1d and self.exp_norm.momentum is not None and not is_hooked(self.exp_norm)
+        statistics = self.exp_norm.training or not torch.is_grad_enabled()
+        return plain and statistics and fast_forward_of(self.powers) is not None and not is_hooked(self)
 
 
 class AFN(CTRModel):
@@ -56,8 +74,21 @@ class AFN(CTRModel):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
-        crossed = with_raw_values(self.logarithm(self.embedding(fields)), fields, self.raw_values)
-        return self.mlp(crossed).squeeze(1)  # type: ignore[no-any-return]
+        return self._crossed(self.embedding(fields), fields).squeeze(1)
+
+    def _crossed(self, e: Tensor, fields: Fields) -> Tensor:
+        """The MLP of the neurons of e (B, M, d) -> (B, 1). Within `fast_linears` the neurons and the first layer are one."""
+        logarithm, (first, *rest) = self.logarithm, self.mlp
+        can_join = compiled_for(e) and not torch.compiler.is_compiling() and not is_hooked(self.mlp)
+        layer = fast_forward_of(first) if can_join else None
+        raw_values = self.raw_values and fields.values.shape[1] > 0
+        if layer is None or raw_values or not (isinstance(logarithm, LogarithmicInteraction) and logarithm.is_plain()):
+            crossed: Tensor = self.mlp(with_raw_values(logarithm(e), fields, self.raw_values))
+            return crossed
+        hidden = logarithm.into(layer, e)
+        for module in rest:
+            hidden = module(hidden)
+        return hidden
 
 
 class AFNPlus(AFN):
