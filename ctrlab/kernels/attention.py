@@ -38,7 +38,7 @@ from ctrlab.kernels.vectors import (
 
 _compiled = njit(nogil=True, cache=True, error_model="numpy")
 
-#: Parts of a batch whose gradients of weights are added up apart, and then in order.
+#: At most so many parts of a batch have gradients of the weights of their own, which are then added up in order.
 _BLOCKS = 64
 
 
@@ -77,7 +77,8 @@ def attend_projected(
         out: Tensor = _ProjectedAttention.apply(e, torch.cat([query, key, value]), heads, scale, residual, relu)
         return out
     weight = torch.cat([_filled_heads(part.t().unsqueeze(0), heads)[0].t() for part in (query, key, value)])
-    out = _ProjectedAttention.apply(functional.pad(e, (0, missing)), functional.pad(weight, (0, missing)), heads, scale, False, False)
+    filled = (functional.pad(part, (0, missing)) for part in (e, weight))
+    out = _ProjectedAttention.apply(*filled, heads, scale, False, False)
     out = out.unflatten(2, (heads, -1))[..., :width].flatten(2)
     out = out + e if residual else out
     return out.relu() if relu else out
@@ -85,7 +86,7 @@ def attend_projected(
 
 def takes(x: Tensor) -> bool:
     """Whether the compiled loops take this tensor here and now; a model that is exported or compiled is made of torch's parts."""
-    return compiled_for(x) and not torch.compiler.is_compiling() and not torch.jit.is_tracing()
+    return compiled_for(x) and not torch.compiler.is_compiling() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def _by_torch(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, dropout: float = 0.0) -> Tensor:
@@ -105,9 +106,8 @@ class _Attention(torch.autograd.Function):
     def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
         query, key, value = (part.detach().contiguous() for part in (query, key, value))
         out = torch.empty_like(query)
-        arrays = _flat(query, key, value, out)
-        sizes = (query.shape[1], query.shape[2], heads, scale)
-        in_parts(lambda first, last: _forward(*arrays, *sizes, first, last), len(query), elements=query.numel())
+        given = (*_flat(query, key, value, out), query.shape[1], query.shape[2], heads, scale)
+        in_parts(lambda first, last: _forward(first, last, *given), len(query), elements=query.numel())
         ctx.save_for_backward(query, key, value)
         ctx.heads, ctx.scale = heads, scale
         return out
@@ -116,9 +116,8 @@ class _Attention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         saved = ctx.saved_tensors
         outs = [torch.empty_like(part) for part in saved]
-        arrays = _flat(*saved, grad.contiguous(), *outs)
-        sizes = (grad.shape[1], grad.shape[2], ctx.heads, ctx.scale)
-        in_parts(lambda first, last: _backward(*arrays, *sizes, first, last), len(grad), elements=grad.numel())
+        given = (*_flat(*saved, grad.contiguous(), *outs), grad.shape[1], grad.shape[2], ctx.heads, ctx.scale)
+        in_parts(lambda first, last: _backward(first, last, *given), len(grad), elements=grad.numel())
         return *outs, None, None
 
 
@@ -130,8 +129,8 @@ class _ProjectedAttention(torch.autograd.Function):
         e, weight = e.detach().contiguous(), weight.detach().contiguous()
         ctx.sizes = (e.shape[1], e.shape[2], len(weight) // 3, heads, scale, residual, relu)
         out = e.new_empty(len(e), e.shape[1], len(weight) // 3)
-        arrays = _flat(e, weight.t().contiguous(), out)
-        in_parts(lambda first, last: _forward_projected(*arrays, *ctx.sizes, first, last), len(e), elements=e.numel())
+        given = (*_flat(e, weight.t().contiguous(), out), *ctx.sizes)
+        in_parts(lambda first, last: _forward_projected(first, last, *given), len(e), elements=e.numel())
         ctx.save_for_backward(e, weight, out if relu else e)
         return out
 
@@ -139,9 +138,10 @@ class _ProjectedAttention(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         e, weight, out = ctx.saved_tensors
         of_e = torch.empty_like(e)
-        blocks = weight.new_zeros(_BLOCKS, *weight.shape)
+        blocks = weight.new_zeros(max(1, min(_BLOCKS, len(e))), *weight.shape)
         arrays = _flat(e, weight, weight.t().contiguous(), out, grad.contiguous(), of_e, blocks)
-        in_parts(lambda first, last: _backward_projected(*arrays, *ctx.sizes, first, last), _BLOCKS, elements=e.numel())
+        given = (*arrays, *ctx.sizes, len(blocks))
+        in_parts(lambda first, last: _backward_projected(first, last, *given), len(blocks), elements=e.numel())
         return of_e, blocks.sum(0), None, None, None, None
 
 
@@ -151,7 +151,7 @@ def _flat(*tensors: Tensor) -> list[Any]:
 
 @_compiled
 def _forward(
-    query: Any, key: Any, value: Any, out: Any, fields: int, width: int, heads: int, scale: float, first: int, last: int
+    first: int, last: int, query: Any, key: Any, value: Any, out: Any, fields: int, width: int, heads: int, scale: float
 ) -> None:
     lanes = -(-fields // LANES) * LANES
     turned, weights = np.zeros(width // heads * lanes, np.float32), np.empty(fields * lanes, np.float32)
@@ -161,8 +161,8 @@ def _forward(
 
 
 @_compiled
-def _backward(query: Any, key: Any, value: Any, grad: Any, of_query: Any, of_key: Any, of_value: Any, fields: int, width: int,
-              heads: int, scale: float, first: int, last: int) -> None:  # fmt: skip
+def _backward(first: int, last: int, query: Any, key: Any, value: Any, grad: Any, of_query: Any, of_key: Any, of_value: Any,
+              fields: int, width: int, heads: int, scale: float) -> None:  # fmt: skip
     lanes = -(-fields // LANES) * LANES
     turned = np.zeros(width // heads * lanes, np.float32)
     weights, changes = np.empty(fields * lanes, np.float32), np.empty(fields * lanes, np.float32)
@@ -173,8 +173,8 @@ def _backward(query: Any, key: Any, value: Any, grad: Any, of_query: Any, of_key
 
 
 @_compiled
-def _forward_projected(e: Any, weight: Any, out: Any, fields: int, in_width: int, width: int, heads: int, scale: float,
-                       residual: bool, relu: bool, first: int, last: int) -> None:  # fmt: skip
+def _forward_projected(first: int, last: int, e: Any, weight: Any, out: Any, fields: int, in_width: int, width: int, heads: int,
+                       scale: float, residual: bool, relu: bool) -> None:  # fmt: skip
     lanes = -(-fields // LANES) * LANES
     turned, weights = np.zeros(width // heads * lanes, np.float32), np.empty(fields * lanes, np.float32)
     projected = np.empty(fields * 3 * width, np.float32)
@@ -194,9 +194,9 @@ def _forward_projected(e: Any, weight: Any, out: Any, fields: int, in_width: int
 
 
 @_compiled
-def _backward_projected(e: Any, weight: Any, turned_weight: Any, out: Any, grad: Any, of_e: Any, of_weight: Any, fields: int,
-                        in_width: int, width: int, heads: int, scale: float, residual: bool, relu: bool, first: int,
-                        last: int) -> None:  # fmt: skip
+def _backward_projected(first: int, last: int, e: Any, weight: Any, turned_weight: Any, out: Any, grad: Any, of_e: Any,
+                        of_weight: Any, fields: int, in_width: int, width: int, heads: int, scale: float, residual: bool,
+                        relu: bool, blocks: int) -> None:  # fmt: skip
     lanes = -(-fields // LANES) * LANES
     turned = np.zeros(width // heads * lanes, np.float32)
     weights, changes = np.empty(fields * lanes, np.float32), np.empty(fields * lanes, np.float32)
@@ -207,7 +207,7 @@ def _backward_projected(e: Any, weight: Any, turned_weight: Any, out: Any, grad:
     zero = all_lanes(np.float32(0))
     rows = len(e) // (fields * in_width)
     for block in range(first, last):
-        for b in range(rows * block // _BLOCKS, rows * (block + 1) // _BLOCKS):
+        for b in range(rows * block // blocks, rows * (block + 1) // blocks):
             start, of_row = b * fields * width, b * fields * in_width
             for i in range(0, fields * width, LANES):
                 change = load(grad, start + i)
@@ -264,9 +264,7 @@ def _weigh(query: Any, key: Any, start: int, pitch: int, fields: int, size: int,
     _turn(query, start, pitch, np.float32(scale * math.log2(math.e)), turned, lanes, fields, size)
     _product(key, start, pitch, 1, turned, 0, lanes, weights, 0, lanes, fields, size, lanes, False)
     for m in range(0, lanes, LANES):
-        greatest = load(weights, m)
-        for k in range(1, fields):
-            greatest = larger(load(weights, k * lanes + m), greatest)
+        greatest = _greatest(weights, m, lanes, fields)
         total = all_lanes(np.float32(0))
         for k in range(fields):
             weight = power_of_two(subtract(load(weights, k * lanes + m), greatest))
@@ -278,16 +276,44 @@ def _weigh(query: Any, key: Any, start: int, pitch: int, fields: int, size: int,
 
 
 @_compiled
+def _greatest(x: Any, m: int, lanes: int, fields: int) -> Any:
+    """max_k x[k, m], of eight columns; by four at a time, since each step waits for the one before it."""
+    g0 = g1 = g2 = g3 = load(x, m)
+    for k in range(0, fields - 3, 4):
+        at = k * lanes + m
+        g0 = larger(load(x, at), g0)
+        g1 = larger(load(x, at + lanes), g1)
+        g2 = larger(load(x, at + 2 * lanes), g2)
+        g3 = larger(load(x, at + 3 * lanes), g3)
+    for k in range(fields // 4 * 4, fields):
+        g0 = larger(load(x, k * lanes + m), g0)
+    return larger(larger(g0, g1), larger(g2, g3))
+
+
+@_compiled
 def _change_scores(weights: Any, changes: Any, scale: Any, fields: int, lanes: int) -> None:
     """changes[k, m], of the weights -> of <query_m, key_k>: scale weight (change - sum_k weight change)."""
     factor = all_lanes(scale)
     for m in range(0, lanes, LANES):
-        mean = all_lanes(np.float32(0))
-        for k in range(fields):
-            mean = multiply_add(load(weights, k * lanes + m), load(changes, k * lanes + m), mean)
+        mean = _sum_of_products(weights, changes, m, lanes, fields)
         for k in range(fields):
             change = subtract(load(changes, k * lanes + m), mean)
             store(changes, k * lanes + m, multiply(multiply(factor, load(weights, k * lanes + m)), change))
+
+
+@_compiled
+def _sum_of_products(x: Any, y: Any, m: int, lanes: int, fields: int) -> Any:
+    """sum_k x[k, m] y[k, m], of eight columns; see `_greatest`."""
+    s0 = s1 = s2 = s3 = all_lanes(np.float32(0))
+    for k in range(0, fields - 3, 4):
+        at = k * lanes + m
+        s0 = multiply_add(load(x, at), load(y, at), s0)
+        s1 = multiply_add(load(x, at + lanes), load(y, at + lanes), s1)
+        s2 = multiply_add(load(x, at + 2 * lanes), load(y, at + 2 * lanes), s2)
+        s3 = multiply_add(load(x, at + 3 * lanes), load(y, at + 3 * lanes), s3)
+    for k in range(fields // 4 * 4, fields):
+        s0 = multiply_add(load(x, k * lanes + m), load(y, k * lanes + m), s0)
+    return add(add(s0, s1), add(s2, s3))
 
 
 @_compiled
@@ -320,7 +346,7 @@ def _product(a: Any, a_start: int, a_row: int, a_term: int, x: Any, x_start: int
             r = min(r, rows - LANES)
             at, from_x = a_start + r * a_row, x_start + c
             s0 = s1 = s2 = s3 = s4 = s5 = s6 = s7 = all_lanes(np.float32(0))
-            for t in range(terms):
+            for _ in range(terms):
                 y = load(x, from_x)
                 s0 = multiply_add(spread(a, at), y, s0)
                 s1 = multiply_add(spread(a, at + a_row), y, s1)

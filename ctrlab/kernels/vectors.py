@@ -17,12 +17,19 @@ LANES = 8
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
 
-#: 2^r for r in [-0.5, 0.5], to 8e-8 of it: the polynomial of degree 5 whose greatest relative error is the least.
+#: 2^r for r in [-0.5, 0.5], to 2e-9 of it: the polynomial of degree 6 whose greatest relative error is the least.
 _POWERS = (
-    1.0000000716546562, 0.6931469670638633, 0.24022119723934046, 0.05550713274962877, 0.009675541330673486, 0.001327647151899334,
+    1.0000000005541674, 0.6931472057372605, 0.2402264689061989, 0.055503287769757735, 0.009618488958660812, 0.001339993121575579,
+    0.00015345811586086616,
 )  # fmt: skip
 #: 1.5 * 2^23: a float32 of this size has no room for a fraction, so that adding it rounds to a whole number.
 _ROUNDS = 12582912.0
+
+
+def _instruction(function: Callable[..., Any]) -> Callable[..., Any]:
+    """What numba makes of a generator of instructions takes other arguments than the generator."""
+    made: Callable[..., Any] = intrinsic(function)
+    return made
 
 
 class _Vector(types.Type):
@@ -52,7 +59,7 @@ def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) 
     return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
 
 
-@intrinsic
+@_instruction
 def load(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
     """array[index : index + 8] of a contiguous float32 array of one dimension; nothing checks its end."""
 
@@ -62,7 +69,7 @@ def load(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[...
     return vector(array, types.intp), generate
 
 
-@intrinsic
+@_instruction
 def store(typing_context: Any, array: Any, index: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
     """array[index : index + 8] = x."""
 
@@ -73,7 +80,7 @@ def store(typing_context: Any, array: Any, index: Any, x: Any) -> tuple[Any, Cal
     return types.void(array, types.intp, vector), generate
 
 
-@intrinsic
+@_instruction
 def all_lanes(typing_context: Any, number: Any) -> tuple[Any, Callable[..., Any]]:
     """The float32 number eight times."""
 
@@ -85,7 +92,7 @@ def _spread(builder: Any, number: Any) -> Any:
     return builder.shuffle_vector(first, ir.Constant(_FLOATS, ir.Undefined), _whole(0))
 
 
-@intrinsic
+@_instruction
 def spread(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
     """The number array[index] eight times; unlike in Python's indexing, nothing is counted from the end."""
 
@@ -96,31 +103,31 @@ def spread(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[.
     return vector(array, types.intp), generate
 
 
-@intrinsic
+@_instruction
 def add(typing_context: Any, x: Any, y: Any) -> tuple[Any, Callable[..., Any]]:
     """x + y."""
     return vector(vector, vector), lambda context, builder, signature, xs: builder.fadd(*xs)
 
 
-@intrinsic
+@_instruction
 def subtract(typing_context: Any, x: Any, y: Any) -> tuple[Any, Callable[..., Any]]:
     """x - y."""
     return vector(vector, vector), lambda context, builder, signature, xs: builder.fsub(*xs)
 
 
-@intrinsic
+@_instruction
 def multiply(typing_context: Any, x: Any, y: Any) -> tuple[Any, Callable[..., Any]]:
     """x y."""
     return vector(vector, vector), lambda context, builder, signature, xs: builder.fmul(*xs)
 
 
-@intrinsic
+@_instruction
 def divide(typing_context: Any, x: Any, y: Any) -> tuple[Any, Callable[..., Any]]:
     """x / y."""
     return vector(vector, vector), lambda context, builder, signature, xs: builder.fdiv(*xs)
 
 
-@intrinsic
+@_instruction
 def multiply_add(typing_context: Any, x: Any, y: Any, z: Any) -> tuple[Any, Callable[..., Any]]:
     """x y + z, rounded once where the processor can."""
     return vector(vector, vector, vector), lambda context, builder, signature, xs: _multiply_add(builder, *xs)
@@ -130,7 +137,7 @@ def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
 
 
-@intrinsic
+@_instruction
 def larger(typing_context: Any, x: Any, y: Any) -> tuple[Any, Callable[..., Any]]:
     """Of each pair the larger number; y where either is NaN."""
 
@@ -141,7 +148,7 @@ def larger(typing_context: Any, x: Any, y: Any) -> tuple[Any, Callable[..., Any]
     return vector(vector, vector), generate
 
 
-@intrinsic
+@_instruction
 def unless_positive(typing_context: Any, x: Any, y: Any, z: Any) -> tuple[Any, Callable[..., Any]]:
     """y where x <= 0, else z."""
 
@@ -152,7 +159,7 @@ def unless_positive(typing_context: Any, x: Any, y: Any, z: Any) -> tuple[Any, C
     return vector(vector, vector, vector), generate
 
 
-@intrinsic
+@_instruction
 def power_of_two(typing_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
     """2^x for x <= 0, to 2e-7 of it; 0 under 2^-126.5, NaN of NaN."""
 
