@@ -9,6 +9,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.kernels.attention import attend, attend_projected, takes
+from ctrlab.kernels.linear import is_plain_linear
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import AutoIntConfig, AutoIntPlusConfig
 from ctrlab.models.layers import MLP, FieldEmbedding, LinearTerm, with_raw_values
@@ -41,19 +43,25 @@ class FieldAttention(nn.Module):
 
     def forward(self, e: Tensor) -> Tensor:
         """(B, M, width) -> (B, M, attention_dim)."""
-        query, key, value = (self._by_head(part(e)) for part in (self.query, self.key, self.value))
-        attended = functional.scaled_dot_product_attention(
-            query, key, value, dropout_p=self.dropout if self.training else 0.0, scale=self.scale
-        )
-        renewed = attended.transpose(1, 2).flatten(2)
+        dropout = self.dropout if self.training else 0.0
+        projections = (self.query, self.key, self.value)
+        if takes(e) and dropout == 0 and all(is_plain_linear(part) and part.bias is None for part in projections):
+            return self._in_one_pass(e)
+        query, key, value = (part(e) for part in projections)
+        renewed = attend(query, key, value, heads=self.heads, scale=self.scale, dropout=dropout)
         if self.residual is not None:
             renewed = renewed + self.residual(e)
         return functional.relu(self.norm(renewed))
 
-    def _by_head(self, projected: Tensor) -> Tensor:
-        """(B, M, attention_dim) -> (B, heads, M, width of a head)."""
-        split: Tensor = projected.unflatten(2, (self.heads, self.head_width))
-        return split.transpose(1, 2)
+    def _in_one_pass(self, e: Tensor) -> Tensor:
+        """The same numbers, with what can be done in the cache done there."""
+        adds_e, as_it_is = type(self.residual) is nn.Identity, type(self.norm) is nn.Identity
+        ends = as_it_is and (adds_e or self.residual is None)
+        weights = (self.query.weight, self.key.weight, self.value.weight)
+        renewed = attend_projected(e, *weights, heads=self.heads, scale=self.scale, residual=adds_e, relu=ends)
+        if self.residual is not None and not adds_e:
+            renewed = renewed + self.residual(e)
+        return renewed if ends else functional.relu(self.norm(renewed))
 
 
 def _residual(config: AutoIntConfig, width: int) -> nn.Module | None:
