@@ -69,14 +69,6 @@ def fast_linears(
             del changed_module.forward
 
 
-def is_plain_linear(module: nn.Module) -> bool:
-    """Whether nothing but its weights matters: no hook listens to it, and its `forward` is torch's or that of `fast_linears`."""
-    forward = vars(module).get("forward")
-    listeners = module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks
-    own = forward is None or (isinstance(forward, functools.partial) and forward.func is _forward)
-    return type(module) is nn.Linear and own and not listeners
-
-
 def _linears(model: nn.Module) -> Iterator[tuple[nn.Linear, nn.ReLU | None, bool]]:
     """(a linear layer, the ReLU right behind it, whether another linear layer is the next to read its numbers)."""
     behind: dict[nn.Linear, tuple[nn.ReLU | None, bool]] = {}
@@ -139,6 +131,12 @@ def fast_forward_of(layer: nn.Module) -> FastLinear | None:
 def is_hooked(module: nn.Module) -> bool:
     """Whether a hook waits for this very module to run."""
     return bool(module._forward_hooks or module._forward_pre_hooks or module._backward_hooks or module._backward_pre_hooks)
+
+
+def is_plain_linear(module: nn.Module) -> bool:
+    """Whether nothing but its weights matters: no hook listens to it, and its `forward` is torch's or that of `fast_linears`."""
+    forward = vars(module).get("forward")
+    return type(module) is nn.Linear and (forward is None or isinstance(forward, FastLinear)) and not is_hooked(module)
 
 
 class _Linear(torch.autograd.Function):
