@@ -65,8 +65,7 @@ class FitOptimizer:
             self._lazy_adam.settle()
 
     def close(self) -> None:
-        """Settle, and let go of the model."""
-        self.settle()
+        """Let go of the model, as it is."""
         for look_up in self._look_ups:
             look_up.before_reading = None
 
