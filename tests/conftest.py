@@ -5,6 +5,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+# The same examples in every run, whatever machine: a failure can be seen again.
+settings.register_profile("ctrlab", derandomize=True, database=None)
+settings.load_profile("ctrlab")
 
 # Before torch is imported anywhere: threads that wait sleep (as `import ctrlab` has it), and test processes that share the
 # machine with each other compute on one thread each.

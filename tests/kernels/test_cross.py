@@ -46,7 +46,8 @@ def test_outputs_and_all_gradients_are_those_of_the_layers_one_by_one(rows, widt
     tensors = operands(rows, width, layers, seed)
     found, expected = with_gradients(on_a_line, tensors, torch.float32), with_gradients(layer_by_layer, tensors, torch.float64)
     for ours, oracle in zip(found, expected, strict=True):
-        torch.testing.assert_close(ours.double(), oracle, atol=2e-4, rtol=1e-4)
+        # What is summed over the rows may cancel out.
+        assert (ours.double() - oracle).norm() <= 1e-4 * (oracle.norm() + rows)
 
 
 def test_without_gradients_and_in_double_precision_torch_computes_the_same():
