@@ -36,6 +36,13 @@ def kept_memory() -> Iterator[None]:
         _count(-1, lambda: (mallopt(_M_TRIM_THRESHOLD, _USUAL), malloc_trim(0)))
 
 
+def give_back() -> None:
+    """Hand back now what is kept: before work of another kind, whose threads have memory of their own."""
+    library = _glibc()
+    if library is not None:
+        library[1](0)
+
+
 def _count(change: int, at_border: Callable[[], object]) -> None:
     """Count who is inside; the first one in and the last one out change the settings."""
     global _users

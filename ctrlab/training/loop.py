@@ -23,7 +23,7 @@ from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
 from ctrlab.kernels.linear import fast_linears
 from ctrlab.kernels.lookup import group_ahead
-from ctrlab.kernels.memory import kept_memory
+from ctrlab.kernels.memory import give_back, kept_memory
 from ctrlab.kernels.threads import prepared_ahead, with_next
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
@@ -285,7 +285,11 @@ class _Fit:
         """Measure the validation rows, append to the history, keep the weights if they are the best so far."""
         progress, train_loss = self.progress, self._train_loss()
         self.optimizer.settle()
-        metrics = None if self.valid is None else evaluate_model(self.model, self.valid, should_stop=self.stop)
+        metrics = None
+        if self.valid is not None:
+            give_back()
+            metrics = evaluate_model(self.model, self.valid, should_stop=self.stop)
+            give_back()
         valid_auc, valid_log_loss = (metrics.auc, metrics.log_loss) if metrics else (None, None)
         progress.history.append(
             {
