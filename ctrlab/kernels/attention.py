@@ -86,7 +86,7 @@ def attend_projected(
 
 def takes(x: Tensor) -> bool:
     """Whether the compiled loops take this tensor here and now; a model that is exported or compiled is made of torch's parts."""
-    return compiled_for(x) and not torch.compiler.is_compiling() and not torch.jit.is_tracing()  # type: ignore[attr-defined]
+    return compiled_for(x) and not torch.jit.is_tracing()  # type: ignore[attr-defined]
 
 
 def _by_torch(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, dropout: float = 0.0) -> Tensor:

@@ -52,13 +52,9 @@ class _LinearOfPairs(torch.autograd.Function):
         pairs = _Pairs(e, scale, maps)
         summed = weight.new_zeros(len(weight), len(e))
         for chunk in pairs.chunks():
-            read = _lowered(pairs.made(chunk), layer)
-            summed += product("forward pairs", _lowered(chunk.columns_of(weight), layer), read.t(), layer.products, batch=2)
-        out = summed.t().contiguous() if bias is None else summed.t().add(bias).contiguous()
-        if layer.relu:
-            out.relu_()
-        if layer.stays:
-            out = out.to(torch.bfloat16)
+            read = layer.lowered(pairs.made(chunk))
+            summed += product("forward pairs", layer.lowered(chunk.columns_of(weight)), read.t(), layer.products, batch=2)
+        out = layer.finished(summed.t().contiguous())
         ctx.save_for_backward(e, scale, maps, weight, out if layer.relu else None)
         ctx.layer = layer
         return out
@@ -70,23 +66,19 @@ class _LinearOfPairs(torch.autograd.Function):
         if out is not None:
             grad = torch.ops.aten.threshold_backward(grad, out, 0)
         of_bias = grad.sum(0, dtype=weight.dtype) if ctx.needs_input_grad[4] else None
-        by_columns = _lowered(grad.t().contiguous(), layer)
+        by_columns = layer.lowered(grad.t().contiguous())
         pairs = _Pairs(e, scale, maps)
         of_weight = torch.empty_like(weight) if ctx.needs_input_grad[3] else None
         gradients = _Gradients(pairs) if any(ctx.needs_input_grad[:3]) else None
         for chunk in pairs.chunks():
             if of_weight is not None:
-                read = _lowered(pairs.made(chunk), layer)
+                read = layer.lowered(pairs.made(chunk))
                 chunk.set_columns(of_weight, product("weight pairs", by_columns, read, layer.products, batch=1))
             if gradients is not None:
-                columns = _lowered(chunk.columns_of(weight), layer)
+                columns = layer.lowered(chunk.columns_of(weight))
                 gradients.add(chunk, product("input pairs", columns.t(), by_columns.t(), layer.products, batch=2).float())
         of_pairs = (None, None, None) if gradients is None else gradients.finished()
         return *of_pairs, of_weight, of_bias, None
-
-
-def _lowered(matrix: Tensor, layer: FastLinear) -> Tensor:
-    return matrix.to(torch.bfloat16) if layer.low else matrix.float()
 
 
 class _Chunk:

@@ -120,6 +120,18 @@ class FastLinear:
             out = out.to(weight.dtype)
         return out.view(*x.shape[:-1], out.shape[-1])
 
+    def lowered(self, matrix: Tensor) -> Tensor:
+        """An operand of its products, in the precision that it multiplies in."""
+        return matrix.to(torch.bfloat16) if self.low else matrix.float()
+
+    def finished(self, summed: Tensor) -> Tensor:
+        """What it gives for x W^T (B, out), float32, which it may overwrite: with the bias, the ReLU and the precision."""
+        if self.module.bias is not None:
+            summed += self.module.bias.detach()
+        if self.relu:
+            summed.relu_()
+        return summed.to(torch.bfloat16) if self.stays else summed
+
 
 def fast_forward_of(layer: nn.Module) -> FastLinear | None:
     """What stands in for the layer's `forward` within `fast_linears`, None elsewhere: of a layer that may be computed as a part

@@ -54,13 +54,9 @@ class _LinearOfNeurons(torch.autograd.Function):
         summed = weight.new_zeros(rows, len(weight))
         for own in _neurons(len(powers), places):
             normalised = _normalise_(_made(flat, powers[own], layer), own, scale, shift, norm, statistics)
-            read = _lowered(normalised.view(rows, -1), layer)
-            summed += product("forward neurons", read, _lowered(_columns(weight, places, own), layer), layer.products)
-        out = summed if bias is None else summed.add_(bias)
-        if layer.relu:
-            out.relu_()
-        if layer.stays:
-            out = out.to(torch.bfloat16)
+            read = layer.lowered(normalised.view(rows, -1))
+            summed += product("forward neurons", read, layer.lowered(_columns(weight, places, own)), layer.products)
+        out = layer.finished(summed)
         ctx.save_for_backward(flat, powers, scale, shift, weight, *statistics, out if layer.relu else None)
         ctx.layer, ctx.places, ctx.eps = layer, places, norm.eps
         return out
@@ -70,16 +66,16 @@ class _LinearOfNeurons(torch.autograd.Function):
         flat, powers, scale, shift, weight, mean, inverse, out = ctx.saved_tensors
         layer, places = ctx.layer, ctx.places
         grad = (grad if out is None else torch.ops.aten.threshold_backward(grad, out, 0)).contiguous()
-        rows, lowered = len(grad), _lowered(grad, layer)
+        rows, lowered = len(grad), layer.lowered(grad)
         of_flat, of_powers, of_weight = torch.zeros_like(flat), torch.empty_like(powers), torch.empty_like(weight)
         of_scale, of_shift = torch.empty_like(scale), torch.empty_like(shift)
         for own in _neurons(len(powers), places):
             neurons = _made(flat, powers[own], layer)
             factor = scale[own] * inverse[own]
-            read = _lowered(torch.addcmul(shift[own] - mean[own] * factor, neurons, factor).view(rows, -1), layer)
+            read = layer.lowered(torch.addcmul(shift[own] - mean[own] * factor, neurons, factor).view(rows, -1))
             of_columns = product("weight neurons", lowered.t(), read.t(), layer.products, batch=1)
             of_weight.view(len(weight), places, -1)[:, :, own] = of_columns.view(len(weight), places, -1).to(weight.dtype)
-            columns = _lowered(_columns(weight, places, own), layer)
+            columns = layer.lowered(_columns(weight, places, own))
             of_read = product("input neurons", lowered, columns.t(), layer.products).float().view(rows * places, -1)
             of_neurons, of_scale[own], of_shift[own] = torch.ops.aten.native_batch_norm_backward(
                 of_read, neurons, scale[own], None, None, mean[own], inverse[own], True, ctx.eps, [True, True, True]
@@ -120,7 +116,3 @@ def _normalise_(
 def _columns(weight: Tensor, places: int, own: slice) -> Tensor:
     """Of a weight (H, d J) those of some neurons, (H, d C)."""
     return weight.view(len(weight), places, -1)[:, :, own].reshape(len(weight), -1)
-
-
-def _lowered(matrix: Tensor, layer: FastLinear) -> Tensor:
-    return matrix.to(torch.bfloat16) if layer.low else matrix

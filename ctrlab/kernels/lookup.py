@@ -119,8 +119,8 @@ class _FieldSums(torch.autograd.Function):
 
 
 def compiled_for(tensor: Tensor) -> bool:
-    """Whether the compiled loops take this tensor: float32 numbers in the processor's memory."""
-    return tensor.device.type == "cpu" and tensor.dtype == torch.float32
+    """Whether the compiled loops take this tensor: float32 numbers in the processor's memory, in no graph that is compiled."""
+    return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and not torch.compiler.is_compiling()
 
 
 class _Known(NamedTuple):

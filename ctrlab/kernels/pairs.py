@@ -15,7 +15,7 @@ _vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz
 
 def sum_of_pairs(e: Tensor) -> Tensor:
     """e (B, M, d) -> (B, d): half of the square of the sum less the sum of the squares, in O(M d) (FM, lemma 3.1; NFM, eq. 4)."""
-    if torch.is_grad_enabled() and e.requires_grad and compiled_for(e) and not torch.compiler.is_compiling():
+    if torch.is_grad_enabled() and e.requires_grad and compiled_for(e):
         pairs: Tensor = _SumOfPairs.apply(e)
         return pairs
     return 0.5 * (e.sum(dim=1).square() - e.square().sum(dim=1))

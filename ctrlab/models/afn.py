@@ -8,16 +8,15 @@ from torch import Tensor, nn
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
 from ctrlab.kernels.logarithmic import linear_of_neurons
-from ctrlab.kernels.lookup import compiled_for
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import AFNConfig, AFNPlusConfig
-from ctrlab.models.layers import MLP, FieldEmbedding, with_raw_values
+from ctrlab.models.layers import MLP, FieldEmbedding, Joinable, mlp_of
 
 #: Smallest magnitude of an embedding's number before its logarithm.
 EPSILON = 1e-5
 
 
-class LogarithmicInteraction(nn.Module):
+class LogarithmicInteraction(Joinable):
     """y_j = exp(sum_i w_ji log|e_i|), elementwise: products of the fields' vectors to learned powers (eq. 8).
 
     Batch normalisation before and after, as in section 4.3. Parameters: M J + 2 M + 2 J for J logarithmic neurons.
@@ -74,21 +73,8 @@ class AFN(CTRModel):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
-        return self._crossed(self.embedding(fields), fields).squeeze(1)
-
-    def _crossed(self, e: Tensor, fields: Fields) -> Tensor:
-        """The MLP of the neurons of e (B, M, d) -> (B, 1). Within `fast_linears` the neurons and the first layer are one."""
-        logarithm, (first, *rest) = self.logarithm, self.mlp
-        can_join = compiled_for(e) and not torch.compiler.is_compiling() and not is_hooked(self.mlp)
-        layer = fast_forward_of(first) if can_join else None
-        raw_values = self.raw_values and fields.values.shape[1] > 0
-        if layer is None or raw_values or not (isinstance(logarithm, LogarithmicInteraction) and logarithm.is_plain()):
-            crossed: Tensor = self.mlp(with_raw_values(logarithm(e), fields, self.raw_values))
-            return crossed
-        hidden = logarithm.into(layer, e)
-        for module in rest:
-            hidden = module(hidden)
-        return hidden
+        crossed = mlp_of(self.logarithm, self.mlp, self.embedding(fields), fields, raw_values=self.raw_values)
+        return crossed.squeeze(1)
 
 
 class AFNPlus(AFN):

@@ -7,12 +7,11 @@ from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.kernels.bilinear import linear_of_pairs
-from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
-from ctrlab.kernels.lookup import compiled_for
+from ctrlab.kernels.linear import FastLinear, is_hooked
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import FiBiNETConfig
 from ctrlab.models.configs.attention import BilinearType
-from ctrlab.models.layers import MLP, FieldEmbedding, LinearTerm, with_raw_values
+from ctrlab.models.layers import MLP, FieldEmbedding, Joinable, LinearTerm, mlp_of
 
 
 class SENet(nn.Module):
@@ -96,7 +95,7 @@ class BilinearInteraction(nn.Module):
         return vectors.index_select(1, self.left) if self.kind == "each" else vectors
 
 
-class PairInteraction(nn.Module):
+class PairInteraction(Joinable):
     """[bilinear(e), bilinear(SENet(e))] with one bilinear layer for both, as FuxiCTR and DeepCTR have it.
 
     Parameters: those of `senet` and of `bilinear`.
@@ -148,21 +147,6 @@ class FiBiNET(CTRModel):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
-        return self.linear(fields) + self._deep(self.embedding(fields), fields).squeeze(1)  # type: ignore[no-any-return]
-
-    def _deep(self, e: Tensor, fields: Fields) -> Tensor:
-        """The MLP of the pairs of e (B, M, d) -> (B, 1). Within `fast_linears` the pairs and the first layer are one."""
-        interaction, (first, *rest) = self.interaction, self.mlp
-        layer = fast_forward_of(first) if _can_join(e) and not is_hooked(self.mlp) else None
-        raw_values = self.raw_values and fields.values.shape[1] > 0
-        if layer is None or raw_values or not (isinstance(interaction, PairInteraction) and interaction.is_plain()):
-            deep: Tensor = self.mlp(with_raw_values(interaction(e), fields, self.raw_values))
-            return deep
-        hidden = interaction.into(layer, e)
-        for module in rest:
-            hidden = module(hidden)
-        return hidden
-
-
-def _can_join(e: Tensor) -> bool:
-    return compiled_for(e) and not torch.compiler.is_compiling()
+        first_order = self.linear(fields)
+        deep = mlp_of(self.interaction, self.mlp, self.embedding(fields), fields, raw_values=self.raw_values)
+        return first_order + deep.squeeze(1)  # type: ignore[no-any-return]

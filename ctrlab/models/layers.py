@@ -13,7 +13,8 @@ from torch.nn import functional
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.errors import ConfigError
 from ctrlab.kernels.cross import cross
-from ctrlab.kernels.lookup import BeforeReading, look_up_fields, look_up_rows, sum_fields
+from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
+from ctrlab.kernels.lookup import BeforeReading, compiled_for, look_up_fields, look_up_rows, sum_fields
 from ctrlab.kernels.pairs import sum_of_pairs
 from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
@@ -218,6 +219,35 @@ class MLP(nn.Sequential):
     def of(cls, config: DeepModelConfig, in_features: int, *, head: bool = True) -> "MLP":
         """The MLP that a model's settings ask for."""
         return cls(in_features, config.mlp_dims, dropout=config.dropout, batch_norm=config.batch_norm, head=head)
+
+
+class Joinable(nn.Module):
+    """What can be computed as one with the linear layer that reads it, so that its output never lies in memory as a whole."""
+
+    def into(self, layer: FastLinear, e: Tensor) -> Tensor:
+        """What `layer` gives for `self(e)`: (B, M, d) -> (B, out)."""
+        raise NotImplementedError
+
+    def is_plain(self) -> bool:
+        """Whether it may be: nothing in it was replaced, and no hook waits for its parts."""
+        raise NotImplementedError
+
+
+def mlp_of(interaction: nn.Module, mlp: nn.Sequential, e: Tensor, fields: Fields, *, raw_values: bool) -> Tensor:
+    """mlp(interaction(e)), raw numeric values behind the interaction's output where they are to be: (B, M, d) -> (B, out).
+
+    Within `fast_linears` a joinable interaction and the MLP's first layer are one.
+    """
+    first, *rest = mlp
+    layer = fast_forward_of(first) if compiled_for(e) and not is_hooked(mlp) else None
+    adds_values = raw_values and fields.values.shape[1] > 0
+    if layer is None or adds_values or not (isinstance(interaction, Joinable) and interaction.is_plain()):
+        out: Tensor = mlp(with_raw_values(interaction(e), fields, raw_values))
+        return out
+    hidden = interaction.into(layer, e)
+    for module in rest:
+        hidden = module(hidden)
+    return hidden
 
 
 class CrossNetwork(nn.Module):

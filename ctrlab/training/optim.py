@@ -191,12 +191,10 @@ class DeferredAdam(LazyAdam):
             self.catch_up(weight, ((last > 0) & (last < int(state["step"]))).nonzero().flatten().numpy())
 
     def _update_(self, weight: nn.Parameter, grad: Tensor) -> None:
-        rows = grad._indices()[0]
-        self.catch_up(weight, rows.numpy())
-        super()._update_(weight, grad)
+        super()._update_(weight, grad)  # its rows were brought to date when they were read
         missed, state = self._missed_by(weight), self._state_of(weight)
         missed.add(self.lr)
-        state["last"][rows] = missed.step
+        state["last"][grad._indices()[0]] = missed.step
         state["rates"] = torch.from_numpy(missed.rates)
 
     def _missed_by(self, weight: nn.Parameter) -> MissedSteps:
