@@ -1,11 +1,20 @@
 import re
 
 from conftest import Dashboard
-from playwright.sync_api import expect
+from playwright.sync_api import Locator, expect
 
 
 def query(sample: dict[str, str]) -> str:
     return "&".join(f"{key}={value}" for key, value in sample.items())
+
+
+def unchanging_text(locator: Locator, dashboard: Dashboard) -> str:
+    """The text once it has stayed for a second: a page is at rest between two keys as well, each of which it answers."""
+    text = None
+    while text != (text := locator.inner_text()):
+        dashboard.page.wait_for_timeout(1000)
+        dashboard.settled()
+    return text
 
 
 def test_a_slider_by_keys_moves_the_prediction_and_the_plan_survives_a_reload(sample, dashboard: Dashboard) -> None:
@@ -15,9 +24,9 @@ def test_a_slider_by_keys_moves_the_prediction_and_the_plan_survives_a_reload(sa
     slider.focus()
     for _ in range(3):
         page.keyboard.press("ArrowRight")
+    expect(slider).to_have_value(str(old + 3))
     expect(headline).not_to_have_text(before, use_inner_text=True)
-    dashboard.settled()
-    after = headline.inner_text()
+    after = unchanging_text(headline, dashboard)
     page.reload()
     dashboard.settled()
     expect(page.get_by_role("slider", name="Rank of mlp.2")).to_have_value(str(old + 3))
