@@ -1,4 +1,4 @@
-"""Loops over the rows of lookup tables: gather, group a batch's ids, sum their gradients.
+"""Loops over the rows of lookup tables: gather, pool, group a batch's ids, sum their gradients.
 
 Compiled by numba, for the CPU. Sums over the occurrences of an id are taken in the batch's order, by one thread an id: results
 do not depend on the number of threads. `ctrlab.kernels.lookup` holds the same steps in torch, for
@@ -15,10 +15,16 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ctrlab.kernels.threads import in_parts
+from ctrlab.kernels.vectors import LANES, add, all_lanes, load, prefetch, prefetch_row, store
 
 _compiled = njit(nogil=True, cache=True)
 #: Sums may be reordered within a row's d numbers, never between rows; nan and inf stay what they are.
 _vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+
+#: How many rows ahead a row's place in memory is asked for.
+_AHEAD = 16
+#: Bits of a row's number that are sorted by at a time.
+_DIGIT = 11
 
 #: Compiled loops would read past the end of an array without a word.
 _OUTSIDE = "an id lies outside of its table; encode the data with the schema that the model was built for"
@@ -51,7 +57,7 @@ def group_rows(ids: NDArray[Any], offsets: NDArray[np.int64], marker: NDArray[np
     size = ids.size
     rows, slots, counts = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.int32)
     found = _find_rows(ids, offsets, marker, rows, slots, counts)
-    by_row = np.argsort(rows[:found])
+    by_row = _argsort(rows[:found], len(marker))
     starts = np.zeros(found + 1, np.int32)
     np.cumsum(counts[:found][by_row], out=starts[1:])
     order = np.empty(size, np.int32)
@@ -62,10 +68,34 @@ def group_rows(ids: NDArray[Any], offsets: NDArray[np.int64], marker: NDArray[np
 
 
 @_compiled
+def _argsort(rows: Any, limit: int) -> Any:
+    """The order in which rows (n,), each below `limit`, rise: a digit at a time, from the last one on."""
+    order, sorted_ = np.arange(len(rows)), np.empty(len(rows), np.int64)
+    starts = np.empty((1 << _DIGIT) + 1, np.int64)
+    shift = 0
+    while shift == 0 or limit >> shift:
+        starts[:] = 0
+        for row in rows:
+            starts[((row >> shift) & ((1 << _DIGIT) - 1)) + 1] += 1
+        for digit in range(1, 1 << _DIGIT):
+            starts[digit] += starts[digit - 1]
+        for place in order:
+            digit = (rows[place] >> shift) & ((1 << _DIGIT) - 1)
+            sorted_[starts[digit]] = place
+            starts[digit] += 1
+        order, sorted_ = sorted_, order
+        shift += _DIGIT
+    return order
+
+
+@_compiled
 def _find_rows(ids: Any, offsets: Any, marker: Any, rows: Any, slots: Any, counts: Any) -> int:
     found = 0
     place = 0
     for b in range(ids.shape[0]):
+        if b + 1 < ids.shape[0]:
+            for f in range(ids.shape[1]):
+                prefetch(marker, ids[b + 1, f] + offsets[f])
         for f in range(ids.shape[1]):
             row = ids[b, f] + offsets[f]
             if row < 0 or row >= len(marker):
@@ -93,18 +123,27 @@ def _place(slots: Any, next_place: Any, order: Any) -> None:
 
 def gather(ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray, out: FloatArray) -> None:
     """out[b, f] = weight[ids[b, f] + offsets[f]] for the first F vectors of `out` (B, M, d)."""
-    in_parts(lambda first, last: _gather(ids, offsets, weight, out, first, last), len(ids), elements=ids.size)
+    flat, into, width = weight.reshape(-1), out.reshape(-1), weight.shape[1]
+    in_parts(lambda first, last: _gather(ids, offsets, flat, into, width, out.shape[1], first, last), len(ids), elements=ids.size)
 
 
 @_compiled
-def _gather(ids: Any, offsets: Any, weight: Any, out: Any, first: int, last: int) -> None:
+def _gather(ids: Any, offsets: Any, weight: Any, out: Any, width: int, num_vectors: int, first: int, last: int) -> None:
+    whole = width // LANES * LANES
+    num_rows = len(weight) // width
     for b in range(first, last):
+        if b + 1 < last:
+            for f in range(ids.shape[1]):
+                prefetch_row(weight, (ids[b + 1, f] + offsets[f]) * width, width)
         for f in range(ids.shape[1]):
             row = ids[b, f] + offsets[f]
-            if row < 0 or row >= weight.shape[0]:
+            if row < 0 or row >= num_rows:
                 raise IndexError(_OUTSIDE)
-            for j in range(weight.shape[1]):
-                out[b, f, j] = weight[row, j]
+            source, target = row * width, (b * num_vectors + f) * width
+            for j in range(0, whole, LANES):
+                store(out, target + j, load(weight, source + j))
+            for j in range(whole, width):
+                out[target + j] = weight[source + j]
 
 
 def sum_of_rows(ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray) -> FloatArray:
@@ -132,21 +171,38 @@ def sum_by_row(grad: FloatArray, groups: RowGroups, num_fields: int) -> FloatArr
     Args:
         grad: (B, M, d), of the vectors. num_fields: F; the vectors behind the first F come from elsewhere.
     """
-    out = np.empty((len(groups.rows), grad.shape[2]), np.float32)
-    _by_occurrence(groups, lambda first, last: _sum_by_row(grad, groups.starts, groups.order, num_fields, out, first, last))
+    num_vectors, width = grad.shape[1:]
+    out, flat = np.empty((len(groups.rows), width), np.float32), grad.reshape(-1)
+    _by_occurrence(
+        groups,
+        lambda first, last: _sum_by_row(
+            flat, groups.starts, groups.order, num_fields, num_vectors, width, out.reshape(-1), first, last
+        ),
+    )
     return out
 
 
 @_vectorised
-def _sum_by_row(grad: Any, starts: Any, order: Any, num_fields: int, out: Any, first: int, last: int) -> None:
+def _sum_by_row(grad: Any, starts: Any, order: Any, num_fields: int, num_vectors: int, width: Any, out: Any, first: int,
+                last: int) -> None:  # fmt: skip
+    whole = width // LANES * LANES
+    more, divisor = num_vectors - num_fields, np.uint32(num_fields)
+    end = starts[last] if last > first else 0
     for slot in range(first, last):
-        for j in range(out.shape[1]):
-            out[slot, j] = 0
-        for place in order[starts[slot] : starts[slot + 1]]:
-            b = place // num_fields
-            f = place - b * num_fields
-            for j in range(out.shape[1]):
-                out[slot, j] += grad[b, f, j]
+        for j in range(0, whole, LANES):
+            store(out, slot * width + j, all_lanes(np.float32(0)))
+        for j in range(whole, width):
+            out[slot * width + j] = 0
+        for at in range(starts[slot], starts[slot + 1]):
+            if at + _AHEAD < end:
+                ahead = np.uint32(order[at + _AHEAD])
+                prefetch_row(grad, (ahead + ahead // divisor * more) * width, width)
+            place = np.uint32(order[at])
+            source = (place + place // divisor * more) * width
+            for j in range(0, whole, LANES):
+                store(out, slot * width + j, add(load(out, slot * width + j), load(grad, source + j)))
+            for j in range(whole, width):
+                out[slot * width + j] += grad[source + j]
 
 
 def sum_of_scalars_by_row(grad: FloatArray, groups: RowGroups, num_fields: int) -> FloatArray:

@@ -9,10 +9,13 @@ from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import types
+from numba import njit, types
+from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
 
 LANES = 8
+#: Numbers of 32 bits in a line of the cache.
+CACHE_LINE = 16
 
 _FLOATS = ir.VectorType(ir.FloatType(), LANES)
 _INTEGERS = ir.VectorType(ir.IntType(32), LANES)
@@ -135,6 +138,44 @@ def multiply_add(typing_context: Any, x: Any, y: Any, z: Any) -> tuple[Any, Call
 
 def _multiply_add(builder: Any, x: Any, y: Any, z: Any) -> Any:
     return builder.fadd(builder.fmul(x, y, flags=("contract",)), z, flags=("contract",))
+
+
+@_instruction
+def square_root(typing_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
+    """The square root of x."""
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        of_type = ir.FunctionType(_FLOATS, [_FLOATS])
+        return builder.call(get_or_insert_function(builder.module, of_type, f"llvm.sqrt.v{LANES}f32"), arguments)
+
+    return vector(vector), generate
+
+
+@_instruction
+def prefetch(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
+    """Begin to bring the cache line of array[index], of a contiguous array of one dimension, which is read or written soon.
+
+    Rows of a large table lie far apart: without this every one of them is waited for.
+    """
+
+    def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
+        array_type, (array, index) = signature.args[0], arguments
+        place = builder.gep(context.make_array(array_type)(context, builder, array).data, [index])
+        byte, integer = ir.IntType(8).as_pointer(), ir.IntType(32)
+        of_type = ir.FunctionType(ir.VoidType(), [byte, integer, integer, integer])
+        function = builder.module.declare_intrinsic("llvm.prefetch", [byte], of_type)
+        to_read, keep, data = (ir.Constant(integer, value) for value in (0, 3, 1))
+        builder.call(function, [builder.bitcast(place, byte), to_read, keep, data])
+        return context.get_dummy_value()
+
+    return types.void(array, types.intp), generate
+
+
+@njit(nogil=True, cache=True)
+def prefetch_row(array: Any, start: int, width: int) -> None:
+    """`prefetch` for every cache line of array[start : start + width], float32."""
+    for place in range(start, start + width, CACHE_LINE):
+        prefetch(array, place)
 
 
 @_instruction
