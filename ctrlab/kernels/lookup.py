@@ -10,6 +10,7 @@ import threading
 import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -46,8 +47,35 @@ def look_up_fields(
     Returns:
         (B, F + V, d).
     """
-    vectors: Tensor = _FieldVectors.apply(ids, offsets, weight, values, numeric, sparse, before)
+    total = TotalOfVectors()
+    vectors: Tensor
+    vectors, link = _FieldVectors.apply(ids, offsets, weight, values, numeric, sparse, before, total)
+    if link is not None:
+        vectors.ctrlab_link = LookUp(link, total)  # type: ignore[attr-defined]
     return vectors
+
+
+@dataclass
+class TotalOfVectors:
+    """total: (B, d), the sum of a row's vectors, once somebody computed it."""
+
+    total: Tensor | None = None
+
+
+class LookUp(NamedTuple):
+    """By which the sum over the pairs of a row's vectors reaches their look-up past the vectors' own gradient (B, M, d). That of
+    the sum is (B, d); it is made into the vectors' where those are summed by table row anyway.
+
+    link: (B, d), by which autograd knows the sum: what flows back to it is the sum's gradient.
+    """
+
+    link: Tensor
+    of_vectors: TotalOfVectors
+
+
+def look_up_of(vectors: Tensor) -> LookUp | None:
+    """Of vectors just as `look_up_fields` gave them, None of anything that was made of them."""
+    return getattr(vectors, "ctrlab_link", None)
 
 
 def sum_fields(ids: Tensor, offsets: Tensor, weight: Tensor, *, sparse: bool, before: BeforeReading | None = None) -> Tensor:
@@ -59,39 +87,53 @@ def sum_fields(ids: Tensor, offsets: Tensor, weight: Tensor, *, sparse: bool, be
 class _FieldVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ids: Tensor, offsets: Tensor, weight: Tensor, values: Tensor | None, numeric: Tensor | None,
-                sparse: bool, before: BeforeReading | None) -> Tensor:  # fmt: skip
-        ctx.ids, ctx.offsets, ctx.table_shape, ctx.sparse = ids, offsets, weight.shape, sparse
-        ctx.save_for_backward(values, numeric)
+                sparse: bool, before: BeforeReading | None, of_vectors: TotalOfVectors) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        ctx.set_materialize_grads(False)
+        ctx.ids, ctx.offsets, ctx.sparse, ctx.of_vectors = ids, offsets, sparse, of_vectors
+        ctx.save_for_backward(weight, values, numeric)
         ctx.groups = grouped(ids, offsets, len(weight)) if compiled_for(weight) and ctx.needs_input_grad[2] else None
         if before is not None and ctx.groups is not None:
             before(ctx.groups.result().rows)
         num_fields = ids.shape[1]
         out = weight.new_empty(len(ids), num_fields + (0 if numeric is None else len(numeric)), weight.shape[1])
         if compiled_for(weight):
-            rows.gather(ids.long().numpy(), offsets.numpy(), weight.detach().numpy(), out.numpy())
+            rows.gather(_whole_numbers(ids), offsets.numpy(), weight.detach().numpy(), out.numpy())
         else:
             out[:, :num_fields] = functional.embedding(ids + offsets, weight)
         if numeric is not None and values is not None:
             torch.mul(values.unsqueeze(2), numeric, out=out[:, num_fields:])
-        return out
+        link = None if ctx.groups is None else out.new_zeros(()).expand(len(ids), weight.shape[1])
+        return out, link
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        values, numeric = ctx.saved_tensors
-        num_fields = ctx.ids.shape[1]
+    def backward(ctx: Any, grad: Tensor | None, of_pairs: Tensor | None) -> tuple[Tensor | None, ...]:
+        weight, values, numeric = ctx.saved_tensors
+        num_fields, total = ctx.ids.shape[1], ctx.of_vectors.total
         of_weight = of_values = of_numeric = None
         if ctx.needs_input_grad[2]:
             if ctx.groups is not None:
                 groups = ctx.groups.result()
-                summed = torch.from_numpy(rows.sum_by_row(grad.contiguous().numpy(), groups, num_fields))
-                of_weight = _row_gradient(torch.from_numpy(groups.rows), summed, ctx.table_shape, ctx.sparse)
-            else:
-                of_weight = _summed_by_torch(ctx.ids + ctx.offsets, grad[:, :num_fields], ctx.table_shape, ctx.sparse)
+                own = None if grad is None else grad.contiguous().numpy()
+                paired = None
+                if of_pairs is not None:
+                    paired = rows.OfPairs(of_pairs.contiguous().numpy(), total.numpy(), weight.detach().numpy())
+                summed = torch.from_numpy(rows.sum_by_row(own, groups, num_fields, paired))
+                of_weight = _row_gradient(torch.from_numpy(groups.rows), summed, weight.shape, ctx.sparse)
+            elif grad is not None:
+                of_weight = _summed_by_torch(ctx.ids + ctx.offsets, grad[:, :num_fields], weight.shape, ctx.sparse)
         if ctx.needs_input_grad[3]:
-            of_values = torch.einsum("bvd,vd->bv", grad[:, num_fields:], numeric)
+            of_values = torch.zeros_like(values)
+            if grad is not None:
+                of_values += torch.einsum("bvd,vd->bv", grad[:, num_fields:], numeric)
+            if of_pairs is not None:
+                of_values += (of_pairs * total) @ numeric.t() - values * (of_pairs @ numeric.square().t())
         if ctx.needs_input_grad[4]:
-            of_numeric = torch.einsum("bvd,bv->vd", grad[:, num_fields:], values)
-        return None, None, of_weight, of_values, of_numeric, None, None
+            of_numeric = torch.zeros_like(numeric)
+            if grad is not None:
+                of_numeric += torch.einsum("bvd,bv->vd", grad[:, num_fields:], values)
+            if of_pairs is not None:
+                of_numeric += values.t() @ (of_pairs * total) - (values.square().t() @ of_pairs) * numeric
+        return None, None, of_weight, of_values, of_numeric, None, None, None
 
 
 class _FieldSums(torch.autograd.Function):
@@ -103,7 +145,7 @@ class _FieldSums(torch.autograd.Function):
             ctx.groups = grouped(ids, offsets, len(weight)) if ctx.needs_input_grad[2] else None
             if before is not None and ctx.groups is not None:
                 before(ctx.groups.result().rows)
-            return torch.from_numpy(rows.sum_of_rows(ids.long().numpy(), offsets.numpy(), weight.detach().numpy()))
+            return torch.from_numpy(rows.sum_of_rows(_whole_numbers(ids), offsets.numpy(), weight.detach().numpy()))
         return functional.embedding(ids + offsets, weight).sum(dim=(1, 2))
 
     @staticmethod
@@ -121,6 +163,11 @@ class _FieldSums(torch.autograd.Function):
 def compiled_for(tensor: Tensor) -> bool:
     """Whether the compiled loops take this tensor: float32 numbers in the processor's memory, in no graph that is compiled."""
     return tensor.device.type == "cpu" and tensor.dtype == torch.float32 and not torch.compiler.is_compiling()
+
+
+def _whole_numbers(ids: Tensor) -> np.ndarray[Any, Any]:
+    """As the compiled loops take them: one after the other in memory, of 32 or 64 bits."""
+    return (ids if ids.dtype in (torch.int32, torch.int64) else ids.long()).contiguous().numpy()
 
 
 class _Known(NamedTuple):
@@ -166,7 +213,7 @@ def grouped(ids: Tensor, offsets: Tensor, num_rows: int) -> "Future[RowGroups]":
     if len(_groups.marker) < num_rows:
         _groups.marker = np.zeros(num_rows, np.int32)
     # All groupings are made by one thread, one after the other: they can share the marker.
-    groups = in_background(rows.group_rows, ids.long().numpy(), offsets.numpy(), _groups.marker[:num_rows])
+    groups = in_background(rows.group_rows, _whole_numbers(ids), offsets.numpy(), _groups.marker[:num_rows])
     _groups.known.append(_Known(weakref.ref(ids), offsets, of_fields, num_rows, groups))
     return groups
 

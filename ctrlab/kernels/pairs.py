@@ -7,7 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ctrlab.kernels.lookup import compiled_for
+from ctrlab.kernels.lookup import TotalOfVectors, compiled_for, look_up_of
 from ctrlab.kernels.threads import in_parts
 
 _vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
@@ -16,8 +16,13 @@ _vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz
 def sum_of_pairs(e: Tensor) -> Tensor:
     """e (B, M, d) -> (B, d): half of the square of the sum less the sum of the squares, in O(M d) (FM, lemma 3.1; NFM, eq. 4)."""
     if torch.is_grad_enabled() and e.requires_grad and compiled_for(e):
-        pairs: Tensor = _SumOfPairs.apply(e)
-        return pairs
+        look_up = look_up_of(e)
+        summed: Tensor
+        if look_up is None:
+            summed = _SumOfPairs.apply(e)
+        else:
+            summed = _LinkedSumOfPairs.apply(look_up.link, e.detach(), look_up.of_vectors)
+        return summed
     return 0.5 * (e.sum(dim=1).square() - e.square().sum(dim=1))
 
 
@@ -25,9 +30,7 @@ class _SumOfPairs(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, e: Tensor) -> Tensor:
         e = e.detach().contiguous()
-        total, out = e.new_empty(len(e), e.shape[2]), e.new_empty(len(e), e.shape[2])
-        arrays = (e.numpy(), total.numpy(), out.numpy())
-        in_parts(lambda first, last: _forward(*arrays, first, last), len(e), elements=e.numel())
+        total, out = _summed(e)
         ctx.save_for_backward(e, total)
         return out
 
@@ -38,6 +41,27 @@ class _SumOfPairs(torch.autograd.Function):
         arrays = (grad.contiguous().numpy(), e.numpy(), total.numpy(), out.numpy())
         in_parts(lambda first, last: _backward(*arrays, first, last), len(e), elements=e.numel())
         return out
+
+
+class _LinkedSumOfPairs(torch.autograd.Function):
+    """The same for vectors straight from their look-up, which makes the gradient where it sums those of a table row."""
+
+    @staticmethod
+    def forward(ctx: Any, link: Tensor, e: Tensor, of_vectors: TotalOfVectors) -> Tensor:
+        of_vectors.total, out = _summed(e)
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        return grad, None, None
+
+
+def _summed(e: Tensor) -> tuple[Tensor, Tensor]:
+    """e (B, M, d) -> the sum of the vectors and that of their pairs, (B, d) each."""
+    total, out = e.new_empty(len(e), e.shape[2]), e.new_empty(len(e), e.shape[2])
+    arrays = (e.numpy(), total.numpy(), out.numpy())
+    in_parts(lambda first, last: _forward(*arrays, first, last), len(e), elements=e.numel())
+    return total, out
 
 
 @_vectorised

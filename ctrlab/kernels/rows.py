@@ -15,7 +15,7 @@ from numba import njit
 from numpy.typing import NDArray
 
 from ctrlab.kernels.threads import in_parts
-from ctrlab.kernels.vectors import LANES, add, all_lanes, load, prefetch, prefetch_row, store
+from ctrlab.kernels.vectors import LANES, add, all_lanes, load, multiply_add, prefetch, prefetch_row, store, subtract
 
 _compiled = njit(nogil=True, cache=True)
 #: Sums may be reordered within a row's d numbers, never between rows; nan and inf stay what they are.
@@ -165,44 +165,69 @@ def _sum_of_rows(ids: Any, offsets: Any, weight: Any, out: Any, first: int, last
         out[b] = total
 
 
-def sum_by_row(grad: FloatArray, groups: RowGroups, num_fields: int) -> FloatArray:
+class OfPairs(NamedTuple):
+    """The gradient of sum_{i<j} e_i * e_j with respect to a row's vectors, which for e_i is grad * (total - e_i).
+
+    grad: (B, d), of the sum. total: (B, d), sum_i e_i. weight: (num_rows, d), the table that the looked-up vectors are rows of.
+    """
+
+    grad: FloatArray
+    total: FloatArray
+    weight: FloatArray
+
+
+def sum_by_row(grad: FloatArray | None, groups: RowGroups, num_fields: int, of_pairs: OfPairs | None = None) -> FloatArray:
     """(U, d): for each distinct table row the sum of the gradients of its occurrences.
 
     Args:
-        grad: (B, M, d), of the vectors. num_fields: F; the vectors behind the first F come from elsewhere.
+        grad: (B, M, d), of the vectors, None where they have none but that of their pairs.
+        num_fields: F; the vectors behind the first F come from elsewhere.
+        of_pairs: what is added to every vector's gradient, without ever lying in memory.
     """
-    num_vectors, width = grad.shape[1:]
-    out, flat = np.empty((len(groups.rows), width), np.float32), grad.reshape(-1)
-    _by_occurrence(
-        groups,
-        lambda first, last: _sum_by_row(
-            flat, groups.starts, groups.order, num_fields, num_vectors, width, out.reshape(-1), first, last
-        ),
-    )
+    nothing = np.empty((0, num_fields, 0), np.float32)
+    own = nothing if grad is None else grad
+    paired = (nothing, nothing, nothing) if of_pairs is None else of_pairs
+    width = max(own.shape[2], paired[0].shape[-1])
+    out = np.empty((len(groups.rows), width), np.float32)
+    arrays = own.reshape(-1), paired[0].reshape(-1), paired[1].reshape(-1), paired[2].reshape(-1), out.reshape(-1)
+    _by_occurrence(groups, lambda first, last: _sum_by_row(*arrays, *groups, num_fields, own.shape[1], width, first, last))
     return out
 
 
 @_vectorised
-def _sum_by_row(grad: Any, starts: Any, order: Any, num_fields: int, num_vectors: int, width: Any, out: Any, first: int,
-                last: int) -> None:  # fmt: skip
+def _sum_by_row(grad: Any, grad_of_pairs: Any, total: Any, weight: Any, out: Any, rows: Any, starts: Any, order: Any,
+                num_fields: int, num_vectors: int, width: Any, first: int, last: int) -> None:  # fmt: skip
     whole = width // LANES * LANES
     more, divisor = num_vectors - num_fields, np.uint32(num_fields)
+    has_own, has_pairs = len(grad) > 0, len(total) > 0
     end = starts[last] if last > first else 0
     for slot in range(first, last):
+        mine, vector = slot * width, rows[slot] * width
+        if has_pairs and slot + _AHEAD < last:
+            prefetch_row(weight, rows[slot + _AHEAD] * width, width)
         for j in range(0, whole, LANES):
-            store(out, slot * width + j, all_lanes(np.float32(0)))
+            store(out, mine + j, all_lanes(np.float32(0)))
         for j in range(whole, width):
-            out[slot * width + j] = 0
+            out[mine + j] = 0
         for at in range(starts[slot], starts[slot + 1]):
-            if at + _AHEAD < end:
-                ahead = np.uint32(order[at + _AHEAD])
-                prefetch_row(grad, (ahead + ahead // divisor * more) * width, width)
             place = np.uint32(order[at])
-            source = (place + place // divisor * more) * width
-            for j in range(0, whole, LANES):
-                store(out, slot * width + j, add(load(out, slot * width + j), load(grad, source + j)))
-            for j in range(whole, width):
-                out[slot * width + j] += grad[source + j]
+            b = place // divisor
+            if has_own:
+                if at + _AHEAD < end:
+                    ahead = np.uint32(order[at + _AHEAD])
+                    prefetch_row(grad, (ahead + ahead // divisor * more) * width, width)
+                source = (place + b * more) * width
+                for j in range(0, whole, LANES):
+                    store(out, mine + j, add(load(out, mine + j), load(grad, source + j)))
+                for j in range(whole, width):
+                    out[mine + j] += grad[source + j]
+            if has_pairs:
+                source = b * width
+                for j in range(0, whole, LANES):
+                    others = subtract(load(total, source + j), load(weight, vector + j))
+                    store(out, mine + j, multiply_add(load(grad_of_pairs, source + j), others, load(out, mine + j)))
+                for j in range(whole, width):
+                    out[mine + j] += grad_of_pairs[source + j] * (total[source + j] - weight[vector + j])
 
 
 def sum_of_scalars_by_row(grad: FloatArray, groups: RowGroups, num_fields: int) -> FloatArray:
@@ -214,10 +239,11 @@ def sum_of_scalars_by_row(grad: FloatArray, groups: RowGroups, num_fields: int) 
 
 @_compiled
 def _sum_of_scalars(grad: Any, starts: Any, order: Any, num_fields: int, out: Any, first: int, last: int) -> None:
+    divisor = np.uint32(num_fields)  # dividing by a shorter number takes less time
     for slot in range(first, last):
         total = np.float32(0)
-        for place in order[starts[slot] : starts[slot + 1]]:
-            total += grad[place // num_fields]
+        for at in range(starts[slot], starts[slot + 1]):
+            total += grad[np.uint32(order[at]) // divisor]
         out[slot, 0] = total
 
 
