@@ -20,6 +20,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ctrlab.kernels.distinct import linear_of_look_up
+from ctrlab.kernels.lookup import look_up_of
+
 ComputeDtype = Literal["float32", "bfloat16"]
 Library = Literal["mkl", "onednn"]
 
@@ -112,6 +115,11 @@ class FastLinear:
     def __call__(self, x: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
         weight = self.module.weight
+        look_up = look_up_of(x)
+        if look_up is not None:
+            found = linear_of_look_up(look_up, weight, self.module.bias, relu=self.relu)
+            if found is not None:
+                return found.to(torch.bfloat16) if self.stays else found
         flat = x.reshape(-1, x.shape[-1])
         if not self.low:
             flat = flat.to(weight.dtype)

@@ -47,35 +47,68 @@ def look_up_fields(
     Returns:
         (B, F + V, d).
     """
-    total = TotalOfVectors()
+    of_vectors = _OfVectors()
     vectors: Tensor
-    vectors, link = _FieldVectors.apply(ids, offsets, weight, values, numeric, sparse, before, total)
-    if link is not None:
-        vectors.ctrlab_link = LookUp(link, total)  # type: ignore[attr-defined]
+    vectors, of_pairs, of_rows = _FieldVectors.apply(ids, offsets, weight, values, numeric, sparse, before, of_vectors)
+    if of_vectors.groups is not None and (values is None or not values.requires_grad):
+        look_up = LookUp(of_pairs, of_rows, of_vectors, of_vectors.groups, offsets.numpy(), weight.detach(), values, numeric)
+        vectors.ctrlab_look_up = look_up  # type: ignore[attr-defined]
     return vectors
 
 
 @dataclass
-class TotalOfVectors:
-    """total: (B, d), the sum of a row's vectors, once somebody computed it."""
+class _OfVectors:
+    """What a look-up and those who read its vectors tell each other.
 
+    groups: of the batch. total: (B, d), the sum of a row's vectors, once somebody computed it.
+    """
+
+    groups: RowGroups | None = None
     total: Tensor | None = None
 
 
 class LookUp(NamedTuple):
-    """By which the sum over the pairs of a row's vectors reaches their look-up past the vectors' own gradient (B, M, d). That of
-    the sum is (B, d); it is made into the vectors' where those are summed by table row anyway.
+    """Where vectors were looked up: for those who can do better than to read them as B M vectors, and to send back as many
+    gradients.
 
-    link: (B, d), by which autograd knows the sum: what flows back to it is the sum's gradient.
+    of_pairs: (B, d), by which autograd knows a sum over the pairs of a row's vectors: that sum's gradient is to flow back to it.
+    of_rows: (U, d), by which it knows the distinct table rows. of_vectors: whoever sends to `of_pairs` leaves the total there.
+    groups: of the batch. offsets: (F,). weight: (num_rows, d), detached. values (B, V), numeric (V, d): or None.
     """
 
-    link: Tensor
-    of_vectors: TotalOfVectors
+    of_pairs: Tensor
+    of_rows: Tensor
+    of_vectors: _OfVectors
+    groups: RowGroups
+    offsets: np.ndarray[Any, np.dtype[np.int64]]
+    weight: Tensor
+    values: Tensor | None
+    numeric: Tensor | None
+
+    @property
+    def num_rows(self) -> int:
+        """B."""
+        return len(self.of_pairs)
+
+    def distinct_vectors(self) -> Tensor:
+        """(U, d), in the order of `groups.rows`."""
+        found = self.weight.new_empty(len(self.groups.rows), 1, self.weight.shape[1])
+        rows.gather(self.groups.rows[:, None], np.zeros(1, np.int64), self.weight.numpy(), found.numpy())
+        return found[:, 0]
 
 
 def look_up_of(vectors: Tensor) -> LookUp | None:
-    """Of vectors just as `look_up_fields` gave them, None of anything that was made of them."""
-    return getattr(vectors, "ctrlab_link", None)
+    """Of vectors just as `look_up_fields` gave them, or side by side (`side_by_side`); None of all that was made of them."""
+    return getattr(vectors, "ctrlab_look_up", None)
+
+
+def side_by_side(vectors: Tensor) -> Tensor:
+    """(B, M, d) -> (B, M d)."""
+    flat = vectors.flatten(1)
+    look_up = look_up_of(vectors)
+    if look_up is not None:
+        flat.ctrlab_look_up = look_up  # type: ignore[attr-defined]
+    return flat
 
 
 def sum_fields(ids: Tensor, offsets: Tensor, weight: Tensor, *, sparse: bool, before: BeforeReading | None = None) -> Tensor:
@@ -87,7 +120,8 @@ def sum_fields(ids: Tensor, offsets: Tensor, weight: Tensor, *, sparse: bool, be
 class _FieldVectors(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, ids: Tensor, offsets: Tensor, weight: Tensor, values: Tensor | None, numeric: Tensor | None,
-                sparse: bool, before: BeforeReading | None, of_vectors: TotalOfVectors) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+                sparse: bool, before: BeforeReading | None,
+                of_vectors: _OfVectors) -> tuple[Tensor, Tensor | None, Tensor | None]:  # fmt: skip
         ctx.set_materialize_grads(False)
         ctx.ids, ctx.offsets, ctx.sparse, ctx.of_vectors = ids, offsets, sparse, of_vectors
         ctx.save_for_backward(weight, values, numeric)
@@ -102,11 +136,14 @@ class _FieldVectors(torch.autograd.Function):
             out[:, :num_fields] = functional.embedding(ids + offsets, weight)
         if numeric is not None and values is not None:
             torch.mul(values.unsqueeze(2), numeric, out=out[:, num_fields:])
-        link = None if ctx.groups is None else out.new_zeros(()).expand(len(ids), weight.shape[1])
-        return out, link
+        if ctx.groups is None:
+            return out, None, None
+        of_vectors.groups = ctx.groups.result()
+        nothing = out.new_zeros(())
+        return out, nothing.expand(len(ids), weight.shape[1]), nothing.expand(len(of_vectors.groups.rows), weight.shape[1])
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, of_pairs: Tensor | None) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, grad: Tensor | None, of_pairs: Tensor | None, of_rows: Tensor | None) -> tuple[Tensor | None, ...]:
         weight, values, numeric = ctx.saved_tensors
         num_fields, total = ctx.ids.shape[1], ctx.of_vectors.total
         of_weight = of_values = of_numeric = None
@@ -117,8 +154,11 @@ class _FieldVectors(torch.autograd.Function):
                 paired = None
                 if of_pairs is not None:
                     paired = rows.OfPairs(of_pairs.contiguous().numpy(), total.numpy(), weight.detach().numpy())
-                summed = torch.from_numpy(rows.sum_by_row(own, groups, num_fields, paired))
-                of_weight = _row_gradient(torch.from_numpy(groups.rows), summed, weight.shape, ctx.sparse)
+                if own is not None or paired is not None:
+                    summed = torch.from_numpy(rows.sum_by_row(own, groups, num_fields, paired))
+                    of_rows = summed if of_rows is None else summed.add_(of_rows)
+                if of_rows is not None:
+                    of_weight = _row_gradient(torch.from_numpy(groups.rows), of_rows, weight.shape, ctx.sparse)
             elif grad is not None:
                 of_weight = _summed_by_torch(ctx.ids + ctx.offsets, grad[:, :num_fields], weight.shape, ctx.sparse)
         if ctx.needs_input_grad[3]:

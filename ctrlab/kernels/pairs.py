@@ -7,7 +7,7 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ctrlab.kernels.lookup import TotalOfVectors, compiled_for, look_up_of
+from ctrlab.kernels.lookup import LookUp, compiled_for, look_up_of
 from ctrlab.kernels.threads import in_parts
 
 _vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
@@ -17,12 +17,8 @@ def sum_of_pairs(e: Tensor) -> Tensor:
     """e (B, M, d) -> (B, d): half of the square of the sum less the sum of the squares, in O(M d) (FM, lemma 3.1; NFM, eq. 4)."""
     if torch.is_grad_enabled() and e.requires_grad and compiled_for(e):
         look_up = look_up_of(e)
-        summed: Tensor
-        if look_up is None:
-            summed = _SumOfPairs.apply(e)
-        else:
-            summed = _LinkedSumOfPairs.apply(look_up.link, e.detach(), look_up.of_vectors)
-        return summed
+        pairs: Tensor = _SumOfPairs.apply(e) if look_up is None else _PairsOfLookUp.apply(look_up.of_pairs, e.detach(), look_up)
+        return pairs
     return 0.5 * (e.sum(dim=1).square() - e.square().sum(dim=1))
 
 
@@ -43,12 +39,12 @@ class _SumOfPairs(torch.autograd.Function):
         return out
 
 
-class _LinkedSumOfPairs(torch.autograd.Function):
+class _PairsOfLookUp(torch.autograd.Function):
     """The same for vectors straight from their look-up, which makes the gradient where it sums those of a table row."""
 
     @staticmethod
-    def forward(ctx: Any, link: Tensor, e: Tensor, of_vectors: TotalOfVectors) -> Tensor:
-        of_vectors.total, out = _summed(e)
+    def forward(ctx: Any, of_pairs: Tensor, e: Tensor, look_up: LookUp) -> Tensor:
+        look_up.of_vectors.total, out = _summed(e)
         return out
 
     @staticmethod

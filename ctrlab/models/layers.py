@@ -14,7 +14,7 @@ from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.errors import ConfigError
 from ctrlab.kernels.cross import cross
 from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
-from ctrlab.kernels.lookup import BeforeReading, compiled_for, look_up_fields, look_up_rows, sum_fields
+from ctrlab.kernels.lookup import BeforeReading, compiled_for, look_up_fields, look_up_rows, side_by_side, sum_fields
 from ctrlab.kernels.pairs import sum_of_pairs
 from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
@@ -165,7 +165,7 @@ class FieldEmbedding(nn.Module):
 
         (B, M, d) -> (B, M d), or (B, M d + V).
         """
-        return with_raw_values(embeddings.flatten(1), fields, self.raw_values)
+        return with_raw_values(side_by_side(embeddings), fields, self.raw_values)
 
 
 def with_raw_values(flat: Tensor, fields: Fields, raw_values: bool) -> Tensor:

@@ -328,7 +328,8 @@ def test_cancel_takes_effect_within_half_a_second_also_in_an_evaluation(tmp_path
     labels = (np.arange(300_000) % 4 == 0).astype(np.uint8)
     data = MemoryDataset(num_train=10)
     data.parts = {name: Split(name, rows.ids.numpy(), rows.values.numpy(), labels) for name in ("train", "valid")}
-    fit(fresh(mlp_dims=(64, 64)), MemoryDataset(num_train=300), FitConfig(epochs=1))  # loads the compiled loops
+    fit(fresh(mlp_dims=(64, 64)), MemoryDataset(num_train=9000), FitConfig(epochs=1))  # loads the compiled loops
+    evaluate_model(fresh(mlp_dims=(64, 64)), data.split("valid"))
     for config in (FitConfig(epochs=50), FitConfig(epochs=50, keep_initial=True)):
         watch = Stopwatch()
         with pytest.raises(JobCancelled):

@@ -1,0 +1,119 @@
+"""kernels/distinct.py: multiplying each distinct vector once gives what multiplying all of them gives, forward and back."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import nn
+from torch.nn import functional
+
+from ctrlab.kernels import distinct
+from ctrlab.kernels.linear import fast_linears
+from ctrlab.kernels.lookup import look_up_fields, look_up_of, side_by_side
+
+
+@pytest.fixture(autouse=True)
+def small_ones_too(monkeypatch):
+    monkeypatch.setattr(distinct, "_LEAST_MACS", 0)
+    monkeypatch.setattr(distinct, "_LEAST_WIDTH", 1)
+    monkeypatch.setattr(distinct, "MOST_DISTINCT", 1.0)
+
+
+def a_batch(num_rows, fields, width, num_values, seed):
+    rng = np.random.default_rng(seed)
+    dims = rng.integers(1, 30, fields)
+    offsets = torch.from_numpy(np.concatenate([[0], np.cumsum(dims)[:-1]]).astype(np.int64))
+    ids = torch.from_numpy(np.stack([rng.integers(0, dim, num_rows) for dim in dims], axis=1))
+    numbers = torch.Generator().manual_seed(seed)
+    weight = torch.randn(int(dims.sum()), width, generator=numbers)
+    values = torch.randn(num_rows, num_values, generator=numbers) if num_values else None
+    numeric = torch.randn(num_values, width, generator=numbers) if num_values else None
+    return ids, offsets, weight, values, numeric
+
+
+def through(batch, layers, *, distinct_only):
+    """(output, gradients of table, numeric vectors, weight and bias) of `layers` behind a look-up."""
+    ids, offsets, weight, values, numeric = batch
+    table = weight.clone().requires_grad_()
+    vectors = None if numeric is None else numeric.clone().requires_grad_()
+    layers.zero_grad()
+    if distinct_only:
+        with fast_linears(layers):
+            e = look_up_fields(ids, offsets, table, values, vectors, sparse=True)
+            out = layers(side_by_side(e))
+            (out * torch.arange(out.numel()).view_as(out).cos()).sum().backward()
+    else:
+        e = functional.embedding(ids + offsets, table)
+        if vectors is not None:
+            e = torch.cat([e, values.unsqueeze(2) * vectors], dim=1)
+        out = layers(e.flatten(1))
+        (out * torch.arange(out.numel()).view_as(out).cos()).sum().backward()
+    of_table = table.grad.to_dense() if table.grad.is_sparse else table.grad
+    return [out.detach(), of_table, *(p.grad.clone() for p in layers.parameters()), *([] if vectors is None else [vectors.grad])]
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    num_rows=st.integers(1, 150), fields=st.integers(1, 5), width=st.integers(1, 18), num_values=st.integers(0, 3),
+    outputs=st.integers(1, 70), bias=st.booleans(), relu=st.booleans(), seed=st.integers(0, 2**20),
+)  # fmt: skip
+def test_outputs_and_all_gradients_are_those_of_the_plain_layer(num_rows, fields, width, num_values, outputs, bias, relu, seed):
+    batch = a_batch(num_rows, fields, width, num_values, seed)
+    torch.manual_seed(seed)
+    first = nn.Linear((fields + num_values) * width, outputs, bias=bias)
+    layers = nn.Sequential(first, nn.ReLU()) if relu else nn.Sequential(first)
+    found = through(batch, layers, distinct_only=True)
+    expected = through(batch, layers, distinct_only=False)
+    for mine, theirs in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=2e-4 * max(1.0, float(theirs.abs().max())), rtol=1e-4)
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_results_do_not_depend_on_the_number_of_threads(threads):
+    batch = a_batch(3000, 6, 16, 0, 5)
+    torch.manual_seed(0)
+    layers = nn.Sequential(nn.Linear(96, 100), nn.ReLU())
+    before = torch.get_num_threads()
+    results = []
+    try:
+        for count in (2, threads):
+            torch.set_num_threads(count)
+            results.append(through(batch, layers, distinct_only=True))
+    finally:
+        torch.set_num_threads(before)
+    for mine, theirs in zip(*results, strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_nan_passes_so_that_a_diverged_training_is_seen():
+    ids, offsets, weight, _, _ = a_batch(50, 2, 8, 0, 1)
+    weight[0] = float("nan")
+    ids[0] = 0
+    out, *gradients = through((ids, offsets, weight, None, None), nn.Sequential(nn.Linear(16, 40), nn.ReLU()), distinct_only=True)
+    assert out[0].isnan().all() and gradients[1].isnan().any()
+
+
+@pytest.mark.parametrize("case", ["many distinct", "narrow vectors", "a row of two fields", "in bfloat16"])
+def test_where_it_would_not_pay_or_not_be_right_every_vector_is_multiplied(case, monkeypatch):
+    ids, offsets, weight, _, _ = a_batch(64, 3, 4, 0, 2)
+    table = weight.to(torch.bfloat16) if case == "in bfloat16" else weight
+    if case == "many distinct":
+        monkeypatch.setattr(distinct, "MOST_DISTINCT", 0.0)
+    if case == "narrow vectors":
+        monkeypatch.setattr(distinct, "_LEAST_WIDTH", 5)
+    if case == "a row of two fields":
+        ids[0, 0] = offsets[1]  # the first row of the second field, named by the first
+        ids[1, 1] = 0
+    flat = side_by_side(look_up_fields(ids, offsets, table.requires_grad_(), sparse=True))
+    look_up = look_up_of(flat)
+    layer = nn.Linear(12, 8)
+    assert look_up is None or distinct.linear_of_look_up(look_up, layer.weight, layer.bias, relu=True) is None
+
+
+def test_what_was_made_of_looked_up_vectors_is_not_taken_for_them():
+    ids, offsets, weight, _, _ = a_batch(20, 2, 8, 0, 3)
+    e = look_up_fields(ids, offsets, weight.requires_grad_(), sparse=True)
+    assert look_up_of(side_by_side(e)) is not None
+    for changed in (e * 2, e.flatten(1), functional.dropout(side_by_side(e)), e.detach(), e[:10]):
+        assert look_up_of(changed) is None
