@@ -3,7 +3,7 @@
     {"do": "steps", "count": 20}  -> {"rows_per_second": ...}    one round
     {"do": "gemm"}                -> the limit by matrix products
     {"do": "epoch"}               -> a whole epoch as users train: {"rows_per_second", "peak_gb"}
-    {"do": "auc", ...}            -> one epoch over real rows: {"auc", "log_loss"}
+    {"do": "auc", ...}            -> one epoch over real rows, all in one order: {"auc", "log_loss"}
 
 Its own output goes to the log, for frameworks print.
 """
@@ -16,6 +16,9 @@ import sys
 import time
 from pathlib import Path
 from typing import Any
+
+if "own" in sys.argv:
+    import ctrlab  # noqa: F401 - ahead of torch, as its users import it: torch reads once how its threads are to wait
 
 import numpy as np
 import torch
@@ -102,19 +105,23 @@ class Turns:
         seconds = time.perf_counter() - started
         return {"rows_per_second": len(self.rows) / seconds, "peak_gb": peak_gb(), "before_gb": before}
 
-    def auc(self, test: str, seed: int, batch_size: int) -> dict[str, float]:
-        """One epoch over the rows, then AUC and log loss of other rows."""
+    def auc(self, test: str, seed: int, batch_size: int, order: str) -> dict[str, float]:
+        """One epoch over the rows, then AUC and log loss of other rows.
+
+        order: a file with the order of the rows, which ctrlab writes and the others keep to: by itself it moves an AUC by 0.001.
+        """
         torch.manual_seed(seed)
         made, held_out = self._made(), load(Path(test))
         if self.args.framework == "own":
             import own
 
             made.config = made.config.replace(batch_size=batch_size, seed=seed)
+            np.save(order, own.order_of_rows(self.rows, made.config))
             probabilities = own.probabilities(made.epoch(self.rows).model, held_out)
         else:
-            order = np.random.default_rng(seed).permutation(len(self.rows))
-            for start in range(0, len(order), batch_size):
-                chosen = order[start : start + batch_size]
+            places = np.load(order)
+            for start in range(0, len(places), batch_size):
+                chosen = places[start : start + batch_size]
                 made.step(made.batch(self.rows.ids[chosen], self.rows.labels[chosen]))
             parts = (slice(start, start + BATCH) for start in range(0, len(held_out), BATCH))
             probabilities = np.concatenate([made.predict(made.batch(held_out.ids[p], held_out.labels[p])) for p in parts])

@@ -156,7 +156,7 @@ def memory(rows: Path, args: argparse.Namespace) -> Results:
 def accuracy(model: str, measured: Results | None, args: argparse.Namespace) -> Results:
     """{contender: [AUC of each seed]} after one epoch of the real Criteo rows, of ctrlab and of the faster peer.
 
-    ctrlab also with row-wise lazy Adam, which is another optimizer.
+    All go through the rows in ctrlab's order. ctrlab also with row-wise lazy Adam, which is another optimizer.
     """
     train, test = criteo_splits(WORK)
     chosen = [entry for entry in entries(model, args) if entry.label not in PEERS or entry.label == faster_peer(measured, model)]
@@ -166,7 +166,7 @@ def accuracy(model: str, measured: Results | None, args: argparse.Namespace) -> 
     for seed in args.seeds:
         for entry in chosen:
             with running(entry, train, args.threads, args.interop_python) as contender:
-                answer = contender.tell("auc", test=str(test), seed=seed, batch_size=1024)
+                answer = contender.tell("auc", test=str(test), seed=seed, batch_size=1024, order=str(WORK / f"order-{seed}.npy"))
                 found[entry.label].append(answer["auc"])
     return found
 

@@ -240,7 +240,7 @@ class _Fit:
                 self.train,
                 self.config.batch_size,
                 shuffle=True,
-                seed=_epoch_seed(self.config.seed, epoch),
+                seed=epoch_seed(self.config.seed, epoch),
                 start_batch=start_batch,
                 max_rows=self.max_rows,
             )
@@ -467,7 +467,7 @@ def _checksum(tensor: Tensor) -> int:
     return zlib.crc32(sample.view(torch.uint8).numpy().tobytes())
 
 
-def _epoch_seed(seed: int, epoch: int) -> int:
+def epoch_seed(seed: int, epoch: int) -> int:
     """A seed for the order of rows of one epoch; neighbouring seeds share no epoch."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
 
