@@ -149,24 +149,14 @@ class _FieldVectors(torch.autograd.Function):
         of_weight = of_values = of_numeric = None
         if ctx.needs_input_grad[2]:
             if ctx.groups is not None:
-                groups = ctx.groups.result()
-                own = None if grad is None else grad.contiguous().numpy()
                 paired = None
                 if of_pairs is not None:
                     paired = rows.OfPairs(of_pairs.contiguous().numpy(), total.numpy(), weight.detach().numpy())
-                if own is not None or paired is not None:
-                    summed = torch.from_numpy(rows.sum_by_row(own, groups, num_fields, paired))
-                    of_rows = summed if of_rows is None else summed.add_(of_rows)
-                if of_rows is not None:
-                    of_weight = _row_gradient(torch.from_numpy(groups.rows), of_rows, weight.shape, ctx.sparse)
+                of_weight = _of_table(grad, paired, of_rows, ctx.groups.result(), num_fields, weight.shape, ctx.sparse)
             elif grad is not None:
                 of_weight = _summed_by_torch(ctx.ids + ctx.offsets, grad[:, :num_fields], weight.shape, ctx.sparse)
-        if ctx.needs_input_grad[3]:
-            of_values = torch.zeros_like(values)
-            if grad is not None:
-                of_values += torch.einsum("bvd,vd->bv", grad[:, num_fields:], numeric)
-            if of_pairs is not None:
-                of_values += (of_pairs * total) @ numeric.t() - values * (of_pairs @ numeric.square().t())
+        if ctx.needs_input_grad[3] and grad is not None:  # nobody is told of a look-up whose values have a gradient
+            of_values = torch.einsum("bvd,vd->bv", grad[:, num_fields:], numeric)
         if ctx.needs_input_grad[4]:
             of_numeric = torch.zeros_like(numeric)
             if grad is not None:
@@ -174,6 +164,16 @@ class _FieldVectors(torch.autograd.Function):
             if of_pairs is not None:
                 of_numeric += values.t() @ (of_pairs * total) - (values.square().t() @ of_pairs) * numeric
         return None, None, of_weight, of_values, of_numeric, None, None, None
+
+
+def _of_table(grad: Tensor | None, paired: rows.OfPairs | None, of_rows: Tensor | None, groups: RowGroups, num_fields: int,
+              table_shape: torch.Size, sparse: bool) -> Tensor | None:  # fmt: skip
+    """The table's gradient, of all that vectors (B, M, d), pairs of them, and distinct rows (U, d) have one of."""
+    if grad is not None or paired is not None:
+        own = None if grad is None else grad.contiguous().numpy()
+        summed = torch.from_numpy(rows.sum_by_row(own, groups, num_fields, paired))
+        of_rows = summed if of_rows is None else summed.add_(of_rows)
+    return None if of_rows is None else _row_gradient(torch.from_numpy(groups.rows), of_rows, table_shape, sparse)
 
 
 class _FieldSums(torch.autograd.Function):

@@ -24,7 +24,7 @@ from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
 from ctrlab.kernels.linear import fast_linears
 from ctrlab.kernels.lookup import group_ahead
 from ctrlab.kernels.memory import give_back, kept_memory
-from ctrlab.kernels.threads import prepared_ahead, with_next
+from ctrlab.kernels.threads import prepared_ahead, warn_of_spinning_threads, with_next
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.optim import FitOptimizer
@@ -134,6 +134,8 @@ def fit(
         JobCancelled: `should_stop()` was true.
     """
     device = _device(config)
+    if device.type == "cpu":
+        warn_of_spinning_threads()
     train, valid = _checked_splits(model, dataset, config)
     if config.distillation and teacher is None:
         raise ConfigError(f"distillation {config.distillation:g} needs a teacher; give one, or set distillation to 0")

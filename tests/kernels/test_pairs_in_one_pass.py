@@ -1,9 +1,14 @@
 """kernels/pairs.py against a loop over pairs and autograd."""
 
+import gc
+import weakref
+
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctrlab.kernels.lookup import look_up_fields, look_up_of
 from ctrlab.kernels.pairs import sum_of_pairs
 
 
@@ -22,3 +27,60 @@ def test_values_and_gradients_are_those_of_a_loop_over_pairs(rows, vectors, widt
     torch.testing.assert_close(sum_of_pairs(e.detach()), expected.detach(), atol=1e-5, rtol=1e-4)
     if vectors > 1:
         torch.testing.assert_close(gradient, torch.autograd.grad(expected, e, upstream)[0], atol=1e-5, rtol=1e-4)
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    rows=st.integers(1, 60), fields=st.integers(1, 5), values=st.integers(0, 3), width=st.integers(1, 18),
+    also_themselves=st.booleans(), sparse=st.booleans(), seed=st.integers(0, 1000),
+)  # fmt: skip
+def test_of_looked_up_vectors_the_gradients_of_pairs_and_of_the_vectors_themselves_meet_in_the_table(
+    rows, fields, values, width, also_themselves, sparse, seed
+):
+    torch.manual_seed(seed)
+    ids, offsets = torch.randint(0, 7, (rows, fields)), 7 * torch.arange(fields)
+    numbers = torch.randn(rows, values) if values else None
+    of_pairs, of_vectors = torch.randn(rows, width), torch.randn(rows, fields + values, width)
+    found = []
+    for linked in (True, False):
+        torch.manual_seed(seed)
+        table = torch.randn(7 * fields, width, requires_grad=True)
+        numeric = torch.randn(values, width, requires_grad=True) if values else None
+        e = look_up_fields(ids, offsets, table, numbers, numeric, sparse=sparse)
+        assert look_up_of(e) is not None
+        read = e if linked else e * 1.0
+        loss = (sum_of_pairs(read) * of_pairs).sum()
+        if also_themselves:
+            loss = loss + (read * of_vectors).sum()
+        loss.backward()
+        found.append([table.grad.to_dense() if sparse else table.grad, *([numeric.grad] if values else [])])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-3, rtol=1e-4)
+
+
+def test_gradients_of_numeric_values_hold_their_part_of_the_pairs():
+    torch.manual_seed(0)
+    ids, offsets, table = torch.randint(0, 7, (9, 2)), torch.tensor([0, 7]), torch.randn(14, 5, requires_grad=True)
+    upstream, gradients = torch.randn(9, 5), []
+    for linked in (True, False):
+        values, numeric = torch.ones(9, 3, requires_grad=True), torch.ones(3, 5, requires_grad=True)
+        e = look_up_fields(ids, offsets, table, values, numeric, sparse=True)
+        (sum_of_pairs(e if linked else e * 1.0) * upstream).sum().backward()
+        gradients.append((values.grad, numeric.grad))
+    for mine, theirs in zip(*gradients, strict=True):
+        torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("read", [True, False])
+def test_a_step_that_is_over_keeps_nothing_alive(read):
+    table = torch.randn(10, 4, requires_grad=True)
+    e = look_up_fields(torch.randint(0, 10, (6, 1)), torch.tensor([0]), table, sparse=True)
+    out = sum_of_pairs(e).sum() if read else e.sum()
+    out.backward()
+    kept = [weakref.ref(each) for each in (e, look_up_of(e).of_rows)]
+    gc.disable()
+    try:
+        del e, out
+        assert [each() for each in kept] == [None, None]
+    finally:
+        gc.enable()
