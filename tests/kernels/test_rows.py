@@ -9,7 +9,7 @@ from torch.nn import functional
 
 from ctrlab.kernels import lookup, rows
 
-SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 6), st.integers(0, 2**31))
+SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 19), st.integers(0, 2**31))
 
 
 def batch(num_rows, fields, seed):
@@ -31,6 +31,14 @@ def test_groups_name_every_occurrence_once_whatever_the_marker_holds(shape):
     assert groups.rows.tolist() == sorted(set(table_rows.tolist()))
     for row, start, stop in zip(groups.rows, groups.starts[:-1], groups.starts[1:], strict=True):
         assert groups.order[start:stop].tolist() == np.flatnonzero(table_rows == row).tolist()
+
+
+def test_rows_of_a_table_of_millions_rise_as_well():
+    rng = np.random.default_rng(0)
+    ids, size = rng.integers(0, 5_000_000, (3000, 2), dtype=np.int32), 5_000_000
+    groups = rows.group_rows(ids, np.zeros(2, np.int64), np.zeros(size, np.int32))
+    assert np.array_equal(groups.rows, np.unique(ids))
+    assert np.array_equal(np.repeat(groups.rows, np.diff(groups.starts)), ids.ravel()[groups.order])
 
 
 @settings(max_examples=30, deadline=None)

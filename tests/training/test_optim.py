@@ -107,7 +107,7 @@ def test_dense_adam_moves_rows_that_are_not_in_the_batch():
 
 @settings(deadline=None, max_examples=30)
 @given(
-    width=st.sampled_from([1, 2, 3, 16]),
+    width=st.sampled_from([1, 2, 8, 11, 16]),
     scale=st.sampled_from([1e-1, 1e-6, 1e-9]),
     steps=st.integers(1, 60),
     seed=st.integers(0, 99),
@@ -139,7 +139,7 @@ def test_dense_adam_by_rows_equals_torchs_adam_over_the_whole_table(width, scale
 
 
 def test_momentum_that_has_faded_is_left_out_without_a_trace():
-    model, reference = nn.Sequential(LookupTable(2, 4)), nn.Embedding(2, 4).double()
+    model, reference = nn.Sequential(LookupTable(2, 12)), nn.Embedding(2, 12).double()
     reference.weight.data.copy_(model[0].weight.data)
     optimizer = FitOptimizer(model.train(), FitConfig(optimizer="adam", learning_rate=0.01, clip_norm=0.0))
     oracle = torch.optim.Adam(reference.parameters(), lr=0.01)
