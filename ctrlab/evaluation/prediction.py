@@ -11,6 +11,7 @@ from ctrlab.data.schema import Fields
 from ctrlab.errors import JobCancelled
 from ctrlab.evaluation.metrics import Metrics, metrics_of
 from ctrlab.kernels.linear import ComputeDtype, Products, fast_linears
+from ctrlab.kernels.origin import remembering_look_ups
 from ctrlab.kernels.side_by_side import side_by_side
 from ctrlab.models.base import CTRModel
 
@@ -53,7 +54,7 @@ def predict_logits(
 
     def predict(start: int) -> None:
         rows = slice(start, min(start + batch_size, len(split)))
-        with torch.inference_mode():
+        with torch.no_grad(), remembering_look_ups():
             logits[rows] = model(to_tensors(split.fields(rows), device)).float().cpu().numpy()
 
     was_training = model.training

@@ -12,7 +12,7 @@ import numpy as np
 from numba import njit
 from numpy.typing import NDArray
 
-from ctrlab.kernels.rows import FloatArray
+from ctrlab.kernels.rows import FloatArray, in_line
 from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import (
     LANES,
@@ -50,7 +50,7 @@ def lazy_adam_(
     rate, unbias = np.float32(lr / correction), np.float32(1 / square_correction)
     fresh1, beta2, fresh2 = np.float32(1 - betas[0]), np.float32(betas[1]), np.float32(1 - betas[1])
     small, decay = np.float32(epsilon), np.float32(l2)
-    arrays = weight.reshape(-1), exp_avg.reshape(-1), exp_avg_sq.reshape(-1), grad.reshape(-1)
+    arrays = in_line(weight), in_line(exp_avg), in_line(exp_avg_sq), in_line(grad)
     marked = np.empty(0, np.int32) if last is None else last
     in_parts(
         lambda first, end: _lazy_adam(
@@ -148,7 +148,7 @@ class MissedSteps:
             last: (num_rows,) after how many steps each row is up to date, 0 where it never had a gradient.
             rows: (U,) distinct.
         """
-        tables = weight.reshape(-1), exp_avg.reshape(-1), exp_avg_sq.reshape(-1)
+        tables = in_line(weight), in_line(exp_avg), in_line(exp_avg_sq)
         arrays = (self._sizes, self._unbias, self._momentum, self._spread, self._kept)
         in_parts(
             lambda first, end: _catch_up(

@@ -9,16 +9,16 @@ Compiled by numba, for the CPU. A field is computed by one thread, and so is a c
 of threads. Shapes: B rows, F fields, U distinct vectors, d their width (a multiple of 8), O outputs (a multiple of 32).
 """
 
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from numba import njit
-from numpy.typing import NDArray
 from torch import Tensor
 
-from ctrlab.kernels.lookup import LookUp, compiled_for
-from ctrlab.kernels.rows import FloatArray, RowGroups
+from ctrlab.kernels.lookup import compiled_for
+from ctrlab.kernels.origin import LookUp
+from ctrlab.kernels.rows import ByField, FloatArray, Places
 from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import LANES, add, all_lanes, load, multiply_add, prefetch, spread, store, unless_positive
 
@@ -33,12 +33,11 @@ _AHEAD = 8
 #: What summing gradients of an occurrence costs, in multiplications of a distinct vector.
 _OCCURRENCE = 0.1
 
-#: Distinct vectors in the vectors of a batch, at most, for this to pay: with three in four it would just not.
+#: The largest share of distinct vectors in a batch's that this is done with. By the times of its parts it stops to pay at 0.4 to
+#: 0.8, by the width of the vectors.
 MOST_DISTINCT = 0.3
 #: Width of vectors and multiplications of a batch under which it does not.
 _LEAST_WIDTH, _LEAST_MACS = 8, 1 << 26
-
-Whole = NDArray[np.int32]
 
 
 def linear_of_look_up(look_up: LookUp, weight: Tensor, bias: Tensor | None, *, relu: bool) -> Tensor | None:
@@ -48,15 +47,14 @@ def linear_of_look_up(look_up: LookUp, weight: Tensor, bias: Tensor | None, *, r
         weight: (o, M d). bias: (o,) or None.
 
     Returns:
-        None where multiplying every vector takes less time.
+        None where multiplying every vector takes less time, or must be done: `weight` reads something else, or a table row is
+        not of one field alone.
     """
-    num_rows, (outputs, width) = look_up.num_rows, weight.shape
-    places, of_one = len(look_up.groups.order), look_up.weight.shape[1]
-    few = len(look_up.groups.rows) <= MOST_DISTINCT * places
-    if not few or of_one < _LEAST_WIDTH or num_rows * outputs * width < _LEAST_MACS or not compiled_for(weight):
+    of_one, num_vectors = look_up.weight.shape[1], look_up.ids.shape[1] + (0 if look_up.numeric is None else len(look_up.numeric))
+    worth_it = len(look_up.ids) * weight.numel() >= _LEAST_MACS and of_one >= _LEAST_WIDTH and look_up.ids.numel() > 0
+    if not worth_it or weight.shape[1] != num_vectors * of_one or not compiled_for(weight):
         return None
-    fields = by_field(look_up.groups, look_up.offsets)
-    if fields is None:
+    if len(look_up.groups.rows) > MOST_DISTINCT * look_up.ids.numel() or (fields := look_up.by_field) is None:
         return None
     y: Tensor = _LinearOfLookUp.apply(look_up.of_rows, look_up.numeric, weight, bias, look_up, fields, relu)
     return y
@@ -66,17 +64,17 @@ class _LinearOfLookUp(torch.autograd.Function):
     """Numeric fields, whose vectors are x_v n_v, take the part sum_v x_v (W_v n_v): a product as narrow as their number."""
 
     @staticmethod
-    def forward(ctx: Any, of_rows: Tensor, numeric: Tensor | None, weight: Tensor, bias: Tensor | None, look_up: LookUp,
-                fields: "ByField", relu: bool) -> Tensor:  # fmt: skip
+    def forward(ctx: Any, of_rows: Tensor | None, numeric: Tensor | None, weight: Tensor, bias: Tensor | None, look_up: LookUp,
+                fields: ByField, relu: bool) -> Tensor:  # fmt: skip
         num_fields, d = len(fields.first) - 1, look_up.weight.shape[1]
         vectors = _padded(look_up.distinct_vectors(), LANES)
-        by_column = _padded(_padded(weight[:, : num_fields * d].t().reshape(num_fields, d, -1), COLUMNS), LANES, dim=1)
-        offset = weight.new_zeros(by_column.shape[2])
+        inputs_by_outputs = _padded(_padded(weight[:, : num_fields * d].t().reshape(num_fields, d, -1), COLUMNS), LANES, dim=1)
+        offset = weight.new_zeros(inputs_by_outputs.shape[2])
         if bias is not None:
             offset[: len(bias)] = bias
-        out = weight.new_empty(look_up.num_rows, len(weight))
+        out = weight.new_empty(len(look_up.ids), len(weight))
         relu_inside = relu and numeric is None
-        multiply_ahead(vectors.numpy(), by_column.numpy(), offset.numpy(), fields, out.numpy(), relu_inside)
+        multiply_ahead(vectors.numpy(), inputs_by_outputs.numpy(), offset.numpy(), fields, out.numpy(), relu_inside)
         if numeric is not None and look_up.values is not None:
             out.addmm_(look_up.values, _of_numeric(weight, num_fields, numeric))
             if relu:
@@ -90,10 +88,12 @@ class _LinearOfLookUp(torch.autograd.Function):
         vectors, numeric, weight, out = ctx.saved_tensors
         fields, num_fields, outputs = ctx.fields, len(ctx.fields.first) - 1, len(weight)
         d = weight.shape[1] // (num_fields + (0 if numeric is None else len(numeric)))
-        by_column = _padded(weight[:, : num_fields * d].reshape(outputs, num_fields, d).transpose(0, 1), LANES)
-        by_column = _padded(by_column, COLUMNS, dim=1)
-        of_y, of_bias = passed_back(grad.float().contiguous().numpy(), None if out is None else out.numpy(), by_column.shape[1])
-        of_vectors, turned = multiply_back(of_y, vectors.numpy(), by_column.numpy(), ctx.starts, fields)
+        outputs_by_inputs = _padded(weight[:, : num_fields * d].reshape(outputs, num_fields, d).transpose(0, 1), LANES)
+        outputs_by_inputs = _padded(outputs_by_inputs, COLUMNS, dim=1)
+        of_y, of_bias = passed_back(
+            grad.float().contiguous().numpy(), None if out is None else out.numpy(), outputs_by_inputs.shape[1]
+        )
+        of_vectors, turned = multiply_back(of_y, vectors.numpy(), outputs_by_inputs.numpy(), ctx.starts, fields)
         of_weight = torch.from_numpy(turned)[:, :d, :outputs].permute(2, 0, 1).reshape(outputs, -1)
         of_numeric = None
         if numeric is not None:
@@ -102,7 +102,7 @@ class _LinearOfLookUp(torch.autograd.Function):
             of_weight = torch.cat([of_weight, (by_value.t().unsqueeze(2) * numeric).flatten(1)], dim=1)
             of_numeric = torch.einsum("vo,ovd->vd", by_value, _numeric_part(weight, num_fields, numeric))
         return (
-            torch.from_numpy(of_vectors)[:, :d], of_numeric, of_weight,
+            torch.from_numpy(of_vectors)[:, :d] if ctx.needs_input_grad[0] else None, of_numeric, of_weight,
             torch.from_numpy(of_bias)[:outputs] if ctx.needs_input_grad[3] else None, None, None, None,
         )  # fmt: skip
 
@@ -125,46 +125,6 @@ def _numeric_part(weight: Tensor, num_fields: int, numeric: Tensor) -> Tensor:
 def _of_numeric(weight: Tensor, num_fields: int, numeric: Tensor) -> Tensor:
     """W_v n_v of every numeric field: (V, o)."""
     return torch.einsum("ovd,vd->vo", _numeric_part(weight, num_fields, numeric), numeric)
-
-
-class ByField(NamedTuple):
-    """Distinct vectors by field.
-
-    first: (F + 1,) int64, where the vectors of each field begin. of_place: (B F,) int32, which vector stands at b F + f.
-    batch_rows: (B F,) int32, the rows b of the occurrences, in the order of `RowGroups.order`.
-    """
-
-    first: NDArray[np.int64]
-    of_place: Whole
-    batch_rows: Whole
-
-
-def by_field(groups: RowGroups, offsets: NDArray[np.int64]) -> ByField | None:
-    """None where a table row occurs in two fields, or in one that it does not belong to."""
-    first = np.append(np.searchsorted(groups.rows, offsets), len(groups.rows))
-    of_place, batch_rows = np.empty_like(groups.order), np.empty_like(groups.order)
-    strays = np.zeros(1, np.int64)
-    in_parts(
-        lambda start, end: _place(groups.starts, groups.order, first, of_place, batch_rows, strays, start, end),
-        len(groups.rows),
-        elements=len(groups.order),
-    )
-    return None if strays[0] else ByField(first, of_place, batch_rows)
-
-
-@_vectorised
-def _place(starts: Any, order: Any, first: Any, of_place: Any, batch_rows: Any, strays: Any, start: int, end: int) -> None:
-    num_fields = len(first) - 1
-    divisor = np.uint32(num_fields)
-    for slot in range(start, end):
-        for at in range(starts[slot], starts[slot + 1]):
-            place = np.uint32(order[at])
-            b = place // divisor
-            field = place - b * divisor
-            if slot < first[field] or slot >= first[field + 1]:
-                strays[0] = 1
-            of_place[place] = slot
-            batch_rows[at] = b
 
 
 def multiply_ahead(
@@ -279,7 +239,7 @@ def _passed_back(grad: Any, out: Any, of_y: Any, of_bias: Any, given: int, start
 
 
 def multiply_back(
-    grad: FloatArray, vectors: FloatArray, weight: FloatArray, starts: Whole, fields: ByField
+    grad: FloatArray, vectors: FloatArray, weight: FloatArray, starts: Places, fields: ByField
 ) -> tuple[FloatArray, FloatArray]:
     """Gradients of the vectors (U, d) and of the weight (F, d, O).
 

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.kernels.distinct import linear_of_look_up
-from ctrlab.kernels.lookup import look_up_of
+from ctrlab.kernels.origin import look_up_of
 
 ComputeDtype = Literal["float32", "bfloat16"]
 Library = Literal["mkl", "onednn"]
@@ -116,7 +116,7 @@ class FastLinear:
         """(..., in) -> (..., out)."""
         weight = self.module.weight
         # In bfloat16 multiplying every vector takes no longer.
-        look_up = None if self.low else look_up_of(x)
+        look_up = look_up_of(x) if x.dim() == 2 and not self.low else None
         found = None if look_up is None else linear_of_look_up(look_up, weight, self.module.bias, relu=self.relu)
         if found is not None:
             return found

@@ -7,7 +7,8 @@ import torch
 from numba import njit
 from torch import Tensor
 
-from ctrlab.kernels.lookup import LookUp, compiled_for, look_up_of
+from ctrlab.kernels.lookup import compiled_for
+from ctrlab.kernels.origin import LookUp, look_up_of
 from ctrlab.kernels.threads import in_parts
 
 _vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
@@ -15,10 +16,13 @@ _vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz
 
 def sum_of_pairs(e: Tensor) -> Tensor:
     """e (B, M, d) -> (B, d): half of the square of the sum less the sum of the squares, in O(M d) (FM, lemma 3.1; NFM, eq. 4)."""
+    look_up = look_up_of(e)
     if torch.is_grad_enabled() and e.requires_grad and compiled_for(e):
-        look_up = look_up_of(e)
-        pairs: Tensor = _SumOfPairs.apply(e) if look_up is None else _PairsOfLookUp.apply(look_up.of_pairs, e.detach(), look_up)
+        link = None if look_up is None else look_up.of_pairs
+        pairs: Tensor = _SumOfPairs.apply(e) if link is None else _PairsOfLookUp.apply(link, e.detach(), look_up)
         return pairs
+    if look_up is not None:
+        return _summed(e)[1]
     return 0.5 * (e.sum(dim=1).square() - e.square().sum(dim=1))
 
 
@@ -40,15 +44,19 @@ class _SumOfPairs(torch.autograd.Function):
 
 
 class _PairsOfLookUp(torch.autograd.Function):
-    """The same for vectors straight from their look-up, which makes the gradient where it sums those of a table row."""
+    """The same for vectors straight from their look-up. It only hands the gradient on: what is to be done with it, and with the
+    total left here, the look-up does where it sums the gradients of a table row."""
 
     @staticmethod
     def forward(ctx: Any, of_pairs: Tensor, e: Tensor, look_up: LookUp) -> Tensor:
         look_up.of_vectors.total, out = _summed(e)
+        look_up.of_vectors.weight = look_up.weight
+        ctx.save_for_backward(look_up.weight)
         return out
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        ctx.saved_tensors  # noqa: B018 - raises where the table, which the look-up will read, has changed
         return grad, None, None
 
 

@@ -30,6 +30,17 @@ _DIGIT = 11
 _OUTSIDE = "an id lies outside of its table; encode the data with the schema that the model was built for"
 
 FloatArray = NDArray[np.float32]
+#: Numbers of places in a batch, b F + f, or of what stands there.
+Places = NDArray[np.int32]
+
+
+def in_line(array: FloatArray) -> FloatArray:
+    """The same memory in one dimension, as the loops take it.
+
+    Raises:
+        ValueError: the array is not contiguous.
+    """
+    return np.reshape(array, -1, copy=False)
 
 
 class RowGroups(NamedTuple):
@@ -121,9 +132,51 @@ def _place(slots: Any, next_place: Any, order: Any) -> None:
         next_place[slot] += 1
 
 
+class ByField(NamedTuple):
+    """Distinct vectors by field.
+
+    first: (F + 1,) int64, where the vectors of each field begin. of_place: (B F,) int32, which vector stands at b F + f.
+    batch_rows: (B F,) int32, the rows b of the occurrences, in the order of `RowGroups.order`.
+    """
+
+    first: NDArray[np.int64]
+    of_place: Places
+    batch_rows: Places
+
+
+def by_field(groups: RowGroups, offsets: NDArray[np.int64]) -> ByField | None:
+    """None where a table row occurs in two fields, or in one that it does not belong to."""
+    first = np.append(np.searchsorted(groups.rows, offsets), len(groups.rows))
+    of_place, batch_rows = np.empty_like(groups.order), np.empty_like(groups.order)
+    strays = np.zeros(1, np.int64)
+    in_parts(
+        lambda start, end: _place_by_field(groups.starts, groups.order, first, of_place, batch_rows, strays, start, end),
+        len(groups.rows),
+        elements=len(groups.order),
+    )
+    return None if strays[0] else ByField(first, of_place, batch_rows)
+
+
+@_compiled
+def _place_by_field(
+    starts: Any, order: Any, first: Any, of_place: Any, batch_rows: Any, strays: Any, start: int, end: int
+) -> None:
+    num_fields = len(first) - 1
+    divisor = np.uint32(num_fields)
+    for slot in range(start, end):
+        for at in range(starts[slot], starts[slot + 1]):
+            place = np.uint32(order[at])
+            b = place // divisor
+            field = place - b * divisor
+            if slot < first[field] or slot >= first[field + 1]:
+                strays[0] = 1
+            of_place[place] = slot
+            batch_rows[at] = b
+
+
 def gather(ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray, out: FloatArray) -> None:
     """out[b, f] = weight[ids[b, f] + offsets[f]] for the first F vectors of `out` (B, M, d)."""
-    flat, into, width = weight.reshape(-1), out.reshape(-1), weight.shape[1]
+    flat, into, width = in_line(weight), in_line(out), weight.shape[1]
     in_parts(lambda first, last: _gather(ids, offsets, flat, into, width, out.shape[1], first, last), len(ids), elements=ids.size)
 
 

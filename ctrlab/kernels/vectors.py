@@ -3,6 +3,8 @@
 Left to itself the compiler turns a loop into vector instructions only where it can prove, or tests at run time, that the arrays
 do not overlap; for loops of some tens of numbers the tests take longer than the work, and sums go through memory. Functions here
 stand for one instruction each. On processors with shorter or longer registers they still give the same numbers.
+
+numba keeps what it compiled by the file of the loop: after a change to this one alone, delete `__pycache__` beside it.
 """
 
 from collections.abc import Callable
@@ -62,25 +64,31 @@ def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) 
     return builder.bitcast(builder.gep(data, [index]), _FLOATS.as_pointer())
 
 
+def _numbers(array: Any) -> bool:
+    """Whether numba knows it for a contiguous array of one dimension of float32: anything else would be read as if it were one.
+    Of a function that returns None numba says that it takes no such argument."""
+    return isinstance(array, types.Array) and (array.ndim, array.layout, array.dtype) == (1, "C", types.float32)
+
+
 @_instruction
-def load(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
+def load(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]] | None:
     """array[index : index + 8] of a contiguous float32 array of one dimension; nothing checks its end."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         return builder.load(_place(context, builder, signature.args[0], *arguments), align=4)
 
-    return vector(array, types.intp), generate
+    return (vector(array, types.intp), generate) if _numbers(array) else None
 
 
 @_instruction
-def store(typing_context: Any, array: Any, index: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
+def store(typing_context: Any, array: Any, index: Any, x: Any) -> tuple[Any, Callable[..., Any]] | None:
     """array[index : index + 8] = x."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         builder.store(arguments[2], _place(context, builder, signature.args[0], *arguments[:2]), align=4)
         return context.get_dummy_value()
 
-    return types.void(array, types.intp, vector), generate
+    return (types.void(array, types.intp, vector), generate) if _numbers(array) and array.mutable else None
 
 
 @_instruction
@@ -96,14 +104,14 @@ def _spread(builder: Any, number: Any) -> Any:
 
 
 @_instruction
-def spread(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
+def spread(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]] | None:
     """The number array[index] eight times; unlike in Python's indexing, nothing is counted from the end."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
         return _spread(builder, builder.load(builder.gep(data, [arguments[1]])))
 
-    return vector(array, types.intp), generate
+    return (vector(array, types.intp), generate) if _numbers(array) else None
 
 
 @_instruction

@@ -14,7 +14,8 @@ from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.errors import ConfigError
 from ctrlab.kernels.cross import cross
 from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
-from ctrlab.kernels.lookup import BeforeReading, compiled_for, look_up_fields, look_up_rows, side_by_side, sum_fields
+from ctrlab.kernels.lookup import BeforeReading, compiled_for, look_up_fields, look_up_rows, sum_fields
+from ctrlab.kernels.origin import end_to_end, remembers_look_ups
 from ctrlab.kernels.pairs import sum_of_pairs
 from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
@@ -81,7 +82,7 @@ class FusedTable(nn.Module):
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) integer, F at most the number of fields -> rows (B, F, width)."""
         offsets, table = self.offsets[: ids.shape[1]], self.table
-        if table.trains:
+        if table.trains or remembers_look_ups():
             return look_up_fields(ids, offsets, table.weight, sparse=table.sparse_gradient, before=table.before_reading)
         rows: Tensor = table(ids + offsets)
         return rows
@@ -147,7 +148,7 @@ class FieldEmbedding(nn.Module):
         """-> (B, M, d): the F categorical fields, then the V numeric ones unless they stay raw."""
         if not len(self.numeric):
             return self.categorical(fields.ids)  # type: ignore[no-any-return]
-        if self.categorical.trains:
+        if self.categorical.trains or remembers_look_ups():
             table = self.categorical.table
             offsets = self.categorical.offsets[: fields.ids.shape[1]]
             return look_up_fields(
@@ -165,7 +166,7 @@ class FieldEmbedding(nn.Module):
 
         (B, M, d) -> (B, M d), or (B, M d + V).
         """
-        return with_raw_values(side_by_side(embeddings), fields, self.raw_values)
+        return with_raw_values(end_to_end(embeddings), fields, self.raw_values)
 
 
 def with_raw_values(flat: Tensor, fields: Fields, raw_values: bool) -> Tensor:

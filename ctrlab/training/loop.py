@@ -21,9 +21,10 @@ from ctrlab.data.schema import FeatureSchema, Fields, fingerprint_of
 from ctrlab.errors import ConfigError, DataError, JobCancelled
 from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
+from ctrlab.kernels.groups import group_ahead
 from ctrlab.kernels.linear import fast_linears
-from ctrlab.kernels.lookup import group_ahead
 from ctrlab.kernels.memory import give_back, kept_memory
+from ctrlab.kernels.origin import remembering_look_ups
 from ctrlab.kernels.threads import prepared_ahead, warn_of_spinning_threads, with_next
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
@@ -212,7 +213,7 @@ class _Fit:
             return
         self.model.train()
         self.lap = time.monotonic()
-        with closing(prepared_ahead(self._batches())) as batches:
+        with closing(prepared_ahead(self._batches())) as batches, remembering_look_ups():
             for batch, following in with_next(map(self._ready, batches)):
                 self._check_stop()
                 self.progress.epoch, self.progress.batch = batch.epoch, batch.done

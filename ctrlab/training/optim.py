@@ -140,11 +140,11 @@ class LazyAdam:
         rows, g = grad._indices()[0], grad._values()
         if compiled_for(weight) and weight.is_contiguous():
             arrays = (weight, state["exp_avg"], state["exp_avg_sq"], rows, g)
-            last = state["last"].numpy() if "last" in state else None
             lazy_adam_(
                 *(array.detach().numpy() for array in arrays), step=step, lr=self.lr, betas=BETAS, epsilon=EPSILON, l2=self.l2,
-                last=last,
+                last=self._last_of(weight),
             )  # fmt: skip
+            torch.autograd.graph.increment_version(weight)
             return
         touched = weight.index_select(0, rows)
         if self.l2:
@@ -156,6 +156,10 @@ class LazyAdam:
         state["exp_avg"].index_copy_(0, rows, m)
         state["exp_avg_sq"].index_copy_(0, rows, v)
         weight.index_copy_(0, rows, touched)
+
+    def _last_of(self, weight: nn.Parameter) -> NDArray[np.int32] | None:
+        """(num_rows,): by what step each row is up to date, where anybody wants to know."""
+        return None
 
     def _state_of(self, weight: nn.Parameter) -> dict[str, Tensor]:
         state = self.state.get(weight)
@@ -197,6 +201,10 @@ class DeferredAdam(LazyAdam):
         missed, state = self._missed_by(weight), self._state_of(weight)
         missed.add(self.lr)
         state["rates"] = torch.from_numpy(missed.rates)
+
+    def _last_of(self, weight: nn.Parameter) -> NDArray[np.int32] | None:
+        last: NDArray[np.int32] = self._state_of(weight)["last"].numpy()
+        return last
 
     def _missed_by(self, weight: nn.Parameter) -> MissedSteps:
         if weight not in self._missed:

@@ -8,9 +8,17 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import FeatureSchema
+from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.kernels import distinct
 from ctrlab.kernels.linear import fast_linears
-from ctrlab.kernels.lookup import look_up_fields, look_up_of, side_by_side
+from ctrlab.kernels.lookup import look_up_fields
+from ctrlab.kernels.origin import end_to_end, look_up_of, remembering_look_ups
+from ctrlab.models.base import build_model
+from ctrlab.models.configs import MODELS
+from ctrlab.training.configs import FitConfig
+from ctrlab.training.loop import fit
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +40,18 @@ def a_batch(num_rows, fields, width, num_values, seed):
     return ids, offsets, weight, values, numeric
 
 
+class Rows:
+    """Rows as `fit` takes them, all to train on."""
+
+    splits = ("train",)
+
+    def __init__(self, schema, rows):
+        self.schema, self.rows = schema, rows
+
+    def split(self, name):
+        return self.rows
+
+
 def through(batch, layers, *, distinct_only):
     """(output, gradients of table, numeric vectors, weight and bias) of `layers` behind a look-up."""
     ids, offsets, weight, values, numeric = batch
@@ -39,9 +59,9 @@ def through(batch, layers, *, distinct_only):
     vectors = None if numeric is None else numeric.clone().requires_grad_()
     layers.zero_grad()
     if distinct_only:
-        with fast_linears(layers):
+        with fast_linears(layers), remembering_look_ups():
             e = look_up_fields(ids, offsets, table, values, vectors, sparse=True)
-            out = layers(side_by_side(e))
+            out = layers(end_to_end(e))
             (out * torch.arange(out.numel()).view_as(out).cos()).sum().backward()
     else:
         e = functional.embedding(ids + offsets, table)
@@ -94,7 +114,14 @@ def test_nan_passes_so_that_a_diverged_training_is_seen():
     assert out[0].isnan().all() and gradients[1].isnan().any()
 
 
-@pytest.mark.parametrize("case", ["many distinct", "narrow vectors", "a row of two fields", "in bfloat16"])
+def looked_up(ids, offsets, table):
+    with remembering_look_ups():
+        return look_up_fields(ids, offsets, table.requires_grad_(), sparse=True)
+
+
+@pytest.mark.parametrize(
+    "case", ["many distinct", "narrow vectors", "a row of two fields", "in bfloat16", "of another width", "empty"]
+)
 def test_where_it_would_not_pay_or_not_be_right_every_vector_is_multiplied(case, monkeypatch):
     ids, offsets, weight, _, _ = a_batch(64, 3, 4, 0, 2)
     table = weight.to(torch.bfloat16) if case == "in bfloat16" else weight
@@ -105,15 +132,57 @@ def test_where_it_would_not_pay_or_not_be_right_every_vector_is_multiplied(case,
     if case == "a row of two fields":
         ids[0, 0] = offsets[1]  # the first row of the second field, named by the first
         ids[1, 1] = 0
-    flat = side_by_side(look_up_fields(ids, offsets, table.requires_grad_(), sparse=True))
-    look_up = look_up_of(flat)
-    layer = nn.Linear(12, 8)
+    if case == "empty":
+        ids, offsets = ids[:, :0], offsets[:0]
+    look_up = look_up_of(end_to_end(looked_up(ids, offsets, table)))
+    layer = nn.Linear(9 if case == "of another width" else 12, 8)
     assert look_up is None or distinct.linear_of_look_up(look_up, layer.weight, layer.bias, relu=True) is None
 
 
 def test_what_was_made_of_looked_up_vectors_is_not_taken_for_them():
     ids, offsets, weight, _, _ = a_batch(20, 2, 8, 0, 3)
-    e = look_up_fields(ids, offsets, weight.requires_grad_(), sparse=True)
-    assert look_up_of(side_by_side(e)) is not None
-    for changed in (e * 2, e.flatten(1), functional.dropout(side_by_side(e)), e.detach(), e[:10]):
+    e = looked_up(ids, offsets, weight)
+    assert look_up_of(end_to_end(e)) is not None
+    for changed in (e * 2, e.flatten(1), functional.dropout(end_to_end(e)), e.detach(), e[:10]):
         assert look_up_of(changed) is None
+    flat = end_to_end(e)
+    functional.dropout(flat, inplace=True)
+    assert look_up_of(flat) is None and look_up_of(e) is None
+    assert look_up_of(look_up_fields(ids, offsets, weight, sparse=True)) is None  # nobody said that it is to be remembered
+
+
+def test_a_layer_that_reads_vectors_one_by_one_reads_them_all():
+    ids, offsets, weight, _, _ = a_batch(30, 1, 8, 0, 4)
+    layers = nn.Sequential(nn.Linear(8, 5))
+    e = looked_up(ids, offsets, weight)
+    with fast_linears(layers):
+        torch.testing.assert_close(layers(e), functional.linear(e, layers[0].weight, layers[0].bias))
+
+
+@pytest.mark.parametrize("numeric_fields", [0, 3])
+@pytest.mark.parametrize("fields", [0, 3])
+@pytest.mark.parametrize("name", ["deepfm", "dcn", "autoint_plus", "finalmlp", "wide_deep"])
+def test_models_train_and_predict_as_they_do_without_it(name, fields, numeric_fields, monkeypatch):
+    """Whole models, in `fit` and in prediction, also of numeric fields alone."""
+    if fields + numeric_fields < 2:
+        pytest.skip("no vectors to speak of")
+    schema = FeatureSchema(
+        field_names=tuple(f"c{f}" for f in range(fields)), field_dims=(20,) * fields,
+        value_names=tuple(f"v{v}" for v in range(numeric_fields)), fingerprint="x",
+    )  # fmt: skip
+    rng = np.random.default_rng(0)
+    ids, values = (
+        rng.integers(0, 20, (600, fields), dtype=np.int32),
+        rng.standard_normal((600, numeric_fields)).astype(np.float32),
+    )
+    data = Rows(schema, Split("train", ids, values, (rng.random(600) < 0.4).astype(np.uint8)))
+    settings = {"embed_dim": 8, "mlp_dims": (40, 24)} if name != "finalmlp" else {"embed_dim": 8}
+    torch.manual_seed(0)
+    model = build_model(MODELS[name].config_class(**settings), schema)
+    results = []
+    for most in (1.0, -1.0):
+        monkeypatch.setattr(distinct, "MOST_DISTINCT", most)
+        trained = fit(model, data, FitConfig(batch_size=200, learning_rate=1e-3)).model
+        results.append(predict_logits(trained, data.rows))
+    np.testing.assert_allclose(*results, atol=2e-4)
+    assert np.abs(results[0] - predict_logits(model, data.rows)).max() > 1e-3

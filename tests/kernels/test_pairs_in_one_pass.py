@@ -8,7 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ctrlab.kernels.lookup import look_up_fields, look_up_of
+from ctrlab.kernels.lookup import look_up_fields
+from ctrlab.kernels.origin import look_up_of, remembering_look_ups
 from ctrlab.kernels.pairs import sum_of_pairs
 
 
@@ -46,7 +47,8 @@ def test_of_looked_up_vectors_the_gradients_of_pairs_and_of_the_vectors_themselv
         torch.manual_seed(seed)
         table = torch.randn(7 * fields, width, requires_grad=True)
         numeric = torch.randn(values, width, requires_grad=True) if values else None
-        e = look_up_fields(ids, offsets, table, numbers, numeric, sparse=sparse)
+        with remembering_look_ups():
+            e = look_up_fields(ids, offsets, table, numbers, numeric, sparse=sparse)
         assert look_up_of(e) is not None
         read = e if linked else e * 1.0
         loss = (sum_of_pairs(read) * of_pairs).sum()
@@ -64,7 +66,8 @@ def test_gradients_of_numeric_values_hold_their_part_of_the_pairs():
     upstream, gradients = torch.randn(9, 5), []
     for linked in (True, False):
         values, numeric = torch.ones(9, 3, requires_grad=True), torch.ones(3, 5, requires_grad=True)
-        e = look_up_fields(ids, offsets, table, values, numeric, sparse=True)
+        with remembering_look_ups():
+            e = look_up_fields(ids, offsets, table, values, numeric, sparse=True)
         (sum_of_pairs(e if linked else e * 1.0) * upstream).sum().backward()
         gradients.append((values.grad, numeric.grad))
     for mine, theirs in zip(*gradients, strict=True):
@@ -74,7 +77,8 @@ def test_gradients_of_numeric_values_hold_their_part_of_the_pairs():
 @pytest.mark.parametrize("read", [True, False])
 def test_a_step_that_is_over_keeps_nothing_alive(read):
     table = torch.randn(10, 4, requires_grad=True)
-    e = look_up_fields(torch.randint(0, 10, (6, 1)), torch.tensor([0]), table, sparse=True)
+    with remembering_look_ups():
+        e = look_up_fields(torch.randint(0, 10, (6, 1)), torch.tensor([0]), table, sparse=True)
     out = sum_of_pairs(e).sum() if read else e.sum()
     out.backward()
     kept = [weakref.ref(each) for each in (e, look_up_of(e).of_rows)]
@@ -84,3 +88,21 @@ def test_a_step_that_is_over_keeps_nothing_alive(read):
         assert [each() for each in kept] == [None, None]
     finally:
         gc.enable()
+
+
+def test_a_table_that_changed_since_it_was_read_is_refused():
+    table = torch.randn(10, 4, requires_grad=True)
+    with remembering_look_ups():
+        e = look_up_fields(torch.randint(0, 5, (6, 2)), torch.tensor([0, 5]), table, sparse=True)
+    out = sum_of_pairs(e).sum()
+    with torch.no_grad():
+        table.mul_(2)
+    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+        out.backward()
+
+
+def test_outside_of_training_the_vectors_have_their_whole_gradient():
+    table = torch.randn(10, 4, requires_grad=True)
+    e = look_up_fields(torch.randint(0, 5, (6, 2)), torch.tensor([0, 5]), table, sparse=True)
+    (gradient,) = torch.autograd.grad(sum_of_pairs(e).sum(), e)
+    torch.testing.assert_close(gradient, e.flip(1).detach())

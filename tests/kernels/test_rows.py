@@ -1,4 +1,4 @@
-"""kernels/rows.py and kernels/lookup.py against numpy loops and torch's own operations."""
+"""kernels/rows.py, groups.py and lookup.py against numpy loops and torch's own operations."""
 
 import numpy as np
 import pytest
@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch.nn import functional
 
+from ctrlab.kernels import groups as groups_
 from ctrlab.kernels import lookup, rows
 
 SHAPES = st.tuples(st.integers(1, 40), st.integers(1, 5), st.integers(1, 19), st.integers(0, 2**31))
@@ -90,24 +91,24 @@ def test_a_sparse_gradient_is_coalesced_and_rising_so_that_nothing_sorts_it_agai
 
 def test_two_tables_read_by_the_same_ids_share_one_grouping():
     ids, offsets = torch.randint(0, 5, (6, 2)), torch.tensor([0, 5])
-    first = lookup.grouped(ids, offsets, 10)
-    assert lookup.grouped(ids, offsets, 10) is first
-    assert lookup.grouped(ids.clone(), offsets, 10) is not first
-    assert lookup.grouped(ids, torch.tensor([0, 6]), 11) is not first
+    first = groups_.grouped(ids, offsets, 10)
+    assert groups_.grouped(ids, offsets, 10) is first
+    assert groups_.grouped(ids.clone(), offsets, 10) is not first
+    assert groups_.grouped(ids, torch.tensor([0, 6]), 11) is not first
 
 
 def test_the_next_batch_is_grouped_ahead_as_the_last_one_was():
     ids, following, offsets = torch.randint(0, 5, (6, 2)), torch.randint(0, 5, (7, 2)), torch.tensor([0, 5])
-    lookup.grouped(ids, offsets, 10)
-    lookup.group_ahead(following, like=ids)
-    (ahead,) = lookup._groups.of(following)
-    assert lookup.grouped(following, offsets, 10) is ahead.groups
+    groups_.grouped(ids, offsets, 10)
+    groups_.group_ahead(following, like=ids)
+    (ahead,) = groups_._groups.of(following)
+    assert groups_.grouped(following, offsets, 10) is ahead.groups
     expected = rows.group_rows(following.numpy(), offsets.numpy(), np.zeros(10, np.int32))
     for found, wanted in zip(ahead.groups.result(), expected, strict=True):
         assert np.array_equal(found, wanted)
     del following, ahead
-    lookup.grouped(ids, offsets, 10)
-    assert len(lookup._groups.known) == 1
+    groups_.grouped(ids, offsets, 10)
+    assert len(groups_._groups.known) == 1
 
 
 @pytest.mark.parametrize("threads", [1, 2])
