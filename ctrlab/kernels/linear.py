@@ -184,7 +184,8 @@ class _Linear(torch.autograd.Function):
         if ctx.needs_input_grad[1]:
             of_weight = product("weight", grad.t(), x.t(), ctx.products, batch=1).to(ctx.dtypes[1])
         if ctx.needs_input_grad[2]:
-            of_bias = grad.sum(0, dtype=ctx.dtypes[1])
+            # Added up in float32 and rounded as a product is: asked for float32, torch makes a copy of all gradients first.
+            of_bias = grad.sum(0).to(ctx.dtypes[1])
         return of_x, of_weight, of_bias, None, None, None
 
 
