@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ctrlab.kernels.lookup import compiled_for
 from ctrlab.kernels.origin import LookUp
-from ctrlab.kernels.rows import ByField, FloatArray, Places
+from ctrlab.kernels.rows import ByField, FloatArray, Places, in_line
 from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import LANES, add, all_lanes, load, multiply_add, prefetch, spread, store, unless_positive
 
@@ -136,9 +136,18 @@ def multiply_ahead(
         vectors: (U, d). weight: (F, d, O), zero behind the o outputs that there are. bias: (O,).
     """
     blocks = weight.shape[2] // COLUMNS
-    arrays = vectors.reshape(-1), weight.reshape(-1), bias, fields.first, fields.of_place, out.reshape(-1)
+    arrays = vectors.reshape(-1), weight.reshape(-1), bias, fields.first, fields.of_place, in_line(out)
     sizes = vectors.shape[1], weight.shape[2], out.shape[1], relu
     in_parts(lambda start, end: _ahead(*arrays, *sizes, start, end), blocks, elements=out.size)
+
+
+@_vectorised
+def _store_columns(array: Any, at: int, y0: Any, y1: Any, y2: Any, y3: Any) -> None:
+    """The four registers of a block of columns, one behind the other from array[at] on."""
+    store(array, at, y0)
+    store(array, at + LANES, y1)
+    store(array, at + 2 * LANES, y2)
+    store(array, at + 3 * LANES, y3)
 
 
 @_vectorised
@@ -164,15 +173,9 @@ def _ahead(vectors: Any, weight: Any, bias: Any, first: Any, of_place: Any, out:
                                   unless_positive(y2, zero, y2), unless_positive(y3, zero, y3))  # fmt: skip
             if column + COLUMNS <= given:
                 at = b * given + column
-                store(out, at, y0)
-                store(out, at + LANES, y1)
-                store(out, at + 2 * LANES, y2)
-                store(out, at + 3 * LANES, y3)
+                _store_columns(out, at, y0, y1, y2, y3)
             else:
-                store(last, 0, y0)
-                store(last, LANES, y1)
-                store(last, 2 * LANES, y2)
-                store(last, 3 * LANES, y3)
+                _store_columns(last, 0, y0, y1, y2, y3)
                 for j in range(given - column):
                     out[b * given + column + j] = last[j]
 
@@ -193,14 +196,8 @@ def _products(vectors: Any, weight: Any, products: Any, first: int, end: int, co
             a0, a1, a2, a3 = multiply_add(x, w0, a0), multiply_add(x, w1, a1), multiply_add(x, w2, a2), multiply_add(x, w3, a3)
             b0, b1, b2, b3 = multiply_add(y, w0, b0), multiply_add(y, w1, b1), multiply_add(y, w2, b2), multiply_add(y, w3, b3)
         at, beside = slot * COLUMNS, other * COLUMNS
-        store(products, at, a0)
-        store(products, at + LANES, a1)
-        store(products, at + 2 * LANES, a2)
-        store(products, at + 3 * LANES, a3)
-        store(products, beside, b0)
-        store(products, beside + LANES, b1)
-        store(products, beside + 2 * LANES, b2)
-        store(products, beside + 3 * LANES, b3)
+        _store_columns(products, at, a0, a1, a2, a3)
+        _store_columns(products, beside, b0, b1, b2, b3)
 
 
 def passed_back(grad: FloatArray, out: FloatArray | None, outputs: int) -> tuple[FloatArray, FloatArray]:
@@ -286,10 +283,7 @@ def _sum_by_vector(grad: Any, starts: Any, batch_rows: Any, summed: Any, first: 
             row = corner + batch_rows[at] * COLUMNS
             s0, s1 = add(s0, load(grad, row)), add(s1, load(grad, row + LANES))
             s2, s3 = add(s2, load(grad, row + 2 * LANES)), add(s3, load(grad, row + 3 * LANES))
-        store(summed, i * COLUMNS, s0)
-        store(summed, i * COLUMNS + LANES, s1)
-        store(summed, i * COLUMNS + 2 * LANES, s2)
-        store(summed, i * COLUMNS + 3 * LANES, s3)
+        _store_columns(summed, i * COLUMNS, s0, s1, s2, s3)
 
 
 @_vectorised
@@ -309,14 +303,8 @@ def _back_to_weight(summed: Any, vectors: Any, of_weight: Any, first: int, size:
             x, y = spread(vectors, (first + i) * width + k), spread(vectors, (first + i) * width + k + 1)
             a0, a1, a2, a3 = multiply_add(x, s0, a0), multiply_add(x, s1, a1), multiply_add(x, s2, a2), multiply_add(x, s3, a3)
             b0, b1, b2, b3 = multiply_add(y, s0, b0), multiply_add(y, s1, b1), multiply_add(y, s2, b2), multiply_add(y, s3, b3)
-        store(of_weight, at, a0)
-        store(of_weight, at + LANES, a1)
-        store(of_weight, at + 2 * LANES, a2)
-        store(of_weight, at + 3 * LANES, a3)
-        store(of_weight, beside, b0)
-        store(of_weight, beside + LANES, b1)
-        store(of_weight, beside + 2 * LANES, b2)
-        store(of_weight, beside + 3 * LANES, b3)
+        _store_columns(of_weight, at, a0, a1, a2, a3)
+        _store_columns(of_weight, beside, b0, b1, b2, b3)
 
 
 @_vectorised

@@ -1,4 +1,4 @@
-"""Loops over the rows of lookup tables: gather, pool, group a batch's ids, sum their gradients.
+"""Loops over the rows of lookup tables: gather, group a batch's ids, sum their gradients.
 
 Compiled by numba, for the CPU. Sums over the occurrences of an id are taken in the batch's order, by one thread an id: results
 do not depend on the number of threads. `ctrlab.kernels.lookup` holds the same steps in torch, for
