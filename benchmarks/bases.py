@@ -27,7 +27,7 @@ from frappe_zoo import start as start_frappe
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.data.dataset import EncodedDataset
-from ctrlab.data.encode import encode_dataset
+from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.checkpoint import load_model, save_model

@@ -19,19 +19,19 @@ import polars as pl
 import torch
 from common import markdown_table, real_data, write_json
 
-from ctrlab.compression.configs import CompressConfig
 from ctrlab.compression.fold import fold
 from ctrlab.compression.pipeline import compress_and_finetune
-from ctrlab.compression.plan import plan_ranks
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import SplitConfig
 from ctrlab.data.dataset import EncodedDataset
-from ctrlab.data.encode import encode_dataset
+from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.decomposition.collect import collect_spectra
-from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import DeepFMConfig
+from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.plans.configs import CompressConfig
+from ctrlab.plans.ranks import plan_ranks
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import fit
 

@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrlab.data.compiled.keys import mixed
+from ctrlab.data.encoding.compiled.keys import mixed
 
 _ROWS = 50_000
 #: Of the categorical columns: values that come again and again, and the share of cells that are new. In all 1.3 new a row.

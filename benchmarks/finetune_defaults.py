@@ -20,12 +20,12 @@ from bases import ARCHITECTURES, NAMES, base_of
 from common import markdown_table, write_json
 from frappe_zoo import in_parallel, keep
 
-from ctrlab.compression.configs import CompressConfig
 from ctrlab.compression.pipeline import compress_and_finetune
-from ctrlab.compression.plan import plan_ranks
 from ctrlab.decomposition.collect import collect_spectra
-from ctrlab.evaluation.cost import profile_model
 from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.models.cost import profile_model
+from ctrlab.plans.configs import CompressConfig
+from ctrlab.plans.ranks import plan_ranks
 from ctrlab.training.configs import FINETUNE
 from ctrlab.training.loop import fit
 

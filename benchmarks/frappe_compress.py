@@ -20,18 +20,18 @@ import numpy as np
 from common import markdown_table, write_json
 from frappe_zoo import TITLE, frappe, in_parallel, keep, mean, model_file, result_of
 
-from ctrlab.compression.configs import CompressConfig, RankPlan
 from ctrlab.compression.fold import serving_form
 from ctrlab.compression.pipeline import compress_and_finetune
-from ctrlab.compression.plan import plan_ranks
-from ctrlab.compression.prediction import predict
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.decomposition.spectrum import LayerSpectrum
-from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.evaluation.profile import ModelProfile
 from ctrlab.models.checkpoint import load_model
 from ctrlab.models.configs import MODELS
+from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.profile import ModelProfile
+from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.ranks import plan_ranks
 from ctrlab.training.configs import FINETUNE, FitConfig
 from ctrlab.training.loop import fit
 

@@ -25,7 +25,7 @@ from torch import nn
 
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.data.dataset import EncodedDataset
-from ctrlab.data.encode import encode_dataset
+from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.checkpoint import save_model

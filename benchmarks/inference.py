@@ -82,13 +82,13 @@ def own_figures(rows: criteo_shaped.Rows, args: argparse.Namespace) -> dict[str,
     from spectra import Data
 
     from ctrlab.compression.fold import fold
-    from ctrlab.compression.plan import preset_plan
     from ctrlab.compression.surgery import compress_model
     from ctrlab.decomposition.collect import collect_spectra
-    from ctrlab.evaluation.cost import profile_model
     from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
     from ctrlab.evaluation.prediction import predict_logits
-    from ctrlab.reports.export import export_onnx
+    from ctrlab.models.cost import profile_model
+    from ctrlab.plans.ranks import preset_plan
+    from ctrlab.serving.onnx_export import export_onnx
 
     data = Data(rows)
     torch.manual_seed(0)

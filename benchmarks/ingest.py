@@ -25,8 +25,8 @@ def encode(table: str, folder: str) -> None:
     """In a process of its own: encode, and print what it took as JSON."""
     from ctrlab.data.catalog import DATASETS
     from ctrlab.data.configs import SplitConfig
-    from ctrlab.data.encode import encode_dataset
-    from ctrlab.data.threads import num_threads
+    from ctrlab.data.encoding.encode import encode_dataset
+    from ctrlab.data.encoding.threads import num_threads
 
     times: list[tuple[float, str]] = []
     start = time.perf_counter()

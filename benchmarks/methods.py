@@ -30,22 +30,22 @@ from bases import ARCHITECTURES, base_of, training_of, untrained
 from common import machine, markdown_table, write_json
 from frappe_zoo import in_parallel, keep
 
-from ctrlab.compression.configs import CompressConfig, Precision, RankPlan, table_form
 from ctrlab.compression.fold import serving_form
 from ctrlab.compression.pipeline import compress_and_finetune
-from ctrlab.compression.prediction import serving_cost
 from ctrlab.compression.qr_hash import with_tables_drawn_anew
 from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.decomposition.collect import collect_spectra, look_up_counts
-from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.delong import auc_difference
 from ctrlab.evaluation.metrics import auc, log_loss
 from ctrlab.evaluation.prediction import predict_logits
+from ctrlab.measuring.probe import Probe, measure_sensitivity
 from ctrlab.models.base import CTRModel
-from ctrlab.planning.planner import Budget, BudgetError, plan_for_budget
-from ctrlab.planning.probe import Probe, measure_sensitivity
+from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.plans.configs import CompressConfig, Precision, RankPlan, table_form
+from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget
 from ctrlab.training.configs import FINETUNE, FitConfig
 from ctrlab.training.loop import fit
 from ctrlab.training.smaller import smaller_config

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from common import Table, Target, at_most, stored_result, write_json
 
-from ctrlab.data.threads import num_threads
+from ctrlab.data.encoding.threads import num_threads
 from ctrlab.evaluation.metrics import auc, log_loss, metrics_of, sigmoid
 
 SORTS = 1.2

@@ -11,10 +11,10 @@ from criteo_shaped import Rows
 from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema
-from ctrlab.evaluation.cost import measure_cost
 from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import MODELS
+from ctrlab.models.cost import measure_cost
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import FitProgress, FitResult, epoch_seed, fit
 

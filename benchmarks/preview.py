@@ -21,8 +21,6 @@ import numpy as np
 import torch
 from common import Table, Target, at_most, stored_result, write_json
 
-from ctrlab.compression.configs import RankPlan
-from ctrlab.compression.prediction import serving_cost
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema, Fields
@@ -30,10 +28,12 @@ from ctrlab.decomposition.collect import collect_covariances, table_moments
 from ctrlab.decomposition.covariance import decompose
 from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
 from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.measuring.probe import Probe, measure_sensitivity
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import DeepFMConfig
-from ctrlab.planning.planner import BUDGET_KINDS, Budget, plan_for_budget, plan_for_loss, planned_front
-from ctrlab.planning.probe import Probe, measure_sensitivity
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.planner import BUDGET_KINDS, Budget, plan_for_budget, plan_for_loss, planned_front
 from ctrlab.services.lab import Lab
 from ctrlab.services.previews import PreviewRequest, preview_process
 

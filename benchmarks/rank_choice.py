@@ -19,16 +19,16 @@ from bases import ARCHITECTURES, NAMES, base_of
 from common import Table, Target, stored_result, write_json
 from frappe_zoo import in_parallel, keep
 
-from ctrlab.compression.configs import Precision, RankPlan
 from ctrlab.compression.fold import serving_form
-from ctrlab.compression.prediction import serving_cost
 from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.planning.choose import candidate_plans, choose_plan
-from ctrlab.planning.planner import Budget, BudgetError, plan_for_budget
-from ctrlab.planning.probe import Probe, measure_sensitivity
+from ctrlab.measuring.choose import candidate_plans, choose_plan
+from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.plans.configs import Precision, RankPlan
+from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget
 
 FACTORS = (3, 5, 10)
 RIVALS = ("uniform energy", "uniform rank")

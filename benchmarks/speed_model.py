@@ -2,7 +2,7 @@
 
     python benchmarks/speed_model.py [--batch 4096] [--plans 12] [--threads 2]
 
-The speed model times uniform plans (planning/speed_probe.py); then random plans are predicted, built, folded and timed. In each,
+The speed model times uniform plans (measuring/speed_probe.py); then random plans are predicted, built, folded and timed. In each,
 every layer is left dense or gets a rank of its own. Last, what a budget of half the original's milliseconds gives.
 """
 
@@ -16,10 +16,10 @@ import torch
 from common import Table, at_most, stored_result, write_json
 from preview import criteo_sized
 
-from ctrlab.planning.planner import Budget, plan_for_budget
-from ctrlab.planning.probe import Probe, measure_sensitivity
-from ctrlab.planning.speed_probe import measure_plan_ms, measure_speed
-from ctrlab.planning.within_ms import plan_that_runs
+from ctrlab.measuring.latency_search import plan_that_runs
+from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed
+from ctrlab.plans.planner import Budget, plan_for_budget
 
 TARGET = 0.15
 

@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 
 from ctrlab.data.configs import SourceConfig, SplitConfig
-from ctrlab.data.encode import encode_dataset
-from ctrlab.data.inspect import draft_config, inspect_table
+from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.data.synthetic import SyntheticConfig, write_sample
+from ctrlab.data.tables.inspect import draft_config, inspect_table
 from ctrlab.evaluation.metrics import evaluate_model
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import save_model

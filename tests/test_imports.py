@@ -4,13 +4,14 @@ import subprocess
 import sys
 
 import pytest
-from patience import PATIENCE
+
+from tests.support.patience import PATIENCE
 
 TORCH_FREE = [
     "ctrlab",
     "ctrlab.cli.verbs",
-    "ctrlab.compression.plan",
-    "ctrlab.data.encode",
+    "ctrlab.plans.ranks",
+    "ctrlab.data.encoding.encode",
     "ctrlab.figures",
     "ctrlab.models.header",
     "ctrlab.services.lab",

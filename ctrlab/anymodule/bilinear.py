@@ -2,8 +2,8 @@
 
 from torch import Tensor, nn
 
-from ctrlab.compression.configs import Bottleneck
 from ctrlab.compression.linear import bottleneck_activation
+from ctrlab.plans.configs import Bottleneck
 
 
 class FactoredBilinear(nn.Module):

@@ -6,8 +6,8 @@ from typing import Literal
 
 from torch import nn
 
-from ctrlab.anymodule.opened import open_form, refusal
-from ctrlab.evaluation.profile import Cost, LayerProfile, ModelProfile
+from ctrlab.anymodule.unfused import open_form, refusal
+from ctrlab.models.profile import Cost, LayerProfile, ModelProfile
 
 #: (qualified name, module) -> whether to consider it.
 Filter = Callable[[str, nn.Module], bool]

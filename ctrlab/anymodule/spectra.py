@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from ctrlab.anymodule.calls import run
 from ctrlab.anymodule.inventory import Filter, Layer, find_layers, openings, unwrapped
-from ctrlab.anymodule.opened import opened
+from ctrlab.anymodule.unfused import opened
 from ctrlab.decomposition.collect import table_moments, weight_singular_values
 from ctrlab.decomposition.covariance import Moments, decompose
 from ctrlab.decomposition.spectrum import LayerSpectrum

@@ -15,18 +15,18 @@ from torch import nn
 
 from ctrlab.anymodule.bilinear import FactoredBilinear
 from ctrlab.anymodule.inventory import Filter, Layer, find_layers, openings, profile_of, unwrapped
-from ctrlab.anymodule.opened import opened
 from ctrlab.anymodule.spectra import collect
 from ctrlab.anymodule.tables import FactoredBag, FactoredTable
+from ctrlab.anymodule.unfused import opened
 from ctrlab.compression.afm import AFM
-from ctrlab.compression.configs import BOTTLENECKS, Bottleneck, RankPlan
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
-from ctrlab.compression.plan import plan_ranks, spectrum_faults
 from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.surgery import CompressedLayer, layer_rows, skipped_layers
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
-from ctrlab.evaluation.profile import ModelProfile
+from ctrlab.models.profile import ModelProfile
+from ctrlab.plans.configs import BOTTLENECKS, Bottleneck, RankPlan
+from ctrlab.plans.ranks import plan_ranks, spectrum_faults
 
 FORMAT_VERSION = 1
 _GIVE = "give the architecture it was made of"

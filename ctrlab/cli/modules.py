@@ -7,7 +7,7 @@ from typing import Any
 from ctrlab.cli.factory import make_module
 from ctrlab.cli.flags import parse_ranks
 from ctrlab.cli.output import print_json, table_text
-from ctrlab.compression.configs import BOTTLENECKS
+from ctrlab.plans.configs import BOTTLENECKS
 
 
 def declare_modules(subparsers: Any, common: argparse.ArgumentParser) -> None:

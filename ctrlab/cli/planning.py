@@ -6,8 +6,8 @@ from typing import Any
 
 from ctrlab.cli.flags import add_config_flags, config_from_flags
 from ctrlab.cli.output import ProgressLine, print_json, table_text
-from ctrlab.compression.prediction import serving_cost
-from ctrlab.planning.planner import BUDGET_KINDS, Budget, BudgetKind
+from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.planner import BUDGET_KINDS, Budget, BudgetKind
 from ctrlab.services import models, plans, sensitivity
 from ctrlab.services.lab import Lab
 from ctrlab.services.sensitivity import SensitivityConfig

@@ -10,12 +10,12 @@ from ctrlab.cli.modules import declare_modules
 from ctrlab.cli.output import ProgressLine, comparison_text, print_json, table_text
 from ctrlab.cli.planning import declare_planning
 from ctrlab.cli.tables import declare_tables
-from ctrlab.compression.configs import BASES, BOTTLENECKS, COMPRESSORS, ORDERS, PRECISIONS, RankPlan
-from ctrlab.compression.plan import PRESETS
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.errors import ConfigError
 from ctrlab.models.configs import MODELS
+from ctrlab.plans.configs import BASES, BOTTLENECKS, COMPRESSORS, ORDERS, PRECISIONS, RankPlan
+from ctrlab.plans.ranks import PRESETS
 from ctrlab.services import comparison, datasets, jobs, models, plans, sample, spectra
 from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig

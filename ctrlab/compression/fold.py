@@ -23,10 +23,10 @@ from ctrlab.compression.latents import Block, LatentMap
 from ctrlab.compression.linear import FactoredLinear, scale_output_
 from ctrlab.compression.readers import rule_for
 from ctrlab.compression.shared import Restored, SharedBasisEmbedding, SharedLatents
-from ctrlab.evaluation.cost import foldable_norms, measure_cost, readers_of
-from ctrlab.evaluation.profile import ReaderProfile, cheaper
 from ctrlab.models.base import CTRModel
+from ctrlab.models.cost import foldable_norms, measure_cost, readers_of
 from ctrlab.models.layers import FieldEmbedding
+from ctrlab.models.profile import ReaderProfile, cheaper
 
 _CHUNK_ROWS = 65_536
 UNCOMPRESSED = {

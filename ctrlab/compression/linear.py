@@ -5,7 +5,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.configs import Bottleneck
+from ctrlab.plans.configs import Bottleneck
 
 
 class FeaturePReLU(nn.PReLU):

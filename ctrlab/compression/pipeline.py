@@ -7,18 +7,18 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ctrlab.compression.configs import CompressConfig, RankPlan, table_form
-from ctrlab.compression.plan import effective_ranks, validate_plan
 from ctrlab.compression.surgery import CompressedLayer, compress_model, compressor_for, layer_rows, skipped_layers
 from ctrlab.data.schema import fingerprint_of
 from ctrlab.decomposition.collect import CalibrationData, collect_spectra, look_up_counts
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, JobCancelled, StorageError
-from ctrlab.evaluation.cost import profile_model
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.evaluation.profile import ModelProfile
 from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_model, save_model
+from ctrlab.models.cost import profile_model
+from ctrlab.models.profile import ModelProfile
+from ctrlab.plans.configs import CompressConfig, RankPlan, table_form
+from ctrlab.plans.ranks import effective_ranks, validate_plan
 from ctrlab.training.loop import Dataset, FitProgress, fit
 
 #: Shares of a stage's progress bar; collecting is one forward pass, fine-tuning several and with gradients.

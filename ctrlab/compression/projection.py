@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 
 from ctrlab.decomposition.covariance import NARROW
-from ctrlab.kernels.narrow import project
+from ctrlab.kernels.moments import project
 
 _CHUNK_ROWS = 65_536
 

@@ -9,10 +9,10 @@ from torch import Tensor
 
 from ctrlab.compression.afm import AFM
 from ctrlab.compression.embedding import PartTable, ReducedGroup, TableSource
-from ctrlab.compression.tables import quotient_remainder_rows
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding
+from ctrlab.plans.table_forms import quotient_remainder_rows
 
 
 class QuotientRemainder(AFM):

@@ -21,13 +21,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ctrlab.compression.configs import PRECISIONS, Precision
 from ctrlab.compression.embedding import PartTable
 from ctrlab.compression.fold import UNCOMPRESSED
-from ctrlab.compression.prediction import code_bits, quantizes_linear
 from ctrlab.errors import CompressionError, ConfigError
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding, FusedTable
+from ctrlab.plans.configs import PRECISIONS, Precision
+from ctrlab.plans.cost_prediction import code_bits, quantizes_linear
 
 NOTE = "quantised for serving"
 

@@ -7,9 +7,9 @@ from torch import Tensor, nn
 
 from ctrlab.compression.afm import AFM
 from ctrlab.compression.embedding import PartTable, ReducedGroup, TableSource
-from ctrlab.compression.tables import kept_ids
 from ctrlab.data.schema import OUT_OF_VOCABULARY_ID, FeatureSchema
 from ctrlab.errors import CompressionError
+from ctrlab.plans.table_forms import kept_ids
 
 
 class DropRareIds(AFM):

@@ -10,26 +10,26 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.compression.afm import Compressor, TableFactors
-from ctrlab.compression.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, TableForm, table_form
 from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, ReducedGroup, TableGroup, TableSource
 from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
-from ctrlab.compression.plan import effective_ranks, spectrum_faults, validate_plan
-from ctrlab.compression.prediction import activation_parameters
 from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.qr_hash import QuotientRemainderGroup
 from ctrlab.compression.quantize import is_quantized, prepare_
 from ctrlab.compression.rare_ids import KeptIdsGroup
 from ctrlab.compression.shared import SharedBasisEmbedding
-from ctrlab.compression.tables import table_shape
 from ctrlab.compression.tensor_train import TensorTrainGroup
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
-from ctrlab.evaluation.cost import profile_model
-from ctrlab.evaluation.profile import LayerProfile, ModelProfile
 from ctrlab.models.base import CTRModel
+from ctrlab.models.cost import profile_model
 from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding
+from ctrlab.models.profile import LayerProfile, ModelProfile
+from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, TableForm, table_form
+from ctrlab.plans.cost_prediction import activation_parameters
+from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
+from ctrlab.plans.table_forms import table_shape
 
 #: What holds the reduced tables of each form.
 _GROUPS: Mapping[TableForm, type[ProjectedGroup | ReducedGroup]] = {

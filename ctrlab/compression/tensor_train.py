@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from ctrlab.compression.afm import AFM
 from ctrlab.compression.embedding import PartTable, ReducedGroup, TableSource
-from ctrlab.compression.tables import TensorTrainShape, tensor_train_shape
 from ctrlab.data.schema import FeatureSchema
+from ctrlab.plans.table_forms import TensorTrainShape, tensor_train_shape
 
 _CHUNK_ROWS = 16_384
 

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 from ctrlab.compression.afm import LinearFactors, TableFactors, principal
-from ctrlab.compression.basis import principal_basis, second_moment
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
+from ctrlab.plans.shared_basis import principal_basis, second_moment
 
 
 class WhitenedSVD:

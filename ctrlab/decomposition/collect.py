@@ -17,7 +17,7 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.decomposition.trace import evaluating, trace_outputs
 from ctrlab.errors import JobCancelled, SpectrumError, UnknownNameError
 from ctrlab.kernels.linear import Products, fast_linears
-from ctrlab.kernels.side_by_side import side_by_side
+from ctrlab.kernels.parallel_map import side_by_side
 from ctrlab.models.base import CTRModel
 from ctrlab.models.inventory import ModelLayer, list_layers
 from ctrlab.models.layers import FieldEmbedding

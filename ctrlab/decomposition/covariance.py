@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import SpectrumError
-from ctrlab.kernels.narrow import add_moments
+from ctrlab.kernels.moments import add_moments
 
 #: Up to this width compiled loops in float64 beat matrix products.
 NARROW = 64

@@ -15,7 +15,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrlab.data.threads import in_threads, num_threads
+from ctrlab.data.encoding.threads import in_threads, num_threads
 
 BUCKETS = 1024
 BLOCK_ROWS = 1 << 16

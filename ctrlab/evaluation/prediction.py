@@ -12,7 +12,7 @@ from ctrlab.errors import JobCancelled
 from ctrlab.evaluation.metrics import Metrics, metrics_of
 from ctrlab.kernels.linear import ComputeDtype, Products, fast_linears
 from ctrlab.kernels.origin import remembering_look_ups
-from ctrlab.kernels.side_by_side import side_by_side
+from ctrlab.kernels.parallel_map import side_by_side
 from ctrlab.models.base import CTRModel
 
 EVALUATION_BATCH_SIZE = 4096

@@ -2,10 +2,10 @@
 
 import plotly.graph_objects as go
 
-from ctrlab.evaluation.profile import Cost
 from ctrlab.figures.registry import FIGURES
 from ctrlab.figures.text import count, percent, times
 from ctrlab.figures.theme import AFM, ORIGINAL, axis, figure
+from ctrlab.models.profile import Cost
 
 
 def describe_cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("original", "compressed")) -> str:

@@ -6,9 +6,9 @@ Pages draw it in the browser, in the colours of the page; Mermaid is also what G
 import re
 from collections.abc import Sequence
 
-from ctrlab.evaluation.profile import BlockProfile, LayerProfile, ModelProfile
 from ctrlab.figures.text import count, percent, plural
 from ctrlab.figures.theme import ORIGINAL
+from ctrlab.models.profile import BlockProfile, LayerProfile, ModelProfile
 
 #: Layers named in one box; of more the largest are.
 MAX_LINES = 4

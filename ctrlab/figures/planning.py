@@ -8,7 +8,7 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.figures.registry import FIGURES
 from ctrlab.figures.text import count, percent
 from ctrlab.figures.theme import AFM, CONTROL, GREY, ORIGINAL, axis, figure, light, line, marker, vertical
-from ctrlab.planning.sensitivity import LayerSensitivity
+from ctrlab.plans.sensitivity import LayerSensitivity
 
 _KIND_TITLES = {
     "parameters": "parameters", "table_bytes": "bytes of tables", "bytes": "bytes", "macs": "multiply-accumulates per row",

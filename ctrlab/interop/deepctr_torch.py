@@ -16,10 +16,10 @@ from torch import Tensor, nn
 
 from ctrlab.anymodule import CompressionResult
 from ctrlab.anymodule import compress as compress_any
-from ctrlab.compression.configs import Bottleneck
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import DataError
-from ctrlab.interop.heirs import Heirs, check_methods, heirs_of, laid_aside, optimizer_for
+from ctrlab.interop.replaced_parameters import Heirs, check_methods, heirs_of, laid_aside, optimizer_for
+from ctrlab.plans.configs import Bottleneck
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[str, Array] | Sequence[Array] | Array | Tensor

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 
 from ctrlab.anymodule import CompressionResult
 from ctrlab.anymodule import compress as compress_any
-from ctrlab.compression.configs import Bottleneck
 from ctrlab.decomposition.spectrum import LayerSpectrum
-from ctrlab.interop.heirs import check_methods, heirs_of, laid_aside, optimizer_for
+from ctrlab.interop.replaced_parameters import check_methods, heirs_of, laid_aside, optimizer_for
+from ctrlab.plans.configs import Bottleneck
 
 #: `fit` leaves the validation loader on the model; a copy of it would be a copy of the data.
 _LAID_ASIDE = ("optimizer", "valid_gen")

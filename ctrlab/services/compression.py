@@ -1,9 +1,9 @@
-"""Compression: queue AFM with its fine-tuning. The prediction beside the sliders is `ctrlab.compression.plan.predict`."""
+"""Compression: queue AFM with its fine-tuning. The prediction beside the sliders is `ctrlab.plans.ranks.predict`."""
 
 from dataclasses import dataclass
 
-from ctrlab.compression.configs import CompressConfig
 from ctrlab.config import Config, option
+from ctrlab.plans.configs import CompressConfig
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
 from ctrlab.services.workspace import Workspace

@@ -8,10 +8,10 @@ import json
 from dataclasses import dataclass
 from typing import Any
 
-from ctrlab.compression.configs import retrains
-from ctrlab.compression.prediction import predict
 from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError
+from ctrlab.plans.configs import retrains
+from ctrlab.plans.cost_prediction import predict
 from ctrlab.services.compression import CompressJobConfig, submit_compress
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import TrainConfig, model_profile, require_artifact, submit_train

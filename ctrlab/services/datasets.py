@@ -5,7 +5,7 @@ from typing import Any, BinaryIO
 
 from ctrlab.data.catalog import DATASETS, KnownDataset
 from ctrlab.data.configs import DatasetConfig, SourceConfig
-from ctrlab.data.inspect import TableInspection, draft_config, inspect_table
+from ctrlab.data.tables.inspect import TableInspection, draft_config, inspect_table
 from ctrlab.errors import DataError
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.workspace import Workspace

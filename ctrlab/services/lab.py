@@ -16,11 +16,11 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pandas as pd
 
-from ctrlab.compression.configs import CompressConfig, RankPlan
-from ctrlab.compression.plan import plan_ranks, preset_plan
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
-from ctrlab.planning.planner import Budget, BudgetKind
+from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.planner import Budget, BudgetKind
+from ctrlab.plans.ranks import plan_ranks, preset_plan
 from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra, speed
 from ctrlab.services.runner import run_job
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE
@@ -29,7 +29,7 @@ from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
 
 if TYPE_CHECKING:
-    from ctrlab.planning.choose import Choice
+    from ctrlab.measuring.choose import Choice
 
 OnProgress = Callable[[Job], None]
 

@@ -8,9 +8,9 @@ from typing import Any
 from ctrlab.config import Config, option
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.errors import ConfigError, CtrlabError, DataError
-from ctrlab.evaluation.profile import ModelProfile
 from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.models.header import read_model_header
+from ctrlab.models.profile import ModelProfile
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact

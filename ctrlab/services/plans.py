@@ -2,9 +2,9 @@
 
 import json
 
-from ctrlab.compression.configs import RankPlan
-from ctrlab.compression.plan import validate_plan
 from ctrlab.errors import CompressionError, ConfigError
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.ranks import validate_plan
 from ctrlab.services.models import model_profile, require_artifact
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact

@@ -17,9 +17,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
-from ctrlab.compression.configs import Basis, Bottleneck, RankPlan
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import Interval
+from ctrlab.plans.configs import Basis, Bottleneck, RankPlan
 from ctrlab.services.workspace import Workspace
 
 #: Answers kept: a slider moved back shows its figures at once.

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from ctrlab.config import Config, option
-from ctrlab.planning.sensitivity import Sensitivity, load_sensitivity
+from ctrlab.plans.sensitivity import Sensitivity, load_sensitivity
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
 from ctrlab.services.workspace import Workspace

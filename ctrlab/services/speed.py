@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 
 from ctrlab.config import Config, option
-from ctrlab.planning.speed import SpeedModel, load_speed
+from ctrlab.plans.speed import SpeedModel, load_speed
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
 from ctrlab.services.workspace import Workspace

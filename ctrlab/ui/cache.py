@@ -13,8 +13,8 @@ from ctrlab.services.workspace import Workspace, open_workspace
 
 if TYPE_CHECKING:
     from ctrlab.decomposition.spectrum import LayerSpectrum
-    from ctrlab.evaluation.profile import ModelProfile
-    from ctrlab.planning.sensitivity import Sensitivity
+    from ctrlab.models.profile import ModelProfile
+    from ctrlab.plans.sensitivity import Sensitivity
 
 
 def workspace() -> Workspace:

@@ -21,7 +21,7 @@ from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
-from ctrlab.planning.probe import Probe
+from ctrlab.measuring.probe import Probe
 from ctrlab.services.previews import Preview, PreviewRequest
 from ctrlab.services.work.shared import open_model
 from ctrlab.services.workspace import Workspace, open_workspace

@@ -9,9 +9,9 @@ from torch import nn
 
 import ctrlab
 from ctrlab.anymodule.inventory import find_layers, openings
-from ctrlab.anymodule.opened import opened
-from ctrlab.compression.configs import RankPlan
+from ctrlab.anymodule.unfused import opened
 from ctrlab.errors import CompressionError, SpectrumError
+from ctrlab.plans.configs import RankPlan
 
 
 class Sample(nn.Module):
@@ -89,7 +89,7 @@ def test_spectra_are_the_covariances_of_the_outputs(sample):
 
 
 def test_full_rank_changes_nothing(sample, monkeypatch):
-    monkeypatch.setattr("ctrlab.compression.plan.pays", lambda layer, rank: True)
+    monkeypatch.setattr("ctrlab.plans.ranks.pays", lambda layer, rank: True)
     result = ctrlab.compress(sample, batches(), ranks=COMPRESSIBLE)
     assert result.plan.as_dict() == COMPRESSIBLE
     for item, tags in batches(seed=1):
@@ -100,7 +100,7 @@ def test_full_rank_changes_nothing(sample, monkeypatch):
 @pytest.mark.parametrize("last", [False, True])
 @pytest.mark.parametrize("padding", [None, 2])
 def test_bags_of_any_size_are_what_they_were(mode, last, padding, monkeypatch):
-    monkeypatch.setattr("ctrlab.compression.plan.pays", lambda layer, rank: True)
+    monkeypatch.setattr("ctrlab.plans.ranks.pays", lambda layer, rank: True)
     torch.manual_seed(0)
     table = nn.EmbeddingBag(30, 5, mode=mode, include_last_offset=last, padding_idx=padding)
     with torch.no_grad():

@@ -1,38 +1,16 @@
 """One real server for the session, with a home of its own, and a page that remembers what went wrong on it."""
 
 import os
-import signal
-import socket
-import subprocess
-import sys
-import time
-import urllib.request
 from collections.abc import Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import psutil
 import pytest
-from patience import PATIENCE
-from playwright.sync_api import BrowserContext, Page, Request, expect
+from playwright.sync_api import BrowserContext, Page, expect
 
-ROOT = Path(__file__).parents[2]
+from tests.support.browser import Dashboard, Server, running_server
+from tests.support.patience import PATIENCE
+
 _CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
-#: Streamlit asks for these below the page's own address first and then below the root; the first answer is a 404 by design.
-_PROBES = ("/_stcore/health", "/_stcore/host-config")
-
-#: Every page of the dashboard and its title.
-PAGES = {
-    "/": "Make a CTR model smaller, and see why it can be",
-    "/Data": "Data",
-    "/Model": "Model",
-    "/Spectra": "Spectra",
-    "/Compress": "Compress",
-    "/Compare": "Compare",
-    "/Jobs": "Jobs",
-    "/Learn": "Learn",
-}
-
 expect.set_options(timeout=1000 * PATIENCE)
 
 
@@ -61,90 +39,6 @@ def context(context: BrowserContext) -> BrowserContext:
     return context
 
 
-@dataclass
-class Server:
-    """A running dashboard. `restart` is what a person does after a crash: same home, same port, fresh process."""
-
-    home: Path
-    port: int
-    process: subprocess.Popen | None = None
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.port}"
-
-    def start(self) -> None:
-        command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=true", f"--server.port={self.port}"]
-        environment = {name: value for name, value in os.environ.items() if name != "CTRLAB_STORE_URL"}
-        with (self.home / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
-                command, cwd=ROOT, env=environment | {"CTRLAB_HOME": str(self.home)}, stdout=log, stderr=log
-            )
-        wait_for(self._answers, seconds=PATIENCE)
-
-    def stop(self) -> None:
-        if self.process is not None:
-            self.process.send_signal(signal.SIGTERM)
-            self.process.wait(PATIENCE)
-            self.process = None
-
-    def kill(self) -> None:
-        """Not in good order, which would take seconds: nobody looks at this home again."""
-        if self.process is not None:
-            self.process.kill()
-            self.process.wait(PATIENCE)
-            self.process = None
-
-    def restart(self) -> None:
-        self.stop()
-        self.start()
-
-    def stop_workers(self) -> None:
-        """End the workers that the dashboard started for this home, and no other process."""
-        mine = [process for process in psutil.process_iter() if self._is_my_worker(process)]
-        for process in mine:
-            process.kill()
-        psutil.wait_procs(mine, timeout=PATIENCE)
-
-    def _is_my_worker(self, process: psutil.Process) -> bool:
-        try:
-            return "worker" in process.cmdline() and process.environ().get("CTRLAB_HOME") == str(self.home)
-        except psutil.Error:
-            return False
-
-    def _answers(self) -> bool:
-        assert self.process is not None
-        assert self.process.poll() is None, (self.home / "server.log").read_text()
-        try:
-            with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=10) as answer:
-                return answer.status == 200
-        except OSError:
-            return False
-
-
-def wait_for(condition, seconds: float) -> None:
-    end = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < end, f"{condition} did not come true in {seconds} s"
-        time.sleep(0.05)
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
-
-
-def running_server(home: Path) -> Iterator[Server]:
-    server = Server(home, free_port())
-    server.start()
-    try:
-        yield server
-    finally:
-        server.kill()
-        server.stop_workers()
-
-
 @pytest.fixture(scope="session")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """The session's server, on an empty home that its tests fill."""
@@ -155,38 +49,6 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
 def fresh_server(tmp_path: Path) -> Iterator[Server]:
     """A server that nobody has asked for anything, on an empty home."""
     yield from running_server(tmp_path)
-
-
-@dataclass
-class Dashboard:
-    """A browser page on a server, with everything that a clean page must not do."""
-
-    page: Page
-    server: Server
-    complaints: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.page.on("console", self._console)
-        self.page.on("pageerror", lambda error: self.complaints.append(f"page error: {error}"))
-        self.page.on("request", self._request)
-
-    def open(self, path: str = "/") -> Page:
-        self.page.goto(self.server.url + path)
-        self.settled()
-        return self.page
-
-    def settled(self) -> None:
-        """Wait until the page's script has run and its title is there."""
-        expect(self.page.locator("h1").first).to_be_visible()
-        expect(self.page.locator("[data-testid=stApp]")).to_have_attribute("data-test-script-state", "notRunning")
-
-    def _console(self, message) -> None:
-        if message.type == "error" and not message.location.get("url", "").endswith(_PROBES):
-            self.complaints.append(f"console: {message.text} ({message.location.get('url')})")
-
-    def _request(self, request: Request) -> None:
-        if not request.url.startswith((self.server.url, self.server.url.replace("http", "ws", 1), "data:", "blob:")):
-            self.complaints.append(f"left the machine: {request.url}")
 
 
 @pytest.fixture

@@ -1,8 +1,9 @@
 import re
 
-from conftest import Dashboard
 from playwright.sync_api import expect
-from test_accessibility import violations
+
+from tests.support.axe import violations
+from tests.support.browser import Dashboard
 
 
 def query(sample: dict[str, str]) -> str:

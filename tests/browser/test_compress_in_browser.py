@@ -1,7 +1,8 @@
 import re
 
-from conftest import Dashboard
 from playwright.sync_api import Locator, expect
+
+from tests.support.browser import Dashboard
 
 
 def query(sample: dict[str, str]) -> str:

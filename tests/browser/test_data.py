@@ -3,8 +3,9 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import Dashboard
 from playwright.sync_api import Page, expect
+
+from tests.support.browser import Dashboard
 
 
 @pytest.fixture

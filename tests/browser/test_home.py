@@ -1,9 +1,10 @@
 import re
 import time
 
-from conftest import Dashboard
-from patience import promised
 from playwright.sync_api import expect
+
+from tests.support.browser import Dashboard
+from tests.support.patience import promised
 
 #: On two idle cores.
 SECONDS = 10

@@ -1,7 +1,8 @@
 import re
 
-from conftest import Dashboard
 from playwright.sync_api import expect
+
+from tests.support.browser import Dashboard
 
 
 def test_a_job_has_an_address_with_its_log_and_its_results(sample, dashboard: Dashboard) -> None:

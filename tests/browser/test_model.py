@@ -1,8 +1,9 @@
 import re
 
-from conftest import Dashboard
-from patience import PATIENCE
 from playwright.sync_api import Page, expect
+
+from tests.support.browser import Dashboard
+from tests.support.patience import PATIENCE
 
 
 def type_number(page: Page, label: str, value: str) -> None:

@@ -1,9 +1,10 @@
 import re
 import time
 
-from conftest import Dashboard, Server
-from patience import promised
 from playwright.sync_api import expect
+
+from tests.support.browser import Dashboard, Server
+from tests.support.patience import promised
 
 #: From the first click until both models stand side by side, on two cores.
 BUDGET_SECONDS = 90

@@ -1,8 +1,9 @@
 import re
 
 import pytest
-from conftest import PAGES, Dashboard, Server
 from playwright.sync_api import expect
+
+from tests.support.browser import PAGES, Dashboard, Server
 
 ERRORS = "[data-testid=stException], [data-testid=stAlertContentError]"
 

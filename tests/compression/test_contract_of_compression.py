@@ -5,20 +5,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 from torch import nn
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.fold import fold, serving_form
-from ctrlab.compression.prediction import predict
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.schema import FeatureSchema, Fields, ListFeature
-from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.latency import open_onnx
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
-from ctrlab.reports.export import export_onnx
+from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.cost_prediction import predict
+from ctrlab.serving.onnx_export import export_onnx
+from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 
 pytestmark = pytest.mark.parametrize("name", MODELS.names())
 NUMERIC = pytest.mark.parametrize("numeric", ["embedding", "raw"])

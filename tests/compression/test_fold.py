@@ -4,17 +4,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import ARCHITECTURES, logits, make_model, perturb_, random_fields, spectra_of
 from torch import nn
 
-from ctrlab.compression.configs import BOTTLENECKS, RankPlan
 from ctrlab.compression.embedding import FoldedEmbedding
 from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear
 from ctrlab.compression.readers.cross import FoldedCross
 from ctrlab.compression.readers.fm import FoldedFM
 from ctrlab.compression.surgery import compress_model
-from ctrlab.evaluation.cost import profile_model
+from ctrlab.models.cost import profile_model
+from ctrlab.plans.configs import BOTTLENECKS, RankPlan
+from tests.support.small_models import ARCHITECTURES, logits, make_model, perturb_, random_fields, spectra_of
 
 FIELDS = random_fields(300)
 _MODELS = {(name, norm): make_model(name, batch_norm=norm) for name in ARCHITECTURES for norm in (False, True)}

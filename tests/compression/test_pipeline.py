@@ -2,15 +2,15 @@ from dataclasses import replace
 
 import pytest
 import torch
-from small_models import MemoryDataset, logits, make_model, perturb_, spectra_of
 
 import ctrlab.compression.pipeline as pipeline
-from ctrlab.compression.configs import CompressConfig, RankPlan
 from ctrlab.compression.pipeline import compress_and_finetune
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError, JobCancelled, StorageError
 from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.training.configs import FitConfig
+from tests.support.small_models import MemoryDataset, logits, make_model, perturb_, spectra_of
 
 DATA = MemoryDataset()
 PLAN = RankPlan.of({"embedding.site": 2, "embedding.ad": 3, "mlp.0": 6, "mlp.2": 4})

@@ -8,22 +8,22 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 from torch import nn
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.fold import fold, serving_form
-from ctrlab.compression.prediction import predict, quantizes_linear
 from ctrlab.compression.quantize import QuantizedLinear, QuantizedTable, pack, quantize, unpack
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError, ConfigError, StorageError
-from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.latency import open_onnx
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
+from ctrlab.models.cost import measure_cost, profile_model
 from ctrlab.models.header import read_model_header
 from ctrlab.models.layers import FusedTable
-from ctrlab.reports.export import export_onnx
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.cost_prediction import predict, quantizes_linear
+from ctrlab.serving.onnx_export import export_onnx
+from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS.names())
 PRECISION = pytest.mark.parametrize("precision", ["int8", "int4"])

@@ -3,17 +3,17 @@
 import numpy as np
 import pytest
 import torch
-from small_models import MemoryDataset, logits, make_model, random_fields, spectra_of
 
-from ctrlab.compression.basis import principal_basis, second_moment, shared_variance_lost
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.fold import fold
-from ctrlab.compression.prediction import predict
 from ctrlab.compression.shared import Restored, SharedLatents
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError
-from ctrlab.evaluation.cost import profile_model
+from ctrlab.models.cost import profile_model
 from ctrlab.models.layers import InnerProductFM
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.shared_basis import principal_basis, second_moment, shared_variance_lost
+from tests.support.small_models import MemoryDataset, logits, make_model, random_fields, spectra_of
 
 PLAN = RankPlan.of({"embedding.site": 2, "embedding.ad": 3})
 

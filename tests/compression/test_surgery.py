@@ -3,9 +3,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import ARCHITECTURES, SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 
-from ctrlab.compression.configs import COMPRESSORS, RankPlan
 from ctrlab.compression.embedding import FactoredEmbedding
 from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear
@@ -13,8 +11,19 @@ from ctrlab.compression.surgery import compress_model
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.errors import CompressionError
-from ctrlab.evaluation.cost import profile_model
 from ctrlab.models.checkpoint import load_model, save_model
+from ctrlab.models.cost import profile_model
+from ctrlab.plans.configs import COMPRESSORS, RankPlan
+from tests.support.small_models import (
+    ARCHITECTURES,
+    SCHEMA,
+    MemoryDataset,
+    logits,
+    make_model,
+    perturb_,
+    random_fields,
+    spectra_of,
+)
 
 PLAN = RankPlan.of({"embedding.site": 2, "embedding.ad": 3, "mlp.0": 6, "mlp.2": 4})
 

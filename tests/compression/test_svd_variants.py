@@ -3,12 +3,12 @@
 import numpy as np
 import pytest
 import torch
-from small_models import MemoryDataset, logits, make_model, spectra_of
 
-from ctrlab.compression.configs import COMPRESSORS, RankPlan, table_form
 from ctrlab.compression.surgery import compress_model
 from ctrlab.compression.whitened import WhitenedSVD
 from ctrlab.errors import CompressionError
+from ctrlab.plans.configs import COMPRESSORS, RankPlan, table_form
+from tests.support.small_models import MemoryDataset, logits, make_model, spectra_of
 
 DATA = MemoryDataset()
 LOW_RANK = [name for name in COMPRESSORS.names() if table_form(name) == "latents"]

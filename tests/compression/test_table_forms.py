@@ -7,34 +7,34 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 
-from ctrlab.compression.configs import COMPRESSORS, CompressConfig, RankPlan, retrains, table_form
 from ctrlab.compression.fold import fold, serving_form
 from ctrlab.compression.pipeline import compress_and_finetune
-from ctrlab.compression.prediction import predict
 from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import compress_model
-from ctrlab.compression.tables import (
+from ctrlab.compression.tensor_train import TensorTrainTable, decompose
+from ctrlab.data.schema import OUT_OF_VOCABULARY_ID
+from ctrlab.decomposition.collect import look_up_counts
+from ctrlab.errors import CompressionError, ConfigError
+from ctrlab.evaluation.latency import open_onnx
+from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.models.checkpoint import load_model, save_model
+from ctrlab.models.configs import MODELS
+from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.profile import table_break_even
+from ctrlab.plans.configs import COMPRESSORS, CompressConfig, RankPlan, retrains, table_form
+from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.planner import Budget, plan_for_budget
+from ctrlab.plans.table_forms import (
     kept_ids,
     quotient_remainder_rows,
     table_numbers,
     table_shape,
     tensor_train_shape,
 )
-from ctrlab.compression.tensor_train import TensorTrainTable, decompose
-from ctrlab.data.schema import OUT_OF_VOCABULARY_ID
-from ctrlab.decomposition.collect import look_up_counts
-from ctrlab.errors import CompressionError, ConfigError
-from ctrlab.evaluation.cost import measure_cost, profile_model
-from ctrlab.evaluation.latency import open_onnx
-from ctrlab.evaluation.profile import table_break_even
-from ctrlab.models.checkpoint import load_model, save_model
-from ctrlab.models.configs import MODELS
-from ctrlab.planning.planner import Budget, plan_for_budget
-from ctrlab.planning.probe import Probe, measure_sensitivity
-from ctrlab.reports.export import export_onnx
+from ctrlab.serving.onnx_export import export_onnx
 from ctrlab.training.configs import FitConfig
+from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 
 DATA, FIELDS = MemoryDataset(), random_fields(64)
 OTHER = [name for name in COMPRESSORS.names() if table_form(name) != "latents"]

@@ -2,13 +2,13 @@
 
 import pytest
 import torch
-from small_models import logits, make_model, perturb_, random_fields, spectra_of
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.fold import fold
-from ctrlab.compression.prediction import predict
 from ctrlab.compression.surgery import compress_model
-from ctrlab.evaluation.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.cost_prediction import predict
+from tests.support.small_models import logits, make_model, perturb_, random_fields, spectra_of
 
 FIELDS = random_fields(32)
 VARIANTS = [

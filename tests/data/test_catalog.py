@@ -7,8 +7,8 @@ import pytest
 
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.catalog.criteo import COLUMN_NAMES
-from ctrlab.data.encode import encode_dataset
-from ctrlab.data.encoder import FieldEncoder
+from ctrlab.data.encoding.encode import encode_dataset
+from ctrlab.data.encoding.encoder import FieldEncoder
 from ctrlab.errors import ConfigError, UnknownNameError
 
 

@@ -7,8 +7,8 @@ import pytest
 from sklearn.metrics import roc_auc_score
 
 from ctrlab.data.configs import SourceConfig
-from ctrlab.data.inspect import draft_config, inspect_table
 from ctrlab.data.synthetic import SyntheticConfig, generate, planted_ranks, simulate, write_sample
+from ctrlab.data.tables.inspect import draft_config, inspect_table
 from ctrlab.errors import ConfigError
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "ads.csv.gz"

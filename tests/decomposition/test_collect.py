@@ -1,13 +1,13 @@
 import numpy as np
 import pytest
 import torch
-from small_models import ARCHITECTURES, SCHEMA, MemoryDataset, make_model, perturb_, random_fields, spectra_of
 from torch import nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.decomposition.collect import collect_covariances, collect_spectra, table_moments, weight_singular_values
 from ctrlab.errors import JobCancelled, SpectrumError, UnknownNameError
 from ctrlab.models.inventory import list_layers
+from tests.support.small_models import ARCHITECTURES, SCHEMA, MemoryDataset, make_model, perturb_, random_fields, spectra_of
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

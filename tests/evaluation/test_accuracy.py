@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 from sklearn import metrics as oracle
-from small_models import MemoryDataset, make_model
 
 from ctrlab.data.dataset import Split
 from ctrlab.errors import DataError, JobCancelled
@@ -22,6 +21,7 @@ from ctrlab.evaluation.metrics import (
     sigmoid,
 )
 from ctrlab.evaluation.prediction import evaluate_model, predict_logits
+from tests.support.small_models import MemoryDataset, make_model
 
 
 @st.composite

@@ -2,12 +2,12 @@
 
 import pytest
 import torch
-from small_models import MemoryDataset, make_model
 
 from ctrlab.evaluation.denormals import are_flushed, flushed_denormals
 from ctrlab.evaluation.latency import measure_latency
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import fit
+from tests.support.small_models import MemoryDataset, make_model
 
 
 @pytest.fixture(params=[False, True])

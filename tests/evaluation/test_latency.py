@@ -2,13 +2,13 @@ import numpy as np
 import onnxruntime
 import pytest
 import torch
-from patience import Stopwatch
-from small_models import MemoryDataset, make_model
 
 from ctrlab.data.dataset import Split
 from ctrlab.errors import DataError, JobCancelled, StorageError
 from ctrlab.evaluation.latency import Latency, measure_latency, measure_onnx_latency, open_onnx
-from ctrlab.reports.export import export_onnx
+from ctrlab.serving.onnx_export import export_onnx
+from tests.support.patience import Stopwatch
+from tests.support.small_models import MemoryDataset, make_model
 
 
 @pytest.fixture(scope="module")

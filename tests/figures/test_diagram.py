@@ -3,14 +3,14 @@
 import re
 
 import pytest
-from small_models import make_model, spectra_of
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.schema import FeatureSchema
-from ctrlab.evaluation.cost import profile_model
 from ctrlab.figures.diagram import describe_model_diagram, model_diagram, words
 from ctrlab.models.configs import MODELS
+from ctrlab.models.cost import profile_model
+from ctrlab.plans.configs import RankPlan
+from tests.support.small_models import make_model, spectra_of
 
 
 def boxes(source):

@@ -7,11 +7,11 @@ import pytest
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import UnknownNameError
-from ctrlab.evaluation.profile import Cost
 from ctrlab.figures import theme
 from ctrlab.figures.gallery import FIGURES, cumulative_variance, describe_cumulative_variance, rank_overview, spectrum
 from ctrlab.figures.text import count, percent, size, times
-from ctrlab.planning.sensitivity import LayerSensitivity
+from ctrlab.models.profile import Cost
+from ctrlab.plans.sensitivity import LayerSensitivity
 from ctrlab.services.comparison import pareto_mask
 
 BATCHES = (1, 256, 4096)

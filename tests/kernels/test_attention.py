@@ -6,13 +6,13 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numba import njit
-from small_models import make_model, random_fields
 from torch import nn
 from torch.nn import functional
 
 from ctrlab.kernels import vectors
 from ctrlab.kernels.attention import attend, attend_projected, takes
 from ctrlab.kernels.linear import fast_linears, is_plain_linear
+from tests.support.small_models import make_model, random_fields
 
 #: Rows, fields, heads, the width of a head.
 SHAPES = st.tuples(st.integers(1, 70), st.integers(1, 20), st.integers(1, 3), st.integers(1, 17))

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from small_models import make_model, random_fields
 from torch import nn
 
 from ctrlab.kernels import linear
 from ctrlab.kernels.linear import fast_linears
+from tests.support.small_models import make_model, random_fields
 
 
 def results(model, x, **settings):

@@ -4,13 +4,13 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import make_model, random_fields
 from torch import nn
 
 from ctrlab.kernels import logarithmic
 from ctrlab.kernels.linear import FastLinear, fast_linears
 from ctrlab.kernels.logarithmic import linear_of_neurons
 from ctrlab.models import afn
+from tests.support.small_models import make_model, random_fields
 
 
 def setting(rows, places, vectors, neurons, outputs, seed):

@@ -3,10 +3,10 @@
 import numpy as np
 import pytest
 import torch
-from small_models import SCHEMA, logits, make_model, random_fields
 
 from ctrlab.errors import ConfigError
 from ctrlab.models.configs import AutoIntConfig
+from tests.support.small_models import SCHEMA, logits, make_model, random_fields
 
 FIELDS = random_fields(5)
 

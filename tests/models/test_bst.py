@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from small_models import logits, make_model, random_fields, small_config
 from torch.nn import functional
 
 from ctrlab.errors import ConfigError
+from tests.support.small_models import logits, make_model, random_fields, small_config
 
 FIELDS = random_fields(20)
 

@@ -9,10 +9,7 @@ import sys
 import pytest
 import safetensors.torch
 import torch
-from patience import PATIENCE
-from small_models import SCHEMA, logits, make_model, random_fields, spectra_of
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.fold import fold
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.schema import FeatureSchema
@@ -20,6 +17,9 @@ from ctrlab.errors import DataError, StorageError
 from ctrlab.models import checkpoint
 from ctrlab.models.checkpoint import load_model, save_model, save_tensors
 from ctrlab.models.header import METADATA_KEY, read_model_header
+from ctrlab.plans.configs import RankPlan
+from tests.support.patience import PATIENCE
+from tests.support.small_models import SCHEMA, logits, make_model, random_fields, spectra_of
 
 
 @pytest.fixture

@@ -7,7 +7,6 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from small_models import SCHEMA, random_fields, small_config
 
 from ctrlab.data.schema import FeatureSchema, Fields, ListFeature
 from ctrlab.errors import ConfigError
@@ -16,7 +15,8 @@ from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.layers import FieldEmbedding
-from ctrlab.reports.export import export_onnx
+from ctrlab.serving.onnx_export import export_onnx
+from tests.support.small_models import SCHEMA, random_fields, small_config
 
 pytestmark = pytest.mark.parametrize("name", MODELS.names())
 

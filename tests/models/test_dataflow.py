@@ -1,10 +1,10 @@
 """What reads what, against the papers' figures."""
 
 import pytest
-from small_models import make_model
 
 from ctrlab.models.configs import MODELS
 from ctrlab.models.dataflow import FIELDS, LOGIT, blocks_of, trace_flow
+from tests.support.small_models import make_model
 
 #: {model: {block: what it reads}}, as the papers draw them.
 FLOWS = {

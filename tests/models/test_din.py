@@ -2,9 +2,9 @@
 
 import pytest
 import torch
-from small_models import SCHEMA, logits, make_model, random_fields
 
 from ctrlab.models.din import Dice
+from tests.support.small_models import SCHEMA, logits, make_model, random_fields
 
 FIELDS = random_fields(30)
 

@@ -5,11 +5,11 @@ from itertools import combinations
 import numpy as np
 import pytest
 import torch
-from small_models import SCHEMA, logits, make_model, random_fields
 
 from ctrlab.kernels.linear import fast_linears
 from ctrlab.models import fibinet
 from ctrlab.models.fibinet import BilinearInteraction
+from tests.support.small_models import SCHEMA, logits, make_model, random_fields
 
 FIELDS = random_fields(5)
 

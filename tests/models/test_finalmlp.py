@@ -2,16 +2,16 @@
 
 import pytest
 import torch
-from small_models import SCHEMA, logits, make_model, random_fields, spectra_of
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.fold import fold
-from ctrlab.compression.prediction import predict
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import ConfigError
-from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.models.configs import FinalMLPConfig
+from ctrlab.models.cost import measure_cost, profile_model
 from ctrlab.models.finalmlp import BilinearFusion
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.cost_prediction import predict
+from tests.support.small_models import SCHEMA, logits, make_model, random_fields, spectra_of
 
 FIELDS = random_fields(5)
 CONTEXTS = {"context1": ("ad", "price"), "context2": ("site",)}

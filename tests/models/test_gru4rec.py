@@ -1,9 +1,9 @@
 """GRU4Rec against a loop over steps."""
 
 import torch
-from small_models import logits, make_model, random_fields
 
 from ctrlab.models.recurrent import GRU
+from tests.support.small_models import logits, make_model, random_fields
 
 FIELDS = random_fields(30)
 

@@ -4,10 +4,10 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import SCHEMA
 
 from ctrlab.data.schema import Fields
 from ctrlab.models.layers import CrossNetwork, FieldEmbedding, FusedTable, InnerProductFM, LookupTable
+from tests.support.small_models import SCHEMA
 
 
 @settings(max_examples=30, deadline=None)

@@ -5,19 +5,19 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from small_models import SCHEMA, MemoryDataset, logits, make_model, random_fields, small_config, spectra_of
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.schema import FeatureSchema, Fields, ListFeature
 from ctrlab.decomposition.collect import collect_covariances, table_moments
 from ctrlab.errors import ConfigError
-from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.evaluation.metrics import auc
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.configs.sequences import SequenceModelConfig
+from ctrlab.models.cost import measure_cost, profile_model
 from ctrlab.models.inventory import list_layers
+from ctrlab.plans.configs import RankPlan
+from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, random_fields, small_config, spectra_of
 
 SEQUENCES = [entry.name for entry in MODELS if issubclass(entry.config_class, SequenceModelConfig)]
 FIELDS = random_fields(40)

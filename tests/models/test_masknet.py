@@ -1,9 +1,9 @@
 """Mask blocks against the paper's formula."""
 
 import torch
-from small_models import logits, make_model, random_fields
 
 from ctrlab.models.masknet import FieldNorm, MaskBlock
+from tests.support.small_models import logits, make_model, random_fields
 
 FIELDS = random_fields(4)
 

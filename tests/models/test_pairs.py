@@ -4,12 +4,12 @@ import itertools
 
 import pytest
 import torch
-from small_models import SCHEMA, logits, make_model, random_fields
 
 from ctrlab.models.afn import EPSILON, LogarithmicInteraction
 from ctrlab.models.nfm import BiInteraction
 from ctrlab.models.pnn import OuterProduct
 from ctrlab.models.products import InnerProducts
+from tests.support.small_models import SCHEMA, logits, make_model, random_fields
 
 FIELDS = random_fields(6)
 

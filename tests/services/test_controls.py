@@ -5,9 +5,9 @@ import pandas as pd
 import pytest
 
 import ctrlab
-from ctrlab.compression.configs import CompressConfig, RankPlan
-from ctrlab.compression.prediction import predict
 from ctrlab.errors import ConfigError
+from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.cost_prediction import predict
 from ctrlab.services import comparison, controls, datasets
 from ctrlab.services.compression import CompressJobConfig, submit_compress
 from ctrlab.services.models import TrainConfig, model_profile

@@ -12,7 +12,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE
 
 from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError, UnknownNameError
@@ -22,10 +21,10 @@ from ctrlab.services.jobs import cancel_job, ensure_worker, get_job, job_curves,
 from ctrlab.services.runner import run_job
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Job, MetricRow
+from tests.support.patience import PATIENCE
+from tests.support.worker_support import ROOT, WORKER_COMMAND
 
-ROOT = Path(__file__).parents[2]
-WORKER_FOLDER = ROOT / "tests" / "worker"
-WORKER_COMMAND = [sys.executable, str(WORKER_FOLDER / "worker_process.py"), "--idle-exit-seconds", "20"]
+SHORT_WORKER = [*WORKER_COMMAND, "--idle-exit-seconds", "20"]
 
 
 @JOB_HANDLERS.register("inline test", builder=f"{__name__}:run_inline", title="Inline test")
@@ -56,7 +55,7 @@ def run_inline(config: InlineConfig, context: JobContext) -> dict[str, str]:
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     monkeypatch.delenv("CTRLAB_STORE_URL", raising=False)
-    monkeypatch.setenv("PYTHONPATH", str(WORKER_FOLDER))
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
     workspace = open_workspace(tmp_path / "home")
     yield workspace
     for worker in workspace.store.workers.alive():
@@ -256,8 +255,8 @@ def test_a_worker_is_started_where_none_lives_and_again_after_it_was_killed(
 ) -> None:
     monkeypatch.setattr(job_services, "_RESTART_SECONDS", 0.0)
     assert not worker_state(workspace).alive
-    ensure_worker(workspace, WORKER_COMMAND)
-    ensure_worker(workspace, WORKER_COMMAND)
+    ensure_worker(workspace, SHORT_WORKER)
+    ensure_worker(workspace, SHORT_WORKER)
     wait_until(lambda: worker_state(workspace).alive)
     state = worker_state(workspace)
     assert (state.running, state.queued, state.outdated) == ((), 0, False)
@@ -265,7 +264,7 @@ def test_a_worker_is_started_where_none_lives_and_again_after_it_was_killed(
     assert first is not None
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: not worker_state(workspace).alive)
-    ensure_worker(workspace, WORKER_COMMAND)
+    ensure_worker(workspace, SHORT_WORKER)
     wait_until(lambda: worker_state(workspace).alive)
     assert worker_state(workspace).pid != first
     assert (workspace.home / "worker.log").read_text().count("another worker is alive") == 0

@@ -7,9 +7,9 @@ import pandas as pd
 import pytest
 
 import ctrlab
-from ctrlab.compression.prediction import predict
 from ctrlab.data.synthetic import SyntheticConfig, write_sample
 from ctrlab.errors import ConfigError, CtrlabError, DataError, StorageError, UnknownNameError
+from ctrlab.plans.cost_prediction import predict
 from ctrlab.services import comparison, datasets, models, spectra
 from ctrlab.services.models import TrainConfig
 from ctrlab.training.configs import FitConfig

@@ -1,10 +1,10 @@
 import pytest
-from workspaces import deepfm_workspace
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.errors import CtrlabError, UnknownNameError
+from ctrlab.plans.configs import RankPlan
 from ctrlab.services import plans
 from ctrlab.services.workspace import open_workspace
+from tests.support.workspaces import deepfm_workspace
 
 PLAN = RankPlan.of({"mlp.0": 8, "embedding.C1": 3})
 

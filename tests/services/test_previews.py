@@ -7,13 +7,13 @@ import sys
 import time
 
 import pytest
-from patience import PATIENCE
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.evaluation.delong import Interval
+from ctrlab.plans.configs import RankPlan
 from ctrlab.services import previews
 from ctrlab.services.previews import Preview, PreviewError, PreviewProcess, PreviewRequest, Superseded
 from ctrlab.services.workspace import open_workspace
+from tests.support.patience import PATIENCE
 
 NOTHING = Interval(0.0, 0.0, 0.0, 0.0, 0.95)
 PREVIEW = Preview(

@@ -6,7 +6,7 @@ import pytest
 
 import ctrlab
 from ctrlab.errors import JobCancelled
-from ctrlab.planning import probe
+from ctrlab.measuring import probe
 from ctrlab.services import datasets, jobs, sensitivity
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.runner import run_job

@@ -6,7 +6,7 @@ import pytest
 
 import ctrlab
 from ctrlab.errors import ConfigError, CtrlabError
-from ctrlab.planning.planner import Budget
+from ctrlab.plans.planner import Budget
 from ctrlab.services import datasets, plans, speed
 from ctrlab.services.models import TrainConfig, model_profile
 from ctrlab.training.configs import FitConfig

@@ -5,10 +5,10 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE
 
 from ctrlab.errors import StorageError, UnknownNameError
 from ctrlab.storage import Job, Store
+from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 

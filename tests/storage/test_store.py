@@ -6,11 +6,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
-from patience import PATIENCE
 
 from ctrlab.errors import ConfigError, StorageError
 from ctrlab.storage import Store
 from ctrlab.storage.schema import SCHEMA_VERSION, schema_version
+from tests.support.patience import PATIENCE
 
 ROOT = Path(__file__).parents[2]
 

@@ -2,7 +2,6 @@
 
 import json
 import math
-import os
 import signal
 import subprocess
 import sys
@@ -13,8 +12,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from patience import PATIENCE, Stopwatch
-from small_models import SCHEMA, MemoryDataset, make_model, random_fields
 
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema
@@ -27,6 +24,8 @@ from ctrlab.models.configs import DeepFMConfig
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import fit
 from ctrlab.training.optim import FitOptimizer
+from tests.support.patience import PATIENCE, Stopwatch
+from tests.support.small_models import SCHEMA, MemoryDataset, make_model, random_fields
 
 CONFIG = FitConfig(epochs=2, batch_size=100, learning_rate=0.01, evaluations_per_epoch=3, patience=0)
 SETTINGS = {"embed_dim": 4, "mlp_dims": (16,), "dropout": 0.2, "batch_norm": True}
@@ -341,13 +340,11 @@ def test_a_killed_process_leaves_a_state_that_goes_on(tmp_path):
     """A real `kill -9` at an arbitrary moment of a process that writes all the time."""
     path = tmp_path / "fit.safetensors"
     code = (
-        "import sys; sys.path.insert(0, sys.argv[2]); import pathlib, test_fit as t;"
+        "import sys, pathlib; from tests.training import test_fit as t;"
         "t.fit(t.fresh(), t.MemoryDataset(num_train=1150), t.CONFIG.replace(epochs=500),"
         "checkpoint_path=pathlib.Path(sys.argv[1]), checkpoint_seconds=0.0)"
     )
-    here = Path(__file__).parent
-    environment = {**os.environ, "PYTHONPATH": os.pathsep.join([*sys.path, str(here.parent)])}
-    child = subprocess.Popen([sys.executable, "-c", code, path, here], env=environment)
+    child = subprocess.Popen([sys.executable, "-c", code, path], cwd=Path(__file__).parents[2])
     try:
         deadline = time.monotonic() + PATIENCE
         while not path.exists():

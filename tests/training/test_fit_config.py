@@ -3,10 +3,10 @@ import sys
 from dataclasses import fields
 
 import pytest
-from patience import PATIENCE
 
 from ctrlab.errors import ConfigError
 from ctrlab.training.configs import FINETUNE, FitConfig
+from tests.support.patience import PATIENCE
 
 
 def test_the_form_can_be_drawn_without_torch():

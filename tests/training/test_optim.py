@@ -4,12 +4,12 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from small_models import make_model, random_fields
 from torch import nn
 
 from ctrlab.models.layers import LookupTable
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.optim import FitOptimizer, LazyAdam, clip_gradients_, table_parameters
+from tests.support.small_models import make_model, random_fields
 
 
 def train(model, optimizer, steps, seed=0):

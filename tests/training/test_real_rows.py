@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ctrlab.data.catalog import DATASETS
-from ctrlab.data.encode import encode_dataset
+from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import DeepFMConfig

@@ -1,11 +1,11 @@
 import pytest
 import torch
-from small_models import SCHEMA, small_config
 
 from ctrlab.errors import ConfigError
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.training.smaller import num_parameters, smaller_config
+from tests.support.small_models import SCHEMA, small_config
 
 
 @pytest.mark.parametrize("name", MODELS.names())

@@ -6,17 +6,18 @@ from pathlib import Path
 
 import pytest
 import streamlit as st
-from patience import PATIENCE
 from streamlit.testing.v1 import AppTest
 
 from ctrlab.data.schema import FeatureSchema
-from ctrlab.evaluation.cost import profile_model
 from ctrlab.evaluation.delong import Interval
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
+from ctrlab.models.cost import profile_model
 from ctrlab.services import jobs, previews
 from ctrlab.services.previews import Preview, PreviewRequest
 from ctrlab.services.workspace import Workspace, open_workspace
+from tests.support.patience import PATIENCE
+from tests.support.workspaces import deepfm_workspace
 
 PREVIEW = Preview(
     num_rows=1000, auc=Interval(0.765, 0.01, 0.745, 0.785, 0.95), auc_change=Interval(-0.005, 0.001, -0.007, -0.003, 0.95),
@@ -102,3 +103,11 @@ def model(workspace: Workspace, dataset: str) -> str:
     config = {"dataset_id": dataset, "architecture": "deepfm", "model": {}}
     summary = {"architecture": "DeepFM", "cost": cost, "cost_serving": cost, "profile": profile.to_dict()}
     return workspace.store.artifacts.add("model", "First DeepFM", parents=[dataset], config=config, summary=summary, seed=0).id
+
+
+@pytest.fixture
+def ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
+    """Ids of a dataset, a DeepFM with three tables and its spectra, in the home that the pages use."""
+    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
+    monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
+    return deepfm_workspace(tmp_path, num_tables=3, mlp_dims=(40, 40))

@@ -4,7 +4,7 @@ import polars as pl
 import pytest
 
 from ctrlab.data.configs import SourceConfig
-from ctrlab.data.inspect import draft_config, inspect_table
+from ctrlab.data.tables.inspect import draft_config, inspect_table
 from ctrlab.ui.components.column_editor import column_configs, column_faults, column_table
 
 

@@ -3,15 +3,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from patience import PATIENCE
 from streamlit.testing.v1 import AppTest
-from workspaces import add_compressed, add_evaluation, deepfm_workspace
 
-from ctrlab.services.claims import claims_table
 from ctrlab.services.comparison import EvaluateConfig
 from ctrlab.services.controls import tuning_of
+from ctrlab.services.paper_claims import claims_table
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui.views.compare import verdict
+from tests.support.patience import PATIENCE
+from tests.support.workspaces import add_compressed, add_evaluation, deepfm_workspace
 
 APP = Path(__file__).parents[2] / "app.py"
 

@@ -1,51 +1,19 @@
 import re
-from pathlib import Path
 
 import pytest
-from patience import PATIENCE
-from streamlit.testing.v1 import AppTest
-from workspaces import add_compressed, deepfm_workspace
 
-from ctrlab.compression.plan import plan_ranks
-from ctrlab.compression.prediction import predict
+from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.ranks import plan_ranks
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui import cache
 from ctrlab.ui.format import count
-
-APP = Path(__file__).parents[2] / "app.py"
-
-
-@pytest.fixture
-def ids(tmp_path, monkeypatch) -> dict[str, str]:
-    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
-    monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
-    return deepfm_workspace(tmp_path, num_tables=3, mlp_dims=(40, 40))
-
-
-def open_page(**query: str) -> AppTest:
-    page = AppTest.from_file(str(APP), default_timeout=PATIENCE)
-    for key, value in query.items():
-        page.query_params[key] = value
-    page.switch_page("pages/Compress.py").run()
-    assert not page.exception
-    return page
-
-
-def run_button(page: AppTest):
-    return next(button for button in page.button if button.key == "run-compress")
-
-
-def slider(page: AppTest, label: str):
-    return next(slider for slider in page.slider if slider.label == label)
-
-
-def html(page: AppTest) -> str:
-    return " ".join(element.proto.body for element in page.get("html"))
+from tests.support.compress_page import html, open_compress, run_button, slider
+from tests.support.workspaces import add_compressed
 
 
 def test_every_layer_and_table_has_a_slider_and_each_kind_a_master(ids):
-    labels = [slider.label for slider in open_page(model=ids["model"]).slider]
+    labels = [slider.label for slider in open_compress(model=ids["model"]).slider]
     assert labels == [
         "Rank of all MLP layers", "Rank of mlp.0", "Rank of mlp.2",
         "Rank of all tables", "Rank of embedding.C1", "Rank of embedding.C2", "Rank of embedding.C3",
@@ -55,11 +23,11 @@ def test_every_layer_and_table_has_a_slider_and_each_kind_a_master(ids):
 def test_the_page_starts_at_99_percent_and_its_button_says_what_predict_says(ids):
     profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
     expected = predict(profile, spectra, plan_ranks(profile, spectra, energy=0.99)).serving.parameters
-    assert run_button(open_page(model=ids["model"])).label == f"Compress to {count(expected)} parameters"
+    assert run_button(open_compress(model=ids["model"])).label == f"Compress to {count(expected)} parameters"
 
 
 def test_moving_one_slider_changes_prediction_and_link_and_undo_takes_it_back(ids):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     before, link = run_button(page).label, page.query_params["plan"]
     slider(page, "Rank of mlp.2").set_value(12).run()
     assert run_button(page).label != before and page.query_params["plan"] != link
@@ -71,7 +39,7 @@ def test_moving_one_slider_changes_prediction_and_link_and_undo_takes_it_back(id
 
 
 def test_a_master_moves_all_of_its_kind_at_once(ids):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     slider(page, "Rank of all tables").set_value(3).run()
     assert [slider(page, f"Rank of embedding.C{number}").value for number in (1, 2, 3)] == [3, 3, 3]
     assert slider(page, "Rank of mlp.0").value == 4
@@ -80,7 +48,7 @@ def test_a_master_moves_all_of_its_kind_at_once(ids):
 
 
 def test_at_break_even_a_layer_stays_dense_and_says_so(ids):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     slider(page, "Rank of mlp.2").set_value(20).run()  # 40 * 40 / (40 + 40)
     assert "dense <small>from 20</small>" in html(page)
     slider(page, "Rank of mlp.2").set_value(19).run()
@@ -88,7 +56,7 @@ def test_at_break_even_a_layer_stays_dense_and_says_so(ids):
 
 
 def test_the_button_says_why_it_cannot_run(ids):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     page.button(key="preset-dense").click().run()
     assert run_button(page).disabled
     assert any("every layer is dense" in caption.value.lower() for caption in page.caption)
@@ -96,7 +64,7 @@ def test_the_button_says_why_it_cannot_run(ids):
 
 @pytest.mark.parametrize(("preset", "share"), [("energy-90", 0.90), ("energy-99", 0.99)])
 def test_an_energy_preset_keeps_that_share_in_every_layer(ids, preset, share):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     page.button(key=f"preset-{preset}").click().run()
     spectra, profile = cache.layer_spectra(ids["spectra"]), cache.model_profile(ids["model"])
     for layer in profile.compressible:
@@ -105,14 +73,14 @@ def test_an_energy_preset_keeps_that_share_in_every_layer(ids, preset, share):
 
 
 def test_relu_in_the_bottleneck_is_labelled_as_voiding_the_prediction(ids):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     assert not any("does not hold" in caption.value for caption in page.caption)
     page.selectbox(key="bottleneck").set_value("relu").run()
     assert any("does not hold" in caption.value for caption in page.caption)
 
 
 def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     page.selectbox(key="basis").set_value("shared").run()
     assert not any("embedding." in slider.label for slider in page.slider)
     slider(page, "Rank of all tables").set_value(2).run()
@@ -127,7 +95,7 @@ def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
 
 
 def test_run_queues_exactly_what_is_on_the_page(ids, tmp_path):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     slider(page, "Rank of all MLP layers").set_value(7).run()
     page.selectbox(key="order").set_value("joint").run()
     page.number_input(key="epochs").set_value(2).run()
@@ -144,33 +112,33 @@ def test_run_queues_exactly_what_is_on_the_page(ids, tmp_path):
 
 
 def test_zero_epochs_truncate_only(ids, tmp_path):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     page.number_input(key="epochs").set_value(0).run()
     run_button(page).click().run()
     assert open_workspace(tmp_path).store.jobs.list(1)[0].config["compress"]["finetune"] is None
 
 
 def test_a_link_carries_the_plan(ids):
-    page = open_page(model=ids["model"], plan="5x2.2x3")
+    page = open_compress(model=ids["model"], plan="5x2.2x3")
     assert [found.value for found in page.slider if "all" not in found.label] == [5, 5, 2, 2, 2]
 
 
 def test_a_compressed_model_is_sent_back_to_its_original(ids, tmp_path):
     workspace = open_workspace(tmp_path)
     compressed = add_compressed(workspace, ids, compressed_profile=True)
-    page = open_page(model=compressed.id)
+    page = open_compress(model=compressed.id)
     assert not page.slider and any("compressed already" in text.value for text in page.markdown)
 
 
 def test_without_spectra_the_page_says_what_to_do_first(ids, tmp_path):
     open_workspace(tmp_path).store.artifacts.delete(ids["spectra"])
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     assert not page.slider and any("No spectra yet" in text.value for text in page.markdown)
 
 
 @pytest.mark.parametrize("method", ["tensor_train", "rare_ids", "qr_hash"])
 def test_tables_in_another_form_are_priced_and_queued_as_such(ids, tmp_path, method):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     slider(page, "Rank of all tables").set_value(3).run()
     page.selectbox(key="method").set_value(method).run()
     assert not page.exception and page.selectbox(key="basis").disabled
@@ -185,7 +153,7 @@ def test_tables_in_another_form_are_priced_and_queued_as_such(ids, tmp_path, met
 
 
 def test_a_method_that_retrains_says_so_whatever_the_settings_of_fine_tuning(ids):
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     page.number_input(key="epochs").set_value(0).run()
     page.selectbox(key="method").set_value("qr_hash").run()
     assert not page.exception and any("drawn anew" in caption.value for caption in page.caption)

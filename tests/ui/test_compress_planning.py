@@ -4,18 +4,18 @@ import json
 
 import numpy as np
 import pytest
-from test_compress_page import html, ids, open_page, run_button, slider  # noqa: F401
 
-from ctrlab.compression.plan import pays
-from ctrlab.compression.prediction import serving_cost
-from ctrlab.planning.sensitivity import LayerSensitivity, Sensitivity, save_sensitivity
-from ctrlab.planning.speed import FormSpeed, LayerSpeed, SpeedModel, save_speed
+from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.ranks import pays
+from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity, save_sensitivity
+from ctrlab.plans.speed import FormSpeed, LayerSpeed, SpeedModel, save_speed
 from ctrlab.services import plans
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui import cache
+from tests.support.compress_page import html, open_compress, run_button, slider
 
 
-def add_sensitivity(home, ids):  # noqa: F811
+def add_sensitivity(home, ids):
     """Losses that fall with the rank, filed as the job files them."""
     workspace = open_workspace(home)
     layers = {}
@@ -34,24 +34,24 @@ def add_sensitivity(home, ids):  # noqa: F811
 
 
 @pytest.fixture
-def planned_page(ids, tmp_path):  # noqa: F811
+def planned_page(ids, tmp_path):
     """The page with a measured sensitivity and the planner open."""
     add_sensitivity(tmp_path, ids)
-    page = open_page(model=ids["model"])
+    page = open_compress(model=ids["model"])
     page.session_state["planner"] = True
     page.run()
     assert not page.exception
     return page
 
 
-def planned_parameters(page, ids):  # noqa: F811
+def planned_parameters(page, ids):
     profile = cache.model_profile(ids["model"])
     ranks = {layer.layer_name: slider(page, f"Rank of {layer.layer_name}").value for layer in profile.compressible}
     return serving_cost(profile, {name: rank for name, rank in ranks.items() if pays(profile.by_name[name], rank)}).parameters
 
 
-def test_without_a_sensitivity_the_planner_offers_to_measure_it(ids):  # noqa: F811
-    page = open_page(model=ids["model"])
+def test_without_a_sensitivity_the_planner_offers_to_measure_it(ids):
+    page = open_compress(model=ids["model"])
     page.session_state["planner"] = True
     page.run()
     page.button(key="run-sensitivity").click().run()
@@ -61,7 +61,7 @@ def test_without_a_sensitivity_the_planner_offers_to_measure_it(ids):  # noqa: F
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5])
-def test_the_ranks_found_meet_the_budget_and_undo_takes_them_back(planned_page, ids, share):  # noqa: F811
+def test_the_ranks_found_meet_the_budget_and_undo_takes_them_back(planned_page, ids, share):
     limit = int(share * serving_cost(cache.model_profile(ids["model"]), {}).parameters)
     before = run_button(planned_page).label
     planned_page.number_input(key="planner-parameters").set_value(limit).run()
@@ -92,8 +92,8 @@ def test_the_front_is_drawn_with_the_plan_in_hand_predicted_and_measured(planned
     assert names == ["best plans, predicted", "original", "this plan, predicted", "this plan, measured"]
 
 
-def test_every_slider_step_asks_for_its_plan_and_shows_what_was_measured(ids, measured):  # noqa: F811
-    page = open_page(model=ids["model"])
+def test_every_slider_step_asks_for_its_plan_and_shows_what_was_measured(ids, measured):
+    page = open_compress(model=ids["model"])
     slider(page, "Rank of mlp.2").set_value(7).run()
     page.selectbox(key="method").set_value("svd").run()
     assert measured[-2].plan.as_dict()["mlp.2"] == 7 and measured[-2].method == "afm" and measured[-1].method == "svd"
@@ -101,8 +101,8 @@ def test_every_slider_step_asks_for_its_plan_and_shows_what_was_measured(ids, me
     assert "0.7650" in text and "0.0050 <small>" in text and "0.0070 to " in text and "on 1,000 validation rows" in text
 
 
-def test_a_named_plan_is_kept_taken_and_deleted(ids, tmp_path):  # noqa: F811
-    page = open_page(model=ids["model"])
+def test_a_named_plan_is_kept_taken_and_deleted(ids, tmp_path):
+    page = open_compress(model=ids["model"])
     page.session_state["saved-plans"] = True
     slider(page, "Rank of mlp.2").set_value(7).run()
     page.text_input(key="plan-name").set_value("seven").run()
@@ -117,7 +117,7 @@ def test_a_named_plan_is_kept_taken_and_deleted(ids, tmp_path):  # noqa: F811
     assert plans.list_plans(workspace, ids["model"]) == []
 
 
-def add_speed(home, ids):  # noqa: F811
+def add_speed(home, ids):
     """A machine that takes a hundredth of a millisecond a direction of each layer, filed as the job files it."""
     workspace = open_workspace(home)
     layers = {
@@ -135,7 +135,7 @@ def add_speed(home, ids):  # noqa: F811
     return added.id
 
 
-def test_milliseconds_are_offered_once_the_speed_was_measured(planned_page, ids):  # noqa: F811
+def test_milliseconds_are_offered_once_the_speed_was_measured(planned_page, ids):
     planned_page.selectbox(key="planner-goal").set_value("latency_ms").run()
     assert not planned_page.exception and not [one for one in planned_page.button if one.key == "planner-find"]
     planned_page.button(key="run-speed").click().run()
@@ -143,7 +143,7 @@ def test_milliseconds_are_offered_once_the_speed_was_measured(planned_page, ids)
     assert job.kind == "speed" and job.config["batch_size"] == 4096 and job.config["spectra_id"] == ids["spectra"]
 
 
-def test_a_plan_for_milliseconds_is_a_job_and_one_that_no_plan_meets_is_refused_at_once(planned_page, ids, tmp_path):  # noqa: F811
+def test_a_plan_for_milliseconds_is_a_job_and_one_that_no_plan_meets_is_refused_at_once(planned_page, ids, tmp_path):
     speed = add_speed(tmp_path, ids)
     planned_page.selectbox(key="planner-goal").set_value("latency_ms").run()
     planned_page.number_input(key="planner-latency_ms").set_value(0.01).run()

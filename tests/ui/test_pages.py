@@ -4,12 +4,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
-from patience import PATIENCE
 
 from ctrlab.services import jobs
 from ctrlab.services.workspace import Workspace
 from ctrlab.ui import format
+from tests.support.patience import PATIENCE
+from tests.support.worker_support import ROOT
 
 NAMES = ["Home", "Data", "Model", "Spectra", "Compress", "Compare", "Jobs", "Learn"]
 

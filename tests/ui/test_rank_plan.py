@@ -3,7 +3,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
-from ctrlab.evaluation.profile import LayerProfile
+from ctrlab.models.profile import LayerProfile
 from ctrlab.ui.components.rank_plan import decode, encode
 
 
@@ -36,7 +36,7 @@ def test_undo_takes_back_a_whole_change_and_redo_brings_it_again():
     def script() -> None:
         import streamlit as st
 
-        from ctrlab.evaluation.profile import LayerProfile
+        from ctrlab.models.profile import LayerProfile
         from ctrlab.ui.components import rank_plan
 
         some = [LayerProfile(layer_name=name, kind="linear", in_features=9, out_features=8, parameters=80) for name in ("a", "b")]

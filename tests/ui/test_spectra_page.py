@@ -1,13 +1,13 @@
 from pathlib import Path
 
 import pytest
-from patience import PATIENCE
 from streamlit.testing.v1 import AppTest
-from workspaces import deepfm_workspace
 
 from ctrlab.services.spectra import SpectraConfig
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui.components.layers import layer_table
+from tests.support.patience import PATIENCE
+from tests.support.workspaces import deepfm_workspace
 
 APP = Path(__file__).parents[2] / "app.py"
 

@@ -1,14 +1,11 @@
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from subprocess import Popen
 
 import pytest
 
-sys.path.insert(0, str(Path(__file__).parent))
-from worker_support import StartWorker, eventually, start_worker_process
-
 from ctrlab.services.workspace import Workspace, open_workspace
+from tests.support.worker_support import StartWorker, eventually, start_worker_process
 
 
 @pytest.fixture(autouse=True, scope="module")

@@ -2,12 +2,20 @@
 
 import time
 
-from patience import PATIENCE, promised
-from sample_handlers import CountConfig, DeafConfig
-from worker_support import StartWorker, child_pids, counted, eventually, is_running, pid_of_attempt, submit, wait_for_end
-
 from ctrlab.services.jobs import cancel_job, get_job, worker_state
 from ctrlab.services.workspace import Workspace
+from tests.support.patience import PATIENCE, promised
+from tests.support.sample_handlers import CountConfig, DeafConfig
+from tests.support.worker_support import (
+    StartWorker,
+    child_pids,
+    counted,
+    eventually,
+    is_running,
+    pid_of_attempt,
+    submit,
+    wait_for_end,
+)
 
 
 def test_a_killed_worker_takes_its_child_along_and_the_next_worker_continues_the_job(

@@ -6,18 +6,18 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
-from patience import PATIENCE
 
 import ctrlab
-from ctrlab.compression.configs import RankPlan
 from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.plans.configs import RankPlan
 from ctrlab.services import datasets
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.previews import PreviewError, PreviewProcess, PreviewRequest
 from ctrlab.services.work.shared import open_model
 from ctrlab.training.configs import FitConfig
+from tests.support.patience import PATIENCE
 
 RANKS = {"mlp.0": 4, "embedding.site": 2, "embedding.ad": 1}
 

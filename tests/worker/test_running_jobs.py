@@ -10,9 +10,12 @@ from pathlib import Path
 
 import psutil
 import pytest
-from patience import PATIENCE, promised
-from sample_handlers import CountConfig, DeafConfig, PrintConfig, TroubleConfig
-from worker_support import (
+
+from ctrlab.services.jobs import cancel_job, get_job, job_curves, job_log, retry_job
+from ctrlab.services.workspace import Workspace, open_workspace
+from tests.support.patience import PATIENCE, promised
+from tests.support.sample_handlers import CountConfig, DeafConfig, PrintConfig, TroubleConfig
+from tests.support.worker_support import (
     child_pids,
     counted,
     eventually,
@@ -22,9 +25,6 @@ from worker_support import (
     submit,
     wait_for_end,
 )
-
-from ctrlab.services.jobs import cancel_job, get_job, job_curves, job_log, retry_job
-from ctrlab.services.workspace import Workspace, open_workspace
 
 
 @pytest.fixture(scope="module")

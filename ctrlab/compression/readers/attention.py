@@ -9,9 +9,9 @@ from torch.nn import functional
 from ctrlab.compression.latents import LatentMap
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros
 from ctrlab.compression.readers.base import fold_rule
-from ctrlab.evaluation.cost import attention_projections
 from ctrlab.models.autoint import FieldAttention
 from ctrlab.models.base import CTRModel
+from ctrlab.models.cost import attention_projections
 
 
 class FieldwiseLinear(nn.Module):

@@ -6,12 +6,12 @@ from torch import nn
 
 from ctrlab.compression.latents import LatentMap
 from ctrlab.compression.linear import FactoredLinear, linear_like
-from ctrlab.compression.prediction import merges
 from ctrlab.compression.readers.base import fold_rule
-from ctrlab.evaluation.cost import register_reader
-from ctrlab.evaluation.profile import ReaderProfile
 from ctrlab.models.base import CTRModel
+from ctrlab.models.cost import register_reader
 from ctrlab.models.layers import MLP
+from ctrlab.models.profile import ReaderProfile
+from ctrlab.plans.cost_prediction import merges
 
 
 @fold_rule(MLP)

@@ -16,7 +16,7 @@ from ctrlab.compression.streaming.writing import LatentsFile, require_writable
 from ctrlab.decomposition.covariance import Moments, decompose
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, JobCancelled
-from ctrlab.kernels.side_by_side import side_by_side
+from ctrlab.kernels.parallel_map import side_by_side
 
 #: Bytes read in one piece: long enough that a disk streams, and several of them are still little memory.
 _BLOCK_BYTES = 8 << 20

@@ -1,10 +1,10 @@
 """Choosing a plan by what it measures: used by the command line and from Python, where torch may be loaded."""
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.decomposition.spectrum import load_spectra
-from ctrlab.planning.choose import Choice, candidate_plans, choose_plan
-from ctrlab.planning.planner import Budget, BudgetKind, plan_for_loss
-from ctrlab.planning.probe import Probe
+from ctrlab.measuring.choose import Choice, candidate_plans, choose_plan
+from ctrlab.measuring.probe import Probe
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.planner import Budget, BudgetKind, plan_for_loss
 from ctrlab.services.sensitivity import load_model_sensitivity
 from ctrlab.services.work.shared import open_model
 from ctrlab.services.workspace import Workspace

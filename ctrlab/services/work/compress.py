@@ -4,9 +4,9 @@ from collections.abc import Callable
 from dataclasses import asdict
 from typing import Any
 
-from ctrlab.compression.configs import COMPRESSORS
 from ctrlab.compression.pipeline import PipelineResult, compress_and_finetune
 from ctrlab.decomposition.spectrum import load_spectra
+from ctrlab.plans.configs import COMPRESSORS
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.handlers import JobContext

@@ -2,7 +2,7 @@
 
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.data.dataset import EncodedDataset
-from ctrlab.data.encode import encode_dataset
+from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.services.handlers import JobContext
 from ctrlab.storage import Artifact
 

@@ -11,11 +11,11 @@ from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
 from ctrlab.evaluation.metrics import metrics_of
 from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.models.base import CTRModel
-from ctrlab.reports.export import export_onnx
 from ctrlab.services.comparison import LOGITS_FILE, EvaluateConfig
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import ONNX_FILE
 from ctrlab.services.work.shared import open_serving, stage_folder
+from ctrlab.serving.onnx_export import export_onnx
 from ctrlab.storage import Artifact
 
 

@@ -1,7 +1,7 @@
 """The `open_sample` job: encode the sample's table, take in its trained model, compute the model's spectra."""
 
 from ctrlab.data.configs import DatasetConfig
-from ctrlab.data.encode import encode_dataset
+from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.models.checkpoint import load_model
 from ctrlab.models.configs import MODELS
 from ctrlab.services.handlers import JobContext

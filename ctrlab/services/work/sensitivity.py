@@ -1,8 +1,8 @@
 """The `sensitivity` job."""
 
 from ctrlab.decomposition.spectrum import load_spectra
-from ctrlab.planning.probe import Probe, measure_sensitivity
-from ctrlab.planning.sensitivity import has_sensitivity, load_sensitivity, save_sensitivity
+from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.plans.sensitivity import has_sensitivity, load_sensitivity, save_sensitivity
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.sensitivity import SensitivityConfig
 from ctrlab.services.work.shared import open_model, stage_folder

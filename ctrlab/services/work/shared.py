@@ -4,14 +4,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctrlab.compression.configs import Precision
 from ctrlab.compression.fold import serving_form
 from ctrlab.compression.quantize import quantize
 from ctrlab.data.dataset import EncodedDataset
-from ctrlab.evaluation.cost import measure_cost, profile_model
 from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
+from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.plans.configs import Precision
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import MODEL_FILE, SERVING_FILE, model_file
 from ctrlab.services.workspace import Workspace

@@ -3,13 +3,13 @@
 import platform
 from pathlib import Path
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.decomposition.spectrum import load_spectra
-from ctrlab.evaluation.cost import profile_model
-from ctrlab.planning.planner import Budget, PlannedRanks, plan_for_budget
-from ctrlab.planning.speed import save_speed
-from ctrlab.planning.speed_probe import measure_plan_ms, measure_speed
-from ctrlab.planning.within_ms import Attempt, plan_that_runs
+from ctrlab.measuring.latency_search import Attempt, plan_that_runs
+from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed
+from ctrlab.models.cost import profile_model
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.planner import Budget, PlannedRanks, plan_for_budget
+from ctrlab.plans.speed import save_speed
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.plans import list_plans
 from ctrlab.services.sensitivity import load_model_sensitivity

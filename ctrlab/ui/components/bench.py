@@ -7,7 +7,7 @@ from functools import cached_property
 import streamlit as st
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
-from ctrlab.evaluation.profile import LayerProfile, ModelProfile
+from ctrlab.models.profile import LayerProfile, ModelProfile
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache
 

@@ -12,7 +12,7 @@ from ctrlab.ui import format
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ctrlab.data.inspect import TableInspection
+    from ctrlab.data.tables.inspect import TableInspection
 
 _EDITABLE = ("role", "min_count", "transform", "num_buckets", "separator", "max_length", "shares")
 

@@ -10,7 +10,7 @@ from ctrlab.ui import cache, format
 if TYPE_CHECKING:
     import pandas as pd
 
-    from ctrlab.evaluation.profile import LayerProfile
+    from ctrlab.models.profile import LayerProfile
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
 #: Singular values drawn small beside each layer.

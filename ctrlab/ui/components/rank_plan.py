@@ -8,9 +8,9 @@ from itertools import groupby
 
 import streamlit as st
 
-from ctrlab.compression.configs import RankPlan
-from ctrlab.compression.plan import pays
-from ctrlab.evaluation.profile import LayerProfile, ModelProfile
+from ctrlab.models.profile import LayerProfile, ModelProfile
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.ranks import pays
 
 _PARAMETER = "plan"
 _MAX_UNDO = 100

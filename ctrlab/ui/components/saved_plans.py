@@ -4,8 +4,8 @@ from collections.abc import Callable, Mapping
 
 import streamlit as st
 
-from ctrlab.compression.configs import RankPlan
 from ctrlab.errors import CtrlabError
+from ctrlab.plans.configs import RankPlan
 from ctrlab.services import plans as service
 from ctrlab.ui import cache
 from ctrlab.ui.components.downloads import download_json

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import streamlit as st
 
-from ctrlab.planning.planner import Budget, plan_for_budget
+from ctrlab.plans.planner import Budget, plan_for_budget
 from ctrlab.services import plans
 from ctrlab.services import speed as service
 from ctrlab.storage import Artifact, Job

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.compression.configs import (
+from ctrlab.models.profile import LayerProfile
+from ctrlab.plans.configs import (
     BASES,
     BOTTLENECKS,
     COMPRESSORS,
@@ -22,10 +23,9 @@ from ctrlab.compression.configs import (
     retrains,
     table_form,
 )
-from ctrlab.compression.plan import PRESETS, plan_ranks
-from ctrlab.compression.prediction import Prediction, predict
-from ctrlab.compression.tables import table_shape
-from ctrlab.evaluation.profile import LayerProfile
+from ctrlab.plans.cost_prediction import Prediction, predict
+from ctrlab.plans.ranks import PRESETS, plan_ranks
+from ctrlab.plans.table_forms import table_shape
 from ctrlab.services import compression as service
 from ctrlab.services import controls, models, spectra
 from ctrlab.services.workspace import Workspace

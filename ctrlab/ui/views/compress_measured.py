@@ -7,10 +7,10 @@ from concurrent.futures import Future
 import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
-from ctrlab.compression.configs import Basis, Bottleneck, RankPlan
-from ctrlab.compression.prediction import Prediction
 from ctrlab.errors import CtrlabError
-from ctrlab.planning.sensitivity import Sensitivity
+from ctrlab.plans.configs import Basis, Bottleneck, RankPlan
+from ctrlab.plans.cost_prediction import Prediction
+from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import previews
 from ctrlab.services.previews import Preview, PreviewRequest, Superseded
 from ctrlab.ui import cache

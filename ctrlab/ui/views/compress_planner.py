@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ctrlab.compression.configs import Precision
-from ctrlab.compression.prediction import Prediction, serving_cost
 from ctrlab.errors import CtrlabError
-from ctrlab.evaluation.profile import Cost
-from ctrlab.planning.planner import Budget, BudgetKind, PlannedRanks, plan_for_budget, plan_for_loss, planned_front
-from ctrlab.planning.sensitivity import Sensitivity
+from ctrlab.models.profile import Cost
+from ctrlab.plans.configs import Precision
+from ctrlab.plans.cost_prediction import Prediction, serving_cost
+from ctrlab.plans.planner import Budget, BudgetKind, PlannedRanks, plan_for_budget, plan_for_loss, planned_front
+from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import sensitivity as service
 from ctrlab.ui import cache
 from ctrlab.ui.components.bench import Bench, load_bench

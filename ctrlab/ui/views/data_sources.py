@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from ctrlab.data.catalog import KnownDataset
-    from ctrlab.data.inspect import TableInspection
+    from ctrlab.data.tables.inspect import TableInspection
 
 _WAYS = ("Sample", "Your table", "Known format")
 

@@ -5,9 +5,9 @@ from typing import Any
 
 import streamlit as st
 
-from ctrlab.evaluation.profile import ModelProfile
 from ctrlab.figures.diagram import describe_model_diagram, model_diagram
 from ctrlab.models.configs import MODELS, ModelConfig
+from ctrlab.models.profile import ModelProfile
 from ctrlab.services import datasets, models
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.controls import kind_of

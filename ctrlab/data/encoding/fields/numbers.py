@@ -1,0 +1,146 @@
+"""Numeric columns, as standardised values or as buckets between quantiles."""
+
+import math
+from typing import Any, Self
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctrlab.data.encoding.fields.base import MISSING_WORDS, NUM_RESERVED_IDS, Cells, Ids, Numbers, NumericField, Reading
+from ctrlab.data.schema import MISSING_ID
+
+#: Training values kept to find quantiles; up to this many the quantiles are exact.
+QUANTILE_SAMPLE_ROWS = 1 << 20
+
+
+class NumberField(NumericField):
+    """A number, standardised over the training rows; with `log`, sign(x) log(1 + |x|) first. A missing one becomes 0, the mean.
+
+    A value is therefore 0 both where the cell is average and where it is empty.
+    """
+
+    gives = "values"
+    kept_dtype = np.float64
+
+    def __init__(self, name: str, column: str, log: bool) -> None:
+        super().__init__(name, column)
+        self.log = log
+        self.mean, self.std = 0.0, 1.0
+        self._moments = (0, 0.0, 0.0)  # n, mean, sum of squared deviations
+
+    @property
+    def field_dim(self) -> int:
+        return 0
+
+    def read(self, texts: pl.Series) -> Reading:
+        numbers, unreadable = read_numbers(texts)
+        return Reading(self.keep(numbers), unreadable)
+
+    def keep(self, numbers: Numbers) -> Numbers:
+        return np.sign(numbers) * np.log1p(np.abs(numbers)) if self.log else numbers
+
+    def fit(self, cells: Cells) -> None:
+        self._moments = (0, 0.0, 0.0)
+        for numbers, train in cells.blocks():
+            seen = numbers[train]
+            self._merge(seen[~np.isnan(seen)])
+        count, mean, squares = self._moments
+        std = math.sqrt(squares / count) if count else 0.0
+        # A constant column has no spread to divide by; its values become 0.
+        self.mean, self.std = mean, std if std > 1e-12 * abs(mean) and std > 0 else 1.0
+
+    def encode(self, kept: Numbers) -> NDArray[np.float32]:
+        return np.nan_to_num((kept - self.mean) / self.std, nan=0.0).astype(np.float32)
+
+    def state(self) -> dict[str, Any]:
+        return {"name": self.name, "column": self.column, "log": self.log, "mean": self.mean, "std": self.std}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Self:
+        field = cls(state["name"], state["column"], state["log"])
+        field.mean, field.std = state["mean"], state["std"]
+        return field
+
+    def _merge(self, numbers: Numbers) -> None:
+        """Chan's update: exact where sum of squares minus squared mean is not."""
+        if not len(numbers):
+            return
+        n, mean, squares = self._moments
+        m, block_mean = len(numbers), float(numbers.mean())
+        shift = block_mean - mean
+        block_squares = float(((numbers - block_mean) ** 2).sum())
+        self._moments = (n + m, mean + shift * m / (n + m), squares + block_squares + shift**2 * n * m / (n + m))
+
+
+class QuantileField(NumericField):
+    """A number as the bucket it falls into; borders are quantiles of the training rows, so that buckets fill alike."""
+
+    gives = "ids"
+    kept_dtype = np.float64
+
+    def __init__(self, name: str, column: str, num_buckets: int) -> None:
+        super().__init__(name, column)
+        self.num_buckets = num_buckets
+        self.borders: Numbers = np.empty(0)
+        self._sample: list[Numbers] = []
+        self._stride, self._skip, self._kept = 1, 0, 0
+
+    @property
+    def field_dim(self) -> int:
+        return NUM_RESERVED_IDS + len(self.borders) + 1
+
+    def read(self, texts: pl.Series) -> Reading:
+        return Reading(*read_numbers(texts))
+
+    def keep(self, numbers: Numbers) -> Numbers:
+        return numbers
+
+    def fit(self, cells: Cells) -> None:
+        self._sample, self._stride, self._skip, self._kept = [], 1, 0, 0
+        for numbers, train in cells.blocks():
+            seen = numbers[train]
+            self._keep(seen[~np.isnan(seen)])
+        seen = np.concatenate(self._sample) if self._sample else np.empty(0)
+        inner = np.arange(1, self.num_buckets) / self.num_buckets
+        # Equal quantiles (many equal numbers) make one border; the largest number needs no bucket above it.
+        borders = np.unique(np.quantile(seen, inner, method="inverted_cdf")) if len(seen) else np.empty(0)
+        self.borders = borders[borders < seen.max()] if len(seen) else borders
+        self._sample = []
+
+    def encode(self, kept: Numbers) -> Ids:
+        buckets = np.searchsorted(self.borders, kept, side="left") + NUM_RESERVED_IDS
+        return np.where(np.isnan(kept), MISSING_ID, buckets).astype(np.int32)
+
+    def state(self) -> dict[str, Any]:
+        return {"name": self.name, "column": self.column, "num_buckets": self.num_buckets, "borders": self.borders.tolist()}
+
+    @classmethod
+    def restore(cls, state: dict[str, Any]) -> Self:
+        field = cls(state["name"], state["column"], state["num_buckets"])
+        field.borders = np.array(state["borders"], np.float64)
+        return field
+
+    def _keep(self, numbers: Numbers) -> None:
+        """Every `_stride`-th number; when too many are kept, every other is dropped and the stride doubles."""
+        kept = numbers[self._skip :: self._stride]
+        self._skip = (self._skip - len(numbers)) % self._stride
+        self._sample.append(kept)
+        self._kept += len(kept)
+        while self._kept > QUANTILE_SAMPLE_ROWS:
+            everything = np.concatenate(self._sample)
+            self._skip += self._stride if len(everything) % 2 else 0
+            self._sample, self._stride = [everything[::2]], self._stride * 2
+            self._kept = len(self._sample[0])
+
+
+def read_numbers(texts: pl.Series) -> tuple[Numbers, int]:
+    """Numbers float64 (n,), NaN for an empty, infinite or unreadable cell; and how many cells were unreadable."""
+    parsed = texts.cast(pl.Float64, strict=False)
+    unreadable = 0
+    if parsed.null_count() > texts.null_count():
+        words = texts.str.strip_chars()
+        parsed = words.cast(pl.Float64, strict=False)
+        unreadable = int((parsed.is_null() & words.is_not_null() & ~words.str.to_lowercase().is_in(MISSING_WORDS)).sum())
+    numbers = parsed.fill_null(float("nan")).to_numpy()
+    return np.where(np.isfinite(numbers), numbers, np.nan), unreadable

@@ -1,0 +1,154 @@
+"""Distinct keys of a column and their counts, within a bounded table; texts to keys and back.
+
+`ctrlab.data.encoding.compiled.keys` says what a key is. Compiled loops are imported where they run, because the dashboard
+reads fields too.
+"""
+
+import numpy as np
+import polars as pl
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from ctrlab.data.encoding.fields.base import Cells
+
+Keys = NDArray[np.uint64]
+
+#: Distinct keys counted at once; of a column with more, a part of the keys is counted at a time, in more passes over its cells.
+MAX_DISTINCT = 1 << 22
+_LONG = np.uint64(1 << 63)
+_FIRST_SLOTS = 1 << 12
+_MAX_LOAD = 0.6
+
+
+def keys_of_texts(texts: pl.Series) -> tuple[Keys, pl.DataFrame | None]:
+    """Keys (n,) of texts, 0 for null or empty; and the `key` and `text` of those whose key is a hash, each once."""
+    from ctrlab.data.encoding.compiled.keys import keys_of
+
+    array = texts.fill_null("").to_arrow(compat_level=pl.CompatLevel.oldest())
+    keys = keys_of(*_buffers(array))
+    return keys, long_texts(keys, texts)
+
+
+def long_texts(keys: Keys, texts: pl.Series) -> pl.DataFrame | None:
+    """`key` and `text` of the rows whose key is a hash, each key once; None where there are none."""
+    rows = np.flatnonzero(keys >= _LONG)
+    if not len(rows):
+        return None
+    found, first = np.unique(keys[rows], return_index=True)
+    return pl.DataFrame({"key": found, "text": texts.gather(rows[first]).alias("text")})
+
+
+def count_distinct(cells: Cells, min_count: int) -> tuple[Keys, NDArray[np.int64]]:
+    """The keys that at least `min_count` training cells hold, in no order, and how many do."""
+    part_bits = 0
+    parts: list[tuple[Keys, NDArray[np.int64]]] = []
+    while len(parts) < 1 << part_bits:
+        counted = _count_part(cells, min_count, part_bits, len(parts))
+        if counted is None:
+            part_bits, parts = part_bits + 1, []
+        else:
+            parts.append(counted)
+    return np.concatenate([keys for keys, _ in parts]), np.concatenate([counts for _, counts in parts])
+
+
+def _count_part(cells: Cells, min_count: int, part_bits: int, part: int) -> tuple[Keys, NDArray[np.int64]] | None:
+    """One part of the keys; None if it has more than `MAX_DISTINCT`."""
+    from ctrlab.data.encoding.compiled.keys import count_keys
+
+    table, used = np.zeros((_FIRST_SLOTS, 2), np.uint64), 0
+    for keys, train in cells.blocks():
+        table = _with_room(table, used, len(keys))
+        used = int(count_keys(keys, train, part_bits, part, used, table))
+        if used > MAX_DISTINCT:
+            return None
+    kept = table[(table[:, 0] != 0) & (table[:, 1] >= min_count)]
+    return kept[:, 0].copy(), kept[:, 1].astype(np.int64)
+
+
+def _with_room(table: NDArray[np.uint64], used: int, more: int) -> NDArray[np.uint64]:
+    # A block seldom holds as many new keys as rows, but a full table would be searched for ever.
+    from ctrlab.data.encoding.compiled.keys import insert
+
+    slots = len(table)
+    while used + more > _MAX_LOAD * slots:
+        slots *= 2
+    if slots == len(table):
+        return table
+    grown, held = np.zeros((slots, 2), np.uint64), table[table[:, 0] != 0]
+    insert(held[:, 0], held[:, 1], grown)
+    return grown
+
+
+def in_order(keys: Keys, counts: NDArray[np.int64], cells: Cells) -> tuple[Keys, pl.Series]:
+    """Keys and their texts by falling count, equal counts in the order of the text's bytes."""
+    if (keys >= _LONG).any():
+        table = pl.DataFrame({"key": keys, "count": counts, "text": _texts_with_long(keys, cells)})
+        table = table.sort(["count", "text"], descending=[True, False])
+        return table["key"].to_numpy(), table["text"]
+    # Read with the first byte highest, short keys sort as their texts do. Most keys of a long vocabulary occur once.
+    once = counts == 1
+    words = keys.byteswap()
+    frequent = words[~once][np.lexsort((words[~once], -counts[~once]))]
+    ordered = np.concatenate([frequent, np.sort(words[once])]).byteswap()
+    return ordered, _texts_of(ordered)
+
+
+def table_of(keys: Keys, first_id: int) -> NDArray[np.uint64]:
+    """The table that gives each key its place, counted from `first_id`."""
+    from ctrlab.data.encoding.compiled.keys import insert
+
+    table = _with_room(np.zeros((_FIRST_SLOTS, 2), np.uint64), 0, len(keys))
+    insert(keys, np.arange(first_id, first_id + len(keys)), table)
+    return table
+
+
+def _texts_of(keys: Keys) -> pl.Series:
+    """The texts of keys that are no hashes."""
+    from ctrlab.data.encoding.compiled.keys import texts_of
+
+    offsets, text = texts_of(keys)
+    return arrow_texts(offsets, text)
+
+
+def arrow_texts(offsets: NDArray[np.int64], text: NDArray[np.uint8]) -> pl.Series:
+    """Strings from Arrow's buffers: offsets (n + 1,) and UTF-8 bytes."""
+    array = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
+    series = pl.from_arrow(array)
+    assert isinstance(series, pl.Series)
+    return series
+
+
+def _texts_with_long(keys: Keys, cells: Cells) -> pl.Series:
+    is_long = keys >= _LONG
+    wanted = pl.DataFrame({"key": np.unique(keys[is_long])})
+    found = [frame.join(wanted, on="key", how="semi") for frame in cells.texts()]
+    texts = pl.concat(found).unique("key", keep="first", maintain_order=True)
+    short = pl.DataFrame({"key": keys[~is_long], "text": _texts_of(keys[~is_long])})
+    frame = pl.DataFrame({"key": keys}).join(pl.concat([short, texts]), on="key", how="left", maintain_order="left")
+    return frame["text"]
+
+
+def _buffers(array: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.uint8]]:
+    if isinstance(array, pa.ChunkedArray):
+        array = array.combine_chunks()
+    _, offsets, text = array.buffers()
+    held = np.frombuffer(offsets, np.int64)[array.offset : array.offset + len(array) + 1] if len(array) else np.zeros(1, np.int64)
+    return held, np.frombuffer(text, np.uint8) if text is not None and text.size else np.zeros(1, np.uint8)
+
+
+class LongSeen:
+    """Remembers hashes it met lately, so that the texts of frequent ones are not gathered again and again."""
+
+    def __init__(self) -> None:
+        self._met = np.zeros(1 << 14, np.uint64)
+
+    def unseen(self, keys: Keys) -> NDArray[np.intp]:
+        """A row of each hash among the keys that was not met lately; they are met now."""
+        rows = np.flatnonzero(keys >= _LONG)
+        if not len(rows):
+            return rows
+        rows = rows[self._met[keys[rows] % np.uint64(len(self._met))] != keys[rows]]
+        hashes, first = np.unique(keys[rows], return_index=True)
+        self._met[hashes % np.uint64(len(self._met))] = hashes
+        unmet: NDArray[np.intp] = rows[first]
+        return unmet

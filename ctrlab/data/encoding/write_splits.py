@@ -1,0 +1,129 @@
+"""Last step of an encoding: the fields' columns of ids and values become rows, each in its split's arrays."""
+
+import os
+from collections.abc import Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrlab.data.configs import SPLIT_NAMES
+from ctrlab.data.dataset import split_file
+from ctrlab.data.encoding.column_cache import Spool, result_dtype
+from ctrlab.data.encoding.encoder import FieldEncoder
+from ctrlab.data.encoding.fields import Field
+from ctrlab.data.encoding.threads import in_threads
+
+DEAL_ROWS = 1 << 15
+#: Blocks between two entries of the journal.
+_ROUND_BLOCKS = 64
+
+
+class Dealer:
+    """Writes the splits' arrays. A block's rows have fixed places, so blocks can be done again, in any order, side by side."""
+
+    def __init__(self, encoder: FieldEncoder, spool: Spool, folder: Path) -> None:
+        self._spool, self._folder = spool, folder
+        numbers = {field.name: number for number, field in enumerate(encoder.fields)}
+        self._groups: dict[str, list[tuple[int, Field]]] = {
+            name: [(numbers[field.name], field) for field in fields]
+            for name, fields in (("ids", encoder.id_fields), ("values", encoder.value_fields), ("lists", encoder.list_fields))
+        }
+        self._widths = {name: sum(field.width for _, field in group) for name, group in self._groups.items()}
+        self._parts = spool.array("parts")
+        starts = range(0, len(self._parts), DEAL_ROWS)
+        counts = np.array([np.bincount(self._parts[start : start + DEAL_ROWS], minlength=len(SPLIT_NAMES)) for start in starts])
+        self._totals, self._firsts = counts.sum(axis=0), np.cumsum(counts, axis=0) - counts
+        self.num_blocks = len(counts)
+
+    def deal(self, first_block: int, on_blocks: Callable[[int], None], on_round: Callable[[int], None]) -> None:
+        """Write the rows of all blocks from `first_block` on.
+
+        Args:
+            on_blocks: called several times a second with how many blocks are done; may raise to stop.
+            on_round: called now and then with a number of blocks that need not be done again.
+        """
+        with ExitStack() as stack:
+            self._files = {
+                (part, name): stack.enter_context(self._open(part, name, first_block == 0))
+                for part in np.flatnonzero(self._totals).tolist()
+                for name in ("ids", "values", "lists", "labels")
+            }
+            self._columns = {
+                number: stack.enter_context((self._spool.folder / f"{number}.ids").open("rb"))
+                for group in self._groups.values()
+                for number, _ in group
+            }
+            self._labels = stack.enter_context((self._spool.folder / "labels").open("rb"))
+            for start in range(first_block, self.num_blocks, _ROUND_BLOCKS):
+                blocks = range(start, min(start + _ROUND_BLOCKS, self.num_blocks))
+                in_threads(self._deal_block, blocks, lambda done, start=start: on_blocks(start + done))  # type: ignore[misc]
+                on_round(blocks.stop)
+
+    def _open(self, part: int, name: str, anew: bool) -> Any:
+        """A split's .npy file with its header."""
+        path = split_file(self._folder, SPLIT_NAMES[part], name)
+        file = path.open("w+b" if anew else "r+b", buffering=0)
+        dtype = np.uint8 if name == "labels" else np.float32 if name == "values" else np.int32
+        width = () if name == "labels" else (self._widths[name],)
+        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+        np.lib.format.write_array_header_1_0(file, header | {"shape": (int(self._totals[part]), *width)})
+        return file
+
+    def _deal_block(self, block: int) -> None:
+        first = block * DEAL_ROWS
+        parts = self._parts[first : first + DEAL_ROWS]
+        order = np.argsort(parts, kind="stable")
+        places = np.empty(len(parts), np.int64)
+        places[order] = np.arange(len(parts))
+        labels = _read(self._labels, np.uint8, first, len(parts), 1)
+        self._write(block, "labels", labels[order], places_of=parts)
+        for name in ("ids", "values"):
+            self._write(block, name, self._rows(name, first, places), places_of=parts)
+        self._write(block, "lists", self._list_rows(first, order), places_of=parts)
+
+    def _rows(self, name: str, first: int, places: NDArray[np.int64]) -> NDArray[Any]:
+        from ctrlab.data.encoding.compiled.rows import deal
+
+        group, dtype = self._groups[name], np.float32 if name == "values" else np.int32
+        columns = np.empty((len(group), len(places)), dtype)
+        for column, (number, field) in zip(columns, group, strict=True):
+            column[:] = _read(self._columns[number], result_dtype(field), first, len(places), 1)
+        rows = np.empty((len(places), len(group)), dtype)
+        deal(columns, places, rows)
+        return rows
+
+    def _list_rows(self, first: int, order: NDArray[np.intp]) -> NDArray[np.int32]:
+        rows, start = np.empty((len(order), self._widths["lists"]), np.int32), 0
+        for number, field in self._groups["lists"]:
+            cells = _read(self._columns[number], np.int32, first, len(order), field.width)
+            rows[:, start : start + field.width] = cells.reshape(len(order), field.width)[order]
+            start += field.width
+        return rows
+
+    def _write(self, block: int, name: str, rows: NDArray[Any], *, places_of: NDArray[np.uint8]) -> None:
+        """Rows in the order of their parts, each part's to its place in its file."""
+        counts = np.bincount(places_of, minlength=len(SPLIT_NAMES)).tolist()
+        start, row_bytes = 0, rows.nbytes // max(1, len(rows))
+        for part, count in enumerate(counts):
+            if count and row_bytes:
+                file = self._files[part, name]
+                data = rows[start : start + count].data.cast("B")
+                offset = _header_bytes(file) + int(self._firsts[block, part]) * row_bytes
+                while data:
+                    written = os.pwrite(file.fileno(), data, offset)
+                    data, offset = data[written:], offset + written
+            start += count
+
+
+def _read(file: Any, dtype: Any, first: int, rows: int, width: int) -> NDArray[Any]:
+    itemsize = np.dtype(dtype).itemsize * width
+    return np.frombuffer(os.pread(file.fileno(), rows * itemsize, first * itemsize), dtype)
+
+
+def _header_bytes(file: Any) -> int:
+    # The header was just written and nothing else moves the file's own position.
+    position: int = file.tell()
+    return position

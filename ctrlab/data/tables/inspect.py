@@ -1,0 +1,283 @@
+"""A first look at a raw table: what each column seems to be, and a draft of how to encode it."""
+
+import re
+from dataclasses import asdict, dataclass, replace
+from typing import Any
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from ctrlab.data.configs import ColumnConfig, DatasetConfig, Role, SourceConfig, SplitConfig, Transform
+from ctrlab.data.encoding.fields import read_numbers
+from ctrlab.data.tables.inspect_lists import elements_of, find_separator, overlap, usual_length
+from ctrlab.data.tables.labels import ALLOWED_TEXT, is_label, label_value
+from ctrlab.data.tables.reader import open_table
+from ctrlab.data.tables.timestamps import find_format
+from ctrlab.errors import DataError
+
+#: Cells looked at in all: a very wide table is judged by fewer rows.
+MAX_CELLS = 20_000_000
+#: A column counts as numeric or as an identifier when at least this share of its cells is.
+_NEARLY_ALL = 0.99
+#: Whole numbers with at most this many different values are codes rather than quantities.
+_FEW_NUMBERS = 20
+#: Counts start at or below this, and their largest is so many times the median; codes often do neither.
+_SMALL_NUMBER, _SKEW = 10, 8
+#: Identifiers: this share of the rows has a value of its own, in a table of at least so many rows.
+_IDENTIFIER_SHARE, _IDENTIFIER_ROWS = 0.95, 200
+#: A field with more values than this gets a minimum count of 2, so that its out-of-vocabulary id is trained.
+_MANY_VALUES = 1000
+_NUM_EXAMPLES = 5
+#: A list shares the ids of a column when at least this share of the values of either occurs in both.
+_SAME_VALUES = 0.5
+_LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "converted")
+_ID_NAME = re.compile(r"(?i:(^|_)(id|uid|user|item|code|zip|cat|category|type)(_|$|\d))|[a-z]Id$")
+
+
+@dataclass(frozen=True)
+class ColumnInspection:
+    """What one column holds, in the rows that were looked at.
+
+    role: what it seems to be, and reason: why, as half a sentence.
+    distinct: different values, empty cells not counted. missing_share: 0..1.
+    examples: its most frequent values. minimum, maximum: of its numbers, None if it has none.
+    min_count, transform, timestamp_format, separator, max_length, shares: the draft's settings for it.
+    """
+
+    name: str
+    role: Role
+    reason: str
+    distinct: int
+    missing_share: float
+    examples: tuple[str, ...]
+    minimum: float | None = None
+    maximum: float | None = None
+    min_count: int = 1
+    transform: Transform = "standard"
+    timestamp_format: str | None = None
+    separator: str | None = None
+    max_length: int = 50
+    shares: str | None = None
+
+
+@dataclass(frozen=True)
+class TableInspection:
+    """A first look at a table.
+
+    source: the source with everything filled in that was found out. columns: in the order of the file.
+    rows: how many rows were looked at; complete: whether that is all of them.
+    label_candidates: columns that could be the label, the likeliest first; empty if none can.
+    ctr: share of clicks in the first candidate, None without one.
+    size_bytes: of the file on disk.
+    """
+
+    source: SourceConfig
+    columns: tuple[ColumnInspection, ...]
+    rows: int
+    complete: bool
+    label_candidates: tuple[str, ...]
+    ctr: float | None
+    size_bytes: int
+
+    @property
+    def column(self) -> dict[str, ColumnInspection]:
+        """Columns by name."""
+        return {column.name: column for column in self.columns}
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self) | {"source": self.source.to_dict(), "columns": [asdict(column) for column in self.columns]}
+
+
+def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: int | None = None) -> TableInspection:
+    """Look at the first rows of a raw table (of the first file, if there are several).
+
+    Args:
+        max_rows: rows to look at; fewer in a table of hundreds of columns.
+        max_bytes: refuse a larger file.
+
+    Raises:
+        DataError: the file cannot be read as a table.
+    """
+    reader = open_table(source, max_bytes=max_bytes)
+    wanted = max(1, min(max_rows, MAX_CELLS // max(1, len(reader.column_names))))
+    blocks: list[pl.DataFrame] = []
+    rows, complete = 0, True
+    for block in reader.blocks():
+        if rows + len(block) > wanted:
+            blocks, complete = [*blocks, block.head(wanted - rows)], False
+            break
+        blocks.append(block)
+        rows += len(block)
+    if not blocks:
+        raise DataError(f"{reader.path.name} has no rows; give a file with data")
+    frame = pl.concat(blocks)
+    candidates = _label_candidates(frame)
+    layout = reader.layout
+    columns = tuple(
+        _inspect_list(frame[name], None, "holds lists")
+        if name in layout.list_columns
+        else _inspect_column(frame[name], is_label_column=name in candidates[:1])
+        for name in frame.columns
+    )
+    columns = tuple(replace(column, shares=_shared_vocabulary(column, columns, frame)) for column in columns)
+    text = layout.format != "parquet"
+    known = source.replace(
+        format=layout.format,
+        header=layout.header if text else None,
+        delimiter=layout.delimiter if text else None,
+        column_names=layout.column_names if text and not layout.header else (),
+    )
+    ctr = float(np.mean([label_value(text) == 1.0 for text in frame[candidates[0]]])) if candidates else None
+    return TableInspection(known, columns, len(frame), complete, candidates, ctr, reader.total_bytes)
+
+
+def draft_config(inspection: TableInspection, name: str, *, label: str | None = None) -> DatasetConfig:
+    """The dataset as the inspection sees it, to be corrected by a person.
+
+    Args:
+        label: the label column; by default the first candidate.
+
+    Raises:
+        DataError: there is no label, or nothing but the label to learn from.
+    """
+    label = label or next(iter(inspection.label_candidates), None)
+    if label is None:
+        raise DataError(f"no column of the table can be the label; one column must hold two values, {ALLOWED_TEXT}")
+    if label not in inspection.column:
+        raise DataError(f"the table has no column {label!r} to be the label; its columns are {', '.join(inspection.column)}")
+    columns = tuple(_draft_column(column, label) for column in inspection.columns)
+    if all(column.role in ("label", "ignore") for column in columns):
+        reasons = "; ".join(f"{column.name}: {column.reason}" for column in inspection.columns[:5] if column.name != label)
+        raise DataError(
+            f"no column is left to learn from beside the label {label!r} ({reasons or 'it is the only one'}); "
+            "give a table with more columns, or choose roles by hand"
+        )
+    by_files = len(inspection.source.paths) > 1
+    return DatasetConfig(
+        name=name, source=inspection.source, columns=columns, split=SplitConfig(method="files" if by_files else "stratified")
+    )
+
+
+def _draft_column(column: ColumnInspection, label: str) -> ColumnConfig:
+    if column.name == label:
+        return ColumnConfig(name=column.name, role="label")
+    # A candidate that was not chosen is a field like any other.
+    role = "categorical" if column.role == "label" else column.role
+    return ColumnConfig(
+        name=column.name,
+        role=role,
+        min_count=column.min_count,
+        transform=column.transform,
+        timestamp_format=column.timestamp_format,
+        separator=column.separator,
+        max_length=column.max_length,
+        shares=column.shares if column.shares != label else None,
+    )
+
+
+def _label_candidates(frame: pl.DataFrame) -> tuple[str, ...]:
+    """Two-valued columns without gaps: those with a telling name first, else in the order of the file."""
+
+    def could_be(column: pl.Series) -> bool:
+        values = column.head(10_000).unique()
+        return len(values) <= 8 and not column.null_count() and is_label(column.unique().to_list())
+
+    fitting = [name for name in frame.columns if could_be(frame[name])]
+    named = [wanted for wanted in _LABEL_NAMES for name in fitting if name.lower() == wanted]
+    order = {name: (named.index(name.lower()) if name.lower() in named else len(named)) for name in fitting}
+    return tuple(sorted(fitting, key=order.__getitem__))
+
+
+def _inspect_column(texts: pl.Series, *, is_label_column: bool) -> ColumnInspection:
+    present = texts.drop_nulls()
+    counts = present.value_counts(sort=True)
+    facts: dict[str, Any] = {
+        "name": texts.name,
+        "distinct": len(counts),
+        "missing_share": 1 - len(present) / max(1, len(texts)),
+        "examples": tuple(counts[texts.name].head(_NUM_EXAMPLES).to_list()),
+    }
+    if is_label_column:
+        return ColumnInspection(**facts, role="label", reason=f"holds two values, {' and '.join(sorted(facts['examples']))}")
+    if len(counts) == 0:
+        return ColumnInspection(**facts, role="ignore", reason="every cell is empty")
+    if separator := find_separator(present):
+        return _inspect_list(texts, separator, f"texts of several elements with {separator} between them")
+    numbers = read_numbers(present)[0]
+    share = float((~np.isnan(numbers)).mean())
+    if share >= _NEARLY_ALL:
+        facts |= {"minimum": float(np.nanmin(numbers)), "maximum": float(np.nanmax(numbers))}
+    if len(counts) == 1:
+        return ColumnInspection(**facts, role="ignore", reason=f"every row has the same value, {counts[texts.name][0]}")
+    if timestamp_format := find_format(present, texts.name):
+        facts["timestamp_format"] = timestamp_format
+        return ColumnInspection(**facts, role="timestamp", reason=f"holds times ({timestamp_format})")
+    return _categorical_or_numeric(facts, counts, numbers if share >= _NEARLY_ALL else None, len(present))
+
+
+def _inspect_list(texts: pl.Series, separator: str | None, what: str) -> ColumnInspection:
+    elements = elements_of(texts, separator)
+    counts = elements.value_counts(sort=True)
+    return ColumnInspection(
+        name=texts.name,
+        role="list" if len(counts) else "ignore",
+        reason=f"{what}; {len(counts):,} different elements" if len(counts) else "every list is empty",
+        distinct=len(counts),
+        missing_share=texts.null_count() / max(1, len(texts)),
+        examples=tuple(counts[texts.name].head(_NUM_EXAMPLES).to_list()),
+        min_count=2 if len(counts) > _MANY_VALUES else 1,
+        separator=separator,
+        max_length=usual_length(texts, separator),
+    )
+
+
+def _shared_vocabulary(column: ColumnInspection, others: tuple[ColumnInspection, ...], frame: pl.DataFrame) -> str | None:
+    """The categorical column whose values a list's elements are, as those of a behaviour list are the item's."""
+    if column.role != "list":
+        return None
+    elements = elements_of(frame[column.name], column.separator)
+    overlaps = {other.name: overlap(elements, frame[other.name]) for other in others if other.role == "categorical"}
+    best = max(overlaps, key=lambda name: overlaps[name], default=None)
+    return best if best is not None and overlaps[best] >= _SAME_VALUES else None
+
+
+def _categorical_or_numeric(
+    facts: dict[str, Any], counts: pl.DataFrame, numbers: NDArray[np.float64] | None, rows: int
+) -> ColumnInspection:
+    if numbers is not None and (reason := _quantity(facts, counts, numbers)):
+        skewed = facts["minimum"] >= 0 and facts["maximum"] > 100
+        return ColumnInspection(**facts, role="numeric", reason=reason, transform="log" if skewed else "standard")
+    distinct = facts["distinct"]
+    if rows >= _IDENTIFIER_ROWS and distinct >= _IDENTIFIER_SHARE * rows:
+        return ColumnInspection(**facts, role="ignore", reason="nearly every row has a value of its own, as identifiers do")
+    what = "numbers that look like codes" if numbers is not None else "texts"
+    reason = f"{distinct:,} different values, {what}"
+    return ColumnInspection(**facts, role="categorical", reason=reason, min_count=2 if distinct > _MANY_VALUES else 1)
+
+
+def _quantity(facts: dict[str, Any], counts: pl.DataFrame, numbers: NDArray[np.float64]) -> str | None:
+    """Why these numbers are quantities rather than codes; None if they are codes.
+
+    Quantities have fractions, or are counts: they begin near 0 and the larger, the rarer. The names of codes often say id.
+    """
+    real = numbers[~np.isnan(numbers)]
+    if bool((real != np.floor(real)).any()):
+        return "numbers with fractions"
+    if facts["distinct"] <= _FEW_NUMBERS or _ID_NAME.search(facts["name"]):
+        return None
+    if facts["minimum"] <= _SMALL_NUMBER:
+        frequent = counts.head(50)
+        falling = -_rank_correlation(pl.Series(read_numbers(frequent[:, 0])[0]), frequent[:, 1])
+        if falling > 0.5 or facts["maximum"] > _SKEW * max(1.0, float(np.median(real))):
+            return "counts: small ones are common, large ones rare"
+    if facts["distinct"] > len(real) / 2:
+        return "whole numbers, hardly any twice"
+    return None
+
+
+def _rank_correlation(a: pl.Series, b: pl.Series) -> float:
+    ranks = (a.rank().to_numpy(), b.cast(pl.Float64).rank().to_numpy())
+    if any(rank.std() == 0 for rank in ranks):
+        return 0.0
+    return float(np.corrcoef(*ranks)[0, 1])

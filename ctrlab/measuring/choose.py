@@ -1,0 +1,89 @@
+"""The plan for a budget that measures best as a whole: the planner's own, and those it should not lose to.
+
+Predictions add up single layers and know nothing of what layers do together, so the last word is a joint forward pass: the
+planner's plan for the budget, its plans for smaller ones (less is sometimes more: truncated tables forget what they memorised),
+and the two naive plans are run over the same validation rows, and the least log loss wins.
+"""
+
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+
+from ctrlab.evaluation.prediction import never
+from ctrlab.measuring.probe import Measurement, Probe
+from ctrlab.models.profile import ModelProfile
+from ctrlab.plans.configs import Bottleneck, Precision, RankPlan
+from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget, uniform_energy_plan, uniform_rank_plan
+from ctrlab.plans.ranks import Spectra
+from ctrlab.plans.sensitivity import Sensitivity
+
+#: Smaller budgets whose plans are candidates too, as shares of the one asked for.
+_SMALLER = (0.8, 0.65, 0.5)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Choice:
+    """The winner and all that were measured: {name: plan} and {name: measurement}, names as `candidate_plans` gives them."""
+
+    name: str
+    plans: dict[str, RankPlan]
+    measured: dict[str, Measurement]
+
+    @property
+    def plan(self) -> RankPlan:
+        """The winner."""
+        return self.plans[self.name]
+
+
+def candidate_plans(
+    profile: ModelProfile,
+    sensitivity: Sensitivity,
+    budget: Budget,
+    *,
+    spectra: Spectra,
+    multiple_of: int = 1,
+    bottleneck: Bottleneck = "none",
+    precision: Precision = "float32",
+) -> dict[str, RankPlan]:
+    """{name: plan} of what may be best within a budget: "planned", "planned for 80%" ..., "uniform energy", "uniform rank".
+
+    Raises:
+        BudgetError: no plan meets the budget.
+    """
+
+    def planned(limit: float) -> RankPlan:
+        smaller = Budget(kind=budget.kind, limit=limit)
+        return plan_for_budget(
+            profile, sensitivity, smaller, spectra=spectra, multiple_of=multiple_of, bottleneck=bottleneck, precision=precision
+        ).plan
+
+    plans = {"planned": planned(budget.limit)}
+    for share in _SMALLER:
+        with suppress(BudgetError):
+            plans[f"planned for {share:.0%}"] = planned(share * budget.limit)
+    with suppress(BudgetError):
+        plans["uniform energy"] = uniform_energy_plan(profile, spectra, budget, precision=precision)
+    with suppress(BudgetError):
+        plans["uniform rank"] = uniform_rank_plan(profile, budget, precision=precision)
+    return plans
+
+
+def choose_plan(
+    probe: Probe,
+    plans: Mapping[str, RankPlan],
+    *,
+    method: str = "afm",
+    bottleneck: Bottleneck = "none",
+    should_stop: Callable[[], bool] = never,
+) -> Choice:
+    """Measure every plan on the probe's rows; the least log loss wins, the earlier of equals.
+
+    Raises:
+        JobCancelled: `should_stop()` was true.
+    """
+    measured = {
+        name: probe.measure(plan.as_dict(), method=method, bottleneck=bottleneck, should_stop=should_stop)
+        for name, plan in plans.items()
+    }
+    best = min(measured, key=lambda name: measured[name].log_loss)
+    return Choice(name=best, plans=dict(plans), measured=measured)

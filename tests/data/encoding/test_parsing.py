@@ -1,0 +1,104 @@
+"""The compiled splitting of text against Arrow's, cell by cell."""
+
+import gzip
+from itertools import chain
+
+import numpy as np
+import polars as pl
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ctrlab.data.configs import ColumnConfig, SourceConfig
+from ctrlab.data.encoding import parsing
+from ctrlab.data.encoding.encoder import FieldEncoder
+from ctrlab.data.encoding.parsing import _ArrowParser, _TextParser, open_rounds
+from ctrlab.data.tables.reader import open_table
+from ctrlab.errors import DataError
+
+COLUMNS = (
+    ColumnConfig(name="word", role="categorical"),
+    ColumnConfig(name="x", role="numeric"),
+    ColumnConfig(name="count", role="numeric", transform="criteo"),
+    ColumnConfig(name="both", role="categorical"),
+    ColumnConfig(name="tags", role="list", separator="|", max_length=2),
+)
+NAMES = ("word", "x", "unused", "count", "both", "tags")
+WORDS = st.sampled_from(["", "a", "12345678", "123456789", "ä", "ääääa", "1234567é", "a b", "a longer text than that", "\x7f"])
+NUMBERS = st.one_of(
+    st.sampled_from(
+        ["", "0", "-0", "007", "1.5", ".5", "5.", "-", "1e5", "+3", " 4", "NA", "x", "1.2.3", "inf", "--1", "1" * 16]
+    ),
+    st.integers(-(10**18), 10**18).map(str),
+    st.floats(-1e6, 1e6).map(repr),
+)
+ROW = st.tuples(WORDS, NUMBERS, WORDS, NUMBERS, WORDS, st.lists(WORDS, max_size=3).map("|".join))
+
+
+def kept(parsed, encoder):
+    return [
+        {
+            field.name: (
+                reading.kept.tolist() if reading.kept.dtype != float else reading.kept.view(np.uint64).tolist(),
+                reading.unreadable,
+            )
+            for field, reading in zip(encoder.fields, parsed.readings, strict=True)
+        },
+        {name: series.to_list() for name, series in parsed.texts.items()},
+        {
+            field.name: set() if reading.texts is None else set(reading.texts.iter_rows())
+            for field, reading in zip(encoder.fields, parsed.readings, strict=True)
+        },
+    ]
+
+
+@settings(max_examples=150, deadline=None)
+@given(rows=st.lists(ROW, min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]), last=st.booleans(), blank=st.booleans())
+def test_split_cells_are_those_that_arrow_gives(tmp_path_factory, rows, end, last, blank):
+    path = tmp_path_factory.getbasetemp() / "cells.tsv"
+    lines = ["\t".join(row) for row in rows]
+    path.write_bytes(("\t".join(NAMES) + "\n" + "a\t1\tb\t2\tc\td\n").encode())
+    reader, encoder = open_table(SourceConfig(paths=(str(path),))), FieldEncoder.for_columns(COLUMNS)
+    chunk = ((end + end if blank else end).join(lines) + (end if last else "")).encode()
+    parser = _TextParser(reader, encoder, ["both"])
+    split = parser._split(chunk)
+    by_arrow = _ArrowParser(reader, encoder, ["both"]).parse(reader.frame_of(chunk))
+    assert split is not None
+    assert kept(split, encoder) == kept(by_arrow, encoder)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_rounds_of_any_size_and_beginning_hold_all_rows_in_order(tmp_path, monkeypatch, packed):
+    monkeypatch.setattr(parsing, "CHUNK_BYTES", 200)
+    text = "click\tword\n" + "".join(f"{i % 2}\tw{i}\n" for i in range(300))
+    path = tmp_path / "t.tsv"
+    path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
+    reader = open_table(SourceConfig(paths=(str(path),), format="tsv"))
+    encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
+    rounds = list(open_rounds(reader, encoder, ["word"]))
+    words = [[word for block in one.blocks for word in block.texts["word"]] for one in rounds]
+    assert list(chain(*words)) == [f"w{i}" for i in range(300)]
+    assert len(rounds) > 3
+    for number in (0, 1, len(rounds) - 2):
+        again = open_rounds(reader, encoder, ["word"], rounds[number].position)
+        assert [word for one in again for block in one.blocks for word in block.texts["word"]] == list(
+            chain(*words[number + 1 :])
+        )
+
+
+def test_a_quote_beyond_the_beginning_of_a_csv_is_read_as_arrow_reads_it(tmp_path):
+    rows = "".join(f"{i % 2},w{i}\n" for i in range(40_000))
+    (tmp_path / "t.csv").write_text("click,word\n" + rows + '1,"a, b"\n' + rows)
+    reader = open_table(SourceConfig(paths=(str(tmp_path / "t.csv"),)))
+    encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
+    words = [word for one in open_rounds(reader, encoder, ["word"]) for block in one.blocks for word in block.texts["word"]]
+    assert words == pl.concat(list(reader.blocks(["word"])))["word"].to_list()
+    assert words[40_000] == "a, b"
+
+
+def test_a_line_without_end_is_refused(tmp_path):
+    (tmp_path / "t.tsv").write_text("click\tword\n1\ta\n" + "x" * (5 << 20))
+    reader = open_table(SourceConfig(paths=(str(tmp_path / "t.tsv"),)))
+    encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
+    with pytest.raises(DataError, match="longer than 4 MB"):
+        list(open_rounds(reader, encoder, ["word"]))

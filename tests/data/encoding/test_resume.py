@@ -1,0 +1,133 @@
+"""An encoding killed with SIGKILL at any step goes on where it was, to the same bytes as one that ran through."""
+
+import gzip
+import os
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import polars as pl
+import pytest
+
+from ctrlab.data.configs import ColumnConfig, SplitConfig
+from ctrlab.data.encoding import parsing
+from ctrlab.data.encoding import write_splits as dealing
+from ctrlab.data.encoding.encode import encode_dataset
+
+ROWS = 6000
+COLUMNS = (
+    ColumnConfig(name="click", role="label"),
+    ColumnConfig(name="site", role="categorical", min_count=2),
+    ColumnConfig(name="page", role="categorical"),
+    ColumnConfig(name="price", role="numeric", transform="quantile", num_buckets=8),
+    ColumnConfig(name="age", role="numeric", transform="log"),
+    ColumnConfig(name="when", role="timestamp"),
+    ColumnConfig(name="past", role="list", separator="^", max_length=3, shares="site"),
+)
+DIE = """
+import os, signal, sys
+from ctrlab.data.encoding import write_splits as dealing
+from ctrlab.data.encoding import parsing
+from ctrlab.data.configs import DatasetConfig
+from ctrlab.data.encoding.encode import encode_dataset
+parsing.CHUNK_BYTES, dealing.DEAL_ROWS = 1 << 14, 50
+config, folder, step, calls = DatasetConfig.from_json(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
+
+def die_at(fraction, message):
+    global calls
+    calls -= message.startswith(step)
+    if calls == 0:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+encode_dataset(config, folder, on_progress=die_at)
+"""
+
+
+@pytest.fixture(scope="module")
+def frame() -> pl.DataFrame:
+    random = np.random.default_rng(2)
+    sites = random.integers(0, 400, ROWS)
+    return pl.DataFrame(
+        {
+            "click": random.integers(0, 2, ROWS).astype(str),
+            "site": [None if site % 17 == 0 else f"s{site}" for site in sites.tolist()],
+            "page": [f"https://example.org/a/long/address/{page}" for page in random.integers(0, 900, ROWS).tolist()],
+            "price": [f"{price:.2f}" for price in random.gamma(2, 9, ROWS).tolist()],
+            "age": [str(age) if age else "NA" for age in random.integers(0, 200, ROWS).tolist()],
+            "when": [f"2024-03-{1 + i * 28 // ROWS:02d} {i % 24:02d}:30:00" for i in range(ROWS)],
+            "past": [f"s{site}^s{site + 1}^" for site in sites.tolist()],
+        }
+    )
+
+
+@pytest.fixture(autouse=True)
+def small_pieces(monkeypatch):
+    monkeypatch.setattr(parsing, "CHUNK_BYTES", 1 << 14)
+    monkeypatch.setattr(dealing, "DEAL_ROWS", 50)
+
+
+def written(frame: pl.DataFrame, kind: str, folder) -> str:
+    path = folder / f"table.{kind}"
+    if kind == "parquet":
+        frame.write_parquet(path, row_group_size=1000)
+    else:
+        text = frame.write_csv(separator="\t").encode()
+        path.write_bytes(gzip.compress(text, 1) if kind == "tsv.gz" else text)
+    return str(path)
+
+
+def bytes_of(folder) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize(
+    ("kind", "method", "step", "calls"),
+    [
+        ("tsv", "random", "read", 2),
+        ("tsv", "stratified", "settled", 1),
+        ("tsv", "random", "wrote", 2),
+        ("tsv.gz", "time", "read", 3),
+        ("parquet", "stratified", "read", 2),
+    ],
+)
+def test_a_killed_encoding_goes_on_to_the_bytes_of_an_unbroken_one(
+    frame, config_for, tmp_path, monkeypatch, kind, method, step, calls
+):
+    split = SplitConfig(method=method, train=0.6, valid=0.2, test=0.2, time_column="when" if method == "time" else None)
+    config = config_for(written(frame, kind, tmp_path), columns=COLUMNS, split=split)
+    if kind == "parquet":
+        monkeypatch.setattr("ctrlab.data.tables.reader.BLOCK_CELLS", 7 * 700)
+    script = DIE if kind != "parquet" else "import ctrlab.data.tables.reader\nctrlab.data.readers.BLOCK_CELLS = 7 * 700\n" + DIE
+    ended = subprocess.run(
+        [sys.executable, "-c", script, config.to_json(), str(tmp_path / "broken"), step, str(calls)],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    assert ended.returncode == -signal.SIGKILL
+    assert not (tmp_path / "broken").exists()
+    seen: dict[str, list[str]] = {}
+    resumed = encode_dataset(
+        config, tmp_path / "broken", on_progress=lambda _, message: seen.setdefault(message.split()[0], []).append(message)
+    )
+    unbroken = encode_dataset(config, tmp_path / "unbroken")
+    assert sum(unbroken.summary.rows.values()) == ROWS
+    assert bytes_of(resumed.path) == bytes_of(unbroken.path)
+    if step == "read":  # it was killed after some rounds of blocks, and its first report is of a later one
+        rows = [int(message.split()[1].replace(",", "")) for message in seen["read"]]
+        assert rows[0] > ROWS * 0.15
+    else:
+        assert "read" not in seen
+    assert "looking" not in seen
+
+
+def test_a_changed_file_is_read_anew(frame, config_for, tmp_path):
+    config = config_for(written(frame, "tsv", tmp_path), columns=COLUMNS)
+    subprocess.run(
+        [sys.executable, "-c", DIE, config.to_json(), str(tmp_path / "broken"), "read", "2"],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
+        check=False,
+    )
+    written(frame.reverse(), "tsv", tmp_path)
+    resumed = encode_dataset(config, tmp_path / "broken")
+    assert bytes_of(resumed.path) == bytes_of(encode_dataset(config, tmp_path / "unbroken").path)

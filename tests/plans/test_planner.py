@@ -1,0 +1,235 @@
+"""Plans against every choice of ranks there is, on small models, and what is said where there is none."""
+
+import numpy as np
+import pytest
+
+from ctrlab.data.schema import FeatureSchema
+from ctrlab.models.configs import MODELS
+from ctrlab.models.cost import profile_model
+from ctrlab.plans import cost_prediction as prediction
+from ctrlab.plans import planner
+from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.cost_prediction import Forms, predict, serving_cost
+from ctrlab.plans.planner import (
+    BUDGET_KINDS,
+    Budget,
+    BudgetError,
+    plan_for_budget,
+    plan_for_loss,
+    planned_front,
+    uniform_energy_plan,
+    uniform_rank_plan,
+)
+from ctrlab.plans.ranks import plan_ranks
+from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
+from tests.support.profiles import every_plan, profile_of, sensitivity_of
+from tests.support.small_models import make_model, spectra_of
+
+TINY = FeatureSchema(field_names=("site", "ad"), field_dims=(30, 90), value_names=("age",), fingerprint="tiny")
+
+
+def tiny_profile(name="deepfm"):
+    if name == "autoint":
+        return profile_of(name, TINY, embed_dim=3, attention_dim=4, num_heads=2, num_layers=1, numeric_fields="raw")
+    return profile_of(name, TINY, embed_dim=4, mlp_dims=(6, 5))
+
+
+def amount(profile, ranks, kind):
+    return planner._amount(serving_cost(profile, ranks), kind)
+
+
+#: Folded, with one first layer; not folded; and folded with four first layers, the projections of self-attention.
+SEVERAL = ("deepfm", "dcn", "wide_deep", "nfm", "autoint")
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("kind", BUDGET_KINDS)
+@pytest.mark.parametrize("seed", range(3))
+def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, seed):
+    profile = tiny_profile(name)
+    sensitivity = sensitivity_of(profile, seed)
+    known = [(amount(profile, ranks, kind), sensitivity.predicted_log_loss(ranks)) for ranks in every_plan(profile)]
+    costs, losses = np.array(known).T
+    for limit in np.quantile(costs, [0.02, 0.2, 0.5, 0.9]):
+        found = plan_for_budget(profile, sensitivity, Budget(kind=kind, limit=limit))
+        assert amount(profile, found.plan.as_dict(), kind) <= limit
+        assert found.log_loss == pytest.approx(sensitivity.predicted_log_loss(found.plan.as_dict()))
+        least = losses[costs <= limit].min()
+        assert found.log_loss == pytest.approx(least, abs=1e-12)
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+def test_a_quantised_model_is_planned_by_its_own_bytes(precision):
+    profile = profile_of("deepfm", embed_dim=16, mlp_dims=(64, 48))
+    sensitivity = sensitivity_of(profile)
+    whole = serving_cost(profile, {}, precision=precision).size_bytes
+    for share in (0.4, 0.7):
+        budget = Budget(kind="bytes", limit=share * whole)
+        found = plan_for_budget(profile, sensitivity, budget, precision=precision)
+        assert found.cost == serving_cost(profile, found.plan.as_dict(), precision=precision)
+        assert 0.85 * budget.limit < found.cost.size_bytes <= budget.limit
+        naive = uniform_rank_plan(profile, budget, precision=precision)
+        assert found.log_loss <= sensitivity.predicted_log_loss(naive.as_dict()) + 1e-9
+
+
+@pytest.mark.parametrize("name", SEVERAL)
+@pytest.mark.parametrize("kind", BUDGET_KINDS)
+@pytest.mark.parametrize("seed", range(2))
+def test_no_choice_of_ranks_that_loses_as_little_costs_less(name, kind, seed):
+    profile = tiny_profile(name)
+    sensitivity = sensitivity_of(profile, seed)
+    known = [(amount(profile, ranks, kind), 0.8 - sensitivity.predicted_auc(ranks)) for ranks in every_plan(profile)]
+    costs, losses = np.array(known).T
+    for allowed in np.quantile(losses, [0.1, 0.5, 0.9]):
+        found = plan_for_loss(profile, sensitivity, float(allowed), kind=kind)
+        assert 0.8 - found.auc <= allowed + 1e-9
+        assert amount(profile, found.plan.as_dict(), kind) == costs[losses <= allowed + 1e-12].min()
+
+
+@pytest.mark.parametrize("precision", ["int8", "int4"])
+@pytest.mark.parametrize("bottleneck", ["none", "prelu"])
+def test_no_choice_is_better_at_another_precision_or_with_a_bend_in_the_bottleneck(precision, bottleneck, monkeypatch):
+    """Whatever their size, layers become integers: where a narrow one does not, its cost bends."""
+    monkeypatch.setattr(prediction, "MIN_QUANTIZED_WEIGHTS", 1)
+    profile = tiny_profile("deepfm")
+    sensitivity = sensitivity_of(profile)
+    plans = list(every_plan(profile))
+    costs = np.array([serving_cost(profile, ranks, bottleneck, precision=precision).size_bytes for ranks in plans])
+    losses = np.array([sensitivity.predicted_log_loss(ranks) for ranks in plans])
+    for limit in np.quantile(costs, [0.02, 0.2, 0.5, 0.9]):
+        budget = Budget(kind="bytes", limit=limit)
+        found = plan_for_budget(profile, sensitivity, budget, precision=precision, bottleneck=bottleneck)
+        assert found.cost.size_bytes <= limit
+        least = losses[costs <= limit].min()
+        # In 4 bits so small a model is served folded at more bytes than as it stands: some plans are made twice.
+        assert found.log_loss - 0.5 <= (1.6 if precision == "int4" else 1.0) * (least - 0.5) + 1e-9
+
+
+@pytest.mark.parametrize("name", ["deepfm", "autoint"])
+@pytest.mark.parametrize("kind", BUDGET_KINDS)
+def test_both_forms_are_sums_once_the_first_layers_are_fixed(name, kind):
+    """The folded sum counts two factors where the exact cost may merge them: never below it, and equal where it does not."""
+    profile = tiny_profile(name)
+    problem = planner._Problem(profile, sensitivity_of(profile), kind, None, 1, "prelu", "float32")
+    plans = list(every_plan(profile))
+    for ranks in plans[:: max(1, len(plans) // 40)]:
+        forms = Forms(profile=profile, ranks=ranks, bottleneck="prelu", basis="per_field")
+        picks = [own.index(ranks.get(layer.layer_name)) for layer, own in zip(problem.layers, problem.options, strict=True)]
+        for summed, cost in zip(problem.forms, (forms.explicit(), forms.folded()), strict=True):
+            narrower = sum(width[pick] for width, pick in zip(summed.widths, picks, strict=True))
+            slope = summed.base_slopes[0] + sum(own[picks[layer], 0] for layer, own in summed.slopes.items())
+            total = summed.fixed + sum(own[pick] for own, pick in zip(summed.costs, picks, strict=True)) + slope * narrower
+            assert total == pytest.approx(planner._amount(cost, kind), abs=1e-6)
+
+
+def test_nothing_is_lost_where_no_loss_is_allowed():
+    profile = tiny_profile()
+    sensitivity = sensitivity_of(profile)
+    assert plan_for_loss(profile, sensitivity, 0.0).auc == pytest.approx(0.8)
+    with pytest.raises(BudgetError, match="allow 0 or more"):
+        plan_for_loss(profile, sensitivity, -0.1)
+
+
+@pytest.mark.parametrize("kind", BUDGET_KINDS)
+def test_a_budget_that_cannot_be_met_names_the_smallest_that_can(kind):
+    profile = tiny_profile()
+    sensitivity = sensitivity_of(profile)
+    smallest = min(amount(profile, ranks, kind) for ranks in every_plan(profile))
+    with pytest.raises(BudgetError, match=f"the smallest there is has {smallest:,.0f}: ask for that or more"):
+        plan_for_budget(profile, sensitivity, Budget(kind=kind, limit=smallest - 1))
+    found = plan_for_budget(profile, sensitivity, Budget(kind=kind, limit=smallest))
+    assert amount(profile, found.plan.as_dict(), kind) == smallest
+
+
+@pytest.mark.parametrize("name", MODELS.names())
+def test_every_model_is_planned_for_half_its_size_within_the_exact_cost(name):
+    profile = profile_of(name)
+    sensitivity = sensitivity_of(profile)
+    if not sensitivity.layers:
+        return
+    whole = predict(profile, None, RankPlan()).serving_original.parameters
+    smallest = planner._Problem(profile, sensitivity, "parameters", None, 1, "none", "float32").smallest()
+    limit = max(0.5 * whole, amount(profile, smallest, "parameters"))
+    found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=limit))
+    assert predict(profile, None, found.plan).serving == found.cost and found.cost.parameters <= limit
+    naive = uniform_rank_plan(profile, Budget(kind="parameters", limit=limit))
+    assert serving_cost(profile, naive.as_dict()).parameters <= limit
+    assert found.log_loss <= sensitivity.predicted_log_loss(naive.as_dict()) + 1e-9
+
+
+def test_the_front_rises_in_cost_falls_in_loss_and_ends_dense():
+    profile = profile_of("deepfm")
+    sensitivity = sensitivity_of(profile)
+    plans = planned_front(profile, sensitivity)
+    costs, losses = ([getattr(plan, key) for plan in plans] for key in ("cost", "log_loss"))
+    sizes = [cost.parameters for cost in costs]
+    assert sizes == sorted(set(sizes)) and losses == sorted(set(losses), reverse=True) and len(plans) > 10
+    assert plans[-1].log_loss == pytest.approx(0.5)
+    for plan in plans[:-1:5]:
+        found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=plan.cost.parameters))
+        assert found.cost.parameters <= plan.cost.parameters and found.log_loss <= plan.log_loss + 1e-12
+
+
+def test_linear_layers_get_only_multiples_where_they_are_asked_for():
+    profile = profile_of("deepfm", embed_dim=16, mlp_dims=(64, 48))
+    found = plan_for_budget(profile, sensitivity_of(profile), Budget(kind="macs", limit=0.5 * profile.cost.macs), multiple_of=8)
+    ranks = {name: rank for name, rank in found.plan.as_dict().items() if profile.by_name[name].kind == "linear"}
+    assert ranks and all(rank % 8 == 0 for rank in ranks.values())
+
+
+def test_among_ranks_that_were_measured_alike_the_one_with_more_variance_is_taken():
+    model = make_model("deepfm")
+    profile, spectra = profile_model(model), spectra_of(model)
+    sensitivity = sensitivity_of(profile)
+    flat = {
+        name: LayerSensitivity(
+            layer_name=name, width=layer.width, auc_dense=0.8, ranks=(1,), log_losses=(0.5,), aucs=(0.8,),
+            log_loss_increases=(0.0,), auc_losses=(0.0,),
+        )
+        for name, layer in sensitivity.layers.items()
+    }  # fmt: skip
+    free = Sensitivity(log_loss=0.5, auc=0.8, split="valid", num_rows=100, layers=flat)
+    budget = Budget(kind="parameters", limit=0.6 * serving_cost(profile, {}).parameters)
+    careless, careful = plan_for_budget(profile, free, budget), plan_for_budget(profile, free, budget, spectra=spectra)
+    lost = [predict(profile, spectra, plan.plan).variance_lost_total for plan in (careless, careful)]
+    assert lost[1] < 0.5 * lost[0] and careful.cost.parameters > careless.cost.parameters
+
+
+@pytest.mark.parametrize("limit", [0, -5, float("nan")])
+def test_a_budget_of_nothing_is_none(limit):
+    with pytest.raises(BudgetError, match="above 0"):
+        Budget(kind="parameters", limit=limit)
+
+
+def test_ranks_cannot_be_multiples_of_nothing():
+    profile = tiny_profile()
+    with pytest.raises(BudgetError, match="multiples of 0"):
+        plan_for_budget(profile, sensitivity_of(profile), Budget(kind="macs", limit=1e6), multiple_of=0)
+
+
+def test_no_larger_common_share_of_variance_meets_the_budget():
+    model = make_model("deepfm")
+    profile, spectra = profile_model(model), spectra_of(model)
+    for share in (0.3, 0.6):
+        limit = share * serving_cost(profile, {}).parameters
+        plan = uniform_energy_plan(profile, spectra, Budget(kind="parameters", limit=limit))
+        fitting = [
+            energy for energy in np.linspace(0.01, 1, 2000)
+            if serving_cost(profile, plan_ranks(profile, spectra, energy=energy).as_dict()).parameters <= limit
+        ]  # fmt: skip
+        best = plan_ranks(profile, spectra, energy=max(fitting))
+        assert serving_cost(profile, plan.as_dict()).parameters >= serving_cost(profile, best.as_dict()).parameters
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.95])
+def test_the_naive_plans_take_the_largest_common_share_that_meets_the_budget(share):
+    model = make_model("deepfm")
+    profile, spectra = profile_model(model), spectra_of(model)
+    budget = Budget(kind="parameters", limit=share * serving_cost(profile, {}).parameters)
+    by_energy, by_rank = uniform_energy_plan(profile, spectra, budget), uniform_rank_plan(profile, budget)
+    for plan in (by_energy, by_rank):
+        assert serving_cost(profile, plan.as_dict()).parameters <= budget.limit
+    shares = {name: rank / profile.by_name[name].out_features for name, rank in by_rank.as_dict().items()}
+    assert max(shares.values()) - min(shares.values()) <= 1 / 8 + 1e-9
+    with pytest.raises(BudgetError, match="ask for that or more"):
+        uniform_rank_plan(profile, Budget(kind="parameters", limit=10))

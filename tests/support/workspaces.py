@@ -1,0 +1,91 @@
+"""Workspaces made in milliseconds for the tests of pages and for the slider benchmark: a real store, spectra drawn by formula."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ctrlab.data.schema import FeatureSchema
+from ctrlab.decomposition.spectrum import LayerSpectrum, save_spectra
+from ctrlab.models.base import build_model
+from ctrlab.models.configs import DeepFMConfig
+from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.services.workspace import Workspace, open_workspace
+from ctrlab.storage import Artifact
+
+
+def deepfm_workspace(home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, ...] = (400, 400, 400, 400)) -> dict[str, str]:
+    """A dataset, an original DeepFM and its spectra; returns their ids by kind.
+
+    Half of the tables have rank 2 in effect, and so have all linear layers but the first, as on real click logs.
+    """
+    workspace = open_workspace(home)
+    schema = FeatureSchema(
+        field_names=tuple(f"C{number + 1}" for number in range(num_tables)),
+        field_dims=tuple(int(dim) for dim in np.geomspace(40, 40_000, num_tables)),
+        value_names=("I1", "I2"),
+        fingerprint="synthetic",
+    )
+    dataset = workspace.store.artifacts.add(
+        "dataset", "Synthetic clicks", summary={
+            "rows": {"train": 80_000, "valid": 10_000, "test": 10_000}, "ctr": {"train": 0.2, "valid": 0.2, "test": 0.2},
+            "fields": [], "size_bytes": 1, "fingerprint": schema.fingerprint, "schema": schema.to_dict(),
+        },
+    )  # fmt: skip
+    model = build_model(DeepFMConfig(mlp_dims=mlp_dims), schema)
+    profile = profile_model(model)
+    cost = measure_cost(model).to_dict()
+    original = workspace.store.artifacts.add(
+        "model", "DeepFM", parents=[dataset.id],
+        config={"dataset_id": dataset.id, "architecture": "deepfm", "model": model.config.to_dict()},
+        summary={"architecture": "DeepFM", "fingerprint": schema.fingerprint, "profile": profile.to_dict(), "cost": cost,
+                 "cost_serving": cost},
+    )  # fmt: skip
+    folder = home / "spectra-to-file"
+    save_spectra(folder, {layer.layer_name: _spectrum(number, layer) for number, layer in enumerate(profile.compressible)})
+    spectra = workspace.store.artifacts.add(
+        "spectra", "Spectra of DeepFM", parents=[original.id], config={"model_id": original.id},
+        summary={"num_layers": len(profile.compressible), "calibration_rows": 80_000, "split": "train"}, files_from=folder,
+    )  # fmt: skip
+    return {"dataset": dataset.id, "model": original.id, "spectra": spectra.id}
+
+
+def _spectrum(number: int, layer: Any) -> LayerSpectrum:
+    width = layer.out_features
+    decay = 0.3 if layer.kind == "linear" or number % 2 else 0.8
+    eigenvalues = np.maximum(decay ** np.arange(width, dtype=np.float64), 1e-9)
+    return LayerSpectrum(
+        layer_name=layer.layer_name, kind=layer.kind, eigenvalues=eigenvalues, eigenvectors=np.eye(width), mean=np.zeros(width),
+        num_samples=80_000, weight_singular_values=np.linspace(3.0, 1.0, min(layer.in_features, width)),
+    )  # fmt: skip
+
+
+def add_compressed(
+    workspace: Workspace, ids: dict[str, str], name: str = "DeepFM, AFM", ranks: int = 64, compressed_profile: bool = False
+) -> Artifact:
+    """A compressed model of `ids`, four times smaller by its records."""
+    original = workspace.store.artifacts.get(ids["model"])
+    smaller = {key: value // 4 for key, value in original.summary["cost"].items()}
+    return workspace.store.artifacts.add(
+        "model", name, parents=[ids["model"], ids["spectra"]],
+        config={**original.config, "original_id": ids["model"], "spectra_id": ids["spectra"],
+                "compression": {"method": "afm", "bottleneck": "none", "finetune": {"epochs": 1},
+                                "plan": {"ranks": [{"layer_name": "mlp.2", "rank": ranks}]}}},
+        summary={
+            **original.summary, "cost": smaller, "cost_serving": smaller,
+            "profile": {**original.summary["profile"], "compressed": compressed_profile},
+        },
+    )  # fmt: skip
+
+
+def add_evaluation(workspace: Workspace, model_id: str, *, auc: float, speed: float = 1.0) -> Artifact:
+    """A measurement of a model; `speed` scales its throughput."""
+    timings = {
+        str(batch): {"p50_ms": batch / 100 / speed, "p99_ms": batch / 80 / speed, "rows_per_second": 1e5 * speed}
+        for batch in (1, 256, 4096)
+    }
+    metrics = {"auc": auc, "log_loss": 1.2 - auc, "calibration_ratio": 1.01, "calibration_error": 0.004, "num_rows": 10_000}
+    return workspace.store.artifacts.add(
+        "evaluation", "Measurement", parents=[model_id], config={"model_ids": [model_id]},
+        summary={"split": "test", "metrics": metrics, "latency": {"torch": timings, "onnx": timings}},
+    )  # fmt: skip
