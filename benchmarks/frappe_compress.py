@@ -38,7 +38,7 @@ from ctrlab.training.loop import fit
 SEVEN = ("deepfm", "dcn", "autoint_plus", "fibinet", "nfm", "afn_plus", "gdcn")
 SHARE = 1 / 3
 #: Shares of variance that are tried, most first: 1 - 10^-x.
-ENERGIES = 1 - np.logspace(-6, np.log10(0.9), 400)
+VARIANCES = 1 - np.logspace(-6, np.log10(0.9), 400)
 ARMS = ("base", "control", "truncated", "afm")
 
 
@@ -68,7 +68,7 @@ def run(folder: Path, name: str, seed: int, tuning: FitConfig) -> dict[str, Any]
     tuning = tuning.replace(seed=seed + 1000)
     base = load_model(model_file(folder, name, seed), dataset.schema)
     spectra, profile = collect_spectra(base, dataset), profile_model(base)
-    energy, plan = ranks_for(profile, spectra)
+    variance, plan = ranks_for(profile, spectra)
     truncated = compress_and_finetune(base, dataset, CompressConfig(plan=plan), spectra).model
     tuned = compress_and_finetune(base, dataset, CompressConfig(plan=plan, finetune=tuning), spectra)
     control = fit(fit(base, dataset, tuning).model, dataset, tuning).model
@@ -77,7 +77,7 @@ def run(folder: Path, name: str, seed: int, tuning: FitConfig) -> dict[str, Any]
     models = {"base": base, "control": control, "truncated": serving_form(truncated), "afm": served}
     metrics = {arm: evaluate_model(model, dataset.split("test")) for arm, model in models.items()}
     result = {
-        "model": name, "seed": seed, "energy": energy, "auc": {arm: found.auc for arm, found in metrics.items()},
+        "model": name, "seed": seed, "variance": variance, "auc": {arm: found.auc for arm, found in metrics.items()},
         "log_loss": {arm: found.log_loss for arm, found in metrics.items()}, "ranks": plan.as_dict(),
         "parameters": before.parameters, "left": after.parameters / before.parameters, "macs_left": after.macs / before.macs,
         "best_steps": {stage.name: stage.best_step for stage in tuned.stages}, "tuning": tuning.replace(seed=0).to_dict(),
@@ -88,11 +88,11 @@ def run(folder: Path, name: str, seed: int, tuning: FitConfig) -> dict[str, Any]
 
 def ranks_for(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum]) -> tuple[float, RankPlan]:
     """The largest share of variance that leaves at most a third of the parameters, and its ranks."""
-    for energy in ENERGIES:
-        plan = plan_ranks(profile, spectra, energy=float(energy))
+    for variance in VARIANCES:
+        plan = plan_ranks(profile, spectra, variance=float(variance))
         predicted = predict(profile, None, plan)
         if len(plan) and predicted.serving.parameters <= SHARE * predicted.serving_original.parameters:
-            return float(energy), plan
+            return float(variance), plan
     raise SystemExit("no share of variance leaves a third of the parameters: what is not compressible takes more")
 
 
@@ -116,10 +116,10 @@ def table(results: Mapping[str, list[Any]]) -> str:
         arms = [spread([run["auc"][arm] for run in runs]) for arm in ARMS]
         verdict = "yes" if np.mean(gaps) > 0 else "no"
         left = [f"{mean(runs, key):.1%}" for key in ("left", "macs_left")]
-        title, energy = MODELS[name].title, f"{mean(runs, 'energy'):.2%}"
-        rows.append([title, f"{runs[0]['parameters']:,}", *left, energy, *arms, spread(gaps, signed=True), verdict])
+        title, variance = MODELS[name].title, f"{mean(runs, 'variance'):.2%}"
+        rows.append([title, f"{runs[0]['parameters']:,}", *left, variance, *arms, spread(gaps, signed=True), verdict])
     headers = [
-        "model", "parameters", "left", "MACs left", "energy", "base", "control", "truncation only", "AFM + fine-tuning",
+        "model", "parameters", "left", "MACs left", "variance", "base", "control", "truncation only", "AFM + fine-tuning",
         "AFM - control", "AFM beats control",
     ]  # fmt: skip
     return markdown_table(headers, rows)

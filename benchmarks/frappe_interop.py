@@ -1,7 +1,7 @@
 """Frappe through other people's code: a FuxiCTR DeepFM and a DeepCTR-Torch DCN, trained, compressed and measured.
 
     make interop                                                    # once: the environment
-    .venv-interop/bin/python benchmarks/frappe_interop.py [--energy 0.95] [--seeds 1 2 3] [--epochs 40]
+    .venv-interop/bin/python benchmarks/frappe_interop.py [--variance 0.95] [--seeds 1 2 3] [--epochs 40]
 
 Training, fine-tuning and AUC are each framework's own; ctrlab only compresses. "fine-tuned" starts from the truncated model,
 "control" gives the original the same fine-tuning. Validation chooses the epoch. Frappe_x1, train negatives re-drawn.
@@ -61,7 +61,7 @@ def parameters(model: nn.Module) -> int:
     return sum(parameter.numel() for parameter in model.parameters())
 
 
-def run_fuxictr(data: Frappe, energy: float, seed: int, epochs: int) -> dict[str, Any]:
+def run_fuxictr(data: Frappe, variance: float, seed: int, epochs: int) -> dict[str, Any]:
     """AUC by FuxiCTR's `evaluate` of its DeepFM before and after."""
     from fuxictr.pytorch.dataloaders import RankDataLoader
     from fuxictr.pytorch.torch_utils import seed_everything
@@ -79,7 +79,7 @@ def run_fuxictr(data: Frappe, energy: float, seed: int, epochs: int) -> dict[str
             model_root=str(folder), model_id="base",
         )  # fmt: skip
         model.fit(train, epochs=epochs, validation_data=valid)
-        compressed = fuxictr.compress(model, train, energy=energy).model
+        compressed = fuxictr.compress(model, train, variance=variance).model
 
         def finetune(arm: Any) -> None:
             arm.compile("adam", "binary_crossentropy", FINETUNE_RATE)
@@ -88,7 +88,7 @@ def run_fuxictr(data: Frappe, energy: float, seed: int, epochs: int) -> dict[str
         return four_arms(model, compressed, finetune, lambda arm: arm.evaluate(test)["AUC"])
 
 
-def run_deepctr_torch(data: Frappe, energy: float, seed: int, epochs: int) -> dict[str, Any]:
+def run_deepctr_torch(data: Frappe, variance: float, seed: int, epochs: int) -> dict[str, Any]:
     """AUC by DeepCTR-Torch's `evaluate` of its DCN before and after."""
     from deepctr_torch.inputs import SparseFeat
     from deepctr_torch.models import DCN
@@ -108,7 +108,7 @@ def run_deepctr_torch(data: Frappe, energy: float, seed: int, epochs: int) -> di
         nn.init.xavier_normal_(layer.weight)
     for learning_rate in (1e-3, 1e-4):  # down by ten on a plateau, as FuxiCTR does by itself
         fit_deepctr(model, data, learning_rate, epochs)
-    compressed = deepctr_torch.compress(model, data.ids["train"], energy=energy).model
+    compressed = deepctr_torch.compress(model, data.ids["train"], variance=variance).model
     return four_arms(
         model, compressed, lambda arm: fit_deepctr(arm, data, FINETUNE_RATE, epochs),
         lambda arm: arm.evaluate(data.ids["test"], data.labels["test"], BATCH)["auc"],
@@ -160,16 +160,16 @@ def _mean(values: list[float]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--energy", type=float, default=0.95)
+    parser.add_argument("--variance", type=float, default=0.95)
     parser.add_argument("--seeds", type=int, nargs="+", default=[1])
     parser.add_argument("--epochs", type=int, default=40, help="at most; both stop by validation AUC")
     parser.add_argument("--models", nargs="+", choices=list(RUNS), default=list(RUNS))
     args = parser.parse_args()
     logging.basicConfig(level=logging.INFO)
     data, start = read_frappe(), time.perf_counter()
-    results = {name: [RUNS[name](data, args.energy, seed, args.epochs) for seed in args.seeds] for name in args.models}
+    results = {name: [RUNS[name](data, args.variance, seed, args.epochs) for seed in args.seeds] for name in args.models}
     print(table(results))
-    content = {"energy": args.energy, "seeds": args.seeds, "seconds": time.perf_counter() - start, "models": results}
+    content = {"variance": args.variance, "seeds": args.seeds, "seconds": time.perf_counter() - start, "models": results}
     print(write_json("frappe_interop", content))
 
 

@@ -1,4 +1,4 @@
-"""The planner against uniform energy and uniform rank: log loss and AUC at a third, a fifth and a tenth of the size.
+"""The planner against uniform variance and uniform rank: log loss and AUC at a third, a fifth and a tenth of the size.
 
     python benchmarks/bases.py --out runs/bases --seeds 3           # first: the originals
     python benchmarks/rank_choice.py --out runs/bases --seeds 3
@@ -31,7 +31,7 @@ from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget
 
 FACTORS = (3, 5, 10)
-RIVALS = ("uniform energy", "uniform rank")
+RIVALS = ("uniform variance", "uniform rank")
 
 
 def main() -> None:
@@ -61,7 +61,7 @@ def report(results: list[dict[str, Any]], **how: Any) -> None:
     alone = [row for row in results if row["planned_alone_wins"]]
     whole = table(results, f"The planner's plan for the very budget, unchecked by measurement, is at least as good as both in "
                            f"{len(alone)} of {len(results)} runs.")  # fmt: skip
-    what = "the choice at least as good as uniform energy and uniform rank (validation log loss)"
+    what = "the choice at least as good as uniform variance and uniform rank (validation log loss)"
     targets = [Target(what, "every run", f"{len(wins)} of {len(results)} runs", len(wins) == len(results))]
     print(whole, *targets, sep="\n")
     print("written to", write_json("rank_choice", results, tables=[whole], targets=targets, **how))

@@ -3,7 +3,7 @@
     import ctrlab
     lab = ctrlab.Lab()
     ids = lab.open_sample()
-    compressed = lab.compress(ids["model"], energy=0.95, finetune=ctrlab.FINETUNE)
+    compressed = lab.compress(ids["model"], variance=0.95, finetune=ctrlab.FINETUNE)
     print(lab.compare([ids["model"], compressed.id]))
 
 Names are imported when first used, so `import ctrlab` itself is instant and loads no torch.

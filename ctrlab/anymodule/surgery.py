@@ -75,7 +75,7 @@ def compress(
     module: nn.Module,
     batches: Iterable[Any] | None,
     *,
-    energy: float | None = None,
+    variance: float | None = None,
     ranks: Mapping[str, int] | None = None,
     spectra: Mapping[str, LayerSpectrum] | None = None,
     filter_fn: Filter | None = None,
@@ -88,14 +88,14 @@ def compress(
     Args:
         module: wrappers of `torch.compile`, DataParallel and DistributedDataParallel are looked through.
         batches: calibration, each what the module takes; may be None where `spectra` are given.
-        energy: share of output variance that every layer and table keeps; or
+        variance: share of output variance that every layer and table keeps; or
         ranks: by layer name; patterns such as "mlp.*" too.
         spectra: of this module, from an earlier `ctrlab.spectra`.
         filter_fn: filter_fn(name, module) selects layers; by default all.
         bottleneck: between the factors of linear layers: "none", "relu" or "prelu".
 
     Raises:
-        CompressionError: neither or both of `energy` and `ranks`, or a plan or spectra that do not fit the module.
+        CompressionError: neither or both of `variance` and `ranks`, or a plan or spectra that do not fit the module.
         SpectrumError: a layer's output is not finite.
     """
     module = unwrapped(module)
@@ -108,7 +108,7 @@ def compress(
             spectra = collect(form, batches, filter_fn)
         seen = [layer if layer.skip_reason is not None or layer.layer_name in spectra else _unseen(layer) for layer in layers]
         profile = profile_of(seen)
-        plan = plan_ranks(profile, spectra, energy=energy, ranks=ranks)
+        plan = plan_ranks(profile, spectra, variance=variance, ranks=ranks)
         chosen = plan.as_dict()
         if faults := spectrum_faults(profile, spectra, chosen, with_eigenvectors=True):
             raise CompressionError("; ".join(faults) + "; collect the spectra of this module")
@@ -116,7 +116,7 @@ def compress(
             layer: _factored(layer, chosen[layer.layer_name], spectra[layer.layer_name], bottleneck)
             for layer in seen if layer.layer_name in chosen
         })  # fmt: skip
-    asked = RankPlan.of(_asked(profile, spectra, energy, ranks or {}))
+    asked = RankPlan.of(_asked(profile, spectra, variance, ranks or {}))
     return CompressionResult(
         model=_closed_again(model, module, forms, chosen), plan=plan, bottleneck=bottleneck,
         rows=layer_rows(profile, chosen, bottleneck), skipped=skipped | skipped_layers(profile, asked, chosen),
@@ -199,12 +199,12 @@ def _unseen(layer: Layer) -> Layer:
 
 
 def _asked(
-    profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], energy: float | None, ranks: Mapping[str, int]
+    profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], variance: float | None, ranks: Mapping[str, int]
 ) -> dict[str, int]:
     """The ranks before the break-even rule."""
     names = [layer.layer_name for layer in profile.compressible]
-    if energy is not None:
-        return {name: spectra[name].rank_for(energy) for name in names}
+    if variance is not None:
+        return {name: spectra[name].rank_for(variance) for name in names}
     asked = {name: rank for pattern, rank in ranks.items() for name in names if fnmatchcase(name, pattern)}
     return asked | {name: rank for name, rank in ranks.items() if name in names}
 

@@ -18,7 +18,7 @@ def declare_modules(subparsers: Any, common: argparse.ArgumentParser) -> None:
         "--factory", required=True, metavar="MODULE:FUNCTION", help="gives back (module, calibration batches) when called"
     )
     ranks = parser.add_mutually_exclusive_group(required=True)
-    ranks.add_argument("--energy", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
+    ranks.add_argument("--variance", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
     ranks.add_argument("--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.0=64; layers not named stay dense")
     parser.add_argument(
         "--bottleneck", default="none", choices=BOTTLENECKS, help="nonlinearity between the factors (default none)"
@@ -33,7 +33,7 @@ def run_compress_module(args: argparse.Namespace) -> None:
 
     module, batches = make_module(args.factory)
     ranks = parse_ranks(args.ranks) if args.ranks else None
-    result = ctrlab.compress(module, batches, energy=args.energy, ranks=ranks, bottleneck=args.bottleneck)
+    result = ctrlab.compress(module, batches, variance=args.variance, ranks=ranks, bottleneck=args.bottleneck)
     facts = result.description() | {"factory": args.factory}
     files = [str(path) for path in result.save(args.output)]
     print_json(facts | {"files": files}) if args.json else print(_text(facts, files))

@@ -18,7 +18,7 @@ def declare_tables(subparsers: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--counts", type=Path, help="a .npy file: how often each id occurs in training (default: once each)")
     size = parser.add_mutually_exclusive_group(required=True)
     size.add_argument("--rank", type=int, help="numbers an id keeps")
-    size.add_argument("--energy", type=float, help="share of the variance to keep, e.g. 0.95")
+    size.add_argument("--variance", type=float, help="share of the variance to keep, e.g. 0.95")
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors or .npy file to write")
     parser.set_defaults(run=run_compress_table)
 
@@ -28,7 +28,7 @@ def run_compress_table(args: argparse.Namespace) -> None:
     from ctrlab.compression.streaming import compress_table  # loads torch
 
     result = compress_table(
-        args.table, args.counts, args.rank, args.output, energy=args.energy, tensor=args.tensor, on_progress=_Line()
+        args.table, args.counts, args.rank, args.output, variance=args.variance, tensor=args.tensor, on_progress=_Line()
     )
     facts = result.description()
     if args.json:

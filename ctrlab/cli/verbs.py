@@ -274,7 +274,7 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     parser = _verb(subparsers, common, "compress", run_compress, "low-rank factors for layers and tables, then fine-tuning")
     parser.add_argument("model", help="id of the model")
     ranks = parser.add_mutually_exclusive_group(required=True)
-    ranks.add_argument("--energy", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
+    ranks.add_argument("--variance", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
     ranks.add_argument(
         "--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.2=64 'embedding.*=4'; layers not named stay dense"
     )
@@ -310,7 +310,7 @@ def run_compress(args: argparse.Namespace) -> None:
         if args.plan:
             plan = plans.plan_from_json(lab.workspace, args.model, _text_of(args.plan))
         model = lab.compress(
-            args.model, plan=plan, energy=args.energy, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
+            args.model, plan=plan, variance=args.variance, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
             finetune=None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE),
             method=args.method, bottleneck=args.bottleneck, basis=args.basis, order=args.order,
             precision=args.precision, name=args.name,
@@ -381,7 +381,9 @@ def _list_jobs(args: argparse.Namespace, lab: Lab) -> None:
 
 def _demo(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     parser = _verb(subparsers, common, "demo", run_demo, "the whole way on the sample: spectra, compression, comparison")
-    parser.add_argument("--energy", type=float, default=0.95, help="share of variance every layer and table keeps (default 0.95)")
+    parser.add_argument(
+        "--variance", type=float, default=0.95, help="share of variance every layer and table keeps (default 0.95)"
+    )
 
 
 def run_demo(args: argparse.Namespace) -> None:
@@ -389,7 +391,7 @@ def run_demo(args: argparse.Namespace) -> None:
     with _open(args) as lab:
         ids = lab.open_sample()
         compressed = lab.compress(
-            ids["model"], energy=args.energy, finetune=sample.SAMPLE_FINETUNE, name=f"AFM at {args.energy:.0%} energy"
+            ids["model"], variance=args.variance, finetune=sample.SAMPLE_FINETUNE, name=f"AFM at {args.variance:.0%} variance"
         )
         table = lab.compare([ids["model"], compressed.id])
         if args.json:

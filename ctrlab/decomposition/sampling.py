@@ -15,7 +15,7 @@ from torch import Tensor
 from ctrlab.decomposition.covariance import Moments
 
 #: The ranks looked at are those that keep these shares of the variance.
-_ENERGIES = (0.9, 0.95, 0.99)
+_VARIANCES = (0.9, 0.95, 0.99)
 #: Batches before the first look; each later one comes after twice as many.
 _FIRST_CHECK = 4
 #: Losses below this share of the variance are as good as none, whatever their ratio.
@@ -50,6 +50,6 @@ def _excess(tried: Tensor, on: Tensor) -> float:
         return 0.0
     kept = ((on @ directions) * directions).sum(0).cumsum(0).numpy() / total
     best = own.cumsum(0).numpy() / total
-    ranks = sorted({int(np.searchsorted(best, energy)) + 1 for energy in _ENERGIES})
+    ranks = sorted({int(np.searchsorted(best, variance)) + 1 for variance in _VARIANCES})
     losses = [(1 - kept[rank - 1], 1 - best[rank - 1]) for rank in ranks if rank < len(best)]
     return max((loss / max(least, _NEGLIGIBLE) - 1 for loss, least in losses), default=0.0)

@@ -84,12 +84,12 @@ class LayerSpectrum:
         shares = self.explained_variance_ratio[self.explained_variance_ratio > 0]
         return float(np.exp(-(shares * np.log(shares)).sum()))
 
-    def rank_for(self, energy: float) -> int:
-        """The smallest rank that keeps at least the share `energy` (0..1) of the variance."""
-        if not 0 <= energy <= 1:
-            raise SpectrumError(f"energy {energy} for layer {self.layer_name} must lie between 0 and 1; 0.95 keeps 95 %")
-        # A share that differs from `energy` by rounding alone counts as reached.
-        return min(int(np.searchsorted(self.cumulative, energy - 1e-12)) + 1, self.width)
+    def rank_for(self, variance: float) -> int:
+        """The smallest rank that keeps at least the share `variance` (0..1) of the variance."""
+        if not 0 <= variance <= 1:
+            raise SpectrumError(f"variance {variance} for layer {self.layer_name} must lie between 0 and 1; 0.95 keeps 95 %")
+        # A share that differs from `variance` by rounding alone counts as reached.
+        return min(int(np.searchsorted(self.cumulative, variance - 1e-12)) + 1, self.width)
 
     def variance_lost(self, rank: int) -> float:
         """The share of the output variance that `rank` directions discard."""

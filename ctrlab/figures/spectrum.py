@@ -12,7 +12,7 @@ from ctrlab.figures.text import percent
 from ctrlab.figures.theme import AFM, ORIGINAL, THRESHOLD, axis, figure, light, line, thin, vertical
 
 #: Shares of the variance whose ranks are marked everywhere.
-ENERGIES = (0.90, 0.95, 0.99)
+VARIANCES = (0.90, 0.95, 0.99)
 #: Values further below the first are rounding noise of float32 features; the axis ends there.
 _FLOOR = 1e-7
 
@@ -92,9 +92,9 @@ def _span(width: int) -> list[float]:
     return [1 - air, width + air]
 
 
-def energy_ranks(layer: LayerSpectrum) -> dict[float, int]:
+def variance_ranks(layer: LayerSpectrum) -> dict[float, int]:
     """The smallest ranks that keep 90, 95 and 99 % of the variance."""
-    return {energy: layer.rank_for(energy) for energy in ENERGIES}
+    return {variance: layer.rank_for(variance) for variance in VARIANCES}
 
 
 def describe_cumulative_variance(
@@ -102,7 +102,7 @@ def describe_cumulative_variance(
     *,
     break_even: float | None = None,
     chosen_rank: int | None = None,
-    energies: tuple[float, ...] = ENERGIES,
+    variances: tuple[float, ...] = VARIANCES,
 ) -> str:
     """How few directions hold 99 % of the variance, and what the chosen rank keeps."""
     if layer.total_variance <= 0:
@@ -123,7 +123,7 @@ def cumulative_variance(
     *,
     break_even: float | None = None,
     chosen_rank: int | None = None,
-    energies: tuple[float, ...] = ENERGIES,
+    variances: tuple[float, ...] = VARIANCES,
 ) -> go.Figure:
     """The share of the output variance that the first k directions keep.
 
@@ -131,9 +131,9 @@ def cumulative_variance(
         layer: the spectrum.
         break_even: rank from which two factors are no smaller than the layer; the region beyond is shaded.
         chosen_rank: marked when given.
-        energies: shares whose ranks are marked.
+        variances: shares whose ranks are marked.
     """
-    ranks = {energy: layer.rank_for(energy) for energy in energies}
+    ranks = {variance: layer.rank_for(variance) for variance in variances}
     index = thin(layer.width, keep=[rank - 1 for rank in (*ranks.values(), chosen_rank or 1)])
     curve = {
         "type": "scatter", "x": (index + 1).astype(np.int32), "y": light(100 * layer.cumulative[index]), "name": "variance kept",
@@ -146,7 +146,7 @@ def cumulative_variance(
         shapes, annotations = [*shapes, rule], [*annotations, label | {"y": 0.45}]
     lowest = float(100 * layer.cumulative[0]) if layer.width else 0.0
     return figure(
-        [curve, _energy_marks(ranks)],
+        [curve, _variance_marks(ranks)],
         name=f"cumulative-{layer.layer_name}",
         height=320,
         x=axis("rank", range=_span(layer.width), tickformat="d"),
@@ -156,12 +156,12 @@ def cumulative_variance(
     )
 
 
-def _energy_marks(ranks: Mapping[float, int]) -> dict[str, object]:
-    """A dot where the curve crosses each energy; equal ranks share one label."""
+def _variance_marks(ranks: Mapping[float, int]) -> dict[str, object]:
+    """A dot where the curve crosses each variance; equal ranks share one label."""
     labels: dict[int, list[str]] = {}
-    for energy, rank in ranks.items():
-        labels.setdefault(rank, []).append(f"{100 * energy:.0f}")
-    highest = {rank: max(energy for energy, other in ranks.items() if other == rank) for rank in labels}
+    for variance, rank in ranks.items():
+        labels.setdefault(rank, []).append(f"{100 * variance:.0f}")
+    highest = {rank: max(variance for variance, other in ranks.items() if other == rank) for rank in labels}
     return {
         "type": "scatter", "mode": "markers+text", "name": "90 / 95 / 99 %", "showlegend": False, "cliponaxis": False,
         "x": np.asarray(list(labels), dtype=np.int32), "y": light([100 * highest[rank] for rank in labels]),

@@ -2,7 +2,7 @@
 
 from ctrlab.interop import deepctr_torch
 
-result = deepctr_torch.compress(model, train_inputs, energy=0.95)
+result = deepctr_torch.compress(model, train_inputs, variance=0.95)
 print(result.model.evaluate(test_inputs, test_labels))
 result.model.fit(train_inputs, train_labels, epochs=5)  # fine-tuning by their code
 """
@@ -32,7 +32,7 @@ def compress(
     model: nn.Module,
     x: Inputs,
     *,
-    energy: float | None = None,
+    variance: float | None = None,
     ranks: Mapping[str, int] | None = None,
     spectra: Mapping[str, LayerSpectrum] | None = None,
     filter_fn: Callable[[str, nn.Module], bool] | None = None,
@@ -48,7 +48,7 @@ def compress(
         model: a trained `deepctr_torch.models.basemodel.BaseModel`.
         x: calibration rows as `model.predict` takes them, {feature: array} or a list of arrays in the model's order, or the one
             matrix (rows, columns) that its `forward` takes.
-        energy, ranks, spectra, filter_fn, bottleneck: as in `ctrlab.compress`. Layers are called by their qualified names, such
+        variance, ranks, spectra, filter_fn, bottleneck: as in `ctrlab.compress`. Layers are called by their qualified names, such
             as "embedding_dict.C1" or "dnn.linears.0".
         batch_size: rows a forward pass.
 
@@ -60,7 +60,7 @@ def compress(
     batches = batches_of(model, x, batch_size)
     with laid_aside(model, _LAID_ASIDE):
         result = compress_any(
-            model, batches, energy=energy, ranks=ranks, spectra=spectra, filter_fn=filter_fn, bottleneck=bottleneck
+            model, batches, variance=variance, ranks=ranks, spectra=spectra, filter_fn=filter_fn, bottleneck=bottleneck
         )
     _rebuild(model, result.model)
     return result

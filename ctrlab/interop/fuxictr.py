@@ -2,7 +2,7 @@
 
 from ctrlab.interop import fuxictr
 
-result = fuxictr.compress(model, train_loader, energy=0.95)
+result = fuxictr.compress(model, train_loader, variance=0.95)
 print(result.model.evaluate(test_loader))
 result.model.fit(train_loader, epochs=5, validation_data=valid_loader)  # fine-tuning by their code
 """
@@ -27,7 +27,7 @@ def compress(
     model: nn.Module,
     loader: Iterable[Mapping[str, Tensor]],
     *,
-    energy: float | None = None,
+    variance: float | None = None,
     ranks: Mapping[str, int] | None = None,
     spectra: Mapping[str, LayerSpectrum] | None = None,
     filter_fn: Callable[[str, nn.Module], bool] | None = None,
@@ -42,7 +42,7 @@ def compress(
     Args:
         model: a trained `fuxictr.pytorch.models.BaseModel`.
         loader: what `model.fit` takes, or any list of its batches; labels may be among the columns. Calibration reads it once.
-        energy, ranks, spectra, filter_fn, bottleneck: as in `ctrlab.compress`. Layers are called by their qualified names,
+        variance, ranks, spectra, filter_fn, bottleneck: as in `ctrlab.compress`. Layers are called by their qualified names,
             such as "embedding_layer.embedding_layer.embedding_layers.C1" or "mlp.mlp.0".
 
     Raises:
@@ -51,7 +51,7 @@ def compress(
     check_methods(model, "FuxiCTR", ("evaluate", "train_step", "get_inputs"))
     with laid_aside(model, _LAID_ASIDE):
         result = compress_any(
-            model, loader, energy=energy, ranks=ranks, spectra=spectra, filter_fn=filter_fn, bottleneck=bottleneck
+            model, loader, variance=variance, ranks=ranks, spectra=spectra, filter_fn=filter_fn, bottleneck=bottleneck
         )
     compressed: Any = result.model
     if "optimizer" in vars(model):

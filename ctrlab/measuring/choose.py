@@ -13,7 +13,7 @@ from ctrlab.evaluation.prediction import never
 from ctrlab.measuring.probe import Measurement, Probe
 from ctrlab.models.profile import ModelProfile
 from ctrlab.plans.configs import Bottleneck, Precision, RankPlan
-from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget, uniform_energy_plan, uniform_rank_plan
+from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget, uniform_rank_plan, uniform_variance_plan
 from ctrlab.plans.ranks import Spectra
 from ctrlab.plans.sensitivity import Sensitivity
 
@@ -45,7 +45,7 @@ def candidate_plans(
     bottleneck: Bottleneck = "none",
     precision: Precision = "float32",
 ) -> dict[str, RankPlan]:
-    """{name: plan} of what may be best within a budget: "planned", "planned for 80%" ..., "uniform energy", "uniform rank".
+    """{name: plan} of what may be best within a budget: "planned", "planned for 80%" ..., "uniform variance", "uniform rank".
 
     Raises:
         BudgetError: no plan meets the budget.
@@ -62,7 +62,7 @@ def candidate_plans(
         with suppress(BudgetError):
             plans[f"planned for {share:.0%}"] = planned(share * budget.limit)
     with suppress(BudgetError):
-        plans["uniform energy"] = uniform_energy_plan(profile, spectra, budget, precision=precision)
+        plans["uniform variance"] = uniform_variance_plan(profile, spectra, budget, precision=precision)
     with suppress(BudgetError):
         plans["uniform rank"] = uniform_rank_plan(profile, budget, precision=precision)
     return plans

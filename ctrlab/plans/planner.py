@@ -171,11 +171,13 @@ def planned_front(
     return [kept[place] for place in places]
 
 
-def uniform_energy_plan(profile: ModelProfile, spectra: Spectra, budget: Budget, *, precision: Precision = "float32") -> RankPlan:
+def uniform_variance_plan(
+    profile: ModelProfile, spectra: Spectra, budget: Budget, *, precision: Precision = "float32"
+) -> RankPlan:
     """Every layer keeps the same share of its variance, the largest that meets the budget; BudgetError where none does."""
     # Ranks change at the cumulative shares themselves, and nowhere between.
     known = np.concatenate([spectra[layer.layer_name].cumulative for layer in profile.compressible])
-    return _largest(profile, budget, precision, np.unique(known), lambda share: plan_ranks(profile, spectra, energy=share))
+    return _largest(profile, budget, precision, np.unique(known), lambda share: plan_ranks(profile, spectra, variance=share))
 
 
 def uniform_rank_plan(profile: ModelProfile, budget: Budget, *, precision: Precision = "float32") -> RankPlan:

@@ -1,4 +1,4 @@
-"""Choosing ranks: by energy, by name or by a preset; without torch."""
+"""Choosing ranks: by variance, by name or by a preset; without torch."""
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -17,11 +17,11 @@ def plan_ranks(
     profile: ModelProfile,
     spectra: Spectra | None = None,
     *,
-    energy: float | None = None,
+    variance: float | None = None,
     ranks: Mapping[str, int] | None = None,
     keep_first_dense: bool = False,
 ) -> RankPlan:
-    """A plan by `energy` (share of output variance every layer keeps) or from explicit `ranks`, whichever is given.
+    """A plan by `variance` (share of output variance every layer keeps) or from explicit `ranks`, whichever is given.
 
     `ranks` may name groups by pattern ("embedding.*", "mlp.*"); an exact name wins over a pattern, a later pattern over an
     earlier one. Layers at or above break-even are left out, for they stay dense. `keep_first_dense` leaves out the linear
@@ -30,9 +30,9 @@ def plan_ranks(
     Raises:
         CompressionError: neither or both are given, or something in `ranks` does not fit; every fault is listed.
     """
-    if (energy is None) == (ranks is None):
-        raise CompressionError("a plan is made by energy or by ranks; give exactly one of them")
-    chosen = _expand_patterns(profile, ranks or {}) if energy is None else _ranks_by_energy(profile, spectra or {}, energy)
+    if (variance is None) == (ranks is None):
+        raise CompressionError("a plan is made by variance or by ranks; give exactly one of them")
+    chosen = _expand_patterns(profile, ranks or {}) if variance is None else _ranks_by_variance(profile, spectra or {}, variance)
     _validate_ranks(profile, chosen)
     first = first_layers(profile) if keep_first_dense else frozenset()
     kept = {name: rank for name, rank in chosen.items() if name not in first and pays(profile.by_name[name], rank)}
@@ -79,11 +79,11 @@ def _with_one_rank_per_embedding(profile: ModelProfile, asked: Mapping[str, int]
     return ranks
 
 
-def _ranks_by_energy(profile: ModelProfile, spectra: Spectra, energy: float) -> dict[str, int]:
-    if not 0 < energy <= 1:
-        raise CompressionError(f"energy {energy} must be above 0 and at most 1; 0.95 keeps 95 % of every layer's variance")
+def _ranks_by_variance(profile: ModelProfile, spectra: Spectra, variance: float) -> dict[str, int]:
+    if not 0 < variance <= 1:
+        raise CompressionError(f"variance {variance} must be above 0 and at most 1; 0.95 keeps 95 % of every layer's variance")
     require_spectra(profile, spectra, [layer.layer_name for layer in profile.compressible])
-    return {layer.layer_name: spectra[layer.layer_name].rank_for(energy) for layer in profile.compressible}
+    return {layer.layer_name: spectra[layer.layer_name].rank_for(variance) for layer in profile.compressible}
 
 
 def _expand_patterns(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[str, int]:
@@ -154,11 +154,11 @@ class Preset:
     make: Callable[[ModelProfile, Spectra | None], RankPlan]
 
 
-def _energy_preset(percent: int) -> Preset:
+def _variance_preset(percent: int) -> Preset:
     return Preset(
-        f"Energy {percent} %",
+        f"Variance {percent} %",
         f"Every layer and table keeps {percent} % of its output variance.",
-        lambda profile, spectra: plan_ranks(profile, spectra, energy=percent / 100),
+        lambda profile, spectra: plan_ranks(profile, spectra, variance=percent / 100),
     )
 
 
@@ -175,9 +175,9 @@ def _paper_plan(profile: ModelProfile, table_share: float) -> RankPlan:
 
 #: By the name that links and the command line use.
 PRESETS: dict[str, Preset] = {
-    "energy-90": _energy_preset(90),
-    "energy-95": _energy_preset(95),
-    "energy-99": _energy_preset(99),
+    "variance-90": _variance_preset(90),
+    "variance-95": _variance_preset(95),
+    "variance-99": _variance_preset(99),
     "paper-criteo": Preset(
         "Paper, Criteo",
         "Tables to an eighth (16 to 2), first MLP layer dense, the others to 16 % (400 to 64).",

@@ -81,19 +81,19 @@ class Lab:
         self,
         model_id: str,
         *,
-        energy: float | None = None,
+        variance: float | None = None,
         ranks: Mapping[str, int] | None = None,
         preset: str | None = None,
         keep_first_dense: bool = False,
     ) -> RankPlan:
-        """A rank plan by energy, by explicit ranks (patterns allowed), or by a preset's name: exactly one of the three."""
-        if sum(choice is not None for choice in (energy, ranks, preset)) != 1:
-            raise ConfigError("choose ranks by exactly one of energy, ranks and preset")
+        """A rank plan by variance, by explicit ranks (patterns allowed), or by a preset's name: exactly one of the three."""
+        if sum(choice is not None for choice in (variance, ranks, preset)) != 1:
+            raise ConfigError("choose ranks by exactly one of variance, ranks and preset")
         profile = models.model_profile(self.workspace, model_id)
         layer_spectra = spectra.load_layer_spectra(self.workspace, self.spectra_of(model_id).id)
         if preset is not None:
             return preset_plan(preset, profile, layer_spectra)
-        return plan_ranks(profile, layer_spectra, energy=energy, ranks=ranks, keep_first_dense=keep_first_dense)
+        return plan_ranks(profile, layer_spectra, variance=variance, ranks=ranks, keep_first_dense=keep_first_dense)
 
     def spectra_of(self, model_id: str) -> Artifact:
         """The model's newest spectra, computed now if there are none."""
@@ -167,7 +167,7 @@ class Lab:
         name: str = "",
         measure: bool = True,
         keep_first_dense: bool = False,
-        energy: float | None = None,
+        variance: float | None = None,
         ranks: Mapping[str, int] | None = None,
         preset: str | None = None,
         **settings: Any,
@@ -176,7 +176,7 @@ class Lab:
         chosen = (
             plan
             if plan is not None
-            else self.plan(model_id, energy=energy, ranks=ranks, preset=preset, keep_first_dense=keep_first_dense)
+            else self.plan(model_id, variance=variance, ranks=ranks, preset=preset, keep_first_dense=keep_first_dense)
         )
         config = compression.CompressJobConfig(
             model_id=model_id,

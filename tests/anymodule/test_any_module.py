@@ -142,7 +142,7 @@ def test_padding_stays_zero(sample):
 def test_tied_weights_are_left_alone_with_the_reason():
     model = nn.Sequential(nn.Embedding(50, 8), nn.Linear(8, 50, bias=False))
     model[1].weight = model[0].weight
-    result = ctrlab.compress(model, [torch.randint(0, 50, (20,))], energy=0.5)
+    result = ctrlab.compress(model, [torch.randint(0, 50, (20,))], variance=0.5)
     assert not result.plan.as_dict() and "also that of 1" in result.skipped["0"]
 
 
@@ -153,7 +153,7 @@ def test_the_original_its_modes_hooks_and_gradients_stay_as_they_were(sample):
     sample.shared.register_forward_hook(lambda *args: calls.append(1))
     before, random = copy.deepcopy(sample.state_dict()), torch.get_rng_state()
     modes = {name: part.training for name, part in sample.named_modules()}
-    result = ctrlab.compress(sample, batches(), energy=0.6)
+    result = ctrlab.compress(sample, batches(), variance=0.6)
     assert result.plan.as_dict() and torch.equal(torch.get_rng_state(), random)
     assert {name: part.training for name, part in sample.named_modules()} == modes
     assert len(sample.shared._forward_hooks) == 1 and len(sample.tower[2]._forward_hooks) == 0
@@ -195,13 +195,13 @@ def test_batches_are_what_the_module_takes(sample):
 def test_filter_fn_selects_layers_by_name_and_module(sample):
     found = ctrlab.spectra(sample, batches(), filter_fn=lambda name, module: isinstance(module, nn.Embedding))
     assert set(found) == {"item"}
-    result = ctrlab.compress(sample, batches(), energy=0.5, filter_fn=lambda name, module: name == "item")
+    result = ctrlab.compress(sample, batches(), variance=0.5, filter_fn=lambda name, module: name == "item")
     assert set(result.plan.as_dict()) <= {"item"} and result.skipped["shared"] == "left out by filter_fn"
 
 
 def test_a_layer_that_never_ran_is_skipped_with_the_reason(sample):
     sample.spare = nn.Linear(9, 9)
-    result = ctrlab.compress(sample, batches(), energy=0.5)
+    result = ctrlab.compress(sample, batches(), variance=0.5)
     assert "did not run" in result.skipped["spare"]
 
 
@@ -228,7 +228,7 @@ def test_numbers_that_are_not_finite_name_the_layer(sample):
     ("settings", "message"),
     [
         ({}, "exactly one"),
-        ({"energy": 0.9, "ranks": {"shared": 2}}, "exactly one"),
+        ({"variance": 0.9, "ranks": {"shared": 2}}, "exactly one"),
         ({"ranks": {"shared": 99}}, "between 1 and 14"),
         ({"ranks": {"nothing": 2}}, "no layer is called nothing"),
     ],
@@ -240,7 +240,7 @@ def test_a_plan_that_does_not_fit_is_refused_in_one_sentence(sample, settings, m
 
 def test_without_batches_and_spectra_there_is_nothing_to_go_by(sample):
     with pytest.raises(CompressionError, match="give calibration batches"):
-        ctrlab.compress(sample, None, energy=0.9)
+        ctrlab.compress(sample, None, variance=0.9)
 
 
 def test_a_bilinear_layer_is_a_linear_one_of_all_products():

@@ -205,7 +205,7 @@ def test_what_stays_closed_says_why(module, reason):
         def forward(self, x):
             return self.mix(x)
 
-    assert reason in ctrlab.compress(Holder(), of_rank(3), energy=0.9).skipped["part"]
+    assert reason in ctrlab.compress(Holder(), of_rank(3), variance=0.9).skipped["part"]
 
 
 def test_a_compressed_module_is_restored_without_the_original(reader, tmp_path):

@@ -50,7 +50,7 @@ def test_a_factory_in_the_working_folder_is_compressed_and_written_with_its_plan
 
 def test_without_json_the_layers_are_a_table(folder, capsys):
     assert (
-        main(["compress-module", "--factory", "maker_of_modules:make", "--energy", "0.5", "--output", "small.safetensors"]) == 0
+        main(["compress-module", "--factory", "maker_of_modules:make", "--variance", "0.5", "--output", "small.safetensors"]) == 0
     )
     out = capsys.readouterr().out
     assert out.startswith("layer") and "skipped 4: " in out and "small.json" in out

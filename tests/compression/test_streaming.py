@@ -77,7 +77,7 @@ def test_threads_and_the_place_of_the_counts_change_nothing(tmp_path):
     np.save(tmp_path / "counts.npy", counts)
     outs = []
     for number, (given, threads) in enumerate([(counts, 1), (counts, 3), (tmp_path / "counts.npy", 2)]):
-        compress_table(tmp_path / "table.npy", given, None, tmp_path / f"{number}.safetensors", energy=0.9, threads=threads)
+        compress_table(tmp_path / "table.npy", given, None, tmp_path / f"{number}.safetensors", variance=0.9, threads=threads)
         outs.append((tmp_path / f"{number}.safetensors").read_bytes())
     assert outs[0] == outs[1] == outs[2]
 
@@ -127,8 +127,8 @@ def _files(folder):
         ({"counts": "text.npy"}, DataError, "counts are"),
         ({"rank": 5}, CompressionError, "between 1 and 4"),
         ({"rank": None}, CompressionError, "either the rank"),
-        ({"energy": 0.9}, CompressionError, "either the rank"),
-        ({"rank": None, "energy": 1.5}, CompressionError, "between 0 and 1"),
+        ({"variance": 0.9}, CompressionError, "either the rank"),
+        ({"rank": None, "variance": 1.5}, CompressionError, "between 0 and 1"),
         ({"out": "x.bin"}, DataError, "neither .npy nor .safetensors"),
         ({"out": "no/x.npy"}, DataError, "make it first"),
     ],

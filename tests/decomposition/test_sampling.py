@@ -21,7 +21,7 @@ def test_the_estimate_is_near_the_true_excess_of_directions_from_that_many_rows(
         estimates.append(excess_error(_layer(rows[::2]), _layer(rows[1::2])))
         directions = np.linalg.eigh(np.cov(rows.T))[1][:, ::-1]
         kept = (directions**2 * truth[:, None]).sum(0).cumsum() / truth.sum()
-        ranks = [int(np.searchsorted(truth.cumsum() / truth.sum(), energy)) for energy in (0.9, 0.95, 0.99)]
+        ranks = [int(np.searchsorted(truth.cumsum() / truth.sum(), variance)) for variance in (0.9, 0.95, 0.99)]
         truths.append(max((1 - kept[rank]) / (1 - (truth.cumsum() / truth.sum())[rank]) - 1 for rank in ranks))
     assert 0.7 < np.mean(estimates) / np.mean(truths) < 2.0
 

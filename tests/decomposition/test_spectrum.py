@@ -17,9 +17,9 @@ def _spectrum(eigenvalues, name="mlp.0", kind="linear"):
     )  # fmt: skip
 
 
-def test_rank_for_is_the_smallest_rank_that_reaches_the_energy():
+def test_rank_for_is_the_smallest_rank_that_reaches_the_variance():
     spectrum = _spectrum([6.0, 3.0, 1.0, 0.0])
-    assert [spectrum.rank_for(energy) for energy in (0.0, 0.5, 0.6, 0.61, 0.9, 0.95, 1.0)] == [1, 1, 1, 2, 2, 3, 3]
+    assert [spectrum.rank_for(variance) for variance in (0.0, 0.5, 0.6, 0.61, 0.9, 0.95, 1.0)] == [1, 1, 1, 2, 2, 3, 3]
     assert spectrum.cumulative.tolist() == pytest.approx([0.6, 0.9, 1.0, 1.0])
     assert spectrum.variance_lost(1) == pytest.approx(0.4) and spectrum.variance_lost(4) == 0 and spectrum.discarded(2) == 1.0
     with pytest.raises(SpectrumError, match="between 0 and 1"):

@@ -179,7 +179,7 @@ def test_a_layer_that_never_varies_is_said_so_and_still_drawn():
     assert spectrum(dead).layout.yaxis.type == "log"
 
 
-def test_cumulative_variance_marks_each_energy_at_its_rank():
+def test_cumulative_variance_marks_each_variance_at_its_rank():
     layer = layer_spectrum([90.0, 5.0, 4.0, 1.0])
     marks = cumulative_variance(layer).data[1]
     assert dict(zip(marks.x, marks.text, strict=True)) == {1: "90 %: k = 1", 2: "95 %: k = 2", 3: "99 %: k = 3"}

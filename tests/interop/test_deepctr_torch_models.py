@@ -47,7 +47,7 @@ def model(data):
 def test_their_evaluation_takes_the_compressed_model_and_sees_nearly_the_same_auc(model, data):
     x, y = data
     before = model.evaluate(x, y)
-    result = deepctr_torch.compress(model, x, energy=0.98)
+    result = deepctr_torch.compress(model, x, variance=0.98)
     after = result.model.evaluate(x, y)
     assert type(result.model) is DCN and result.plan.as_dict()
     assert before["auc"] > 0.6
@@ -91,7 +91,7 @@ def test_their_fit_moves_every_weight_of_the_compressed_model_and_lowers_its_los
 
 
 def test_kernels_that_are_raw_parameters_are_reported_as_skipped(model, data):
-    skipped = deepctr_torch.compress(model, data[0], energy=0.9).skipped
+    skipped = deepctr_torch.compress(model, data[0], variance=0.9).skipped
     assert {"crossnet.kernels", "dnn_linear", "linear_model.embedding_dict.site"} <= set(skipped)
     assert all(skipped.values())
 
@@ -100,7 +100,7 @@ def test_attention_matrices_that_are_raw_parameters_are_reported_as_skipped(data
     x, _ = data
     columns = [SparseFeat("site", 30, embedding_dim=6), SparseFeat("ad", 50, embedding_dim=6)]
     model = AutoInt(columns, columns, dnn_hidden_units=(8,), att_layer_num=1)
-    result = deepctr_torch.compress(model, {name: x[name] for name in ("site", "ad")}, energy=0.9)
+    result = deepctr_torch.compress(model, {name: x[name] for name in ("site", "ad")}, variance=0.9)
     assert {f"int_layers.0.{name}" for name in ("W_Query", "W_key", "W_Value")} <= set(result.skipped)
     assert not hasattr(result.model, "optim")  # the original was never compiled either
 
@@ -144,4 +144,4 @@ def test_inputs_that_do_not_fit_are_one_sentence(data, change, message):
 
 def test_a_module_of_another_kind_is_refused(data):
     with pytest.raises(CompressionError, match="not a DeepCTR-Torch model"):
-        deepctr_torch.compress(torch.nn.Linear(3, 1), data[0], energy=0.9)
+        deepctr_torch.compress(torch.nn.Linear(3, 1), data[0], variance=0.9)

@@ -49,7 +49,7 @@ def model(tmp_path, loader):
 
 def test_their_evaluation_takes_the_compressed_model_and_sees_nearly_the_same_auc(model, loader):
     before = model.evaluate(loader)
-    result = fuxictr.compress(model, loader, energy=0.98)
+    result = fuxictr.compress(model, loader, variance=0.98)
     after = result.model.evaluate(loader)
     assert type(result.model) is DeepFM
     assert result.plan.as_dict()
@@ -98,7 +98,7 @@ def test_the_padding_row_stays_zero_also_after_their_training(model, loader):
 
 
 def test_one_dimensional_tables_and_the_one_unit_head_are_skipped_with_the_reason(model, loader):
-    skipped = fuxictr.compress(model, loader, energy=0.9).skipped
+    skipped = fuxictr.compress(model, loader, variance=0.9).skipped
     assert {f"fm.lr_layer.embedding_layer.embedding_layer.embedding_layers.{name}" for name in ("site", "ad")} <= set(skipped)
     assert "mlp.mlp.4" in skipped
     assert all(skipped.values())

@@ -17,8 +17,8 @@ from ctrlab.plans.planner import (
     plan_for_budget,
     plan_for_loss,
     planned_front,
-    uniform_energy_plan,
     uniform_rank_plan,
+    uniform_variance_plan,
 )
 from ctrlab.plans.ranks import plan_ranks
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
@@ -212,12 +212,12 @@ def test_no_larger_common_share_of_variance_meets_the_budget():
     profile, spectra = profile_model(model), spectra_of(model)
     for share in (0.3, 0.6):
         limit = share * serving_cost(profile, {}).parameters
-        plan = uniform_energy_plan(profile, spectra, Budget(kind="parameters", limit=limit))
+        plan = uniform_variance_plan(profile, spectra, Budget(kind="parameters", limit=limit))
         fitting = [
-            energy for energy in np.linspace(0.01, 1, 2000)
-            if serving_cost(profile, plan_ranks(profile, spectra, energy=energy).as_dict()).parameters <= limit
+            variance for variance in np.linspace(0.01, 1, 2000)
+            if serving_cost(profile, plan_ranks(profile, spectra, variance=variance).as_dict()).parameters <= limit
         ]  # fmt: skip
-        best = plan_ranks(profile, spectra, energy=max(fitting))
+        best = plan_ranks(profile, spectra, variance=max(fitting))
         assert serving_cost(profile, plan.as_dict()).parameters >= serving_cost(profile, best.as_dict()).parameters
 
 
@@ -226,8 +226,8 @@ def test_the_naive_plans_take_the_largest_common_share_that_meets_the_budget(sha
     model = make_model("deepfm")
     profile, spectra = profile_model(model), spectra_of(model)
     budget = Budget(kind="parameters", limit=share * serving_cost(profile, {}).parameters)
-    by_energy, by_rank = uniform_energy_plan(profile, spectra, budget), uniform_rank_plan(profile, budget)
-    for plan in (by_energy, by_rank):
+    by_variance, by_rank = uniform_variance_plan(profile, spectra, budget), uniform_rank_plan(profile, budget)
+    for plan in (by_variance, by_rank):
         assert serving_cost(profile, plan.as_dict()).parameters <= budget.limit
     shares = {name: rank / profile.by_name[name].out_features for name, rank in by_rank.as_dict().items()}
     assert max(shares.values()) - min(shares.values()) <= 1 / 8 + 1e-9

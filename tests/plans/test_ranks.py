@@ -40,15 +40,15 @@ def _spectrum_for(layer):
     )  # fmt: skip
 
 
-def test_energy_gives_each_layer_its_own_rank_and_leaves_out_what_would_not_shrink():
-    plan = plan_ranks(PROFILE, SPECTRA, energy=0.9).as_dict()
+def test_variance_gives_each_layer_its_own_rank_and_leaves_out_what_would_not_shrink():
+    plan = plan_ranks(PROFILE, SPECTRA, variance=0.9).as_dict()
     for layer in PROFILE.compressible:
         rank = SPECTRA[layer.layer_name].rank_for(0.9)
         assert plan.get(layer.layer_name) == (rank if rank < layer.break_even else None)
 
 
-def test_more_energy_never_lowers_a_rank_or_the_variance_kept():
-    lost = [predict(PROFILE, SPECTRA, preset_plan(f"energy-{e}", PROFILE, SPECTRA)).variance_lost_total for e in (90, 95, 99)]
+def test_more_variance_never_lowers_a_rank_or_the_variance_kept():
+    lost = [predict(PROFILE, SPECTRA, preset_plan(f"variance-{e}", PROFILE, SPECTRA)).variance_lost_total for e in (90, 95, 99)]
     assert lost == sorted(lost, reverse=True) and lost[0] > 0
 
 
@@ -96,17 +96,17 @@ def test_a_rank_of_zero_is_refused_by_the_plan_itself():
         RankPlan(ranks=(*RankPlan.of({"mlp.0": 1}).ranks, *RankPlan.of({"mlp.0": 2}).ranks))
 
 
-def test_energy_or_ranks_not_both_not_neither():
-    for arguments in ({}, {"energy": 0.9, "ranks": {}}):
+def test_variance_or_ranks_not_both_not_neither():
+    for arguments in ({}, {"variance": 0.9, "ranks": {}}):
         with pytest.raises(CompressionError, match="exactly one"):
             plan_ranks(PROFILE, SPECTRA, **arguments)
-    with pytest.raises(CompressionError, match="energy 95"):
-        plan_ranks(PROFILE, SPECTRA, energy=95)
+    with pytest.raises(CompressionError, match="variance 95"):
+        plan_ranks(PROFILE, SPECTRA, variance=95)
 
 
 def test_missing_spectra_are_named_all_at_once():
     with pytest.raises(CompressionError, match=r"embedding\.site has no spectrum; .*mlp\.2 has no spectrum"):
-        plan_ranks(PROFILE, {}, energy=0.9)
+        plan_ranks(PROFILE, {}, variance=0.9)
     with pytest.raises(CompressionError, match=r"no preset is called 'x'"):
         preset_plan("x", PROFILE)
 
@@ -127,7 +127,7 @@ def test_a_compressed_model_is_predicted_from_its_original_only():
 
 def test_a_prediction_for_30_layers_takes_under_5_milliseconds():
     spectra = {layer.layer_name: _spectrum_for(layer) for layer in WIDE.compressible}
-    plan = plan_ranks(WIDE, spectra, energy=0.95)
+    plan = plan_ranks(WIDE, spectra, variance=0.95)
     times = []
     for _ in range(20):
         start = time.thread_time()

@@ -170,7 +170,7 @@ def test_an_unknown_dataset_is_named(lab):
 
 def test_ranks_are_chosen_in_exactly_one_way(lab, model):
     with pytest.raises(ConfigError, match="exactly one"):
-        lab.plan(model.id, energy=0.9, preset="energy-90")
+        lab.plan(model.id, variance=0.9, preset="variance-90")
 
 
 def test_a_failed_job_raises_its_sentence(lab, tmp_path):

@@ -22,7 +22,7 @@ def test_every_layer_and_table_has_a_slider_and_each_kind_a_master(ids):
 
 def test_the_page_starts_at_99_percent_and_its_button_says_what_predict_says(ids):
     profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
-    expected = predict(profile, spectra, plan_ranks(profile, spectra, energy=0.99)).serving.parameters
+    expected = predict(profile, spectra, plan_ranks(profile, spectra, variance=0.99)).serving.parameters
     assert run_button(open_compress(model=ids["model"])).label == f"Compress to {count(expected)} parameters"
 
 
@@ -62,8 +62,8 @@ def test_the_button_says_why_it_cannot_run(ids):
     assert any("every layer is dense" in caption.value.lower() for caption in page.caption)
 
 
-@pytest.mark.parametrize(("preset", "share"), [("energy-90", 0.90), ("energy-99", 0.99)])
-def test_an_energy_preset_keeps_that_share_in_every_layer(ids, preset, share):
+@pytest.mark.parametrize(("preset", "share"), [("variance-90", 0.90), ("variance-99", 0.99)])
+def test_an_variance_preset_keeps_that_share_in_every_layer(ids, preset, share):
     page = open_compress(model=ids["model"])
     page.button(key=f"preset-{preset}").click().run()
     spectra, profile = cache.layer_spectra(ids["spectra"]), cache.model_profile(ids["model"])

@@ -60,7 +60,7 @@ def compress_table(
     rank: int | None,
     out: str | Path,
     *,
-    energy: float | None = None,
+    variance: float | None = None,
     tensor: str | None = None,
     threads: int | None = None,
     on_progress: Progress = lambda fraction, message: None,
@@ -71,7 +71,7 @@ def compress_table(
     Args:
         path: `.npy` (float32, float16) or `.safetensors` (bfloat16 as well), rows by id.
         counts: (num_ids,) how often each id occurs in training, an array or a `.npy` file; None counts every id once.
-        rank: k; None with `energy`, the share of the variance to keep.
+        rank: k; None with `variance`, the share of the variance to keep.
         out: the `.safetensors` or `.npy` file to write (see `LatentsFile`).
         tensor: the table's name in a `.safetensors` file of several matrices.
         threads: blocks in hand at once, 8 MB each; as many as torch uses by default.
@@ -79,17 +79,17 @@ def compress_table(
     Raises:
         DataError: the table or the counts cannot be read, or `out` cannot be written.
         SpectrumError: no id was ever counted, or the table holds values that are not finite.
-        CompressionError: neither or both of rank and energy, or one out of its range.
+        CompressionError: neither or both of rank and variance, or one out of its range.
         JobCancelled: `should_stop()` was true between two blocks; `out` is as it was.
     """
     started, out = time.perf_counter(), Path(out)
     require_writable(out)
     table = open_table(path, tensor)
-    _check_rank(table, rank, energy)
+    _check_rank(table, rank, variance)
     # Two threads a core: some wait for the disk while the others sum.
     stream = _Stream(table, 2 * (threads or torch.get_num_threads()), on_progress, should_stop)
     spectrum = stream.spectrum(counts)
-    rank = spectrum.rank_for(energy) if energy is not None else rank
+    rank = spectrum.rank_for(variance) if variance is not None else rank
     assert rank is not None and spectrum.eigenvectors is not None
     projection, mean = spectrum.eigenvectors[:, :rank], spectrum.mean
     small = {"projection": np.ascontiguousarray(projection, np.float32), "mean": mean.astype(np.float32)}
@@ -101,13 +101,13 @@ def compress_table(
     )  # fmt: skip
 
 
-def _check_rank(table: StoredTable, rank: int | None, energy: float | None) -> None:
-    if (rank is None) == (energy is None):
-        raise CompressionError("give either the rank of the table or the share of variance (energy) it keeps")
+def _check_rank(table: StoredTable, rank: int | None, variance: float | None) -> None:
+    if (rank is None) == (variance is None):
+        raise CompressionError("give either the rank of the table or the share of variance (variance) it keeps")
     if rank is not None and not 1 <= rank <= table.width:
         raise CompressionError(f"rank {rank} for a table of width {table.width} must be between 1 and {table.width}")
-    if energy is not None and not 0 < energy <= 1:
-        raise CompressionError(f"energy {energy} must lie between 0 and 1; 0.95 keeps 95 %")
+    if variance is not None and not 0 < variance <= 1:
+        raise CompressionError(f"variance {variance} must lie between 0 and 1; 0.95 keeps 95 %")
 
 
 class _Stream:

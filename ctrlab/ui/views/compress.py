@@ -46,7 +46,7 @@ from ctrlab.ui.views import compress_measured
 from ctrlab.ui.views.compress_planner import Wish, model_sensitivity, planner
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
-_START_ENERGY = 0.99
+_START_VARIANCE = 0.99
 _ALL_DENSE = "every layer is dense; lower the rank of at least one below its break-even, or serve in fewer bits"
 
 _BOTTLENECK_NAMES = {"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"}
@@ -140,7 +140,7 @@ def _workbench(model_id: str, spectra_id: str) -> None:
 
 
 def _start(bench: Bench) -> Mapping[str, int]:
-    return plan_ranks(bench.profile, bench.spectra, energy=_START_ENERGY).as_dict()
+    return plan_ranks(bench.profile, bench.spectra, variance=_START_VARIANCE).as_dict()
 
 
 # -- Ranks ------------------------------------------------------------------------------------------------------------------

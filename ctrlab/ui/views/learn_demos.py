@@ -133,8 +133,8 @@ def principal_directions(points: NDArray[np.float64]) -> tuple[NDArray[np.float6
 def truncate(matrix: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float64], float]:
     """The best approximation of `rank` and the share of squared entries it loses."""
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
-    energy = values**2
-    return (left[:, :rank] * values[:rank]) @ right[:rank], float(energy[rank:].sum() / energy.sum())
+    variance = values**2
+    return (left[:, :rank] * values[:rank]) @ right[:rank], float(variance[rank:].sum() / variance.sum())
 
 
 def _cloud_points(ratio: float, angle: float) -> NDArray[np.float64]:
