@@ -1,8 +1,11 @@
 """A bilinear layer as two factors: PCA of its outputs, as for a linear layer of all products of its two inputs."""
 
+from typing import Self
+
+import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.linear import bottleneck_activation
+from ctrlab.compression.linear import bottleneck_activation, like_module
 from ctrlab.plans.configs import Bottleneck
 
 
@@ -17,6 +20,13 @@ class FactoredBilinear(nn.Module):
         self.reduce = nn.Bilinear(in1, in2, rank)
         self.activation = bottleneck_activation(bottleneck, rank)
         self.restore = nn.Linear(rank, out)
+
+    @classmethod
+    def unfilled(cls, dense: nn.Bilinear, rank: int, bottleneck: Bottleneck) -> Self:
+        """A module to replace `dense`, whose factors have no values yet."""
+        with torch.random.fork_rng(devices=[]):  # the initial values are overwritten
+            new = cls(dense.in1_features, dense.in2_features, rank, dense.out_features, bottleneck)
+        return like_module(new, dense)
 
     @property
     def compression_note(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -19,7 +19,7 @@ from ctrlab.anymodule.spectra import collect
 from ctrlab.anymodule.tables import FactoredBag, FactoredTable
 from ctrlab.anymodule.unfused import opened
 from ctrlab.compression.afm import AFM
-from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
+from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of, like_module
 from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.surgery import CompressedLayer, layer_rows, skipped_layers
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -212,16 +212,12 @@ def _asked(
 def _blank(layer: Layer, rank: int, bottleneck: Bottleneck) -> nn.Module:
     """What takes the layer's place, without values: same call, type, device, mode, and gradients where it had them."""
     old = layer.module
-    new: nn.Module
-    with torch.random.fork_rng(devices=[]):  # new modules draw initial values, which are overwritten
-        if isinstance(old, nn.Linear):
-            new = FactoredLinear(old.in_features, rank, old.out_features, bottleneck).to(old.weight)
-        elif isinstance(old, nn.Bilinear):
-            new = FactoredBilinear(old.in1_features, old.in2_features, rank, old.out_features, bottleneck).to(old.weight)
-        else:
-            assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))
-            new = FactoredBag(old, rank) if isinstance(old, nn.EmbeddingBag) else FactoredTable(old, rank)
-    return new.requires_grad_(cast("nn.Parameter", old.weight).requires_grad).train(old.training)
+    if isinstance(old, nn.Linear):
+        return FactoredLinear.unfilled(old, rank, bottleneck)
+    if isinstance(old, nn.Bilinear):
+        return FactoredBilinear.unfilled(old, rank, bottleneck)
+    assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))
+    return like_module(FactoredBag(old, rank) if isinstance(old, nn.EmbeddingBag) else FactoredTable(old, rank), old)
 
 
 @torch.no_grad()
@@ -230,10 +226,7 @@ def _factored(layer: Layer, rank: int, spectrum: LayerSpectrum, bottleneck: Bott
     old, new = layer.module, _blank(layer, rank, bottleneck)
     if isinstance(old, (nn.Linear, nn.Bilinear)):
         assert isinstance(new, (FactoredLinear, FactoredBilinear))
-        factors = AFM().linear_factors(old.weight.flatten(1).double(), bias_or_zeros(old).double(), spectrum, rank)
-        new.reduce.weight.copy_(factors.reduce_weight.view_as(new.reduce.weight))
-        new.reduce.bias.copy_(factors.reduce_bias)
-        set_linear_(new.restore, factors.restore_weight, factors.restore_bias)
+        factor_linear_(new, factors_of(old, AFM(), spectrum, rank))
         return new
     assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))
     assert isinstance(new, FactoredTable)

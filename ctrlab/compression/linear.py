@@ -1,11 +1,29 @@
-"""A linear layer as two factors."""
+"""A linear layer as two factors, and the one place where such factors are computed and filled in."""
 
-from typing import cast
+from typing import Protocol, Self, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
 
+from ctrlab.compression.afm import Compressor, LinearFactors
+from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.plans.configs import Bottleneck
+
+M = TypeVar("M", bound=nn.Module)
+
+
+class Factored(Protocol):
+    """A layer as a map to `rank` numbers and a linear layer behind it."""
+
+    @property
+    def reduce(self) -> nn.Linear | nn.Bilinear:
+        """The first factor."""
+        ...
+
+    @property
+    def restore(self) -> nn.Linear:
+        """The second factor."""
+        ...
 
 
 class FeaturePReLU(nn.PReLU):
@@ -30,6 +48,12 @@ class FactoredLinear(nn.Module):
         self.reduce = nn.Linear(in_features, rank)
         self.activation = bottleneck_activation(bottleneck, rank)
         self.restore = nn.Linear(rank, out_features)
+
+    @classmethod
+    def unfilled(cls, dense: nn.Linear, rank: int, bottleneck: Bottleneck) -> Self:
+        """A module to replace `dense`, whose factors have no values yet."""
+        with torch.random.fork_rng(devices=[]):  # the initial values are overwritten
+            return like_module(cls(dense.in_features, rank, dense.out_features, bottleneck), dense)
 
     @property
     def in_features(self) -> int:
@@ -59,6 +83,28 @@ class FactoredLinear(nn.Module):
         """(..., in) -> (..., out)."""
         y: Tensor = self.restore(self.activation(self.reduce(x)))
         return y
+
+
+def like_module(new: M, old: nn.Module) -> M:
+    """`new` with the dtype, device, training mode and `requires_grad` of `old`."""
+    weight = cast(Tensor, old.weight)
+    return new.to(weight.device, weight.dtype).train(old.training).requires_grad_(weight.requires_grad)
+
+
+@torch.no_grad()
+def factors_of(
+    layer: nn.Linear | nn.Bilinear, compressor: Compressor, spectrum: LayerSpectrum | None, rank: int
+) -> LinearFactors:
+    """The factors of rank `rank` by one method, in float64. A bilinear layer is a linear one of all products of its inputs."""
+    return compressor.linear_factors(layer.weight.flatten(1).double(), bias_or_zeros(layer).double(), spectrum, rank)
+
+
+@torch.no_grad()
+def factor_linear_(module: Factored, factors: LinearFactors) -> None:
+    """In place: fill a factored layer with these factors, in its own dtype and on its own device."""
+    module.reduce.weight.copy_(factors.reduce_weight.view_as(module.reduce.weight))
+    module.reduce.bias.copy_(factors.reduce_bias)
+    set_linear_(module.restore, factors.restore_weight, factors.restore_bias)
 
 
 def bottleneck_activation(bottleneck: Bottleneck, rank: int) -> nn.Module:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ctrlab.compression.afm import Compressor, TableFactors
 from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, ReducedGroup, TableGroup, TableSource
 from ctrlab.compression.fold import fold
-from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
+from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
 from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.qr_hash import QuotientRemainderGroup
 from ctrlab.compression.quantize import is_quantized, prepare_
@@ -106,7 +106,10 @@ def compress_model(
     compressed = _copy_around(model, [profile.by_name[name].embedding or name for name in ranks])
     with torch.random.fork_rng(devices=[]):  # new modules draw their initial values, which are overwritten
         _replace_layers(compressed, ranks, bottleneck, basis, form)
-    _fill_linear(model, compressed, ranks, spectra, compressor, profile)
+    for name, rank in ranks.items():
+        if profile.by_name[name].kind == "linear":
+            factors = factors_of(cast(nn.Linear, model.get_submodule(name)), compressor, spectra.get(name), rank)
+            factor_linear_(cast(FactoredLinear, compressed.get_submodule(name)), factors)
     for name in {profile.by_name[name].embedding for name in ranks} - {""}:
         _fill_tables(model, compressed, name, spectra, compressor, counts or {})
     _state_structure(compressed, getattr(model, "structure", None), ranks, bottleneck, basis, form)
@@ -175,8 +178,7 @@ def _replace_layers(
     for layer in planned:
         if layer.kind == "linear":
             dense = cast(nn.Linear, model.get_submodule(layer.module_name))
-            factored = FactoredLinear(dense.in_features, ranks[layer.layer_name], dense.out_features, bottleneck)
-            model.set_submodule(layer.module_name, factored.to(dense.weight).train(dense.training))
+            model.set_submodule(layer.module_name, FactoredLinear.unfilled(dense, ranks[layer.layer_name], bottleneck))
     for name in {layer.module_name for layer in planned if layer.kind == "embedding"}:
         old = cast(FieldEmbedding, model.get_submodule(name))
         by_field = [ranks.get(f"{name}.{field}") for field in old.schema.table_names]
@@ -188,22 +190,6 @@ def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis, form
         return FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values, reduced=_GROUPS[form])
     (rank,) = set(by_field)
     return SharedBasisEmbedding(old.schema, old.embed_dim, cast(int, rank), raw_values=old.raw_values)
-
-
-@torch.no_grad()
-def _fill_linear(
-    model: CTRModel, compressed: CTRModel, ranks: Mapping[str, int], spectra: Mapping[str, LayerSpectrum],
-    compressor: Compressor, profile: ModelProfile,
-) -> None:  # fmt: skip
-    for name, rank in ranks.items():
-        if profile.by_name[name].kind != "linear":
-            continue
-        dense = cast(nn.Linear, model.get_submodule(name))
-        weight = dense.weight.double()
-        factors = compressor.linear_factors(weight, bias_or_zeros(dense).double(), spectra.get(name), rank)
-        factored = cast(FactoredLinear, compressed.get_submodule(name))
-        set_linear_(factored.reduce, factors.reduce_weight, factors.reduce_bias)
-        set_linear_(factored.restore, factors.restore_weight, factors.restore_bias)
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
 from ctrlab.compression.afm import Compressor
-from ctrlab.compression.linear import FactoredLinear, bias_or_zeros, set_linear_
+from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
 from ctrlab.compression.surgery import Counts, compress_model, compressor_for
 from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
@@ -159,8 +159,10 @@ def truncated(
     for layer in layers:
         name = layer.module_name
         if layer.kind == "linear":
-            dense = cast(nn.Linear, model.get_submodule(name))
-            swapped[name] = _factored(dense, spectra.get(layer.layer_name), ranks[layer.layer_name], compressor, bottleneck)
+            dense, rank = cast(nn.Linear, model.get_submodule(name)), ranks[layer.layer_name]
+            factored = FactoredLinear.unfilled(dense, rank, bottleneck)
+            factor_linear_(factored, factors_of(dense, compressor, spectra.get(layer.layer_name), rank))
+            swapped[name] = factored
         elif name not in swapped:
             embedding = cast(FieldEmbedding, model.get_submodule(name))
             swapped[name] = _truncated_embedding(embedding, name, ranks, spectra, compressor, basis)
@@ -172,17 +174,6 @@ def truncated(
     finally:
         for name, module in originals.items():
             model.set_submodule(name, module)
-
-
-def _factored(
-    dense: nn.Linear, spectrum: LayerSpectrum | None, rank: int, compressor: Compressor, bottleneck: Bottleneck
-) -> FactoredLinear:
-    with torch.random.fork_rng(devices=[]), torch.no_grad():
-        factors = compressor.linear_factors(dense.weight.double(), bias_or_zeros(dense).double(), spectrum, rank)
-        factored = FactoredLinear(dense.in_features, rank, dense.out_features, bottleneck).to(dense.weight)
-        set_linear_(factored.reduce, factors.reduce_weight, factors.reduce_bias)
-        set_linear_(factored.restore, factors.restore_weight, factors.restore_bias)
-    return factored
 
 
 @torch.no_grad()
