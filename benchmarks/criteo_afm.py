@@ -29,7 +29,8 @@ from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import DeepFMConfig
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressConfig
 from ctrlab.plans.ranks import plan_ranks
 from ctrlab.training.configs import FitConfig

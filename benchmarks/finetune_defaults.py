@@ -23,7 +23,7 @@ from frappe_zoo import in_parallel, keep
 from ctrlab.compression.pipeline import compress_and_finetune
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressConfig
 from ctrlab.plans.ranks import plan_ranks
 from ctrlab.training.configs import FINETUNE

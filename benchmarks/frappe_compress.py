@@ -27,8 +27,9 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.checkpoint import load_model
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
 from ctrlab.models.profile import ModelProfile
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.ranks import plan_ranks

@@ -86,7 +86,7 @@ def own_figures(rows: criteo_shaped.Rows, args: argparse.Namespace) -> dict[str,
     from ctrlab.decomposition.collect import collect_spectra
     from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
     from ctrlab.evaluation.prediction import predict_logits
-    from ctrlab.models.cost import profile_model
+    from ctrlab.models.profiling import profile_model
     from ctrlab.plans.ranks import preset_plan
     from ctrlab.serving.onnx_export import export_onnx
 

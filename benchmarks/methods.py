@@ -42,7 +42,8 @@ from ctrlab.evaluation.metrics import auc, log_loss
 from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.measuring.probe import Probe, measure_sensitivity
 from ctrlab.models.base import CTRModel
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressConfig, Precision, RankPlan, table_form
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget

@@ -7,6 +7,7 @@ from typing import Literal
 from torch import nn
 
 from ctrlab.anymodule.unfused import open_form, refusal
+from ctrlab.models.inventory import linear_skip_reason
 from ctrlab.models.profile import Cost, LayerProfile, ModelProfile
 
 #: (qualified name, module) -> whether to consider it.
@@ -152,11 +153,7 @@ def _linear_reason(part: nn.Linear | nn.Bilinear) -> str | None:
         return f"a subclass with a forward pass of its own ({type(part).__name__})"
     if hasattr(part, "parametrizations"):
         return "its weight is parametrized"
-    if part.out_features == 1:
-        return "one output unit"
-    if isinstance(part, nn.Linear) and part.in_features == 1:
-        return "one input feature, so its output has rank 1 already"
-    return None
+    return linear_skip_reason(part)
 
 
 def _tied(module: nn.Module) -> dict[int, str]:

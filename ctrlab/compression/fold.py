@@ -24,7 +24,8 @@ from ctrlab.compression.linear import FactoredLinear, scale_output_
 from ctrlab.compression.readers import rule_for
 from ctrlab.compression.shared import Restored, SharedBasisEmbedding, SharedLatents
 from ctrlab.models.base import CTRModel
-from ctrlab.models.cost import foldable_norms, measure_cost, readers_of
+from ctrlab.models.cost import measure_cost
+from ctrlab.models.folding import foldable_norms, readers_of
 from ctrlab.models.layers import FieldEmbedding
 from ctrlab.models.profile import ReaderProfile, cheaper
 

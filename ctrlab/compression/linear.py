@@ -7,6 +7,7 @@ from torch import Tensor, nn
 
 from ctrlab.compression.afm import Compressor, LinearFactors
 from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.models.folding import first_layer, register_reader
 from ctrlab.plans.configs import Bottleneck
 
 M = TypeVar("M", bound=nn.Module)
@@ -83,6 +84,9 @@ class FactoredLinear(nn.Module):
         """(..., in) -> (..., out)."""
         y: Tensor = self.restore(self.activation(self.reduce(x)))
         return y
+
+
+register_reader(FactoredLinear, first_layer, fold="ctrlab.compression.readers.mlp:fold_first_layer")
 
 
 def like_module(new: M, old: nn.Module) -> M:

@@ -15,8 +15,8 @@ from ctrlab.errors import CompressionError, JobCancelled, StorageError
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_model, save_model
-from ctrlab.models.cost import profile_model
 from ctrlab.models.profile import ModelProfile
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressConfig, RankPlan, table_form
 from ctrlab.plans.ranks import effective_ranks, validate_plan
 from ctrlab.training.loop import Dataset, FitProgress, fit

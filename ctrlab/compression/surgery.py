@@ -22,10 +22,10 @@ from ctrlab.compression.tensor_train import TensorTrainGroup
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.base import CTRModel
-from ctrlab.models.cost import profile_model
 from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding
 from ctrlab.models.profile import LayerProfile, ModelProfile
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, TableForm, table_form
 from ctrlab.plans.cost_prediction import activation_parameters
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan

@@ -26,10 +26,10 @@ from ctrlab.errors import CompressionError, DataError, JobCancelled
 from ctrlab.evaluation.metrics import auc, log_loss
 from ctrlab.evaluation.prediction import never, to_tensors
 from ctrlab.models.base import CTRModel
-from ctrlab.models.cost import profile_model
 from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding, with_raw_values
 from ctrlab.models.profile import LayerProfile, ModelProfile
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, retrains, table_form
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity

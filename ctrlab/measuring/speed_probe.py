@@ -17,8 +17,8 @@ from ctrlab.errors import JobCancelled
 from ctrlab.evaluation.latency import measure_latency
 from ctrlab.evaluation.prediction import never
 from ctrlab.models.base import CTRModel
-from ctrlab.models.cost import profile_model
 from ctrlab.models.profile import LayerProfile, ModelProfile
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.ranks import Spectra
 from ctrlab.plans.speed import FormName, FormSpeed, LayerSpeed, SpeedModel

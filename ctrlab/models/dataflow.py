@@ -1,6 +1,7 @@
-"""How data flows between the blocks of a model, read off a forward pass of one blank row: no drawing is made by hand."""
+"""What one forward pass of a blank row shows of a model: which block reads which, and how often each layer runs."""
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -9,8 +10,21 @@ from torch import Tensor, nn
 from ctrlab.data.schema import Fields
 from ctrlab.models.base import CTRModel
 
-#: What the blocks read that take ids and values, and what the last ones give.
+#: Source of the blocks that take ids and values, and name of the model's output.
 FIELDS, LOGIT = "fields", "logit"
+
+
+@dataclass(frozen=True, eq=False)
+class Trace:
+    """One forward pass of one row.
+
+    sources: {block, or LOGIT: the blocks whose outputs it reads, FIELDS if none}, of the blocks that ran.
+    positions: {layer: how often the row passes through it}, lists taken as full: of the linear and normalisation layers that ran,
+        and of modules with an attribute `per_position`, whose `row_macs` are those of one pass.
+    """
+
+    sources: dict[str, tuple[str, ...]]
+    positions: dict[nn.Module, int]
 
 
 def blank_row(model: CTRModel) -> Fields:
@@ -22,7 +36,7 @@ def blank_row(model: CTRModel) -> Fields:
 
 
 def blocks_of(model: CTRModel) -> dict[str, nn.Module]:
-    """{qualified name: block}: the model's submodules in order, those of lists one by one, without those that do nothing."""
+    """{qualified name: block}: the model's submodules in order, the members of a ModuleList one by one, nn.Identity left out."""
     blocks: dict[str, nn.Module] = {}
     for name, child in model.named_children():
         if isinstance(child, nn.ModuleList):
@@ -32,13 +46,14 @@ def blocks_of(model: CTRModel) -> dict[str, nn.Module]:
     return blocks
 
 
-def trace_flow(model: CTRModel) -> dict[str, tuple[str, ...]]:
-    """{block, or LOGIT: the blocks whose outputs it reads, FIELDS among them where it reads none}, of the blocks that run."""
+def trace(model: CTRModel) -> Trace:
+    """Run one blank row through `model` in evaluation mode; its modes, hooks and gradients are unchanged."""
     blocks = blocks_of(model)
     produced: dict[Any, str] = {}  # {node of the autograd graph: the block whose output it made}
     owners = {id(parameter): name for name, block in blocks.items() for parameter in block.parameters()}
     sources: dict[str, tuple[str, ...]] = {}
-    alive: list[Any] = []  # nodes are known by identity, hence must not be collected
+    positions: dict[nn.Module, int] = {}
+    alive: list[Any] = []  # nodes are compared by identity, so they must not be freed during the pass
 
     def enter(name: str) -> Any:
         def hook(module: nn.Module, args: Any, kwargs: Any) -> None:
@@ -56,7 +71,11 @@ def trace_flow(model: CTRModel) -> dict[str, tuple[str, ...]]:
 
         return hook
 
-    handles = []
+    def count(module: nn.Module, args: Any, output: Tensor) -> None:
+        width = module.num_features if isinstance(module, nn.BatchNorm1d) else output.shape[-1]
+        positions[module] = positions.get(module, 0) + output.numel() // width
+
+    handles = [module.register_forward_hook(count) for module in model.modules() if _runs_per_position(module)]
     modes = {module: module.training for module in model.modules()}
     try:
         for name, block in blocks.items():
@@ -70,13 +89,17 @@ def trace_flow(model: CTRModel) -> dict[str, tuple[str, ...]]:
             handle.remove()
         for module, training in modes.items():
             module.training = training
-    return sources
+    return Trace(sources, positions)
+
+
+def _runs_per_position(module: nn.Module) -> bool:
+    return isinstance(module, (nn.Linear, nn.BatchNorm1d, nn.LayerNorm)) or getattr(module, "per_position", False)
 
 
 def _origins(tensors: list[Tensor], produced: dict[Any, str], owners: dict[int, str]) -> tuple[str, ...]:
-    """The blocks that the tensors come from most directly, in the order in which they ran.
+    """The blocks nearest to the tensors in the autograd graph, in the order in which they ran.
 
-    A block whose parameters were read past its `forward`, as the rows of lists are, counts as well.
+    A block whose parameters were read outside its `forward`, as the table rows of lists are, counts as well.
     """
     found: set[str] = set()
     waiting = [tensor.grad_fn for tensor in tensors if tensor.grad_fn is not None]

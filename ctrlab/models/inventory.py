@@ -64,15 +64,19 @@ def is_compressed(model: nn.Module) -> bool:
     return any(hasattr(module, "compression_note") for module in model.modules())
 
 
-def _linear(name: str, module: nn.Linear) -> ModelLayer:
-    reason = None
+def linear_skip_reason(module: nn.Linear | nn.Bilinear) -> str | None:
+    """Why a linear or bilinear layer of this shape cannot be compressed; None where it can."""
     if module.out_features == 1:
-        reason = "one output unit"
-    elif module.in_features == 1:
-        reason = "one input feature, so its output has rank 1 already"
+        return "one output unit"
+    if isinstance(module, nn.Linear) and module.in_features == 1:
+        return "one input feature, so its output has rank 1 already"
+    return None
+
+
+def _linear(name: str, module: nn.Linear) -> ModelLayer:
     return ModelLayer(
         layer_name=name, kind="linear", module_name=name, in_features=module.in_features, out_features=module.out_features,
-        parameters=_count(module), has_bias=module.bias is not None, skip_reason=reason,
+        parameters=_count(module), has_bias=module.bias is not None, skip_reason=linear_skip_reason(module),
     )  # fmt: skip
 
 

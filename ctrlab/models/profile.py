@@ -1,10 +1,10 @@
 """What a model costs, and all that an exact prediction of its compressed cost needs. Loads without torch.
 
 Conventions: `parameters` counts the numbers in the module, tables (looked up by id) apart from the dense rest; `bytes` adds the
-persistent buffers, as a checkpoint would hold them; `macs` are the multiply-accumulates of one row, see `evaluation.cost`.
+persistent buffers, as a checkpoint would hold them; `macs` are the multiply-accumulates of one row, see `models.macs`.
 
-Of a quantised module (`compression.quantize`) every code is one parameter whatever its width, as the number that it stands for
-was; scales and offsets are bytes and no parameters. So a precision changes bytes alone, and never which form is cheaper.
+In a quantised module (`compression.quantize`) every code counts as one parameter, whatever its width; scales and offsets count
+as bytes and not as parameters. So a precision changes bytes alone, and never which form is cheaper.
 """
 
 import json
@@ -59,19 +59,20 @@ class Cost:
 
 
 def cheaper(as_is: Cost, folded: Cost) -> Cost:
-    """Of a model's two forms the one to serve: fewer MACs, then fewer parameters; as it is where folding gains nothing."""
+    """The cost of the form to serve: the one with fewer MACs, then with fewer parameters; `as_is` if they are equal."""
     return min(as_is, folded, key=lambda cost: (cost.macs, cost.parameters))
 
 
 @dataclass(frozen=True, kw_only=True)
 class LayerProfile:
-    """One layer as the pages list it.
+    """One layer or table of a model.
 
     in_features, out_features: of a linear layer; for a table in_features is the number of ids, out_features the width d.
     parameters: weight and bias.
     embedding: for a table, the name of the embedding that owns it.
-    positions: how often one row goes through a linear layer: once in an MLP, once a field in self-attention, once an element over
-        a list; of a table, how often one row looks up in it. Lists count as full.
+    positions: how often one row passes through a linear layer: once in an MLP, once per field in self-attention, once per element
+        of a list; for a table, the look-ups of one row. Lists count as full.
+    fields: of a table outside the embeddings, the number of fields that share it.
     skip_reason: why the layer cannot be compressed; None where it can.
     """
 
@@ -121,11 +122,11 @@ class ReaderProfile:
     """The serving cost of a submodule that reads an embedding, linear in S, the total width of the latents it then reads.
 
     parameters = parameters_base + parameters_slope S, and macs likewise.
-    own: what it costs as it stands, as far as folding replaces it; its compressible layers not counted.
-    first_layers: the linear layers whose input is the embedding; they are costed by their own ranks.
-    by_field: these layers take each field's vector by itself, as self-attention does, not all side by side.
+    own: the present cost of the modules that folding replaces, compressible layers not counted.
+    first_layers: the linear layers whose input is the embedding; their cost follows from their own ranks.
+    by_field: these layers read each field's vector separately, as self-attention does, not all vectors side by side.
     foldable: whether there is a folding rule; without one all numbers above are zero.
-    rotation_invariant: it takes inner products only, so in a shared basis it reads the latents as they are.
+    rotation_invariant: it computes inner products only, so in a shared basis it reads the latents unchanged.
     """
 
     name: str
@@ -144,10 +145,10 @@ class ReaderProfile:
 class EmbeddingProfile:
     """One field embedding and how the serving form reads its latents.
 
-    num_vectors: M. num_values: V, the numeric fields, each one latent in the serving form of per-field bases.
+    num_vectors: M. num_values: V, the numeric fields; each is one latent in the serving form with a basis per field.
     raw_values: numeric fields have no vectors here.
-    list_places: vectors looked up for lists beside those, where they are full.
-    readers: everything that reads it; empty where that is not known, hence nothing folds.
+    list_places: further vectors, looked up for full lists.
+    readers: everything that reads it; empty if that is not known, and then nothing folds.
     """
 
     name: str
@@ -164,7 +165,7 @@ class EmbeddingProfile:
         return bool(self.readers) and all(reader.foldable for reader in self.readers)
 
     def numeric_parameters(self, width: int) -> int:
-        """Of the numeric fields' vectors of this width; also their MACs."""
+        """Parameters, and also MACs, of numeric fields' vectors of this width."""
         return 0 if self.raw_values else self.num_values * width
 
     @classmethod
@@ -178,10 +179,10 @@ class EmbeddingProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class BlockProfile:
-    """A part of a model as its diagram draws it: one of the model's own submodules, or one end of the data's way.
+    """A node of a model's diagram: one of its submodules, its input fields, or its output.
 
     name: qualified name of the submodule, or "fields" or "logit".
-    module: its class; of the fields, how many of each kind.
+    module: its class; for "fields", the number of each kind.
     sources: names of the blocks whose outputs it reads.
     """
 
@@ -198,14 +199,14 @@ class BlockProfile:
 
 @dataclass(frozen=True, kw_only=True)
 class ModelProfile:
-    """A model's layers, its cost, and the parts from which `compression.plan.predict` sums the cost of any plan.
+    """A model's layers, its cost, and the parts from which `plans.cost_prediction.predict` sums the cost of any plan.
 
-    cost: of the model as it stands.
-    folded_fixed: the part of the serving form that no plan and no fold changes (neither a compressible layer, nor an embedding,
-        nor what its readers replace, nor a normalisation that folds).
-    element_bytes: of one parameter.
-    compressed: the model already is factored or folded, hence predictions start from its original instead.
-    blocks: what reads what, from the fields to the logit.
+    cost: of the model as it is.
+    folded_fixed: cost of everything in the serving form that no plan and no fold changes: no compressible layers, embeddings,
+        readers that fold, or normalisations that fold.
+    element_bytes: bytes of one parameter.
+    compressed: the model is factored or folded already, so costs cannot be predicted from this profile.
+    blocks: the diagram's nodes, from the fields to the logit.
     """
 
     architecture: str
@@ -219,7 +220,7 @@ class ModelProfile:
 
     @property
     def readers(self) -> tuple[ReaderProfile, ...]:
-        """Of all embeddings."""
+        """The readers of all embeddings."""
         return tuple(reader for embedding in self.embeddings for reader in embedding.readers)
 
     @cached_property
@@ -231,13 +232,13 @@ class ModelProfile:
         return {layer.layer_name: layer for layer in self.layers}
 
     def unfolded(self) -> Self:
-        """As of a model whose embeddings do not fold: its serving form keeps them and their readers as they are."""
+        """The profile with embeddings that do not fold: the serving form keeps them and their readers unchanged."""
         own = sum((reader.own for reader in self.readers), Cost())
         alone = tuple(replace(embedding, readers=()) for embedding in self.embeddings)
         return replace(self, embeddings=alone, folded_fixed=self.folded_fixed + own)
 
     def layers_of(self, block: str) -> tuple[LayerProfile, ...]:
-        """The layers that lie in the block of this name."""
+        """The layers inside the block of this name."""
         return tuple(layer for layer in self.layers if f"{layer.layer_name}.".startswith(f"{block}."))
 
     def to_dict(self) -> dict[str, Any]:

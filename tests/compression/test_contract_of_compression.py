@@ -14,7 +14,8 @@ from ctrlab.evaluation.latency import open_onnx
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.serving.onnx_export import export_onnx

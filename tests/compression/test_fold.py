@@ -12,7 +12,7 @@ from ctrlab.compression.linear import FactoredLinear
 from ctrlab.compression.readers.cross import FoldedCross
 from ctrlab.compression.readers.fm import FoldedFM
 from ctrlab.compression.surgery import compress_model
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import BOTTLENECKS, RankPlan
 from tests.support.small_models import ARCHITECTURES, logits, make_model, perturb_, random_fields, spectra_of
 

@@ -17,9 +17,10 @@ from ctrlab.errors import CompressionError, ConfigError, StorageError
 from ctrlab.evaluation.latency import open_onnx
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
 from ctrlab.models.header import read_model_header
 from ctrlab.models.layers import FusedTable
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.cost_prediction import predict, quantizes_linear
 from ctrlab.serving.onnx_export import export_onnx

@@ -8,8 +8,8 @@ from ctrlab.compression.fold import fold
 from ctrlab.compression.shared import Restored, SharedLatents
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError
-from ctrlab.models.cost import profile_model
 from ctrlab.models.layers import InnerProductFM
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.shared_basis import principal_basis, second_moment, shared_variance_lost

@@ -12,7 +12,7 @@ from ctrlab.data.schema import FeatureSchema
 from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.errors import CompressionError
 from ctrlab.models.checkpoint import load_model, save_model
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import COMPRESSORS, RankPlan
 from tests.support.small_models import (
     ARCHITECTURES,

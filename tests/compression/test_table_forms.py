@@ -20,8 +20,9 @@ from ctrlab.evaluation.latency import open_onnx
 from ctrlab.measuring.probe import Probe, measure_sensitivity
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
 from ctrlab.models.profile import table_break_even
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import COMPRESSORS, CompressConfig, RankPlan, retrains, table_form
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.planner import Budget, plan_for_budget

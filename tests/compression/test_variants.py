@@ -5,7 +5,8 @@ import torch
 
 from ctrlab.compression.fold import fold
 from ctrlab.compression.surgery import compress_model
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.cost_prediction import predict
 from tests.support.small_models import logits, make_model, perturb_, random_fields, spectra_of

@@ -8,7 +8,7 @@ from ctrlab.compression.surgery import compress_model
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.figures.diagram import describe_model_diagram, model_diagram, words
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from tests.support.small_models import make_model, spectra_of
 

@@ -11,7 +11,7 @@ from ctrlab.errors import CompressionError, DataError, JobCancelled
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.measuring.probe import Probe, measure_sensitivity, monotone, rank_grid
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import BOTTLENECKS, COMPRESSORS, RankPlan, retrains
 from ctrlab.plans.sensitivity import load_sensitivity, save_sensitivity
 from tests.support.small_models import MemoryDataset, logits, make_model, spectra_of

@@ -8,8 +8,9 @@ from torch import nn
 from ctrlab.compression.fold import fold
 from ctrlab.compression.surgery import compress_model
 from ctrlab.models.base import CTRModel
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
 from ctrlab.models.profile import ModelProfile, break_even, table_break_even
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import BOTTLENECKS, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from tests.support.small_models import ARCHITECTURES, SCHEMA, make_model, spectra_of

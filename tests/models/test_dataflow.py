@@ -3,7 +3,7 @@
 import pytest
 
 from ctrlab.models.configs import MODELS
-from ctrlab.models.dataflow import FIELDS, LOGIT, blocks_of, trace_flow
+from ctrlab.models.dataflow import FIELDS, LOGIT, blocks_of, trace
 from tests.support.small_models import make_model
 
 #: {model: {block: what it reads}}, as the papers draw them.
@@ -20,12 +20,12 @@ FLOWS = {
 
 @pytest.mark.parametrize("name", FLOWS)
 def test_the_flow_is_the_papers(name):
-    assert {block: set(sources) for block, sources in trace_flow(make_model(name)).items()} == FLOWS[name]
+    assert {block: set(sources) for block, sources in trace(make_model(name)).sources.items()} == FLOWS[name]
 
 
 @pytest.mark.parametrize("name", MODELS.names())
 def test_every_block_that_runs_leads_from_the_fields_to_the_logit(name):
-    flow = trace_flow(make_model(name))
+    flow = trace(make_model(name)).sources
     reached, waiting = set(), [LOGIT]
     while waiting:
         block = waiting.pop()
@@ -39,8 +39,8 @@ def test_every_block_that_runs_leads_from_the_fields_to_the_logit(name):
 @pytest.mark.parametrize("name", MODELS.names())
 def test_tracing_leaves_mode_hooks_and_gradients_as_they_were(name):
     model = make_model(name).train()
-    trace_flow(model)
+    trace(model)
     assert all(module.training for module in model.modules())
     assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
     assert all(parameter.grad is None for parameter in model.parameters())
-    assert set(blocks_of(model)) >= set(trace_flow(model)) - {LOGIT}
+    assert set(blocks_of(model)) >= set(trace(model).sources) - {LOGIT}

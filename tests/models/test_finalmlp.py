@@ -7,8 +7,9 @@ from ctrlab.compression.fold import fold
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import ConfigError
 from ctrlab.models.configs import FinalMLPConfig
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
 from ctrlab.models.finalmlp import BilinearFusion
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.cost_prediction import predict
 from tests.support.small_models import SCHEMA, logits, make_model, random_fields, spectra_of

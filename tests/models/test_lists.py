@@ -14,8 +14,9 @@ from ctrlab.evaluation.metrics import auc
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.configs.sequences import SequenceModelConfig
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
 from ctrlab.models.inventory import list_layers
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, random_fields, small_config, spectra_of
 

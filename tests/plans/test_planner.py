@@ -5,7 +5,7 @@ import pytest
 
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans import cost_prediction as prediction
 from ctrlab.plans import planner
 from ctrlab.plans.configs import RankPlan

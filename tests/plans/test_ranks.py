@@ -8,7 +8,7 @@ from ctrlab.compression.fold import fold
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, ConfigError
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.ranks import PRESETS, plan_ranks, preset_plan, validate_plan

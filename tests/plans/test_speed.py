@@ -14,7 +14,8 @@ from ctrlab.errors import CompressionError, JobCancelled
 from ctrlab.measuring import speed_probe
 from ctrlab.measuring.latency_search import plan_that_runs
 from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed, rank_grid, stopwatches, width_grid
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.planner import Budget, BudgetError, PlannedRanks, plan_for_budget
 from ctrlab.plans.speed import FormSpeed, LayerSpeed, SpeedModel, load_speed, save_speed

@@ -4,7 +4,7 @@ from itertools import product
 
 import numpy as np
 
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.ranks import pays
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
 from tests.support.small_models import make_model

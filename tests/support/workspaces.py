@@ -9,7 +9,8 @@ from ctrlab.data.schema import FeatureSchema
 from ctrlab.decomposition.spectrum import LayerSpectrum, save_spectra
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import DeepFMConfig
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
+from ctrlab.models.profiling import profile_model
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Artifact
 

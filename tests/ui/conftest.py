@@ -12,7 +12,7 @@ from ctrlab.data.schema import FeatureSchema
 from ctrlab.evaluation.delong import Interval
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.services import jobs, previews
 from ctrlab.services.previews import Preview, PreviewRequest
 from ctrlab.services.workspace import Workspace, open_workspace

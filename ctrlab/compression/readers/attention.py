@@ -8,10 +8,8 @@ from torch.nn import functional
 
 from ctrlab.compression.latents import LatentMap
 from ctrlab.compression.linear import FactoredLinear, bias_or_zeros
-from ctrlab.compression.readers.base import fold_rule
-from ctrlab.models.autoint import FieldAttention
 from ctrlab.models.base import CTRModel
-from ctrlab.models.cost import attention_projections
+from ctrlab.models.folding import attention_projections
 
 
 class FieldwiseLinear(nn.Module):
@@ -54,9 +52,8 @@ def _padded_index(widths: list[int], fields: list[int], nothing: int) -> Tensor:
     return index
 
 
-@fold_rule(FieldAttention)
-def _fold_attention(model: CTRModel, name: str, latent_map: LatentMap) -> None:
-    """Every projection takes the bases in; factored ones in their first factor."""
+def fold_attention(model: CTRModel, name: str, latent_map: LatentMap) -> None:
+    """Every projection absorbs the bases; a factored one in its first factor."""
     for layer_name in attention_projections(model, name):
         layer = model.get_submodule(layer_name)
         if isinstance(layer, FactoredLinear):

@@ -7,7 +7,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.compression.latents import LatentMap
-from ctrlab.compression.readers.base import fold_rule
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import CrossNetwork
 
@@ -40,9 +39,8 @@ class FoldedCross(nn.Module):
         return (alpha * head + head_offset).unsqueeze(1)
 
 
-@fold_rule(CrossNetwork)
-def _fold_cross(model: CTRModel, name: str, latent_map: LatentMap) -> None:
-    """The network and the head that reads it, together; the head's place is taken by the identity."""
+def fold_cross(model: CTRModel, name: str, latent_map: LatentMap) -> None:
+    """Fold the network together with the head that reads it; nn.Identity replaces the head."""
     cross = cast(CrossNetwork, model.get_submodule(name))
     head = cast(nn.Linear, model.get_submodule(f"{name}_head"))
     vectors = torch.cat([cross.weights, head.weight]).double()

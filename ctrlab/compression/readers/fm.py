@@ -5,9 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.compression.latents import LatentMap
-from ctrlab.compression.readers.base import fold_rule
 from ctrlab.models.base import CTRModel
-from ctrlab.models.layers import InnerProductFM
 
 
 class FoldedFM(nn.Module):
@@ -37,8 +35,8 @@ class FoldedFM(nn.Module):
         return 0.5 * (total.square().sum(dim=1) - own - self.constant)
 
 
-@fold_rule(InnerProductFM)
-def _fold_fm(model: CTRModel, name: str, latent_map: LatentMap) -> None:
+def fold_fm(model: CTRModel, name: str, latent_map: LatentMap) -> None:
+    """The FM becomes a linear map of the latents and a diagonal quadratic form."""
     weight, bias = latent_map.total()
     square, linear, constant = latent_map.square_norms()
     new = FoldedFM(latent_map.latent_width, len(weight)).to(next(model.parameters()))

@@ -1,4 +1,4 @@
-"""Linear layers and MLPs on the vectors side by side: the first layer takes the projections in."""
+"""Linear layers and MLPs on the vectors side by side: the first layer absorbs the projections."""
 
 from typing import cast
 
@@ -6,36 +6,23 @@ from torch import nn
 
 from ctrlab.compression.latents import LatentMap
 from ctrlab.compression.linear import FactoredLinear, linear_like
-from ctrlab.compression.readers.base import fold_rule
 from ctrlab.models.base import CTRModel
-from ctrlab.models.cost import register_reader
-from ctrlab.models.layers import MLP
-from ctrlab.models.profile import ReaderProfile
 from ctrlab.plans.cost_prediction import merges
 
 
-@fold_rule(MLP)
-def _fold_mlp(model: CTRModel, name: str, latent_map: LatentMap) -> None:
+def fold_mlp(model: CTRModel, name: str, latent_map: LatentMap) -> None:
     """Only the first layer reads the embedding."""
-    _fold_first(model, f"{name}.0", latent_map)
+    fold_first_layer(model, f"{name}.0", latent_map)
 
 
-@fold_rule(nn.Linear)
-@fold_rule(FactoredLinear)
-def _fold_first(model: CTRModel, name: str, latent_map: LatentMap) -> None:
-    """Two factors become one layer where that is no larger."""
+def fold_first_layer(model: CTRModel, name: str, latent_map: LatentMap) -> None:
+    """Fold a linear layer; two factors become one layer where that is no larger."""
     first = model.get_submodule(name)
     if isinstance(first, FactoredLinear):
         model.set_submodule(name, _fold_factored(first, latent_map))
         return
     dense = cast(nn.Linear, first)
     model.set_submodule(name, linear_like(dense, *latent_map.compose(dense.weight, dense.bias)))
-
-
-@register_reader(FactoredLinear)
-def _folded_factors(model: CTRModel, name: str) -> tuple[ReaderProfile, tuple[str, ...]]:
-    """As the linear layer it stands for."""
-    return ReaderProfile(name=name, first_layers=(name,)), (name,)
 
 
 def _fold_factored(first: FactoredLinear, latent_map: LatentMap) -> nn.Module:

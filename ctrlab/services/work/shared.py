@@ -10,7 +10,8 @@ from ctrlab.data.dataset import EncodedDataset
 from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
-from ctrlab.models.cost import measure_cost, profile_model
+from ctrlab.models.cost import measure_cost
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import Precision
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import MODEL_FILE, SERVING_FILE, model_file

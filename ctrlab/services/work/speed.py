@@ -6,7 +6,7 @@ from pathlib import Path
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.measuring.latency_search import Attempt, plan_that_runs
 from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.planner import Budget, PlannedRanks, plan_for_budget
 from ctrlab.plans.speed import save_speed
