@@ -4,15 +4,19 @@ VENV := .venv
 INTEROP := .venv-interop
 BIN := $(VENV)/bin
 
-.PHONY: run test interop check format screenshots clean
+.PHONY: run test promises interop check format screenshots clean
 
 run: $(VENV)/.run-ready
 	$(BIN)/python -m ctrlab serve
 
 test: $(VENV)/.dev-ready
 	@bash .ci/ensure-chromium
-	$(BIN)/python -m pytest -n 2 -m "not browser"
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m browser
+	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+# Promises of time at their real limits, one test after the other: on a machine that does nothing else.
+promises: $(VENV)/.dev-ready
+	@bash .ci/ensure-chromium
+	$(BIN)/python -m pytest -m promise tests/test_time_promises.py
 
 # Models trained in FuxiCTR and DeepCTR-Torch; both ask for much that ctrlab does not, so they have an environment of their own.
 interop: $(INTEROP)/.ready

@@ -1,4 +1,4 @@
-"""Shared by all tests; its presence also makes the helpers that lie beside this file importable."""
+"""Settings and fixtures of all tests."""
 
 import os
 from collections.abc import Iterator
@@ -16,6 +16,16 @@ settings.load_profile("ctrlab")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Promises of time are of a quiet machine: they run only where `-m` names them."""
+    if "promise" in config.option.markexpr:
+        return
+    promises = [item for item in items if item.get_closest_marker("promise")]
+    if promises:
+        config.hook.pytest_deselected(items=promises)
+        items[:] = [item for item in items if item not in promises]
 
 
 @pytest.fixture(scope="session")

@@ -2,7 +2,7 @@ import re
 
 from playwright.sync_api import expect
 
-from tests.support.axe import violations
+from tests.support.axe import violations_light_and_dark
 from tests.support.browser import Dashboard
 
 
@@ -21,9 +21,7 @@ def test_a_model_is_measured_by_one_click_and_then_has_numbers_charts_and_no_ser
     expect(row).to_contain_text(re.compile(r"0\.\d{4}"))
     expect(page.get_by_text("Of 1 measured model")).to_be_visible()
     dashboard.settled()
-    for scheme in ("light", "dark"):
-        page.emulate_media(color_scheme=scheme)
-        assert violations(page) == []
+    assert violations_light_and_dark(page) == []
     with page.expect_download() as started:
         page.get_by_role("button", name="CSV", exact=True).click()
     assert "torch_rows_per_second_4096" in started.value.path().read_text().splitlines()[0]

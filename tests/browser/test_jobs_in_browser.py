@@ -15,10 +15,3 @@ def test_a_job_has_an_address_with_its_log_and_its_results(sample, dashboard: Da
     page.get_by_test_id("stMain").get_by_role("link", name="Open in Spectra").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Spectra")
     assert sample["spectra"] in page.url
-
-
-def test_an_empty_home_says_what_to_do_first(page, fresh_server) -> None:
-    Dashboard(page, fresh_server).open("/Jobs")
-    expect(page.get_by_text("Nothing has run yet")).to_be_visible()
-    page.get_by_role("link", name="To the sample").click()
-    expect(page.get_by_role("button", name="Try the sample")).to_be_visible()

@@ -1,28 +1,20 @@
 import re
 
-import pytest
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
 from tests.support.browser import PAGES, Dashboard, Server
-
-ERRORS = "[data-testid=stException], [data-testid=stAlertContentError]"
-
-
-@pytest.mark.parametrize("path", PAGES)
-def test_a_deep_link_is_a_fine_first_request_of_a_fresh_server(path: str, page, fresh_server: Server) -> None:
-    dashboard = Dashboard(page, fresh_server)
-    dashboard.open(path)
-    expect(page.get_by_role("heading", level=1)).to_have_text(PAGES[path])
-    expect(page.locator(ERRORS)).to_have_count(0)
-    assert dashboard.complaints == []
+from tests.support.workspaces import deepfm_workspace
 
 
-@pytest.mark.parametrize(("scheme", "lightness"), [("light", range(240, 256)), ("dark", range(40))])
-def test_the_page_follows_the_systems_light_or_dark(scheme: str, lightness: range, dashboard: Dashboard) -> None:
-    dashboard.page.emulate_media(color_scheme=scheme)
+def test_the_page_follows_the_systems_light_or_dark(dashboard: Dashboard) -> None:
     page = dashboard.open("/")
-    color = page.locator("[data-testid=stApp]").evaluate("element => getComputedStyle(element).backgroundColor")
-    assert all(int(channel) in lightness for channel in re.findall(r"\d+", color)[:3]), color
+    for scheme, lightness in (("light", range(240, 256)), ("dark", range(40))):
+        page.emulate_media(color_scheme=scheme)
+        page.wait_for_function(
+            f"getComputedStyle(document.querySelector('[data-testid=stApp]')).colorScheme.includes('{scheme}')"
+        )
+        color = page.locator("[data-testid=stApp]").evaluate("element => getComputedStyle(element).backgroundColor")
+        assert all(int(channel) in lightness for channel in re.findall(r"\d+", color)[:3]), (scheme, color)
 
 
 def test_the_sidebar_tells_the_story_in_order_and_leads_to_every_page(dashboard: Dashboard) -> None:
@@ -55,16 +47,11 @@ def test_an_address_with_an_unknown_id_says_so_and_works_on(dashboard: Dashboard
     assert "model-nowhere" not in page.url
 
 
-def test_a_narrow_screen_needs_no_sideways_scrolling(sample, dashboard: Dashboard) -> None:
-    dashboard.page.set_viewport_size({"width": 420, "height": 900})
-    for path in PAGES:
-        page = dashboard.open(f"{path}?dataset={sample['dataset']}&model={sample['model']}&spectra={sample['spectra']}")
-        wide = page.get_by_test_id("stMain").evaluate("element => element.scrollWidth - element.clientWidth")
-        wide = max(wide, page.evaluate("document.documentElement.scrollWidth") - 420)
-        assert wide <= 1, f"{path} is {wide} px wider than the screen"
-
-
-def test_the_server_shows_the_same_after_a_restart(sample, dashboard: Dashboard) -> None:
-    dashboard.server.restart()
-    page = dashboard.open(f"/Data?dataset={sample['dataset']}")
-    expect(page.locator(".st-key-in-hand")).to_contain_text("Sample ads")
+def test_a_deep_link_shows_the_same_after_a_restart(page: Page, fresh_server: Server) -> None:
+    ids = deepfm_workspace(fresh_server.home)
+    dashboard = Dashboard(page, fresh_server)
+    for start in (lambda: None, fresh_server.restart):
+        start()
+        dashboard.open(f"/Data?dataset={ids['dataset']}")
+        expect(page.get_by_role("heading", level=1)).to_have_text("Data")
+        expect(page.locator(".st-key-in-hand")).to_contain_text("Synthetic clicks")

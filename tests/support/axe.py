@@ -2,8 +2,8 @@
 
 from axe_playwright_python.sync_playwright import Axe
 
-#: Nothing runs, loads or fades, and has not for 300 ms: a chart that comes last says that it loads only once it is there. Fading
-#: text has less contrast than it comes to have; what moves for ever, such as a spinner, is not waited for.
+#: Nothing has run, loaded or faded for 300 ms. The pause is needed because a chart that loads last shows its loading state only
+#: after the rest is done; fading text has too little contrast. Endless animations, such as spinners, are not waited for.
 _AT_REST = """() => {
     const moves = one => one.playState === 'running' && one.effect.getComputedTiming().endTime !== Infinity;
     const busy = document.querySelector('[data-stale=true], [aria-busy=true]') !== null
@@ -14,12 +14,21 @@ _AT_REST = """() => {
 
 
 def violations(page) -> list[str]:
-    """Serious and critical findings of axe, one line each, that are still found when it looks again."""
+    """Serious and critical findings of axe, one line each, that a second and a third run find too."""
     for _ in range(3):
         page.evaluate("window.restingSince = undefined")
         page.wait_for_function(_AT_REST)
         found = Axe().run(page).response["violations"]
         grave = [violation for violation in found if violation["impact"] in ("serious", "critical")]
-        if not grave:  # else, on a busy machine, a diagram may have begun to load after all
+        if not grave:  # otherwise a diagram may have begun to load late, on a busy machine
             break
     return [f"{violation['id']}: {node['target']} {node['html'][:160]}" for violation in grave for node in violation["nodes"]]
+
+
+def violations_light_and_dark(page) -> list[str]:
+    """Findings in both colour schemes of an open page, which follows the system's scheme without a reload."""
+    page.emulate_media(color_scheme="light")
+    found = violations(page)
+    page.emulate_media(color_scheme="dark")
+    page.wait_for_function("getComputedStyle(document.querySelector('[data-testid=stApp]')).colorScheme.includes('dark')")
+    return found + violations(page)

@@ -3,19 +3,21 @@
 import os
 import signal
 import socket
-import subprocess
 import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import psutil
 from playwright.sync_api import Page, Request, expect
 
 from tests.support.patience import PATIENCE
 
+_CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 ROOT = Path(__file__).parents[2]
 #: Streamlit asks for these below the page's own address first and then below the root; the first answer is a 404 by design.
 _PROBES = ("/_stcore/health", "/_stcore/host-config")
@@ -39,7 +41,7 @@ class Server:
 
     home: Path
     port: int
-    process: subprocess.Popen | None = None
+    process: psutil.Process | None = None
 
     @property
     def url(self) -> str:
@@ -49,7 +51,7 @@ class Server:
         command = [sys.executable, "-m", "streamlit", "run", "app.py", "--server.headless=true", f"--server.port={self.port}"]
         environment = {name: value for name, value in os.environ.items() if name != "CTRLAB_STORE_URL"}
         with (self.home / "server.log").open("ab") as log:
-            self.process = subprocess.Popen(
+            self.process = psutil.Popen(
                 command, cwd=ROOT, env=environment | {"CTRLAB_HOME": str(self.home)}, stdout=log, stderr=log
             )
         wait_for(self._answers, seconds=PATIENCE)
@@ -61,7 +63,7 @@ class Server:
             self.process = None
 
     def kill(self) -> None:
-        """Not in good order, which would take seconds: nobody looks at this home again."""
+        """End it at once; an orderly end would take seconds, and this home is not used again."""
         if self.process is not None:
             self.process.kill()
             self.process.wait(PATIENCE)
@@ -86,7 +88,7 @@ class Server:
 
     def _answers(self) -> bool:
         assert self.process is not None
-        assert self.process.poll() is None, (self.home / "server.log").read_text()
+        assert self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE, (self.home / "server.log").read_text()
         try:
             with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=10) as answer:
                 return answer.status == 200
@@ -107,7 +109,15 @@ def free_port() -> int:
         return probe.getsockname()[1]
 
 
+def launch_settings() -> dict[str, Any]:
+    """How Chromium is started: the system's where there is one, else the one that Playwright brought."""
+    found = os.environ.get("CTRLAB_CHROMIUM") or next((path for path in _CHROMIUM if Path(path).exists()), None)
+    return {"args": ["--no-sandbox", "--disable-dev-shm-usage"], **({"executable_path": found} if found else {})}
+
+
+@contextmanager
 def running_server(home: Path) -> Iterator[Server]:
+    """A server of its own on a home; at the end its worker goes too."""
     server = Server(home, free_port())
     server.start()
     try:

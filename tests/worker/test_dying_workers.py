@@ -4,7 +4,7 @@ import time
 
 from ctrlab.services.jobs import cancel_job, get_job, worker_state
 from ctrlab.services.workspace import Workspace
-from tests.support.patience import PATIENCE, promised
+from tests.support.patience import PATIENCE
 from tests.support.sample_handlers import CountConfig, DeafConfig
 from tests.support.worker_support import (
     StartWorker,
@@ -27,7 +27,7 @@ def test_a_killed_worker_takes_its_child_along_and_the_next_worker_continues_the
     child = pid_of_attempt(workspace, job_id)
     first.kill()
     first.wait()
-    eventually(lambda: not is_running(child), promised(2.0))
+    eventually(lambda: not is_running(child))
     assert get_job(workspace, job_id).state == "queued"  # the truth, before any other worker came
     assert not worker_state(workspace).alive
     done = len(counted(workspace, job_id))
@@ -45,7 +45,7 @@ def test_a_worker_killed_with_a_deaf_job_leaves_no_process_behind(workspace: Wor
     pids = child_pids(workspace, submit(workspace, "deaf", DeafConfig(ignore_sigterm=True, with_helper=True)))
     worker.kill()
     worker.wait()
-    eventually(lambda: not any(map(is_running, pids)), promised(2.0))
+    eventually(lambda: not any(map(is_running, pids)))
 
 
 def test_cancel_ends_a_job_whose_worker_was_just_killed(workspace: Workspace, start_worker: StartWorker) -> None:

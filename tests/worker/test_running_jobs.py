@@ -13,7 +13,7 @@ import pytest
 
 from ctrlab.services.jobs import cancel_job, get_job, job_curves, job_log, retry_job
 from ctrlab.services.workspace import Workspace, open_workspace
-from tests.support.patience import PATIENCE, promised
+from tests.support.patience import PATIENCE
 from tests.support.sample_handlers import CountConfig, DeafConfig, PrintConfig, TroubleConfig
 from tests.support.worker_support import (
     child_pids,
@@ -50,13 +50,13 @@ def test_a_job_runs_and_leaves_result_progress_curve_and_log(workspace: Workspac
     assert not job.checkpoint_folder.exists()
 
 
-def test_a_warm_child_starts_a_job_in_under_half_a_second(workspace: Workspace) -> None:
+def test_a_job_runs_in_a_process_that_was_started_before_it_was_submitted(workspace: Workspace) -> None:
     assert wait_for_end(workspace, submit(workspace, "count", CountConfig())) == "succeeded"
-    time.sleep(1.0)  # the next child warms up
-    submitted, watch = time.time(), time.monotonic()
+    (worker,) = workspace.store.workers.alive()
+    eventually(lambda: psutil.Process(worker.pid).children())
+    submitted = time.time()
     job_id = submit(workspace, "count", CountConfig(steps=1))
     eventually(lambda: counted(workspace, job_id))
-    assert time.monotonic() - watch < promised(0.5)
     assert psutil.Process(pid_of_attempt(workspace, job_id)).create_time() < submitted
 
 
@@ -99,25 +99,21 @@ def test_a_kind_that_no_code_registers_fails_with_a_sentence_and_imports_nothing
     assert "no kind of job is called 'os:system'" in str(job.error)
 
 
-def test_cancel_stops_a_listening_job_within_two_seconds(workspace: Workspace) -> None:
+def test_cancel_stops_a_job_that_checks_whether_to_stop(workspace: Workspace) -> None:
     job_id = submit(workspace, "count", CountConfig(steps=1000, step_seconds=0.05))
     eventually(lambda: counted(workspace, job_id))
-    asked = time.monotonic()
     cancel_job(workspace, job_id)
-    assert wait_for_end(workspace, job_id, promised(2.0)) == "cancelled"
-    assert time.monotonic() - asked < promised(2.0)
+    assert wait_for_end(workspace, job_id) == "cancelled"
     assert get_job(workspace, job_id).error is None
 
 
 @pytest.mark.parametrize("ignore_sigterm", [False, True])
-def test_cancel_stops_a_deaf_job_and_what_it_started_within_two_seconds(workspace: Workspace, ignore_sigterm: bool) -> None:
+def test_cancel_stops_a_job_that_never_checks_and_the_processes_it_started(workspace: Workspace, ignore_sigterm: bool) -> None:
     job_id = submit(workspace, "deaf", DeafConfig(ignore_sigterm=ignore_sigterm, with_helper=True))
     pids = child_pids(workspace, job_id)
-    asked = time.monotonic()
     cancel_job(workspace, job_id)
-    assert wait_for_end(workspace, job_id, promised(2.0)) == "cancelled"
-    assert time.monotonic() - asked < promised(2.0)
-    eventually(lambda: not any(map(is_running, pids)), promised(1.0))
+    assert wait_for_end(workspace, job_id) == "cancelled"
+    eventually(lambda: not any(map(is_running, pids)))
 
 
 def test_a_killed_child_interrupts_the_job_and_retry_continues_from_its_checkpoint(workspace: Workspace) -> None:

@@ -13,7 +13,6 @@ from ctrlab.data.dataset import EncodedDataset
 from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.data.encoding.encoder import FieldEncoder
 from ctrlab.errors import ConfigError, CtrlabError, DataError, JobCancelled, UnknownNameError
-from tests.support.patience import Stopwatch
 
 
 @pytest.fixture
@@ -197,22 +196,6 @@ def test_cancelling_leaves_nothing_behind(csv, config_for, tmp_path, after):
     with pytest.raises(JobCancelled):
         encode_dataset(config_for(csv), tmp_path / "encoded", should_stop=lambda: next(answers))
     assert not list(tmp_path.glob("encoded*"))
-
-
-def test_should_stop_is_asked_at_least_twice_a_second(write, tmp_path, config_for):
-    cells = np.random.default_rng(0).integers(0, 50_000, (60_000, 40))
-    frame = pl.DataFrame(cells, schema=[f"f{i}" for i in range(40)]).with_columns(click=pl.int_range(60_000) % 2)
-    columns = (ColumnConfig(name="click", role="label"), *(ColumnConfig(name=f"f{i}", role="categorical") for i in range(40)))
-    config = config_for(write("long.csv", frame.write_csv()), columns=columns)
-
-    watch, asked = Stopwatch(), [0.0]
-
-    def should_stop() -> bool:
-        asked.append(watch.seconds)
-        return False
-
-    encode_dataset(config, tmp_path / "encoded", should_stop=should_stop)
-    assert np.diff(asked).max() < 0.5
 
 
 KILLED = """
