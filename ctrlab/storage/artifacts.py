@@ -1,13 +1,11 @@
 """The catalogue of datasets, models, spectra, plans and evaluations: a row each, and a folder for those with files.
 
 A folder is moved into place before its row is written, and a row is deleted before its folder: a crash between the two
-leaves a folder that nothing refers to, which `sweep` removes, and never a row without its files.
+leaves a folder without a row, which `sweep` moves to the trash, and never a row without its files.
 """
 
-import errno
 import secrets
 import shutil
-import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
@@ -21,11 +19,13 @@ from ctrlab.errors import ConfigError, StorageError, UnknownNameError
 from ctrlab.storage import schema
 from ctrlab.storage.code_version import code_version
 from ctrlab.storage.database import Database
+from ctrlab.storage.folders import INCOMING, move_folder
+from ctrlab.storage.pending import PendingChanges
 from ctrlab.storage.records import ID_PREFIXES, Artifact, ArtifactKind
+from ctrlab.storage.trash import Trash, TrashEntry
 
 _MAX_NAME_LENGTH = 200
-_INCOMING = ".incoming-"
-#: A folder without a row may belong to a process that is just writing the row; an hour later it does not.
+#: A change as old as this, whose process is gone, was broken off (a process on another machine is not seen).
 _ORPHAN_SECONDS = 3600.0
 
 _Artifacts = list[Artifact]  # inside the class, `list` is its method
@@ -35,9 +35,11 @@ _table, _links = schema.artifacts, schema.artifact_parents
 class ArtifactCatalogue:
     """Artifacts by id; see `Artifact` for what each one is."""
 
-    def __init__(self, database: Database, root: Path) -> None:
+    def __init__(self, database: Database, root: Path, pending: PendingChanges, trash: Trash) -> None:
         self._database = database
         self._root = root
+        self._pending = pending
+        self._trash = trash
 
     def add(
         self,
@@ -65,21 +67,19 @@ class ArtifactCatalogue:
         _check(kind, name, files_from)
         key = (job_key or kind) if job_id else None
         if job_id and (earlier := self._made_by(job_id, key)):
+            if files_from is not None and files_from.is_dir() and not earlier.path.exists():
+                move_folder(files_from, earlier.path)  # the row was committed and the answer of the database lost
             return earlier
         artifact_id = self._new_id(ID_PREFIXES[kind])
         values = {
             "id": artifact_id, "kind": kind, "name": name.strip(), "config": dict(config or {}), "summary": dict(summary or {}),
             "seed": seed, "code_version": code_version(), "created_at": datetime.now(UTC), "job_id": job_id, "job_key": key,
         }  # fmt: skip
-        folder = self._root / artifact_id
-        if files_from is not None:
-            _move_folder(files_from, folder)
-        try:
+        if files_from is None:
             self._insert(values, tuple(parents))
-        except BaseException:
-            if files_from is not None:
-                _move_folder(folder, files_from)
-            raise
+        else:
+            with self._pending.record([artifact_id]):
+                self._insert_with_files(values, tuple(parents), files_from)
         return self.get(artifact_id)
 
     def get(self, artifact_id: str) -> Artifact:
@@ -98,7 +98,7 @@ class ArtifactCatalogue:
         return self._select(*conditions, limit=limit)
 
     def rename(self, artifact_id: str, name: str) -> Artifact:
-        """Change the name that people see; ids never change."""
+        """Change the displayed name; ids never change."""
         _check_name(name)
         with self._database.write() as connection:
             connection.execute(sa.update(_table).where(_table.c.id == artifact_id).values(name=name.strip()))
@@ -127,25 +127,55 @@ class ArtifactCatalogue:
                 "delete them first, or delete it together with them"
             )
         ids = (artifact_id, *(item.id for item in dependents))
+        with self._pending.record(ids):
+            self._delete_rows(ids)
+            for gone in ids:
+                shutil.rmtree(self._root / gone, ignore_errors=True)
+        return ids
+
+    def sweep(self, older_than_seconds: float = _ORPHAN_SECONDS, now: datetime | None = None) -> tuple[TrashEntry, ...]:
+        """Move folders without a row that a crash left behind to the trash; those that were moved.
+
+        Only folders of additions and deletions that this very store began and did not end are touched, and none while the
+        catalogue is empty.
+        """
+        if not self._known_ids():
+            return ()
+        moved: list[TrashEntry] = []
+        with self._pending.abandoned(older_than_seconds) as ids:
+            known = self._known_ids()  # read again: a change that was under way may have ended before it was locked here
+            for artifact_id in ids:
+                for folder in (self._root / artifact_id, self._root / (INCOMING + artifact_id)):
+                    if artifact_id not in known and folder.is_dir():
+                        moved.append(self._trash.put(folder, now or datetime.now(UTC)))
+        return tuple(moved)
+
+    def unknown_folders(self) -> tuple[str, ...]:
+        """Names of folders that belong to no artifact of this store, such as those of another database; nothing removes them."""
+        folders = sorted(folder.name for folder in self._root.iterdir())
+        known = self._known_ids()
+        return tuple(name for name in folders if name not in known)
+
+    def _known_ids(self) -> set[str]:
+        with self._database.read() as connection:
+            return set(connection.execute(sa.select(_table.c.id)).scalars())
+
+    def _insert_with_files(self, values: Mapping[str, Any], parents: tuple[str, ...], files_from: Path) -> None:
+        folder = self._root / values["id"]
+        move_folder(files_from, folder)
+        try:
+            self._insert(values, parents)
+        except BaseException:
+            move_folder(folder, files_from)
+            raise
+
+    def _delete_rows(self, ids: Sequence[str]) -> None:
         try:
             with self._database.write() as connection:
                 connection.execute(sa.delete(_links).where(_links.c.child_id.in_(ids)))
                 connection.execute(sa.delete(_table).where(_table.c.id.in_(ids)))
         except exc.IntegrityError:
-            raise StorageError(f"{artifact_id} got a new dependent while it was being deleted; look again, then delete") from None
-        for gone in ids:
-            shutil.rmtree(self._root / gone, ignore_errors=True)
-        return ids
-
-    def sweep(self, older_than_seconds: float = _ORPHAN_SECONDS) -> tuple[str, ...]:
-        """Remove folders that no artifact refers to, left by a crash; the names of those removed."""
-        folders = [folder for folder in self._root.iterdir() if _age_seconds(folder) > older_than_seconds]
-        with self._database.read() as connection:
-            known = set(connection.execute(sa.select(_table.c.id)).scalars())
-        orphans = [folder for folder in folders if folder.name not in known]
-        for folder in orphans:
-            shutil.rmtree(folder, ignore_errors=True)
-        return tuple(folder.name for folder in orphans)
+            raise StorageError(f"{ids[0]} got a new dependent while it was being deleted; look again, then delete") from None
 
     def _insert(self, values: Mapping[str, Any], parents: tuple[str, ...]) -> None:
         links = [{"child_id": values["id"], "position": i, "parent_id": parent} for i, parent in enumerate(parents)]
@@ -203,24 +233,3 @@ def _check(kind: str, name: str, files_from: Path | None) -> None:
 def _check_name(name: str) -> None:
     if not 0 < len(name.strip()) <= _MAX_NAME_LENGTH:
         raise ConfigError(f"a name must have 1 to {_MAX_NAME_LENGTH} characters, got {len(name.strip())}")
-
-
-def _move_folder(source: Path, target: Path) -> None:
-    """Rename, or across file systems copy under a hidden name and rename: `target` is either whole or absent."""
-    try:
-        source.rename(target)
-    except OSError as error:
-        if error.errno != errno.EXDEV:
-            raise StorageError(f"the files in {source} could not be moved into the store: {error.strerror}") from error
-        incoming = target.with_name(_INCOMING + target.name)
-        shutil.copytree(source, incoming)
-        incoming.rename(target)
-        shutil.rmtree(source, ignore_errors=True)
-
-
-def _age_seconds(folder: Path) -> float:
-    """Since the folder was last moved or changed (a rename leaves its modification time alone)."""
-    try:
-        return time.time() - folder.stat().st_ctime
-    except FileNotFoundError:
-        return 0.0

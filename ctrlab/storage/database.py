@@ -1,16 +1,21 @@
-"""One database behind a URL: how it is opened, read and written, whichever of the two kinds it is."""
+"""One database behind a URL, SQLite or PostgreSQL: how it is created, opened, read and written."""
 
+import contextlib
+import os
+import secrets
 import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ctrlab.errors import ConfigError, StorageError
-from ctrlab.storage.schema import SCHEMA_VERSION, metadata, schema_version
+from ctrlab.storage.folders import PRIVATE_FILE
+from ctrlab.storage.schema import SCHEMA_VERSION, metadata, schema_version, store_identity
 
 #: How long a statement waits for another process's write to end.
 BUSY_SECONDS = 30.0
@@ -35,7 +40,7 @@ class Database:
         self._reader = self._engine.execution_options(ctrlab_reads=True)
 
     def __str__(self) -> str:
-        return self.url.render_as_string(hide_password=True)
+        return str(self.url.database) if self.is_sqlite else self.url.render_as_string(hide_password=True)
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -49,9 +54,16 @@ class Database:
         with self._translated(), self._engine.begin() as connection:
             yield connection
 
+    def exists(self) -> bool:
+        """Whether there is a store at this address: for SQLite a file that is not empty, else a schema of ours."""
+        if self.is_sqlite and not self._has_content():
+            return False
+        return self._version() is not None
+
     def prepare(self) -> None:
-        """Make the schema if there is none; refuse another version's. Safe when several processes do it at once."""
+        """Create the schema if there is none; refuse another version's. Safe when several processes do it at once."""
         if self.is_sqlite:
+            self._create_private_file()
             self._switch_to_wal()
         version = self._version()
         if version is None:
@@ -62,9 +74,30 @@ class Database:
                 "use the ctrlab that made it, or choose a new folder with CTRLAB_HOME"
             )
 
+    def store_id(self) -> str:
+        """The id that tells this store from every other; call `prepare` first."""
+        with self.read() as connection:
+            found: str = connection.execute(sa.select(store_identity.c.id)).scalar_one()
+            return found
+
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
+
+    def _has_content(self) -> bool:
+        try:
+            return Path(self.url.database or "").stat().st_size > 0
+        except OSError:  # what is wrong with it is said when it is opened
+            return False
+
+    def _create_private_file(self) -> None:
+        """Create the file of a new SQLite database readable by its user alone.
+
+        An existing file must not be opened here: closing any descriptor of it would drop the locks that SQLite's connections
+        in this process hold on it.
+        """
+        with contextlib.suppress(OSError):
+            os.close(os.open(self.url.database or "", os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, PRIVATE_FILE))
 
     def _version(self) -> int | None:
         with self.read() as connection:
@@ -80,6 +113,7 @@ class Database:
             found = connection.execute(sa.select(schema_version.c.version)).scalar_one_or_none()
             if found is None:
                 connection.execute(sa.insert(schema_version).values(version=SCHEMA_VERSION))
+                connection.execute(sa.insert(store_identity).values(id=secrets.token_hex(8)))
             return SCHEMA_VERSION if found is None else found
 
     def _switch_to_wal(self) -> None:

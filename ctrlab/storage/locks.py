@@ -1,9 +1,11 @@
-"""Locks that the kernel lets go of when their holder dies, even by kill -9: the fastest truth about who is alive."""
+"""File locks that the kernel releases when their holder dies, even by kill -9: the fastest test of whether a process lives."""
 
 import fcntl
 import os
 import time
 from pathlib import Path
+
+from ctrlab.storage.folders import PRIVATE_FILE
 
 
 class FileLock:
@@ -14,9 +16,9 @@ class FileLock:
         self._descriptor: int | None = None
 
     def acquire(self, timeout_seconds: float = 0.0) -> bool:
-        """Whether the lock was got, trying for `timeout_seconds`."""
+        """Whether the lock was taken, trying for `timeout_seconds`."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o644)
+        descriptor = os.open(self.path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, PRIVATE_FILE)
         deadline = time.monotonic() + timeout_seconds
         while not _try_lock(descriptor, fcntl.LOCK_EX):
             if time.monotonic() >= deadline:
@@ -27,7 +29,7 @@ class FileLock:
         return True
 
     def release(self) -> None:
-        """Let go; harmless when the lock is not held."""
+        """Release the lock; does nothing when it is not held."""
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -36,7 +38,7 @@ class FileLock:
 def is_locked(path: Path) -> bool:
     """Whether a living process holds the lock on `path`.
 
-    The look takes a shared lock for an instant, so it must not be used on a file that others may just then try to lock.
+    The test takes a shared lock for an instant, so it must not be used on a file that another process may try to lock just then.
     """
     try:
         descriptor = os.open(path, os.O_RDWR | os.O_CLOEXEC)

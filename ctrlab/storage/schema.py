@@ -10,8 +10,8 @@ import sqlalchemy as sa
 
 from ctrlab.config import Config
 
-#: Raised whenever a table changes; a store of another version is refused, never guessed at.
-SCHEMA_VERSION = 1
+#: Raised whenever a table changes; a store of another version is refused.
+SCHEMA_VERSION = 2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _MICROSECOND = timedelta(microseconds=1)
@@ -63,6 +63,9 @@ def _plain(value: Any) -> Any:
 metadata = sa.MetaData()
 
 schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
+
+#: One row: the id that tells this store from every other, kept in its homes as well.
+store_identity = sa.Table("store_identity", metadata, sa.Column("id", sa.String(40), primary_key=True))
 
 artifacts = sa.Table(
     "artifacts",

@@ -1,14 +1,19 @@
-"""A home folder and its database: everything ctrlab remembers."""
+"""A home folder and its database: all state of ctrlab."""
 
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
+import sqlalchemy as sa
+
 from ctrlab.errors import StorageError
 from ctrlab.storage.artifacts import ArtifactCatalogue
 from ctrlab.storage.database import Database
+from ctrlab.storage.home import check_store_id, home_store_id, prepare_home, record_store_id
 from ctrlab.storage.jobs import LEASE_SECONDS, JobQueue
 from ctrlab.storage.metrics import MetricLog
+from ctrlab.storage.pending import PendingChanges
+from ctrlab.storage.trash import Trash
 from ctrlab.storage.workers import WorkerRoster
 
 DATABASE_FILE = "ctrlab.sqlite3"
@@ -21,6 +26,7 @@ class Store:
     home: Path
     database: Database
     artifacts: ArtifactCatalogue
+    trash: Trash
     jobs: JobQueue
     metrics: MetricLog
     workers: WorkerRoster
@@ -35,18 +41,21 @@ class Store:
             lease_seconds: silence after which a worker that cannot be seen from here loses its jobs.
 
         Raises:
-            StorageError: the folder or database cannot be used, or is of another version.
+            StorageError: the folder or database cannot be used, is of another version, or is not the one that the home's
+                files belong to (moved aside, emptied, or another address).
             ConfigError: the address is not one of a store.
         """
         home = home.expanduser().absolute()
-        _make_folders(home)
-        database = Database(url or f"sqlite:///{home / DATABASE_FILE}")
-        database.prepare()
+        prepare_home(home)
+        database = Database(url or sa.URL.create("sqlite", database=str(home / DATABASE_FILE)))
+        store_id = _open_database(database, home)
         workers = WorkerRoster(database, home / "workers")
+        trash = Trash(home / "trash")
         return cls(
             home=home,
             database=database,
-            artifacts=ArtifactCatalogue(database, home / "artifacts"),
+            artifacts=ArtifactCatalogue(database, home / "artifacts", PendingChanges(home / "pending", store_id), trash),
+            trash=trash,
             jobs=JobQueue(database, home / "jobs", workers, lease_seconds),
             metrics=MetricLog(database),
             workers=workers,
@@ -57,9 +66,18 @@ class Store:
         self.database.close()
 
 
-def _make_folders(home: Path) -> None:
+def _open_database(database: Database, home: Path) -> str:
+    """Prepare the database and check that it knows the home's files, before a new one is created; the store's id."""
+    expected = home_store_id(home)
+    if expected is not None and not database.exists():
+        check_store_id(home, expected, None, str(database))
     try:
-        for name in ("artifacts", "jobs", "workers"):
-            (home / name).mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise StorageError(f"{home} cannot be used as home folder: {error.strerror}; choose another with CTRLAB_HOME") from error
+        database.prepare()
+        store_id = database.store_id()
+        check_store_id(home, expected, store_id, str(database))
+    except StorageError:
+        database.close()
+        raise
+    if expected is None:
+        record_store_id(home, store_id)
+    return store_id

@@ -5,12 +5,16 @@ import signal
 import sys
 import threading
 from collections.abc import Sequence
+from datetime import UTC, datetime
 
+from ctrlab.errors import StorageError
 from ctrlab.services.handlers import HANDLER_MODULES
 from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Store
 from ctrlab.worker.supervisor import Supervisor, logger
 
 _MAX_LOG_BYTES = 5_000_000
+_NAMES_IN_LOG = 10
 
 
 def run_worker(
@@ -38,7 +42,7 @@ def run_worker(
     election = workspace.store.workers.election_lock()
     while election.acquire():
         try:
-            workspace.store.artifacts.sweep()
+            _clean_up(workspace.store)
             reason = Supervisor(workspace, handler_modules, concurrency, idle_exit_seconds, stop).run()
         finally:
             election.release()
@@ -47,6 +51,20 @@ def run_worker(
             return 0
     logger.info("another worker is alive on %s", workspace.home)
     return 0
+
+
+def _clean_up(store: Store) -> None:
+    """Move what crashes left behind to the trash and delete what has been there for 30 days; both are logged."""
+    try:
+        for entry in store.artifacts.sweep():
+            logger.info("moved %s (%d bytes, left by a crash, not in the store) to %s", entry.name, entry.size_bytes, entry.path)
+        for entry in store.trash.purge(datetime.now(UTC)):
+            logger.info("deleted %s (%d bytes, in the trash since %s)", entry.path, entry.size_bytes, f"{entry.removed_at:%F}")
+        if unknown := store.artifacts.unknown_folders():
+            names = ", ".join(unknown[:_NAMES_IN_LOG])
+            logger.info("%d folders in artifacts/ are not in the store and are left alone, such as %s", len(unknown), names)
+    except StorageError as error:  # jobs can run all the same
+        logger.warning("cleaning up failed: %s", error)
 
 
 def _set_up_log(workspace: Workspace) -> None:
