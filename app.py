@@ -1,4 +1,4 @@
-"""The dashboard's entrance: `streamlit run app.py`."""
+"""Entry point of the dashboard: `streamlit run app.py`."""
 
 from ctrlab.ui.frame import frame
 from ctrlab.ui.views.home import render

@@ -15,7 +15,7 @@ from ctrlab.services.workspace import open_workspace
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one verb; 0 when it worked, 1 after a sentence on standard error, 130 when interrupted."""
+    """Run one verb. Returns 0 on success, 1 after an error message on stderr, 130 when interrupted."""
     args = _parser().parse_args(argv)
     try:
         code = args.run(args)
@@ -28,21 +28,19 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="ctrlab", description=ctrlab.__doc__)
+    parser = argparse.ArgumentParser(prog="ctrlab", description=(ctrlab.__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=ctrlab.__version__)
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--json", action="store_true", help="print one JSON object")
+    common.add_argument("--home", type=Path, help="folder with all state (default: CTRLAB_HOME, else the user's data folder)")
     common.add_argument(
-        "--home", type=Path, help="folder that holds all state (default CTRLAB_HOME, else the user's data folder)"
-    )
-    common.add_argument(
-        "--store-url", help="SQLAlchemy address of the store (default CTRLAB_STORE_URL, else a SQLite file in the home folder)"
+        "--store-url", help="SQLAlchemy URL of the store (default: CTRLAB_STORE_URL, else a SQLite file in the home folder)"
     )
     subparsers = parser.add_subparsers(required=True, metavar="VERB")
     add_verbs(subparsers, common)
 
-    worker = subparsers.add_parser("worker", help="do queued jobs until stopped", parents=[common])
-    worker.add_argument("--idle-exit-seconds", type=float, help="stop by itself after this long without a job")
+    worker = subparsers.add_parser("worker", help="run queued jobs until stopped", parents=[common])
+    worker.add_argument("--idle-exit-seconds", type=float, help="exit after this many seconds without a job")
     worker.set_defaults(run=_run_worker)
     serve = subparsers.add_parser("serve", help="start a worker and the dashboard", parents=[common])
     serve.add_argument("--port", type=int, default=8501, help="port of the dashboard (default 8501)")

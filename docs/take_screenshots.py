@@ -1,4 +1,4 @@
-"""Takes the README's pictures from a dashboard of its own: the newcomer's path on the sample, in an empty home folder.
+"""Takes the screenshots of the README: starts a dashboard with an empty home folder and walks through the sample.
 
 make screenshots
 """
@@ -22,7 +22,7 @@ IMAGES = PROJECT / "docs" / "images"
 
 
 def main() -> None:
-    """Start the dashboard, walk the path, save a picture of each page."""
+    """Start the dashboard, open each page and save a screenshot of it."""
     IMAGES.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix="ctrlab-pictures-") as home:
         port = free_port()
@@ -39,7 +39,7 @@ def main() -> None:
 
 
 def walk(address: str) -> None:
-    """Home, the sample's spectra and sensitivity, a plan, a compression, the comparison."""
+    """Home, spectra and sensitivity of the sample, a plan, a compression, the comparison."""
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_page(viewport={"width": 1360, "height": 900}, device_scale_factor=1.5)
@@ -73,34 +73,34 @@ def walk(address: str) -> None:
         page.get_by_role("progressbar").wait_for()
         time.sleep(4)
         picture(page, "running")
-        page.get_by_role("link", name="Compare it with the original").click(timeout=180_000)
+        page.get_by_role("link", name="Compare with the original").click(timeout=180_000)
         page.locator(".js-plotly-plot").first.wait_for()
         picture(page, "compare")
         browser.close()
 
 
 def measured(page: Page) -> None:
-    """Return when the plan's AUC is there."""
+    """Wait until the AUC of the plan is measured."""
     page.locator(".measured-note").get_by_text(re.compile(r"^on .* validation rows")).wait_for(timeout=60_000)
 
 
 def picture(page: Page, name: str) -> None:
-    """Save what is in the window once it has come to rest."""
-    page.mouse.move(2, 2)  # nothing looks pointed at
+    """Save a screenshot of the window after a pause for drawing."""
+    page.mouse.move(2, 2)  # no hover effect
     time.sleep(2.5)
     page.screenshot(path=IMAGES / f"{name}.png")
     print(f"docs/images/{name}.png")
 
 
 def free_port() -> int:
-    """A port nobody listens on."""
+    """A free TCP port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def wait_until_up(port: int) -> None:
-    """Return when the dashboard answers."""
+    """Wait until the dashboard answers."""
     for _ in range(200):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).read()

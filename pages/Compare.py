@@ -1,4 +1,4 @@
-"""The Compare page; its content lives in ctrlab.ui.views.compare."""
+"""The Compare page: a shim for ctrlab.ui.views.compare."""
 
 from ctrlab.ui.frame import frame
 from ctrlab.ui.views.compare import render

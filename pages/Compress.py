@@ -1,4 +1,4 @@
-"""The Compress page; its content lives in ctrlab.ui.views.compress."""
+"""The Compress page: a shim for ctrlab.ui.views.compress."""
 
 from ctrlab.ui.frame import frame
 from ctrlab.ui.views.compress import render

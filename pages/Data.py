@@ -1,4 +1,4 @@
-"""The Data page; its content lives in ctrlab.ui.views.data."""
+"""The Data page: a shim for ctrlab.ui.views.data."""
 
 from ctrlab.ui.frame import frame
 from ctrlab.ui.views.data import render

@@ -1,4 +1,4 @@
-"""The Jobs page; its content lives in ctrlab.ui.views.jobs."""
+"""The Jobs page: a shim for ctrlab.ui.views.jobs."""
 
 from ctrlab.ui.frame import frame
 from ctrlab.ui.views.jobs import render

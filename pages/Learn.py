@@ -1,4 +1,4 @@
-"""The Learn page; its content lives in ctrlab.ui.views.learn."""
+"""The Learn page: a shim for ctrlab.ui.views.learn."""
 
 from ctrlab.ui.frame import frame
 from ctrlab.ui.views.learn import render

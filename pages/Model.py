@@ -1,4 +1,4 @@
-"""The Model page; its content lives in ctrlab.ui.views.model."""
+"""The Model page: a shim for ctrlab.ui.views.model."""
 
 from ctrlab.ui.frame import frame
 from ctrlab.ui.views.model import render

@@ -1,4 +1,4 @@
-"""The Spectra page; its content lives in ctrlab.ui.views.spectra."""
+"""The Spectra page: a shim for ctrlab.ui.views.spectra."""
 
 from ctrlab.ui.frame import frame
 from ctrlab.ui.views.spectra import render

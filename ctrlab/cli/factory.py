@@ -1,4 +1,4 @@
-"""Modules named on the command line as `module:function`. The dashboard never imports what a browser sends."""
+"""Modules named on the command line as `module:function`. The dashboard never imports names sent by a browser."""
 
 import importlib
 import sys
@@ -13,20 +13,20 @@ if TYPE_CHECKING:
 
 
 def make_module(factory: str) -> "tuple[nn.Module, Iterable[Any]]":
-    """Call `factory`, written `module:function`; modules in the working folder are found.
+    """Call `factory`, written `module:function`; the working folder is searched for the module too.
 
     Returns:
-        What the function gives back: the module, and the calibration batches.
+        The function's result: the module and the calibration batches.
 
     Raises:
-        ConfigError: there is no such function, or it gives back something else.
+        ConfigError: there is no such function, or it returns something else.
     """
     module_name, _, function_name = factory.partition(":")
     if not module_name or not function_name:
         raise ConfigError(f"the factory must be written module:function, such as train:make; got {factory!r}")
     made = _function(module_name, function_name)()
     if not isinstance(made, tuple) or len(made) != 2 or not hasattr(made[0], "named_modules"):
-        raise ConfigError(f"{factory} must give back a pair (module, batches); got {type(made).__name__}")
+        raise ConfigError(f"{factory} must return a pair (module, batches); got {type(made).__name__}")
     return made
 
 

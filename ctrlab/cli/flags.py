@@ -1,4 +1,4 @@
-"""Command-line flags made from config classes: one declaration, the same names, bounds and help as the forms."""
+"""Command-line flags made from config classes, with the names, bounds and help of the forms."""
 
 import argparse
 import dataclasses
@@ -21,7 +21,7 @@ def add_config_flags(
     title: str = "",
     base: Config | None = None,
 ) -> None:
-    """A `--flag` for every simple field of `config_class`; one that is not given leaves the setting of `base`, or the default."""
+    """Add a `--flag` for every simple field of `config_class`; its default is that of `base`, or of the class."""
     group = parser.add_argument_group(title or config_class.__name__)
     hints = type_hints(config_class)
     for field in dataclasses.fields(config_class):
@@ -37,7 +37,7 @@ def add_config_flags(
 
 
 def config_from_flags(config_class: type[C], args: argparse.Namespace, *, base: C | None = None, **fixed: Any) -> C:
-    """`base`, or the defaults, with `fixed` settings and whatever flags were given."""
+    """The config of the given flags and `fixed` settings; everything else is as in `base`, or the default."""
     names = {field.name for field in dataclasses.fields(config_class)} - set(fixed)
     given = {name: value for name, value in vars(args).items() if name in names} | fixed
     return config_class(**given) if base is None else base.replace(**given)
@@ -63,7 +63,7 @@ def _rank(name: str, text: str) -> int:
 
 
 def values_for(config_class: type[Config], texts: dict[str, str]) -> dict[str, Any]:
-    """Texts of NAME=VALUE flags as the types `config_class` declares; unknown names pass through for the config to refuse."""
+    """Values of NAME=VALUE flags, parsed as `config_class` declares them; unknown names are kept for the config to refuse."""
     hints = type_hints(config_class)
     return {name: _parse(hints[name], text) if name in hints else text for name, text in texts.items()}
 
@@ -78,7 +78,7 @@ def _parse(hint: Any, text: str) -> Any:
         try:
             return hint(text)
         except ValueError:
-            return text  # validation names the fault
+            return text  # validation reports it
     return text
 
 

@@ -1,4 +1,4 @@
-"""`compress-module`: any module that a Python function makes, to files."""
+"""`compress-module`: compresses the module that a Python function returns."""
 
 import argparse
 from pathlib import Path
@@ -12,10 +12,10 @@ from ctrlab.plans.configs import BOTTLENECKS
 
 def declare_modules(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb `compress-module`."""
-    help = "compress a module that a function of yours makes"
+    help = "compress a torch module that a Python function returns"
     parser = subparsers.add_parser("compress-module", help=help, description=help, parents=[common])
     parser.add_argument(
-        "--factory", required=True, metavar="MODULE:FUNCTION", help="gives back (module, calibration batches) when called"
+        "--factory", required=True, metavar="MODULE:FUNCTION", help="function that returns (module, calibration batches)"
     )
     ranks = parser.add_mutually_exclusive_group(required=True)
     ranks.add_argument("--variance", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
@@ -23,7 +23,9 @@ def declare_modules(subparsers: Any, common: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--bottleneck", default="none", choices=BOTTLENECKS, help="nonlinearity between the factors (default none)"
     )
-    parser.add_argument("--output", type=Path, required=True, help="the .safetensors file to write; a .json file goes beside it")
+    parser.add_argument(
+        "--output", type=Path, required=True, help="the .safetensors file to write; a .json file is written next to it"
+    )
     parser.set_defaults(run=run_compress_module)
 
 

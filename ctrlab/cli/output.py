@@ -1,4 +1,4 @@
-"""How the command line talks: progress on standard error, results on standard output, one JSON object when asked."""
+"""Output of the command line: progress on stderr, results on stdout, one JSON object with `--json`."""
 
 import json
 import sys
@@ -12,7 +12,7 @@ from ctrlab.storage import Job
 
 
 class ProgressLine:
-    """One line on standard error that follows a job; a line per whole tenth where the output is no terminal."""
+    """Progress of a job on one line of stderr; one line per 10 % where stderr is not a terminal."""
 
     def __init__(self, stream: TextIO | None = None) -> None:
         self._stream = stream or sys.stderr
@@ -61,7 +61,7 @@ def _jsonable(value: Any) -> Any:
 
 
 def table_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
-    """An aligned plain-text table; numbers to the right."""
+    """An aligned plain-text table; numbers are right-aligned."""
     cells = [[str(cell) for cell in row] for row in rows]
     numeric = [
         bool(cells) and all(not isinstance(cell, str) or cell == "" for cell in column) for column in zip(*rows, strict=True)
@@ -77,7 +77,7 @@ def table_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def comparison_text(table: pd.DataFrame) -> str:
-    """The comparison as people read it: size against the first row, four digits of AUC."""
+    """The comparison as a text table; sizes are relative to the first row."""
     headers = ["model", "AUC", "log loss", "tables", "dense", "size", "smaller", "MACs/row", "torch rows/s", "ONNX rows/s"]
     original = table.iloc[0]
     return table_text(headers, [_comparison_cells(row, original) for _, row in table.iterrows()])

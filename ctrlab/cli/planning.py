@@ -1,4 +1,4 @@
-"""`sensitivity`, `speed` and `plan`: what each rank costs in accuracy and time, and the ranks for a budget."""
+"""`sensitivity`, `speed` and `plan`: accuracy and latency by rank, and the ranks for a budget."""
 
 import argparse
 from pathlib import Path
@@ -14,40 +14,50 @@ from ctrlab.services.sensitivity import SensitivityConfig
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE, SpeedConfig
 
 _FLAGS: dict[BudgetKind, tuple[str, str]] = {
-    "parameters": ("--parameters", "at most so many parameters when served"),
-    "bytes": ("--bytes", "at most so many bytes when served"),
-    "table_bytes": ("--table-bytes", "at most so many bytes of tables when served"),
-    "macs": ("--macs", "at most so many multiply-accumulates a row"),
+    "parameters": ("--parameters", "largest number of parameters when served"),
+    "bytes": ("--bytes", "largest size in bytes when served"),
+    "table_bytes": ("--table-bytes", "largest size of the tables in bytes when served"),
+    "macs": ("--macs", "largest number of MACs per row"),
 }
 
 
 def declare_planning(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """Add the verbs `sensitivity`, `speed` and `plan`."""
-    help = "accuracy with each layer truncated alone, rank by rank"
+    help = "measure AUC and log loss with each layer truncated alone, at several ranks"
     measure = subparsers.add_parser("sensitivity", help=help, description=help, parents=[common])
     measure.add_argument("model", help="id of the model")
     add_config_flags(measure, SensitivityConfig, skip=("model_id", "spectra_id"), title="rows")
     measure.set_defaults(run=run_sensitivity)
 
-    help = "milliseconds of layers and tables at a few ranks, on this machine, for plans within a time"
+    help = "time layers and tables at several ranks on this machine, for plans with a latency budget"
     timing = subparsers.add_parser("speed", help=help, description=help, parents=[common])
     timing.add_argument("model", help="id of the model")
     add_config_flags(timing, SpeedConfig, skip=("model_id", "spectra_id"), title="timing")
     timing.set_defaults(run=run_speed)
 
-    help = "the best ranks for a budget, or for a loss of AUC"
+    help = "find the best ranks for a budget, or for a loss of AUC"
     plan = subparsers.add_parser("plan", help=help, description=help, parents=[common])
     plan.add_argument("model", help="id of the model")
     goal = plan.add_mutually_exclusive_group(required=True)
     for kind, (flag, text) in _FLAGS.items():
         goal.add_argument(flag, dest=kind, type=float, metavar="N", help=text)
     goal.add_argument(
-        "--latency-ms", type=float, metavar="MS", help="at most so long a batch, in torch on this machine, as `speed` measured it"
+        "--latency-ms",
+        type=float,
+        metavar="MS",
+        help="largest latency of a batch in torch on this machine, as measured by `speed`",
     )
-    goal.add_argument("--auc-loss", type=float, metavar="X", help="the smallest plan predicted to lose at most this, e.g. 0.0005")
-    plan.add_argument("--batch", type=int, default=DEFAULT_BATCH_SIZE, metavar="ROWS", help="of a call, for --latency-ms")
-    plan.add_argument("--multiple-of", type=int, default=1, metavar="M", help="of ranks of linear layers; 8 suits most hardware")
-    plan.add_argument("--output", type=Path, help="write the plan here as JSON, for `compress --plan`")
+    goal.add_argument(
+        "--auc-loss",
+        type=float,
+        metavar="X",
+        help="find the smallest plan that is predicted to lose at most X of AUC, e.g. 0.0005",
+    )
+    plan.add_argument("--batch", type=int, default=DEFAULT_BATCH_SIZE, metavar="ROWS", help="rows per batch, for --latency-ms")
+    plan.add_argument(
+        "--multiple-of", type=int, default=1, metavar="M", help="ranks of linear layers are multiples of M; 8 suits most hardware"
+    )
+    plan.add_argument("--output", type=Path, help="write the plan to this file as JSON, for `compress --plan`")
     plan.set_defaults(run=run_plan)
 
 
@@ -110,7 +120,7 @@ def run_plan(args: argparse.Namespace) -> None:
 
 
 def _plan_for_ms(lab: Lab, args: argparse.Namespace) -> None:
-    """For a budget of milliseconds what was measured is time: the plan's own accuracy is a prediction."""
+    """`plan --latency-ms`: the latency of the plan is measured, its accuracy is predicted."""
     artifact = lab.plan_for_ms(args.model, args.latency_ms, batch_size=args.batch, multiple_of=args.multiple_of)
     plan, tried = plans.load_plan(lab.workspace, artifact.id), artifact.summary["tried"]
     if args.output:

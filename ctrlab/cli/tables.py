@@ -1,4 +1,4 @@
-"""`compress-table`: an embedding table in a file, however large, to a smaller file."""
+"""`compress-table`: compresses an embedding table in a file, in blocks, to a smaller file."""
 
 import argparse
 import sys
@@ -11,13 +11,13 @@ from ctrlab.cli.output import print_json
 
 def declare_tables(subparsers: Any, common: argparse.ArgumentParser) -> None:
     """Add the verb `compress-table`."""
-    help = "compress an embedding table in a .npy or .safetensors file, larger than memory if need be"
+    help = "compress an embedding table in a .npy or .safetensors file, which may be larger than memory"
     parser = subparsers.add_parser("compress-table", help=help, description=help, parents=[common])
     parser.add_argument("table", type=Path, help="float32, float16 or bfloat16 of shape (num_ids, width)")
-    parser.add_argument("--tensor", help="its name in a .safetensors file that holds several matrices")
+    parser.add_argument("--tensor", help="name of the tensor in a .safetensors file with several matrices")
     parser.add_argument("--counts", type=Path, help="a .npy file: how often each id occurs in training (default: once each)")
     size = parser.add_mutually_exclusive_group(required=True)
-    size.add_argument("--rank", type=int, help="numbers an id keeps")
+    size.add_argument("--rank", type=int, help="numbers kept per id")
     size.add_argument("--variance", type=float, help="share of the variance to keep, e.g. 0.95")
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors or .npy file to write")
     parser.set_defaults(run=run_compress_table)

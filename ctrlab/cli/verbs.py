@@ -1,4 +1,4 @@
-"""The verbs of the command line. Each builds its parser and runs by calling the same services as the dashboard."""
+"""The verbs of the command line: their parsers, and functions that call the services which the dashboard calls too."""
 
 import argparse
 from collections.abc import Callable
@@ -69,30 +69,28 @@ def _show(args: argparse.Namespace, artifact: Artifact, text: str) -> None:
 
 
 def _data(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = subparsers.add_parser("data", help="look at, encode and list datasets")
+    parser = subparsers.add_parser("data", help="inspect, encode and list datasets")
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    inspect = _verb(verbs, common, "inspect", run_inspect, "column roles, cardinalities and missing values of a file")
+    inspect = _verb(verbs, common, "inspect", run_inspect, "show column roles, cardinalities and missing values of a file")
     _source_flags(inspect)
 
     encode = _verb(verbs, common, "encode", run_encode, "encode a table into a dataset")
     _source_flags(encode)
-    encode.add_argument("--name", default="", help="name of the dataset; the file's name when not given")
-    encode.add_argument("--known", choices=DATASETS.names(), help="read the file as this public dataset")
-    encode.add_argument("--label", help="the label column, where it is not found by itself")
-    encode.add_argument("--min-count", type=int, help="fold categorical values and list elements rarer than this into one id")
-    encode.add_argument("--config", type=Path, help="a whole DatasetConfig as JSON; other settings are then not read")
+    encode.add_argument("--name", default="", help="name of the dataset (default: the name of the file)")
+    encode.add_argument("--known", choices=DATASETS.names(), help="the file has the format of this public dataset")
+    encode.add_argument("--label", help="the label column, where it is not inferred")
+    encode.add_argument("--min-count", type=int, help="categorical values and list elements rarer than this share one id")
+    encode.add_argument("--config", type=Path, help="a DatasetConfig as JSON; other settings are ignored")
     add_config_flags(encode, SplitConfig, title="split")
 
-    _verb(verbs, common, "list", run_list_data, "the datasets in the store")
-    _verb(verbs, common, "known", run_known, "public datasets whose format is known, with address, size and checksum")
+    _verb(verbs, common, "list", run_list_data, "list the datasets in the store")
+    _verb(verbs, common, "known", run_known, "list known public datasets with address, size and checksum")
     _verb(verbs, common, "sample", run_sample, "open the sample: dataset, trained model and spectra")
 
 
 def _source_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument(
-        "paths", nargs="+", help="CSV, TSV or Parquet, plain, gz or zst; several for files that are already split"
-    )
+    parser.add_argument("paths", nargs="+", help="CSV, TSV or Parquet, plain, gz or zst; several files if they are already split")
     add_config_flags(parser, SourceConfig, skip=("paths",), title="source")
 
 
@@ -106,7 +104,7 @@ def run_inspect(args: argparse.Namespace) -> None:
         (c.name, c.role, c.distinct, f"{c.missing_share:.1%}", ", ".join(map(str, c.examples[:3]))) for c in inspection.columns
     ]
     print(table_text(["column", "role", "distinct", "missing", "examples"], rows))
-    print(f"{inspection.rows:,} rows looked at")
+    print(f"{inspection.rows:,} rows inspected")
 
 
 def run_encode(args: argparse.Namespace) -> None:
@@ -144,7 +142,7 @@ def run_list_data(args: argparse.Namespace) -> None:
             print_json({"datasets": [{"id": d.id, "name": d.name, "rows": d.summary["rows"]} for d in found]})
         else:
             rows = [(d.id, d.name, sum(d.summary["rows"].values()), d.created_at.strftime("%Y-%m-%d %H:%M")) for d in found]
-            print(table_text(["id", "name", "rows", "made"], rows))
+            print(table_text(["id", "name", "rows", "created"], rows))
 
 
 def run_known(args: argparse.Namespace) -> None:
@@ -190,8 +188,10 @@ def _train(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
         metavar="NAME=VALUE",
         help="settings of the architecture, e.g. embed_dim=16 mlp_dims=400,400,400",
     )
-    parser.add_argument("--max-parameters", type=int, metavar="N", help="scale all widths down until it has at most so many")
-    parser.add_argument("--teacher", default="", metavar="MODEL", help="id of the model that --distillation learns from")
+    parser.add_argument(
+        "--max-parameters", type=int, metavar="N", help="scale all widths down until the model has at most N parameters"
+    )
+    parser.add_argument("--teacher", default="", metavar="MODEL", help="id of the teacher model for --distillation")
     parser.add_argument("--name", default="", help="shown in lists")
     add_config_flags(parser, FitConfig, title="training")
 
@@ -217,8 +217,8 @@ def _model_line(lab: Lab, model: Artifact) -> str:
 
 
 def _import(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = _verb(subparsers, common, "import", run_import, "take in a checkpoint that ctrlab wrote")
-    parser.add_argument("dataset", help="id of the dataset it was trained on")
+    parser = _verb(subparsers, common, "import", run_import, "import a checkpoint that ctrlab wrote")
+    parser.add_argument("dataset", help="id of the dataset that the model was trained on")
     parser.add_argument("checkpoint", type=Path, help="the .safetensors file")
     parser.add_argument("--name", default="", help="shown in lists")
 
@@ -231,9 +231,9 @@ def run_import(args: argparse.Namespace) -> None:
 
 
 def _export(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = _verb(subparsers, common, "export", run_export, "write a model's files: trainable and serving checkpoint, ONNX")
+    parser = _verb(subparsers, common, "export", run_export, "write a model to files: training and serving checkpoints, ONNX")
     parser.add_argument("model", help="id of the model")
-    parser.add_argument("folder", type=Path, help="where to write")
+    parser.add_argument("folder", type=Path, help="folder to write to")
 
 
 def run_export(args: argparse.Namespace) -> None:
@@ -247,7 +247,7 @@ def run_export(args: argparse.Namespace) -> None:
 
 
 def _spectra(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = _verb(subparsers, common, "spectra", run_spectra, "spectra of every layer's outputs and every table")
+    parser = _verb(subparsers, common, "spectra", run_spectra, "compute the spectra of all layers and tables")
     parser.add_argument("model", help="id of the model")
     parser.add_argument("--values", action="store_true", help="with --json: also every singular value")
     add_config_flags(parser, SpectraConfig, skip=("model_id",), title="rows")
@@ -271,18 +271,16 @@ def run_spectra(args: argparse.Namespace) -> None:
 
 
 def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = _verb(subparsers, common, "compress", run_compress, "low-rank factors for layers and tables, then fine-tuning")
+    parser = _verb(subparsers, common, "compress", run_compress, "compress layers and tables to low rank, then fine-tune")
     parser.add_argument("model", help="id of the model")
     ranks = parser.add_mutually_exclusive_group(required=True)
     ranks.add_argument("--variance", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
-    ranks.add_argument(
-        "--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.2=64 'embedding.*=4'; layers not named stay dense"
-    )
-    ranks.add_argument("--preset", choices=list(PRESETS), help="a named choice of all ranks")
-    ranks.add_argument("--all-dense", action="store_true", help="no ranks at all: only --precision makes the model smaller")
-    ranks.add_argument("--plan", type=Path, metavar="FILE", help="ranks as JSON, as `plan --output` and the dashboard write them")
-    parser.add_argument("--first-dense", action="store_true", help="leave the first MLP layer dense, as the paper does")
-    parser.add_argument("--method", default="afm", choices=COMPRESSORS.names(), help="how the factors are found (default afm)")
+    ranks.add_argument("--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.2=64 'embedding.*=4'; other layers stay dense")
+    ranks.add_argument("--preset", choices=list(PRESETS), help="a named rule that sets all ranks")
+    ranks.add_argument("--all-dense", action="store_true", help="keep all layers dense; only --precision makes the model smaller")
+    ranks.add_argument("--plan", type=Path, metavar="FILE", help="ranks as JSON, written by `plan --output` or the dashboard")
+    parser.add_argument("--first-dense", action="store_true", help="keep the first MLP layer dense, as in the paper")
+    parser.add_argument("--method", default="afm", choices=COMPRESSORS.names(), help="compression method (default afm)")
     parser.add_argument(
         "--bottleneck", default="none", choices=BOTTLENECKS, help="nonlinearity between the factors (default none)"
     )
@@ -290,14 +288,16 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
         "--basis",
         default="per_field",
         choices=BASES,
-        help="of the tables: each its own, or one for all (default per_field)",
+        help="one basis per table, or one shared by all tables (default per_field)",
     )
     parser.add_argument(
-        "--precision", default="float32", choices=PRECISIONS, help="of the numbers that are served (default float32)"
+        "--precision", default="float32", choices=PRECISIONS, help="precision of the served weights (default float32)"
     )
-    parser.add_argument("--order", default="mlp_first", choices=ORDERS, help="which part is compressed first (default mlp_first)")
-    parser.add_argument("--no-finetune", action="store_true", help="truncate only")
-    parser.add_argument("--no-measure", action="store_true", help="do not measure speed and accuracy afterwards")
+    parser.add_argument(
+        "--order", default="mlp_first", choices=ORDERS, help="order of the compression stages (default mlp_first)"
+    )
+    parser.add_argument("--no-finetune", action="store_true", help="truncate without fine-tuning")
+    parser.add_argument("--no-measure", action="store_true", help="skip the measurement of speed and accuracy")
     parser.add_argument("--name", default="", help="shown in lists")
     add_config_flags(parser, FitConfig, title="fine-tuning after each stage", base=FINETUNE)
 
@@ -328,9 +328,9 @@ def _text_of(path: Path) -> str:
 
 
 def _compare(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = _verb(subparsers, common, "compare", run_compare, "AUC, size and speed of models side by side")
-    parser.add_argument("models", nargs="+", help="ids of the models; size is compared with the first")
-    parser.add_argument("--csv", type=Path, help="also write the whole table here")
+    parser = _verb(subparsers, common, "compare", run_compare, "compare AUC, size and speed of models")
+    parser.add_argument("models", nargs="+", help="ids of the models; sizes are relative to the first")
+    parser.add_argument("--csv", type=Path, help="also write the whole table to this file")
 
 
 def run_compare(args: argparse.Namespace) -> None:
@@ -346,10 +346,10 @@ def run_compare(args: argparse.Namespace) -> None:
 
 
 def _jobs(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = _verb(subparsers, common, "jobs", run_jobs, "what ran and runs; cancel, retry, log")
+    parser = _verb(subparsers, common, "jobs", run_jobs, "list, show, cancel and retry jobs, and print their logs")
     parser.add_argument("action", nargs="?", default="list", choices=("list", "show", "log", "cancel", "retry"))
     parser.add_argument("job", nargs="?", help="id of the job")
-    parser.add_argument("--limit", type=int, default=20, help="how many to list (default 20)")
+    parser.add_argument("--limit", type=int, default=20, help="number of jobs to list (default 20)")
 
 
 def run_jobs(args: argparse.Namespace) -> None:
@@ -376,11 +376,11 @@ def _list_jobs(args: argparse.Namespace, lab: Lab) -> None:
         )
     else:
         rows = [(j.id, j.state, f"{j.progress:.0%}", j.title, j.error or j.message) for j in found]
-        print(table_text(["id", "state", "done", "title", "last word"], rows))
+        print(table_text(["id", "state", "done", "title", "message"], rows))
 
 
 def _demo(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = _verb(subparsers, common, "demo", run_demo, "the whole way on the sample: spectra, compression, comparison")
+    parser = _verb(subparsers, common, "demo", run_demo, "run spectra, compression and comparison on the sample")
     parser.add_argument(
         "--variance", type=float, default=0.95, help="share of variance every layer and table keeps (default 0.95)"
     )
@@ -398,4 +398,4 @@ def run_demo(args: argparse.Namespace) -> None:
             print_json({"sample": ids, "compressed": compressed.id, "models": table.to_dict("records")})
         else:
             print(comparison_text(table))
-            print("\nFine-tuning alone may explain a gain in AUC; a control arm (the original with the same fine-tuning) tells.")
+            print("\nPart of a gain in AUC may be due to fine-tuning; a control (the original, fine-tuned alike) shows how much.")

@@ -1,6 +1,6 @@
-"""Figures: tables and arrays in, a plotly figure out; beside each a `describe_*` that says in numbers what it shows.
+"""Figures: functions from tables and arrays to a plotly figure, each with a `describe_*` that returns its caption.
 
-`ctrlab.figures.gallery` has them all, with `FIGURES` by name; it is not imported here, for pages that only write numbers
-(`ctrlab.figures.text`) are on screen sooner without plotly and pandas. Nothing here knows the dashboard, so the same figures
-serve notebooks and reports.
+`ctrlab.figures.gallery` imports all of them into `FIGURES`. It is not imported here, because pages that only format numbers
+(`ctrlab.figures.text`) start faster without plotly and pandas. Nothing here imports Streamlit, so notebooks and reports use
+the same figures.
 """

@@ -1,4 +1,4 @@
-"""Models against each other: accuracy against size, and speed by batch size."""
+"""Figures that compare models: AUC against size, and throughput by batch size."""
 
 import numpy as np
 import pandas as pd
@@ -9,18 +9,18 @@ from ctrlab.figures.text import count, plural
 from ctrlab.figures.text import size as size_text
 from ctrlab.figures.theme import GREY, KIND_ROLES, THRESHOLD, axis, figure, light, line, marker
 
-_SIZE_TITLES = {"parameters": "parameters", "bytes": "size, bytes", "macs": "multiply-accumulates per row"}
+_SIZE_TITLES = {"parameters": "parameters", "bytes": "size (bytes)", "macs": "MACs per row"}
 _RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX"}
 
 
 def describe_auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> str:
-    """Which models no other beats in both AUC and size."""
+    """Caption: the Pareto-optimal models in AUC and size."""
     measured = table[table["auc"].notna()]
     if measured.empty:
         return "No model has been measured yet."
     best = measured[measured["on_front"]].sort_values(size)
     names = ", ".join(f"{row['name']} ({_size(row[size], size)}, AUC {row['auc']:.4f})" for _, row in best.iterrows())
-    return f"Of {plural(len(measured), 'measured model')}, no other is both smaller and better than: {names}."
+    return f"Of {plural(len(measured), 'measured model')}, not dominated in AUC and size: {names}."
 
 
 def _size(value: float, key: str) -> str:
@@ -29,7 +29,7 @@ def _size(value: float, key: str) -> str:
 
 @FIGURES.register(title="AUC against size", describe=describe_auc_size_scatter)
 def auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> go.Figure:
-    """AUC over size on a log axis, a marker a model; the non-dominated set is ringed and joined by a step line.
+    """AUC against size on a log axis, a marker a model; the Pareto front is ringed and joined by a step line.
 
     Args:
         table: columns name, kind, auc, on_front (bool) and `size`; rows without an AUC are left out.
@@ -39,7 +39,7 @@ def auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> go.Fig
     front = measured[measured["on_front"]].sort_values(size)
     traces: list[dict[str, object]] = [
         {
-            "type": "scatter", "mode": "lines", "x": light(front[size]), "y": front["auc"].to_numpy(), "name": "not dominated",
+            "type": "scatter", "mode": "lines", "x": light(front[size]), "y": front["auc"].to_numpy(), "name": "Pareto front",
             "line": {**line(THRESHOLD, 1.4), "shape": "hv"}, "hoverinfo": "skip",
         }
     ]  # fmt: skip
@@ -54,8 +54,8 @@ def auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> go.Fig
 
 
 def _models(kind: str, rows: pd.DataFrame, size: str, all_sizes: pd.Series) -> dict[str, object]:
-    """The models of one kind, each with its name beside it and a ring if no other dominates it."""
-    unit = _SIZE_TITLES[size].split(", ")[-1]
+    """The trace of the models of one kind, labelled; models on the Pareto front are ringed."""
+    unit = {"bytes": "bytes"}.get(size, _SIZE_TITLES[size])
     return {
         "type": "scatter", "mode": "markers+text", "name": kind, "x": light(rows[size]), "y": rows["auc"].to_numpy(),
         "text": rows["name"].tolist(), "textfont": {"size": 11}, "cliponaxis": False,
@@ -66,7 +66,7 @@ def _models(kind: str, rows: pd.DataFrame, size: str, all_sizes: pd.Series) -> d
 
 
 def _label_side(value: float, values: pd.Series) -> str:
-    """Names of the models on the left grow to the right and the other way round, so none leaves the plot."""
+    """Text position that keeps the labels inside the plot: right of markers in the left half, else left."""
     middle = np.sqrt(values.min() * values.max())
     return "top right" if value <= middle else "top left"
 
@@ -80,7 +80,7 @@ def _log_range(values: np.ndarray) -> list[float]:
 
 
 def _auc_range(values: np.ndarray) -> list[float]:
-    """At least 0.004 of AUC: differences below the noise must not look like cliffs."""
+    """Axis range of at least 0.004, so that differences below the noise stay small in the picture."""
     if not len(values):
         return [0.5, 1.0]
     middle, half = (values.min() + values.max()) / 2, max(0.002, 0.7 * (values.max() - values.min()))
@@ -88,25 +88,25 @@ def _auc_range(values: np.ndarray) -> list[float]:
 
 
 def describe_latency_bars(table: pd.DataFrame, *, batch_sizes: tuple[int, ...] = (1, 256, 4096)) -> str:
-    """The fastest model and runtime at the largest batch size."""
+    """Caption: the fastest model and runtime at the largest batch size."""
     columns = [f"{runtime}_rows_per_second_{batch_sizes[-1]}" for runtime in _RUNTIMES]
     values = table[columns].to_numpy(float)
     if np.isnan(values).all():
         return "No speed has been measured yet."
     row, column = np.unravel_index(np.nanargmax(values), values.shape)
     return (
-        f"At batch {batch_sizes[-1]} the fastest is {table['name'].iloc[row]} in {list(_RUNTIMES.values())[column]}: "
+        f"Fastest at batch {batch_sizes[-1]}: {table['name'].iloc[row]} in {list(_RUNTIMES.values())[column]}, "
         f"{count(values[row, column])} rows/s."
     )
 
 
 @FIGURES.register(title="Throughput by batch size", describe=describe_latency_bars)
 def latency_bars(table: pd.DataFrame, *, batch_sizes: tuple[int, ...] = (1, 256, 4096)) -> go.Figure:
-    """Rows per second on a log axis: a group a batch size and runtime, a bar a model (hatched in ONNX Runtime).
+    """Rows per second on a log axis: one group a batch size and runtime, one bar a model (hatched for ONNX Runtime).
 
     Args:
         table: a comparison table: name, kind and `{torch,onnx}_rows_per_second_<batch>`; NaN leaves a gap.
-        batch_sizes: groups, left to right.
+        batch_sizes: of the groups, left to right.
     """
     groups = [[f"batch {batch}" for batch in batch_sizes for _ in _RUNTIMES], list(_RUNTIMES.values()) * len(batch_sizes)]
     traces = [_bars(row, number, groups, batch_sizes, labels=len(table) <= 2) for number, (_, row) in enumerate(table.iterrows())]

@@ -1,4 +1,4 @@
-"""What a model costs before and after, tables and dense part apart."""
+"""The figure of a model's parameters before and after compression."""
 
 import plotly.graph_objects as go
 
@@ -9,17 +9,17 @@ from ctrlab.models.profile import Cost
 
 
 def describe_cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("original", "compressed")) -> str:
-    """Parameters of both, the factor between them, and the share of the smaller model that is tables."""
+    """Caption: parameters before and after, the factor between them, and the share of tables in the compressed model."""
     change = (
         f"{times(before.parameters / max(after.parameters, 1))} smaller" if after.parameters < before.parameters else "no smaller"
     )
     share = percent(after.parameters_tables / max(after.parameters, 1), 0)
-    return f"{count(before.parameters)} parameters become {count(after.parameters)}, {change}; {share} of what is left is tables."
+    return f"{count(before.parameters)} parameters become {count(after.parameters)}, {change}; {share} of those are in tables."
 
 
 @FIGURES.register(title="Parameters before and after", describe=describe_cost_bars)
 def cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("original", "compressed")) -> go.Figure:
-    """Two bars, original above compressed; each split into tables (plain) and dense part (hatched)."""
+    """Two stacked bars, original above compressed: tables (plain) and dense part (hatched)."""
     hatch = {"fillmode": "overlay", "fgcolor": "rgba(255,255,255,0.3)", "size": 7, "solidity": 0.3}
     traces = [
         {

@@ -1,6 +1,6 @@
-"""A model as a flow chart: the fields, the tables, the interactions and the layers, in the Mermaid language.
+"""A model as a Mermaid flow chart of its fields, tables, interactions and layers.
 
-Pages draw it in the browser, in the colours of the page; Mermaid is also what GitHub and most notebooks render.
+The browser draws it in the colours of the page; GitHub and most notebooks render Mermaid too.
 """
 
 import re
@@ -10,7 +10,7 @@ from ctrlab.figures.text import count, percent, plural
 from ctrlab.figures.theme import ORIGINAL
 from ctrlab.models.profile import BlockProfile, LayerProfile, ModelProfile
 
-#: Layers named in one box; of more the largest are.
+#: Layers named in one box; with more layers, the largest ones.
 MAX_LINES = 4
 
 #: Mermaid's brackets for each kind of block.
@@ -18,12 +18,12 @@ _SHAPES = {
     "fields": ("([", "])"), "tables": ("[(", ")]"), "interaction": ("(", ")"), "layers": ("[", "]"), "logit": ("([", "])"),
 }  # fmt: skip
 
-#: A page's own font measures the boxes but is not at hand in the picture drawn from them; this one is in both.
+#: Boxes are measured with the page's font but drawn without it, so the font is fixed to one that both have.
 _FONT = "    classDef default font-family:sans-serif"
 
 
 def model_diagram(profile: ModelProfile) -> str:
-    """Mermaid source: a box for every block with its parameters and its layers, named as in spectra and plans."""
+    """Mermaid source: one box a block with its parameters and layers, named as in spectra and plans."""
     ids = {block.name: f"b{number}" for number, block in enumerate(profile.blocks)}
     lines = ["---", "config: {flowchart: {wrappingWidth: 480, padding: 10}}", "---", "flowchart TB", _FONT]
     for block in profile.blocks:
@@ -37,20 +37,20 @@ def model_diagram(profile: ModelProfile) -> str:
 
 
 def describe_model_diagram(profile: ModelProfile) -> str:
-    """Which block holds most of the parameters."""
+    """Caption: the block that holds most of the parameters."""
     blocks = [block for block in profile.blocks if block.cost.parameters]
     if not blocks:
         return "This model has no parameters."
     largest = max(blocks, key=lambda block: block.cost.parameters)
     share = percent(largest.cost.parameters / profile.cost.parameters, 0)
     return (
-        f"As trained: of {count(profile.cost.parameters)} parameters in {plural(len(blocks), 'block')}, {share} lie in "
-        f"{largest.name} ({words(largest.module)}), drawn with the thick edge."
+        f"Training form: {share} of {count(profile.cost.parameters)} parameters in {plural(len(blocks), 'block')} are in "
+        f"{largest.name} ({words(largest.module)}), outlined."
     )
 
 
 def words(module: str) -> str:
-    """A class's name as words: "FieldEmbedding" -> "field embedding", "InnerProductFM" -> "inner product FM"."""
+    """The name of a class as words: "FieldEmbedding" -> "field embedding", "InnerProductFM" -> "inner product FM"."""
     parts = re.findall(r"[A-Z]+(?=[A-Z][a-z])|[A-Z]?[a-z0-9]+|[A-Z]+", module)
     return " ".join(part if len(part) > 1 and part.isupper() else part.lower() for part in parts)
 
@@ -77,5 +77,5 @@ def _layer_line(layer: LayerProfile) -> str:
 
 
 def _escape(text: str) -> str:
-    """Names are data: whatever could be Mermaid's or HTML's becomes an entity."""
+    """`text` with every character that Mermaid or HTML could interpret replaced by an entity."""
     return re.sub(r"[^\w .,\-\u00b7\u2192\u00d7]", lambda found: f"#{ord(found[0])};", text)

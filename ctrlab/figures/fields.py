@@ -1,10 +1,10 @@
-"""What the fields of a dataset look like: how many ids, and how much of the traffic a few of them carry."""
+"""Figures of the fields of a dataset: number of ids, and share of rows held by the most frequent ids."""
 
 import pandas as pd
 import plotly.graph_objects as go
 
 from ctrlab.figures.registry import FIGURES
-from ctrlab.figures.text import count, percent
+from ctrlab.figures.text import count, percent, plural
 from ctrlab.figures.theme import FAINT, ORIGINAL, axis, figure, light
 
 _ROW_HEIGHT = 20
@@ -15,19 +15,19 @@ def _categorical(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def describe_cardinalities(table: pd.DataFrame) -> str:
-    """The sum of all ids and the field that has most of them."""
+    """Caption: the number of ids and the field with most of them."""
     rows = _categorical(table)
     if rows.empty:
         return "There is no categorical field."
     total, largest = int(rows["cardinality"].sum()), rows.loc[rows["cardinality"].idxmax()]
     share = percent(largest["cardinality"] / max(total, 1), 0)
     most = count(largest["cardinality"])
-    return f"{count(total)} ids in {len(rows)} fields; {largest['name']} alone has {most} of them ({share})."
+    return f"{count(total)} ids in {plural(len(rows), 'field')}; {largest['name']} has {most} of them ({share})."
 
 
-@FIGURES.register(title="Ids of every field", describe=describe_cardinalities)
+@FIGURES.register(title="Ids per field", describe=describe_cardinalities)
 def cardinalities(table: pd.DataFrame) -> go.Figure:
-    """Ids of each categorical field on a log axis, most first.
+    """Number of ids of each categorical field on a log axis, in descending order.
 
     Args:
         table: columns name, cardinality (ids in use) and, if there are numeric fields to leave out, kind.
@@ -39,27 +39,27 @@ def cardinalities(table: pd.DataFrame) -> go.Figure:
 
 
 def _decades(values: pd.Series) -> float:
-    """Room for the label beyond the longest bar."""
+    """Upper end of the axis in decades, with room for the label beyond the longest bar."""
     highest = float(values.max()) if len(values) else 1.0
     return len(f"{max(highest, 1):.0f}") + 0.4
 
 
 def describe_head_shares(table: pd.DataFrame) -> str:
-    """How much of the traffic the most frequent 1 % of the ids carry in the median and in the extreme field."""
+    """Caption: the share of rows with one of the most frequent 1 % of ids, in the median field and in the largest."""
     rows = _categorical(table)
     if rows.empty:
         return "There is no categorical field."
     top = rows.loc[rows["head_share"].idxmax()]
     median = percent(float(rows["head_share"].median()), 0)
     return (
-        f"The most frequent 1 % of the ids carry {median} of the rows in the median field, "
-        f"{percent(top['head_share'], 0)} in {top['name']}."
+        f"The most frequent 1 % of ids appear in {median} of the rows in the median field, "
+        f"in {percent(top['head_share'], 0)} in {top['name']}."
     )
 
 
-@FIGURES.register(title="Traffic of the head", describe=describe_head_shares)
+@FIGURES.register(title="Share of the most frequent ids", describe=describe_head_shares)
 def head_shares(table: pd.DataFrame) -> go.Figure:
-    """Share of the training rows that hold one of the most frequent 1 % of the ids, in the order of `cardinalities`.
+    """Share of the training rows with one of the most frequent 1 % of ids, in the order of `cardinalities`.
 
     Args:
         table: columns name, cardinality, head_share (0..1) and optionally kind.
@@ -68,7 +68,11 @@ def head_shares(table: pd.DataFrame) -> go.Figure:
     rows = rows.assign(percent=100 * rows["head_share"])
     labels = [percent(value, 0) for value in rows["head_share"]]
     return _bars(
-        rows, "percent", labels, axis("rows with one of the top 1 % of ids", range=[0, 112], ticksuffix=" %"), "head-shares"
+        rows,
+        "percent",
+        labels,
+        axis("rows with one of the most frequent 1 % of ids", range=[0, 112], ticksuffix=" %"),
+        "head-shares",
     )
 
 

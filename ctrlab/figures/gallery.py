@@ -1,4 +1,4 @@
-"""All figures: importing this module registers every one of them in `FIGURES`."""
+"""Imports every figure, which registers all of them in `FIGURES`."""
 
 from ctrlab.figures.comparison import auc_size_scatter, describe_auc_size_scatter, describe_latency_bars, latency_bars
 from ctrlab.figures.cost import cost_bars, describe_cost_bars

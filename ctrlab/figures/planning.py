@@ -1,4 +1,4 @@
-"""What a rank costs in accuracy, layer by layer, and the best plan of every size."""
+"""Figures of sensitivity and planning: AUC lost by layer and rank, and predicted AUC against cost."""
 
 import numpy as np
 import pandas as pd
@@ -6,28 +6,28 @@ import plotly.graph_objects as go
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.figures.registry import FIGURES
-from ctrlab.figures.text import count, percent
+from ctrlab.figures.text import count, percent, plural
 from ctrlab.figures.theme import AFM, CONTROL, GREY, ORIGINAL, axis, figure, light, line, marker, vertical
 from ctrlab.plans.sensitivity import LayerSensitivity
 
 _KIND_TITLES = {
-    "parameters": "parameters", "table_bytes": "bytes of tables", "bytes": "bytes", "macs": "multiply-accumulates per row",
+    "parameters": "parameters", "table_bytes": "bytes of tables", "bytes": "bytes", "macs": "MACs per row",
 }  # fmt: skip
-#: AUC is drawn over no less than this: differences below the noise must not look like cliffs.
+#: Smallest span of an AUC axis, so that differences below the noise stay small in the picture.
 _LEAST_SPAN = 0.001
 
 
 def describe_sensitivity_curve(
     layer: LayerSensitivity, spectrum: LayerSpectrum | None = None, *, chosen_rank: int | None = None
 ) -> str:
-    """The smallest measured rank that costs next to nothing, and the variance it discards."""
+    """Caption: the smallest measured rank that loses less than 0.0001 of AUC, and the variance it discards."""
     free = next((rank for rank, loss in zip(layer.ranks, layer.auc_losses, strict=True) if loss < 0.0001), layer.width)
     if free == layer.width:
-        return f"{layer.layer_name} alone loses at least 0.0001 of AUC at every rank that pays."
-    text = f"At rank {free} of {layer.width}, {layer.layer_name} alone takes less than 0.0001 from the AUC"
+        return f"Truncating {layer.layer_name} loses at least 0.0001 of AUC at every rank below break-even."
+    text = f"At rank {free} of {layer.width}, truncating {layer.layer_name} alone loses less than 0.0001 of AUC"
     if spectrum is not None:
         lost = spectrum.variance_lost(free)
-        text += f", and discards {percent(lost)} of its variance" if lost > 0 else ""
+        text += f" and {percent(lost)} of its variance" if lost > 0 else ""
     return f"{text}."
 
 
@@ -35,22 +35,22 @@ def describe_sensitivity_curve(
 def sensitivity_curve(
     layer: LayerSensitivity, spectrum: LayerSpectrum | None = None, *, chosen_rank: int | None = None
 ) -> go.Figure:
-    """AUC lost against rank, as measured (dots) and fitted (line), in thousandths.
+    """AUC lost against rank, measured (dots) and fitted (line), in thousandths.
 
     Args:
         layer: measured with all other layers dense.
-        spectrum: only the description uses it: the variance that the same rank discards.
+        spectrum: used by the description alone, for the variance that the same rank discards.
         chosen_rank: marked when given.
     """
     ranks = [*layer.ranks, layer.width]
     fitted = {
         "type": "scatter", "mode": "lines", "x": ranks, "y": light([*(1000 * loss for loss in layer.auc_losses), 0.0]),
-        "name": "fitted", "line": line(ORIGINAL, 2.2), "hovertemplate": "rank %{x}: %{y:.2f} thousandths<extra></extra>",
+        "name": "fitted", "line": line(ORIGINAL, 2.2), "hovertemplate": "rank %{x}: %{y:.2f} thousandths of AUC<extra></extra>",
     }  # fmt: skip
     dots = {
         "type": "scatter", "mode": "markers", "x": list(layer.ranks), "y": light(1000 * layer.measured_auc_losses()),
         "name": "measured", "marker": marker(ORIGINAL, 7) | {"symbol": "circle-open", "line": {"width": 1.6}},
-        "hovertemplate": "rank %{x}: %{y:.2f} thousandths measured<extra></extra>",
+        "hovertemplate": "rank %{x}: %{y:.2f} thousandths of AUC, measured<extra></extra>",
     }  # fmt: skip
     marks = [vertical(chosen_rank, f"chosen rank {chosen_rank}", role=AFM)] if chosen_rank else []
     values = 1000 * np.array([*layer.measured_auc_losses(), *layer.auc_losses, 0.0])
@@ -60,7 +60,7 @@ def sensitivity_curve(
         name=f"sensitivity-{layer.layer_name}",
         height=320,
         x=axis("rank", type="log", range=[-0.08, np.log10(max(layer.width, 2)) + 0.06], tickformat="d", dtick="D2"),
-        y=axis("AUC lost, thousandths", range=[low - 0.08 * (high - low), high + 0.08 * (high - low)]),
+        y=axis("AUC lost (thousandths)", range=[low - 0.08 * (high - low), high + 0.08 * (high - low)]),
         shapes=[rule for rule, _ in marks],
         annotations=[label for _, label in marks],
     )
@@ -70,10 +70,10 @@ def describe_planned_front(
     table: pd.DataFrame, original: tuple[float, float], *, planned: tuple[float, float] | None = None,
     measured_auc: float | None = None, kind: str = "parameters",
 ) -> str:  # fmt: skip
-    """The smallest plan that is predicted to lose next to nothing."""
+    """Caption: the smallest plan that is predicted to lose at most 0.0005 of AUC."""
     near = table[table["auc"] >= original[1] - 0.0005]
     if near.empty:
-        return "Every plan is predicted to lose at least 0.0005 of AUC."
+        return "Every plan is predicted to lose more than 0.0005 of AUC."
     smallest = near.loc[near["cost"].idxmin()]
     return (
         f"The smallest plan predicted to lose at most 0.0005 of AUC has {count(smallest['cost'])} {_KIND_TITLES[kind]}, "
@@ -86,20 +86,20 @@ def planned_front(
     table: pd.DataFrame, original: tuple[float, float], *, planned: tuple[float, float] | None = None,
     measured_auc: float | None = None, kind: str = "parameters",
 ) -> go.Figure:  # fmt: skip
-    """Predicted AUC against cost, a point a plan, to be clicked.
+    """Predicted AUC against cost, one clickable point a plan.
 
     Args:
         table: columns cost and auc (predicted), cheapest first; the row's number is the point's customdata.
         original: its (cost, AUC) on the same rows.
-        planned: (cost, predicted AUC) of the plan in hand.
-        measured_auc: of the plan in hand.
-        kind: what the cost counts.
+        planned: (cost, predicted AUC) of the current plan.
+        measured_auc: of the current plan.
+        kind: unit of the cost.
     """
     unit = _KIND_TITLES[kind]
     traces: list[dict[str, object]] = [
         {"type": "scatter", "mode": "lines+markers", "name": "best plans, predicted", "x": light(table["cost"]),
          "y": table["auc"].to_numpy(), "customdata": list(range(len(table))), "line": line(AFM, 1.6), "marker": marker(AFM, 7),
-         "hovertemplate": f"%{{x:.3s}} {unit}<br>predicted AUC %{{y:.4f}}<br>click to take<extra></extra>"},
+         "hovertemplate": f"%{{x:.3s}} {unit}<br>predicted AUC %{{y:.4f}}<br>click to apply<extra></extra>"},
         {"type": "scatter", "mode": "markers", "name": "original", "x": [original[0]], "y": [original[1]],
          "marker": marker(ORIGINAL, 11), "hovertemplate": "original<br>AUC %{y:.4f}<extra></extra>"},
     ]  # fmt: skip
@@ -130,26 +130,28 @@ def planned_front(
 
 
 def describe_variance_against_accuracy(table: pd.DataFrame, *, selected: str | None = None) -> str:
-    """How far variance and accuracy part: the layers that lose much of one and little of the other."""
+    """Caption: the number of layers that lose much variance and no AUC, and the other way round."""
     free = table[(table["variance_lost"] >= 0.05) & (table["auc_loss"] < 0.0001)]
-    dear = table[(table["variance_lost"] < 0.05) & (table["auc_loss"] >= 0.0005)]
-    text = f"At an eighth of their width {len(free)} of {len(table)} layers discard 5 % of their variance or more and cost no AUC"
-    return f"{text}; {len(dear) or 'none'} of the others discard less and cost 0.0005 or more."
+    costly = table[(table["variance_lost"] < 0.05) & (table["auc_loss"] >= 0.0005)]
+    text = (
+        f"At an eighth of their width, {len(free)} of {plural(len(table), 'layer')} lost at least 5 % of the variance and no AUC"
+    )
+    return f"{text}; {len(costly) or 'none'} lost less variance and at least 0.0005 of AUC."
 
 
 @FIGURES.register(title="Variance is not importance", describe=describe_variance_against_accuracy)
 def variance_against_accuracy(table: pd.DataFrame, *, selected: str | None = None) -> go.Figure:
-    """A point a layer, each truncated alone to an eighth of its width: the AUC that costs against the variance it discards.
+    """AUC lost against variance discarded, one point a layer, each truncated alone to an eighth of its width.
 
     Args:
         table: columns layer, kind ("linear" | "embedding"), variance_lost (0..1), auc_loss, rank.
-        selected: layer that is ringed.
+        selected: the ringed layer.
     """
     traces = []
     for kind, name, role in (("linear", "linear layers", AFM), ("embedding", "tables", ORIGINAL)):
         rows = table[table["kind"] == kind]
         hover = [
-            f"{row.layer} at rank {row.rank}<br>{percent(row.variance_lost)} of variance, {1000 * row.auc_loss:.2f} thousandths"
+            f"{row.layer} at rank {row.rank}<br>variance {percent(row.variance_lost)}, AUC {1000 * row.auc_loss:.2f} thousandths"
             for row in rows.itertuples()
         ]
         ringed = np.where(rows["layer"] == selected, 2.4, 0.0)
@@ -166,6 +168,6 @@ def variance_against_accuracy(table: pd.DataFrame, *, selected: str | None = Non
         name="variance-against-accuracy",
         height=320,
         x=axis("variance discarded", range=[-0.03 * widest, 1.08 * widest], ticksuffix=" %"),
-        y=axis("AUC lost, thousandths", range=[-0.06 * highest, 1.1 * highest]),
+        y=axis("AUC lost (thousandths)", range=[-0.06 * highest, 1.1 * highest]),
         clickmode="event+select",
     )

@@ -1,4 +1,4 @@
-"""All layers at a glance: how much of each layer's width its variance really uses."""
+"""The figure of the ranks that every layer needs for 90 and 99 % of its variance."""
 
 import pandas as pd
 import plotly.graph_objects as go
@@ -11,7 +11,7 @@ _ROW_HEIGHT = 19
 
 
 def describe_rank_overview(table: pd.DataFrame, *, selected: str | None = None) -> str:
-    """How much of the width 99 % of the variance needs, over linear layers and over tables."""
+    """Caption: the median share of the width that 99 % of the variance needs, for linear layers and for tables."""
     parts = []
     for kind, owner, noun in (("linear", "a linear layer's", "layer"), ("embedding", "a table's", "table")):
         shares = (table["k99"] / table["width"])[table["kind"] == kind]
@@ -20,13 +20,13 @@ def describe_rank_overview(table: pd.DataFrame, *, selected: str | None = None) 
     return f"In the median, 99 % of the variance needs {' and '.join(parts)}." if parts else "No layer has a spectrum."
 
 
-@FIGURES.register(title="Rank needed by every layer", describe=describe_rank_overview)
+@FIGURES.register(title="Rank needed per layer", describe=describe_rank_overview)
 def rank_overview(table: pd.DataFrame, *, selected: str | None = None) -> go.Figure:
-    """One row a layer: ranks that keep 90 and 99 % of the variance, as shares of the width; the break-even share as a tick.
+    """One row a layer: ranks that keep 90 and 99 % of the variance as shares of the width, break-even as a tick.
 
     Args:
-        table: columns layer, kind ("linear" | "embedding"), width, k90, k99, break_even, in the order to be shown.
-        selected: layer whose row is lit.
+        table: columns layer, kind ("linear" | "embedding"), width, k90, k99, break_even, in display order.
+        selected: the highlighted layer.
     """
     names = table["layer"].tolist()
     k90, k99 = (100 * table[key] / table["width"] for key in ("k90", "k99"))
@@ -52,15 +52,15 @@ def rank_overview(table: pd.DataFrame, *, selected: str | None = None) -> go.Fig
         traces,
         name="rank-overview",
         height=86 + _ROW_HEIGHT * len(names),
-        x=axis("rank needed / width of the layer", range=[-2, 102], ticksuffix=" %"),
+        x=axis("rank / width of the layer", range=[-2, 102], ticksuffix=" %"),
         y={"type": "category", "categoryorder": "array", "categoryarray": names[::-1], "automargin": True, "gridcolor": FAINT,
            "tickfont": {"size": 11}, "range": [-0.7, len(names) - 0.3], "dtick": 1},
         clickmode="event+select",
-        shapes=[] if lit is None else [_lit_row(len(names) - 1 - lit)],
+        shapes=[] if lit is None else [_highlight(len(names) - 1 - lit)],
     )  # fmt: skip
 
 
-def _lit_row(position: int) -> dict[str, object]:
+def _highlight(position: int) -> dict[str, object]:
     return {
         "type": "rect", "xref": "paper", "x0": 0, "x1": 1, "y0": position - 0.5, "y1": position + 0.5, "layer": "below",
         "fillcolor": AFM.color, "opacity": 0.16, "line": {"width": 0},

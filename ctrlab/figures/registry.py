@@ -1,4 +1,4 @@
-"""Every figure by name, with the function that describes it in one sentence."""
+"""The registry of figures, each with the function that returns its caption."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass

@@ -1,4 +1,4 @@
-"""A layer's spectrum and its running sum: the two charts of the Spectra page."""
+"""Figures of a layer's singular values and of its cumulative variance."""
 
 import math
 from collections.abc import Mapping
@@ -11,14 +11,14 @@ from ctrlab.figures.registry import FIGURES
 from ctrlab.figures.text import percent
 from ctrlab.figures.theme import AFM, ORIGINAL, THRESHOLD, axis, figure, light, line, thin, vertical
 
-#: Shares of the variance whose ranks are marked everywhere.
+#: Shares of the variance whose ranks are marked.
 VARIANCES = (0.90, 0.95, 0.99)
-#: Values further below the first are rounding noise of float32 features; the axis ends there.
+#: Relative to the largest value; smaller values are float32 rounding noise, and the axis ends there.
 _FLOOR = 1e-7
 
 
 def _normalised(values: FloatArray) -> FloatArray:
-    """Values over the first one; what is too small to mean anything becomes a gap, for a log axis has no zero."""
+    """Values divided by the first one; values below the noise floor become NaN, a gap on the log axis."""
     if len(values) == 0 or values[0] <= 0:
         return np.full(len(values), np.nan)
     shares = values / values[0]
@@ -26,9 +26,9 @@ def _normalised(values: FloatArray) -> FloatArray:
 
 
 def describe_spectrum(layer: LayerSpectrum, *, chosen_rank: int | None = None) -> str:
-    """How fast the features' spectrum falls against that of the weights."""
+    """Caption: how many singular values of the outputs and of the weights reach 1 % of the largest."""
     if layer.total_variance <= 0:
-        return f"The output of {layer.layer_name} never varies on these rows, so it has no spectrum."
+        return f"The output of {layer.layer_name} is constant on these rows, so it has no spectrum."
     features = int(np.count_nonzero(layer.singular_values >= 0.01 * layer.singular_values[0]))
     text = f"Of the {layer.width} output directions of {layer.layer_name}, {features} {_reach(features)} 1 % of the strongest one"
     weights = layer.weight_singular_values
@@ -43,7 +43,7 @@ def _reach(number: int) -> str:
 
 @FIGURES.register(title="Singular values", describe=describe_spectrum)
 def spectrum(layer: LayerSpectrum, *, chosen_rank: int | None = None) -> go.Figure:
-    """Singular values of the output features and of the weight, each over its own first value, on a log axis.
+    """Singular values of the output features and of the weight, each divided by its largest, on a log axis.
 
     Args:
         layer: the spectrum; without weight singular values only the features are drawn.
@@ -61,7 +61,7 @@ def spectrum(layer: LayerSpectrum, *, chosen_rank: int | None = None) -> go.Figu
         height=320,
         x=axis("direction", range=_span(layer.width), tickformat="d"),
         y=axis(
-            "singular value / the first",
+            "singular value / largest",
             type="log",
             range=[np.log10(lowest) - 0.15, 0.2],
             exponentformat="power",
@@ -78,7 +78,7 @@ def _curve(values: FloatArray, name: str, style: dict[str, object], symbol: str)
     return {
         "type": "scatter", "x": (index + 1).astype(np.int32), "y": light(values[index]), "name": name, "line": style,
         "mode": "lines+markers" if few else "lines", "marker": {"size": 6, "symbol": symbol},
-        "hovertemplate": f"{name} %{{x}}: %{{y:.3~g}} of the first<extra></extra>",
+        "hovertemplate": f"{name} %{{x}}: %{{y:.3~g}} of the largest<extra></extra>",
     }  # fmt: skip
 
 
@@ -87,14 +87,9 @@ def _decades(lowest: float) -> int:
 
 
 def _span(width: int) -> list[float]:
-    """A little air on both sides, so that rank 1 and the last are not on the frame."""
+    """Axis range with a margin on both sides."""
     air = max(0.5, 0.02 * width)
     return [1 - air, width + air]
-
-
-def variance_ranks(layer: LayerSpectrum) -> dict[float, int]:
-    """The smallest ranks that keep 90, 95 and 99 % of the variance."""
-    return {variance: layer.rank_for(variance) for variance in VARIANCES}
 
 
 def describe_cumulative_variance(
@@ -104,16 +99,16 @@ def describe_cumulative_variance(
     chosen_rank: int | None = None,
     variances: tuple[float, ...] = VARIANCES,
 ) -> str:
-    """How few directions hold 99 % of the variance, and what the chosen rank keeps."""
+    """Caption: the rank for 99 % of the variance, and the variance that the chosen rank keeps."""
     if layer.total_variance <= 0:
-        return f"The output of {layer.layer_name} never varies on these rows: rank 1 keeps all of it."
+        return f"The output of {layer.layer_name} is constant on these rows: rank 1 keeps all of it."
     rank = layer.rank_for(0.99)
     where = f"lies in {rank}" if rank < layer.width else f"needs all {rank}"
     text = f"99 % of the variance of {layer.layer_name} {where} of {layer.width} directions"
     if chosen_rank and chosen_rank < layer.width:
         text += f"; rank {chosen_rank} keeps {percent(layer.cumulative[chosen_rank - 1])}"
     elif break_even is not None:
-        text += f"; two factors are smaller below rank {math.ceil(break_even)}"
+        text += f"; break-even is at rank {math.ceil(break_even)}"
     return f"{text}."
 
 
@@ -125,11 +120,11 @@ def cumulative_variance(
     chosen_rank: int | None = None,
     variances: tuple[float, ...] = VARIANCES,
 ) -> go.Figure:
-    """The share of the output variance that the first k directions keep.
+    """The share of the output variance that the first k directions keep, against k.
 
     Args:
         layer: the spectrum.
-        break_even: rank from which two factors are no smaller than the layer; the region beyond is shaded.
+        break_even: rank from which two factors are no smaller than the layer; shaded from there on.
         chosen_rank: marked when given.
         variances: shares whose ranks are marked.
     """
@@ -150,14 +145,14 @@ def cumulative_variance(
         name=f"cumulative-{layer.layer_name}",
         height=320,
         x=axis("rank", range=_span(layer.width), tickformat="d"),
-        y=axis("variance kept, %", range=[max(0.0, min(lowest, 88.0) - 4), 102], ticksuffix=" %"),
+        y=axis("variance kept", range=[max(0.0, min(lowest, 88.0) - 4), 102], ticksuffix=" %"),
         shapes=shapes,
         annotations=annotations,
     )
 
 
 def _variance_marks(ranks: Mapping[float, int]) -> dict[str, object]:
-    """A dot where the curve crosses each variance; equal ranks share one label."""
+    """Markers at the ranks for each share of the variance; equal ranks have one label."""
     labels: dict[int, list[str]] = {}
     for variance, rank in ranks.items():
         labels.setdefault(rank, []).append(f"{100 * variance:.0f}")

@@ -1,4 +1,4 @@
-"""Numbers as people read them, for labels and sentences."""
+"""Formatting of numbers for labels and captions."""
 
 import math
 

@@ -1,8 +1,8 @@
-"""One look for every figure: colours with one meaning each, and the layout they share.
+"""Theme of all figures: one colour per meaning, and the common layout.
 
-Colours are from Okabe and Ito's palette ("Color Universal Design", 2008), which people with any common colour blindness
-can tell apart; each reaches 3:1 contrast on the light and on the dark page. Dash and marker repeat what colour says.
-Paper and plot are transparent and text is left to the page, so one figure serves both.
+Colours are from Okabe and Ito's palette ("Color Universal Design", 2008), which is safe for the common kinds of colour
+blindness; each has a contrast of 3:1 or more on the light and on the dark page. Dash and marker encode the same meaning.
+Paper and plot are transparent and the page sets the text colour, so one figure serves both themes.
 """
 
 from collections.abc import Sequence
@@ -13,17 +13,17 @@ import numpy as np
 import plotly.graph_objects as go
 from numpy.typing import ArrayLike, NDArray
 
-#: Rules, ticks and everything that is neither a model nor a method; readable on light and on dark.
+#: Rules, ticks and everything that is neither a model nor a method; legible on light and dark.
 GREY = "#808588"
-#: A grid that recedes on light and on dark.
+#: Grid lines on light and dark.
 FAINT = "rgba(128,133,136,0.22)"
-#: Points sent for one curve at most; more cannot be seen at the width of a page.
+#: Largest number of points of a curve; more are not visible at the width of a page.
 MAX_POINTS = 256
 
 
 @dataclass(frozen=True)
 class Role:
-    """What a mark stands for, and how it looks wherever it appears."""
+    """The meaning of a mark with its colour, dash and symbol."""
 
     name: str
     color: str
@@ -38,7 +38,7 @@ RIVAL = Role("rival", "#b66a94", "dashdot", "triangle-up")
 THRESHOLD = Role("threshold", GREY, "dot", "line-ns-open")
 
 ROLES = {role.name: role for role in (ORIGINAL, AFM, CONTROL, RIVAL, THRESHOLD)}
-#: What the kinds of models in a comparison are drawn as.
+#: The role of each kind of model in a comparison.
 KIND_ROLES = {"original": ORIGINAL, "compressed": AFM, "control": CONTROL, "rival": RIVAL}
 
 
@@ -53,7 +53,7 @@ def marker(role: Role, size: float = 9.0) -> dict[str, Any]:
 
 
 def axis(title: str, **settings: Any) -> dict[str, Any]:
-    """An axis with a quiet grid and its unit in the title."""
+    """A plotly axis with `title` and the common grid."""
     return {
         "title": {"text": title, "standoff": 8}, "gridcolor": FAINT, "linecolor": GREY, "zeroline": False, "automargin": True,
         **settings,
@@ -82,7 +82,7 @@ def figure(
 
 
 def thin(length: int, keep: Sequence[int] = ()) -> NDArray[np.intp]:
-    """At most 256 indices of `length` points: every one of the head, then even steps; `keep` and the last always among them."""
+    """At most 256 indices into `length` points: the first 96, then even steps, always with `keep` and the last."""
     if length <= MAX_POINTS:
         return np.arange(length)
     kept = np.unique([*[index for index in keep if 0 <= index < length], length - 1])[:64]
@@ -92,14 +92,14 @@ def thin(length: int, keep: Sequence[int] = ()) -> NDArray[np.intp]:
 
 
 def light(values: ArrayLike) -> NDArray[np.float32]:
-    """float32: half the bytes to the browser, and far below what a pixel can show."""
+    """`values` as float32, which halves what is sent to the browser."""
     return np.asarray(values, dtype=np.float32)
 
 
 def vertical(
     x: float, text: str, *, level: int = 0, role: Role = THRESHOLD, y_top: float = 1.0
 ) -> tuple[dict[str, Any], dict[str, Any]]:
-    """A vertical rule at `x` with a label at its top, as a (shape, annotation); `level` moves labels below one another."""
+    """(shape, annotation) of a vertical rule at `x` with a label at its top; `level` moves the label down by lines."""
     rule = {
         "type": "line", "x0": x, "x1": x, "y0": 0, "y1": y_top, "yref": "paper",
         "line": {"color": role.color, "dash": role.dash, "width": 1.4},

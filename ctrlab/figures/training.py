@@ -1,4 +1,4 @@
-"""Curves of a training while it runs and after."""
+"""The figure of loss and AUC of a training run."""
 
 import numpy as np
 import pandas as pd
@@ -18,7 +18,7 @@ def _series(table: pd.DataFrame, name: str) -> pd.DataFrame:
 
 
 def describe_training_curves(table: pd.DataFrame) -> str:
-    """The last training loss and the best validation AUC."""
+    """Caption: the last training loss and the best validation AUC."""
     loss, auc = _series(table, "train_loss"), _series(table, _AUC)
     parts = []
     if len(loss):

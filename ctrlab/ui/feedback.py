@@ -1,4 +1,4 @@
-"""How the dashboard speaks: one sentence for an expected error, what to do first on an empty page, notes."""
+"""Errors and empty states: one sentence for an expected error, the next step on an empty page."""
 
 import logging
 import traceback
@@ -15,14 +15,14 @@ _log = logging.getLogger("ctrlab.ui")
 
 
 class Outcome:
-    """Whether the guarded block went through."""
+    """Whether the guarded block raised."""
 
     failed = False
 
 
 @contextmanager
 def guarded() -> Iterator[Outcome]:
-    """Show what goes wrong inside the block, here, and carry on after it; what was typed stays.
+    """Show an exception of the block in its place and continue after it; what was typed is kept.
 
     with guarded() as outcome:
         job_id = submit(...)
@@ -34,19 +34,19 @@ def guarded() -> Iterator[Outcome]:
     except CtrlabError as error:
         outcome.failed = True
         show_error(error)
-    except Exception as error:  # the page must survive anything; the trace goes to the log and to whoever asks
+    except Exception as error:  # the page must not break; the traceback goes to the log and into "Details"
         outcome.failed = True
         _log.exception("unexpected error on a page")
         show_error(error)
 
 
 def show_error(error: Exception) -> None:
-    """An expected error as its sentence, any other with its traceback folded away."""
+    """Show an expected error as its sentence, any other with its traceback in an expander."""
     if isinstance(error, CtrlabError):
         st.error(sentence(str(error)), icon=":material/error:")
         return
     st.error(
-        "Something unexpected went wrong here. Nothing that was saved is lost; the details below help to repair it.",
+        "An unexpected error occurred here. Nothing that was saved is lost; the details below say where.",
         icon=":material/error:",
     )
     with st.expander("Details"):
@@ -54,7 +54,7 @@ def show_error(error: Exception) -> None:
 
 
 def sentence(text: str) -> str:
-    """Start with a capital and end with a stop, without touching names inside; safe inside Markdown."""
+    """`text` with a capital first letter and a full stop, escaped for Markdown; names inside are unchanged."""
     text = text.strip()
     if not text:
         return text
@@ -66,19 +66,19 @@ def sentence(text: str) -> str:
 
 
 def escape(text: str) -> str:
-    """Plain text for places that read Markdown: column names such as `a_b` or `$x$` stay as they are."""
+    """`text` escaped for Markdown: column names such as `a_b` or `$x$` are shown literally."""
     for mark in "\\`*_[]$~":
         text = text.replace(mark, "\\" + mark)
     return text.replace("<", "&lt;").replace(":material", "\\:material")
 
 
 def empty(title: str, what_to_do: str, page: str | None = None, label: str | None = None) -> None:
-    """An empty place that says what to do first and links there.
+    """An empty state: what is missing, what to do, and a link to the page where it is done.
 
     Args:
-        title: what is missing, e.g. "No model in hand".
+        title: what is missing, e.g. "No model selected".
         what_to_do: one sentence.
-        page, label: name of the page to go to and the link's text.
+        page, label: name of that page, and the text of the link.
     """
     with st.container(border=True, key=f"empty-{title.lower().replace(' ', '-')}"):
         st.markdown(f"**{title}**")

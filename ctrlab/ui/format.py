@@ -1,4 +1,4 @@
-"""Numbers as people read them, on every page alike; counts, sizes and shares are those of the figures' labels."""
+"""Formatting of numbers, durations and settings for all pages; counts, sizes and shares as in `figures.text`."""
 
 import math
 from datetime import UTC, datetime

@@ -1,4 +1,4 @@
-"""The frame around every page: page settings, sidebar, the strip of what is in hand, the title, and a safety net."""
+"""The frame around every page: page settings, sidebar, strip of selected artifacts, title, error boundary."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,12 +18,12 @@ _ASSETS = Path(__file__).parent / "assets"
 
 @contextmanager
 def frame(page: str) -> Iterator[None]:
-    """Draw the frame of the page called `page`; the view goes inside the block.
+    """Draw the frame of the page named `page`; the view goes inside the block.
 
         with frame("Data"):
             render()
 
-    Title and lead are drawn here, so views start with their content. An error in the view is shown in its place.
+    Title and lead are drawn here. An exception in the view is shown where the view would be.
     """
     shown = PAGES[page]
     st.set_page_config(
@@ -49,7 +49,7 @@ def frame(page: str) -> Iterator[None]:
 
 
 def _sidebar(workspace: Workspace, shown: Page) -> None:
-    in_hand = state.current()
+    selection = state.current()
     running = len(workspace.store.jobs.list(limit=20, states=("queued", "running")))
     with st.sidebar:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="brand"):
@@ -61,26 +61,26 @@ def _sidebar(workspace: Workspace, shown: Page) -> None:
                 group = page.group
                 st.caption(group)
             label = f"{page.name} :gray-badge[{running} active]" if page.name == "Jobs" and running else page.name
-            st.page_link(page.path, label=label, icon=page.icon, width="stretch", query_params=in_hand.params(job=None))
+            st.page_link(page.path, label=label, icon=page.icon, width="stretch", query_params=selection.params(job=None))
 
 
 def _strip(workspace: Workspace) -> None:
-    """Dataset, model and newest compressed model in hand, each a link to where it is shown and can be changed."""
-    in_hand = state.current()
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="in-hand"):
-        for label, page, artifact in _in_hand(workspace, in_hand):
+    """The selected dataset and model and the newest compressed model, each a link to its page."""
+    selection = state.current()
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="selected"):
+        for label, page, artifact in _selected_artifacts(workspace, selection):
             name = f"**{escape(artifact.name)}**" if artifact else ":gray[none yet]"
             st.page_link(
                 PAGES[page].path,
                 label=f":gray[{label}] {name}",
-                query_params=in_hand.params(job=None),
+                query_params=selection.params(job=None),
             )
 
 
-def _in_hand(workspace: Workspace, in_hand: state.InHand) -> list[tuple[str, str, Artifact | None]]:
+def _selected_artifacts(workspace: Workspace, selection: state.Selection) -> list[tuple[str, str, Artifact | None]]:
     artifacts = workspace.store.artifacts
-    dataset = artifacts.get(in_hand.dataset) if in_hand.dataset else None
-    model = artifacts.get(in_hand.model) if in_hand.model else None
+    dataset = artifacts.get(selection.dataset) if selection.dataset else None
+    model = artifacts.get(selection.model) if selection.model else None
     children = artifacts.list(kind="model", parent=model.id) if model else []
     compressed = [child for child in children if kind_of(child) == "compressed"]
     return [("Dataset", "Data", dataset), ("Model", "Model", model), ("Compressed", "Compare", next(iter(compressed), None))]

@@ -1,7 +1,7 @@
-"""What is in hand: the ids of a dataset, a model, its spectra and a job, kept in the URL and in the session.
+"""The selection: ids of a dataset, a model, its spectra and a job, kept in the URL and in the session.
 
-The URL is the truth of a page load, so a refresh, a bookmark or a second browser shows the same things; the session
-remembers them where a link without ids was followed. Only ids are kept: everything else is read from the store.
+Ids in the URL win at a page load, so a refresh, a bookmark or a second browser shows the same artifacts; the session keeps
+them for links without ids. Only ids are kept: everything else is read from the store.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from ctrlab.services.workspace import Workspace
 
 #: The query parameters, in the order in which they appear in links.
 KEYS = ("dataset", "model", "spectra", "job")
-_SESSION_KEY = "in_hand"
+_SESSION_KEY = "selection"
 _PAGE_KEY = "page_shown"
 
 
 @dataclass(frozen=True)
-class InHand:
-    """Ids of what every page works on; None where nothing is chosen yet."""
+class Selection:
+    """Ids of the artifacts that every page shows; None where nothing is selected."""
 
     dataset: str | None = None
     model: str | None = None
@@ -32,61 +32,64 @@ class InHand:
         return {key: value for key, value in ids.items() if value}
 
 
-def current() -> InHand:
-    """What is in hand in this session."""
-    return InHand(**st.session_state.get(_SESSION_KEY, {}))
+def current() -> Selection:
+    """The selection of this session."""
+    return Selection(**st.session_state.get(_SESSION_KEY, {}))
 
 
-def hold(**ids: str | None) -> InHand:
-    """Take things in hand: `hold(model="md-1")`. Taking another dataset or model drops what belonged to the old one.
+def select(**ids: str | None) -> Selection:
+    """Select artifacts: `select(model="md-1")`. Another dataset or model deselects what was derived from the previous one.
 
-    Works in callbacks and in the script; the URL follows at once.
+    Works in callbacks and in the script; the URL is updated at once.
     """
     unknown = set(ids) - set(KEYS)
     if unknown:
-        raise ValueError(f"only {', '.join(KEYS)} can be in hand, got {', '.join(sorted(unknown))}")
+        raise ValueError(f"only {', '.join(KEYS)} can be selected, got {', '.join(sorted(unknown))}")
     before = current()
     kept = {key: getattr(before, key) for key in KEYS}
     if ids.get("dataset", before.dataset) != before.dataset:
         kept |= {"model": None, "spectra": None}
     if ids.get("model", before.model) != before.model:
         kept |= {"spectra": None}
-    return _write(InHand(**(kept | ids)))
+    return _write(Selection(**(kept | ids)))
 
 
 def sync(workspace: Workspace, page: str = "") -> list[str]:
     """Reconcile URL, session and store at the start of a page run.
 
-    Fills in what follows from what is given (a model's dataset, a spectrum's model) and drops ids that no longer exist.
+    Adds the parents of the given ids (a model's dataset, a spectrum's model) and drops ids that no longer exist.
 
     Args:
-        page: the page that runs.
+        page: name of the page that runs.
 
     Returns:
         One sentence for each id that had to be dropped.
     """
     remembered = st.session_state.get(_SESSION_KEY, {})
     given = {key: st.query_params[key] for key in KEYS if st.query_params.get(key)}
-    for key, below in (("dataset", "model"), ("model", "spectra")):  # a link to another dataset or model leaves the old one's
+    for key, below in (
+        ("dataset", "model"),
+        ("model", "spectra"),
+    ):  # a link to another dataset or model deselects the previous one's
         if key in given and below not in given and given[key] != remembered.get(key):
             remembered = {"job": remembered.get("job")}
     ids, dropped = _existing(workspace, {**remembered, **given})
-    # A link from a page to itself reaches the script, but the browser's address bar only follows when it is told to.
-    followed_to_itself = st.session_state.get(_PAGE_KEY) == page and any(remembered.get(key) != given[key] for key in given)
+    # A link from a page to itself reaches the script, but the address bar changes only when query_params is written.
+    same_page_link = st.session_state.get(_PAGE_KEY) == page and any(remembered.get(key) != given[key] for key in given)
     st.session_state[_PAGE_KEY] = page
-    _write(InHand(**_with_parents(workspace, ids)), tell_browser=followed_to_itself)
+    _write(Selection(**_with_parents(workspace, ids)), write_all=same_page_link)
     return dropped
 
 
-def _write(in_hand: InHand, *, tell_browser: bool = False) -> InHand:
-    st.session_state[_SESSION_KEY] = {key: getattr(in_hand, key) for key in KEYS}
+def _write(selection: Selection, *, write_all: bool = False) -> Selection:
+    st.session_state[_SESSION_KEY] = {key: getattr(selection, key) for key in KEYS}
     for key in KEYS:
-        value = getattr(in_hand, key)
-        if value and (tell_browser or st.query_params.get(key) != value):
+        value = getattr(selection, key)
+        if value and (write_all or st.query_params.get(key) != value):
             st.query_params[key] = value
         elif not value and key in st.query_params:
             del st.query_params[key]
-    return in_hand
+    return selection
 
 
 def _existing(workspace: Workspace, ids: dict[str, str | None]) -> tuple[dict[str, str], list[str]]:
@@ -98,7 +101,7 @@ def _existing(workspace: Workspace, ids: dict[str, str | None]) -> tuple[dict[st
         try:
             found = workspace.store.jobs.get(value) if key == "job" else workspace.store.artifacts.get(value)
         except CtrlabError:
-            dropped.append(f"There is no {key} with the id {value} here any more; choose another.")
+            dropped.append(f"The {key} {value} does not exist any more; choose another.")
             continue
         if key == "job" or found.kind == key:
             kept[key] = value
@@ -108,7 +111,7 @@ def _existing(workspace: Workspace, ids: dict[str, str | None]) -> tuple[dict[st
 
 
 def _with_parents(workspace: Workspace, ids: dict[str, str]) -> dict[str, str]:
-    """Complete the chain spectra -> model -> dataset from the lineage, which outranks what was remembered."""
+    """Complete the chain spectra -> model -> dataset from the lineage, which overrides the remembered ids."""
     for child in ("spectra", "model"):
         if child in ids:
             ancestors = [a for a in workspace.store.artifacts.lineage(ids[child]) if a.id != ids[child]]

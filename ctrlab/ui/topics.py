@@ -1,4 +1,4 @@
-"""What the dashboard can explain: a short form for popovers; the long form, shown under Learn, is in `assets/learn-*.md`."""
+"""Topics explained in popovers (short form, here) and on the Learn page (long form, `assets/learn-*.md`)."""
 
 from dataclasses import dataclass
 from functools import cache
@@ -9,7 +9,7 @@ _ASSETS = Path(__file__).parent / "assets"
 
 @dataclass(frozen=True)
 class Topic:
-    """One idea; `short` is two sentences."""
+    """One topic; `short` is two or three sentences."""
 
     name: str
     title: str
@@ -17,7 +17,7 @@ class Topic:
 
     @property
     def body(self) -> str:
-        """The whole of it: Markdown with formulas."""
+        """The long form: Markdown with formulas."""
         return _read(self.name)
 
 
@@ -32,61 +32,57 @@ TOPICS: dict[str, Topic] = {
         Topic(
             "pca",
             "PCA of a layer's outputs",
-            "Run rows through the layer, collect its output vectors, and find the directions in which they spread "
-            "most. If a few directions carry almost all of the spread, the layer can be replaced by two thin "
-            "ones.",
+            "Score rows with the model, collect the layer's output vectors and find the directions of largest variance. If a few "
+            "directions hold almost all of the variance, two thin layers can replace the layer.",
         ),
         Topic(
             "low-rank",
             "Features are low-rank, weights are not",
-            "The weights of a trained layer use nearly all of their directions, so cutting them directly loses "
-            "much. What the layer puts out on real rows uses few, because real rows themselves are far from "
-            "filling the space.",
+            "The singular values of a trained weight matrix fall slowly, so truncating the matrix itself loses much. The layer's "
+            "outputs on real rows have few large directions, because its inputs are strongly correlated.",
         ),
         Topic(
             "afm",
             "Atomic Feature Mimicking in three equations",
-            "AFM replaces one linear layer by two thin ones whose outputs mimic the original's as closely as the "
-            "rank allows. It needs one pass over the data and no labels.",
+            "AFM replaces a linear layer by two thin ones whose output is the original's projected on its leading principal "
+            "directions: the smallest squared error at that rank. It needs one pass over the data and no labels.",
         ),
         Topic(
             "break-even",
             "The break-even rank",
-            "Two factors are smaller than the one layer only below rank in x out / (in + out). At or above it, "
-            "the layer stays as it is.",
+            "Two factors hold fewer weights than the layer only below rank in x out / (in + out). At or above that rank, "
+            "the layer stays dense.",
         ),
         Topic(
             "sensitivity",
             "Sensitivity: what a rank costs in AUC",
-            "Each layer is truncated by itself, rank by rank, and the validation rows run through the model again. "
-            "The variance a rank discards says how much the layer's output changes; only the labels say whether that matters.",
+            "Each layer alone is truncated to a few ranks and the validation rows are scored again. "
+            "Variance says how much the layer's output changes; AUC, which uses the labels, says whether that matters.",
         ),
         Topic(
             "folding",
             "Folding",
-            "After compression an embedding comes as a short vector and a small projection back to full width. "
-            "Where the next step is linear, that projection can be multiplied into it ahead of time, and then "
-            "costs nothing.",
+            "A compressed embedding is a short vector and a projection back to full width. Where the next layer is linear, the "
+            "projection is multiplied into its weights once and costs nothing when served.",
         ),
         Topic(
             "honesty",
             "Honest comparisons",
-            "A gain after compression and fine-tuning may come from the fine-tuning alone. So compare with the "
-            "original after the same fine-tuning, and look at several seeds before believing a third digit.",
+            "A gain after compression and fine-tuning may come from the fine-tuning alone. So compare with a control, the "
+            "original after the same fine-tuning, and with several seeds before trusting the third decimal.",
         ),
         Topic(
             "training",
             "Loss and AUC while training",
-            "Log loss says how well the predicted click probabilities fit; AUC, the chance that a clicked row "
-            "scores above one that was not. The checkpoint with the best validation AUC is kept, not the last "
-            "one.",
+            "Log loss measures the predicted click probabilities; AUC is the probability that a clicked row scores above "
+            "one that was not clicked. Early stopping keeps the checkpoint with the best validation AUC.",
         ),
         Topic(
             "encoding",
-            "From a click log to ids",
-            "Every categorical value gets a whole number by how often it occurs in the training rows; rare and "
-            "unseen values share one id, missing ones another. Numbers are standardised or put in buckets. "
-            "A list keeps its last elements, the most recent; shorter ones are filled up with padding, which models skip.",
+            "Encoding: from a click log to ids",
+            "Every categorical value gets an integer id by its frequency in the training rows; rare and "
+            "unseen values share one id, missing values have another. Numbers are standardised or bucketed. "
+            "A list keeps its last elements, the most recent; shorter lists are padded, and models skip the padding.",
         ),
     )
 }

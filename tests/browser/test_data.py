@@ -25,7 +25,7 @@ def table(tmp_path: Path) -> Path:
 
 
 def choose_way(dashboard: Dashboard, way: str) -> Page:
-    """One of the three ways, without a dataset in hand."""
+    """The form of one source, without a selected dataset."""
     page = dashboard.open("/Data")
     page.get_by_role("radio", name=way).click()
     return page
@@ -36,17 +36,17 @@ def test_an_uploaded_table_is_looked_at_encoded_and_summed_up(table: Path, dashb
     page.locator("input[type=file]").first.set_input_files(table)
     expect(page.get_by_text("clicks.tsv")).to_be_visible()
     dashboard.settled()
-    page.get_by_role("button", name="Look at the table").click()
-    expect(page.get_by_text("3 000 rows looked at")).to_be_visible()
+    page.get_by_role("button", name="Inspect table").click()
+    expect(page.get_by_text("3 000 rows inspected")).to_be_visible()
     page.get_by_role("textbox", name="Name").fill("Uploaded clicks")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Encode 3 fields").click()
-    expect(page.locator(".st-key-in-hand")).to_contain_text("Uploaded clicks")
+    expect(page.locator(".st-key-selected")).to_contain_text("Uploaded clicks")
     expect(page.get_by_test_id("stMetric")).to_have_count(3)
     expect(page.get_by_test_id("stMetric").first).to_contain_text("2.40 k rows")
     expect(page.locator(".js-plotly-plot")).to_have_count(2)
     page.reload()
-    expect(page.locator(".st-key-in-hand")).to_contain_text("Uploaded clicks")
+    expect(page.locator(".st-key-selected")).to_contain_text("Uploaded clicks")
     with page.expect_download() as download:
         page.get_by_role("button", name="CSV", exact=True).click()
     assert download.value.suggested_filename == "uploaded-clicks-fields.csv"
@@ -54,10 +54,10 @@ def test_an_uploaded_table_is_looked_at_encoded_and_summed_up(table: Path, dashb
 
 def test_a_bad_path_is_one_sentence_and_stays_typed(dashboard: Dashboard) -> None:
     page = choose_way(dashboard, "Your table")
-    box = page.get_by_role("textbox", name="Or its path on this machine")
+    box = page.get_by_role("textbox", name="Or the path of a table on this machine")
     box.fill("/nowhere/at-all.csv")
     box.press("Enter")
-    page.get_by_role("button", name="Look at the table").click()
+    page.get_by_role("button", name="Inspect table").click()
     expect(page.get_by_test_id("stAlertContentError")).to_have_count(1)
     expect(page.get_by_test_id("stAlertContentError")).to_contain_text("at-all.csv")
     expect(box).to_have_value("/nowhere/at-all.csv")
@@ -65,17 +65,17 @@ def test_a_bad_path_is_one_sentence_and_stays_typed(dashboard: Dashboard) -> Non
 
 def test_a_draft_survives_a_look_at_another_page(table: Path, dashboard: Dashboard) -> None:
     page = choose_way(dashboard, "Your table")
-    box = page.get_by_role("textbox", name="Or its path on this machine")
+    box = page.get_by_role("textbox", name="Or the path of a table on this machine")
     box.fill(str(table))
     box.press("Enter")
-    page.get_by_role("button", name="Look at the table").click()
-    expect(page.get_by_text("3 000 rows looked at")).to_be_visible()
+    page.get_by_role("button", name="Inspect table").click()
+    expect(page.get_by_text("3 000 rows inspected")).to_be_visible()
     page.get_by_role("textbox", name="Name").fill("My draft")
     page.keyboard.press("Enter")
     page.get_by_test_id("stSidebar").get_by_role("link", name="Learn").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Learn")
     page.get_by_test_id("stSidebar").get_by_role("link", name="Data").click()
-    expect(page.get_by_text("3 000 rows looked at")).to_be_visible()
+    expect(page.get_by_text("3 000 rows inspected")).to_be_visible()
     expect(page.get_by_role("textbox", name="Name")).to_have_value("My draft")
 
 

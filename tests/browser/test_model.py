@@ -13,7 +13,7 @@ def type_number(page: Page, label: str, value: str) -> None:
     expect(page.locator("[data-testid=stApp]")).to_have_attribute("data-test-script-state", "notRunning")
 
 
-def test_a_model_is_trained_with_live_curves_and_comes_in_hand(sample, dashboard: Dashboard) -> None:
+def test_a_model_is_trained_with_live_curves_and_is_selected(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Model?dataset={sample['dataset']}")
     type_number(page, "Batch size (rows)", "256")
     page.get_by_role("textbox", name="MLP widths").fill("32, 16")
@@ -24,7 +24,7 @@ def test_a_model_is_trained_with_live_curves_and_comes_in_hand(sample, dashboard
     expect(page).to_have_url(re.compile("job=job-"))
     expect(page.get_by_role("progressbar").first).to_be_visible()
     expect(page.locator(".js-plotly-plot").first).to_be_visible()
-    expect(page.locator(".st-key-in-hand")).to_contain_text("Small net")
+    expect(page.locator(".st-key-selected")).to_contain_text("Small net")
     expect(page.get_by_test_id("stMetric").nth(1)).to_contain_text(re.compile(r"0\.[5-9]\d\d\d"))
 
 
@@ -39,7 +39,7 @@ def test_a_training_shows_in_a_second_browser_and_is_cancelled_from_there(sample
     other.goto(page.url)
     other.get_by_role("button", name="Cancel", exact=True).click()
     expect(page.get_by_text(re.compile("^Cancelled after"))).to_be_visible()
-    expect(page.get_by_role("button", name="Try again")).to_be_visible()
+    expect(page.get_by_role("button", name="Retry")).to_be_visible()
     other.context.close()
 
 
@@ -47,7 +47,7 @@ def test_a_bad_setting_says_so_and_stays(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Model?dataset={sample['dataset']}")
     page.get_by_role("textbox", name="MLP widths").fill("wide")
     page.keyboard.press("Enter")
-    expect(page.get_by_text("MLP widths must be whole numbers with commas between them")).to_be_visible()
+    expect(page.get_by_text("MLP widths must be whole numbers separated by commas")).to_be_visible()
     expect(page.get_by_role("button", name="Train DeepFM")).to_be_disabled()
     page.get_by_test_id("stSidebar").get_by_role("link", name="Data").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Data")
@@ -61,9 +61,9 @@ def test_a_pickle_posing_as_a_checkpoint_is_refused(sample, dashboard: Dashboard
     path = tmp_path / "model.safetensors"
     path.write_bytes(pickle.dumps({"weights": [1.0]}))
     page = dashboard.open(f"/Model?dataset={sample['dataset']}")
-    page.get_by_text("Bring a checkpoint").click()
+    page.get_by_text("Import a checkpoint").click()
     page.locator("input[type=file]").first.set_input_files(path)
-    page.get_by_role("button", name="Import the checkpoint").click()
+    page.get_by_role("button", name="Import", exact=True).click()
     expect(page.get_by_test_id("stAlertContentError")).to_contain_text("model.safetensors")
 
 
@@ -71,7 +71,7 @@ def test_the_diagram_is_drawn_and_another_architecture_is_one_click_away(sample,
     page = dashboard.open(f"/Model?dataset={sample['dataset']}&model={sample['model']}")
     picture = page.get_by_test_id("stMermaidChart").get_by_role("img")
     expect(picture).to_be_visible()
-    expect(picture).to_have_attribute("alt", re.compile(r"^As trained: of .* parameters in 3 blocks"))
+    expect(picture).to_have_attribute("alt", re.compile(r"^Training form: .* parameters in 3 blocks"))
     source = picture.evaluate("image => fetch(image.src).then(answer => answer.text())")
     for name in ("embedding", "fm", "mlp.0", "logit"):
         assert name in source

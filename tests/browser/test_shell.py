@@ -28,9 +28,9 @@ def test_the_sidebar_tells_the_story_in_order_and_leads_to_every_page(dashboard:
         expect(page.get_by_role("heading", level=1)).to_have_text(title)
 
 
-def test_what_is_in_hand_survives_links_and_a_reload(sample, dashboard: Dashboard) -> None:
+def test_the_selection_survives_links_and_a_reload(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Model?model={sample['model']}")
-    strip = page.locator(".st-key-in-hand")
+    strip = page.locator(".st-key-selected")
     expect(strip).to_contain_text("Sample ads")
     page.get_by_test_id("stSidebar").get_by_role("link", name="Data").click()
     expect(page.get_by_role("heading", level=1)).to_have_text("Data")
@@ -43,7 +43,7 @@ def test_what_is_in_hand_survives_links_and_a_reload(sample, dashboard: Dashboar
 
 def test_an_address_with_an_unknown_id_says_so_and_works_on(dashboard: Dashboard) -> None:
     page = dashboard.open("/Model?model=model-nowhere")
-    expect(page.get_by_text("There is no model with the id model-nowhere here any more")).to_be_visible()
+    expect(page.get_by_text("The model model-nowhere does not exist any more")).to_be_visible()
     assert "model-nowhere" not in page.url
 
 
@@ -54,4 +54,4 @@ def test_a_deep_link_shows_the_same_after_a_restart(page: Page, fresh_server: Se
         start()
         dashboard.open(f"/Data?dataset={ids['dataset']}")
         expect(page.get_by_role("heading", level=1)).to_have_text("Data")
-        expect(page.locator(".st-key-in-hand")).to_contain_text("Synthetic clicks")
+        expect(page.locator(".st-key-selected")).to_contain_text("Synthetic clicks")

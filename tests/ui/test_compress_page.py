@@ -12,7 +12,7 @@ from tests.support.compress_page import html, open_compress, run_button, slider
 from tests.support.workspaces import add_compressed
 
 
-def test_every_layer_and_table_has_a_slider_and_each_kind_a_master(ids):
+def test_every_layer_and_table_has_a_slider_and_each_kind_a_group_slider(ids):
     labels = [slider.label for slider in open_compress(model=ids["model"]).slider]
     assert labels == [
         "Rank of all MLP layers", "Rank of mlp.0", "Rank of mlp.2",
@@ -26,7 +26,7 @@ def test_the_page_starts_at_99_percent_and_its_button_says_what_predict_says(ids
     assert run_button(open_compress(model=ids["model"])).label == f"Compress to {count(expected)} parameters"
 
 
-def test_moving_one_slider_changes_prediction_and_link_and_undo_takes_it_back(ids):
+def test_moving_one_slider_changes_prediction_and_link_and_undo_reverts_it(ids):
     page = open_compress(model=ids["model"])
     before, link = run_button(page).label, page.query_params["plan"]
     slider(page, "Rank of mlp.2").set_value(12).run()
@@ -38,7 +38,7 @@ def test_moving_one_slider_changes_prediction_and_link_and_undo_takes_it_back(id
     assert slider(page, "Rank of mlp.2").value == 12
 
 
-def test_a_master_moves_all_of_its_kind_at_once(ids):
+def test_a_group_slider_moves_all_layers_of_its_kind(ids):
     page = open_compress(model=ids["model"])
     slider(page, "Rank of all tables").set_value(3).run()
     assert [slider(page, f"Rank of embedding.C{number}").value for number in (1, 2, 3)] == [3, 3, 3]
@@ -63,7 +63,7 @@ def test_the_button_says_why_it_cannot_run(ids):
 
 
 @pytest.mark.parametrize(("preset", "share"), [("variance-90", 0.90), ("variance-99", 0.99)])
-def test_an_variance_preset_keeps_that_share_in_every_layer(ids, preset, share):
+def test_a_variance_preset_keeps_that_share_in_every_layer(ids, preset, share):
     page = open_compress(model=ids["model"])
     page.button(key=f"preset-{preset}").click().run()
     spectra, profile = cache.layer_spectra(ids["spectra"]), cache.model_profile(ids["model"])
@@ -72,7 +72,7 @@ def test_an_variance_preset_keeps_that_share_in_every_layer(ids, preset, share):
         assert rank == layer.out_features or spectra[layer.layer_name].cumulative[rank - 1] >= share
 
 
-def test_relu_in_the_bottleneck_is_labelled_as_voiding_the_prediction(ids):
+def test_relu_in_the_bottleneck_is_labelled_as_invalidating_the_prediction(ids):
     page = open_compress(model=ids["model"])
     assert not any("does not hold" in caption.value for caption in page.caption)
     page.selectbox(key="bottleneck").set_value("relu").run()
@@ -94,7 +94,7 @@ def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
     assert run_button(page).label == f"Compress to {count(promised.serving.parameters)} parameters"
 
 
-def test_run_queues_exactly_what_is_on_the_page(ids, tmp_path):
+def test_run_queues_exactly_the_settings_on_the_page(ids, tmp_path):
     page = open_compress(model=ids["model"])
     slider(page, "Rank of all MLP layers").set_value(7).run()
     page.selectbox(key="order").set_value("joint").run()
@@ -127,7 +127,7 @@ def test_a_compressed_model_is_sent_back_to_its_original(ids, tmp_path):
     workspace = open_workspace(tmp_path)
     compressed = add_compressed(workspace, ids, compressed_profile=True)
     page = open_compress(model=compressed.id)
-    assert not page.slider and any("compressed already" in text.value for text in page.markdown)
+    assert not page.slider and any("already compressed" in text.value for text in page.markdown)
 
 
 def test_without_spectra_the_page_says_what_to_do_first(ids, tmp_path):
@@ -137,12 +137,12 @@ def test_without_spectra_the_page_says_what_to_do_first(ids, tmp_path):
 
 
 @pytest.mark.parametrize("method", ["tensor_train", "rare_ids", "qr_hash"])
-def test_tables_in_another_form_are_priced_and_queued_as_such(ids, tmp_path, method):
+def test_tables_of_another_method_are_predicted_and_queued_as_such(ids, tmp_path, method):
     page = open_compress(model=ids["model"])
     slider(page, "Rank of all tables").set_value(3).run()
     page.selectbox(key="method").set_value(method).run()
     assert not page.exception and page.selectbox(key="basis").disabled
-    assert any("not projections of the old ones" in caption.value for caption in page.caption)
+    assert any("not projections of the original ones" in caption.value for caption in page.caption)
     run_button(page).click().run()
     (job,) = open_workspace(tmp_path).store.jobs.list(5)
     config = CompressJobConfig.from_dict(job.config).compress
@@ -156,4 +156,4 @@ def test_a_method_that_retrains_says_so_whatever_the_settings_of_fine_tuning(ids
     page = open_compress(model=ids["model"])
     page.number_input(key="epochs").set_value(0).run()
     page.selectbox(key="method").set_value("qr_hash").run()
-    assert not page.exception and any("drawn anew" in caption.value for caption in page.caption)
+    assert not page.exception and any("initialised anew" in caption.value for caption in page.caption)

@@ -86,7 +86,7 @@ def test_a_loss_of_auc_is_planned_for_too(planned_page):
     assert not planned_page.error and "0.7500" <= html(planned_page).split("AUC</th><td>")[1][:6] <= "0.7700"
 
 
-def test_the_front_is_drawn_with_the_plan_in_hand_predicted_and_measured(planned_page):
+def test_the_front_is_drawn_with_the_current_plan_predicted_and_measured(planned_page):
     (chart,) = [one for one in planned_page.get("plotly_chart") if "front" in one.proto.id]
     names = [trace["name"] for trace in json.loads(chart.proto.spec)["data"]]
     assert names == ["best plans, predicted", "original", "this plan, predicted", "this plan, measured"]
@@ -111,7 +111,7 @@ def test_a_named_plan_is_kept_taken_and_deleted(ids, tmp_path):
     (saved,) = plans.list_plans(workspace, ids["model"])
     assert saved.name == "seven" and plans.load_plan(workspace, saved.id).as_dict()["mlp.2"] == 7
     page.button(key="preset-dense").click().run()
-    page.button(key=f"take-{saved.id}").click().run()
+    page.button(key=f"apply-{saved.id}").click().run()
     assert slider(page, "Rank of mlp.2").value == 7
     page.button(key=f"delete-{saved.id}").click().run()
     assert plans.list_plans(workspace, ids["model"]) == []

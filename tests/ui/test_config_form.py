@@ -76,7 +76,7 @@ def test_all_faults_show_at_once_by_their_labels_and_what_was_typed_stays(app: A
 
 def test_text_that_is_no_list_of_numbers_is_a_sentence(app: AppTest) -> None:
     app.text_input(key="f-widths").set_value("many").run()
-    assert errors(app) == ["Layer widths must be whole numbers with commas between them, got 'many'."]
+    assert errors(app) == ["Layer widths must be whole numbers separated by commas, got 'many'."]
 
 
 def test_faults_across_settings_show_too(app: AppTest) -> None:

@@ -46,6 +46,6 @@ def test_a_model_of_lists_is_refused_where_the_data_has_none(open_page, dataset:
     assert app.button(key="train").disabled
 
 
-def test_the_model_in_hand_is_drawn_with_its_blocks(open_page, model: str) -> None:
+def test_the_selected_model_is_drawn_with_its_blocks(open_page, model: str) -> None:
     app = open_page("Model", model=model)
     assert any("parameters in 3 blocks" in caption.value for caption in app.caption)

@@ -27,13 +27,13 @@ def test_every_page_opens_on_an_empty_home(name: str, open_page) -> None:
 
 
 @pytest.mark.parametrize("name", ["Home", "Data", "Model", "Jobs", "Learn"])
-def test_every_page_opens_with_a_model_in_hand(name: str, open_page, model: str) -> None:
+def test_every_page_opens_with_a_selected_model(name: str, open_page, model: str) -> None:
     app = open_page(name, model=model)
     assert not app.exception
     assert not app.error
 
 
-def test_a_model_in_hand_brings_its_dataset(open_page, dataset: str, model: str) -> None:
+def test_selecting_a_model_selects_its_dataset(open_page, dataset: str, model: str) -> None:
     app = open_page("Jobs", model=model)
     assert app.query_params["dataset"] in (dataset, [dataset])
 
@@ -54,7 +54,7 @@ def test_an_id_of_the_wrong_kind_is_told_and_dropped(open_page, dataset: str) ->
     assert "model" not in app.query_params
 
 
-def test_the_session_remembers_what_is_in_hand_without_an_address(open_page, dataset: str) -> None:
+def test_the_session_remembers_the_selection_without_ids_in_the_address(open_page, dataset: str) -> None:
     app = open_page("Data", dataset=dataset)
     app.query_params.clear()
     app.run()
@@ -161,7 +161,7 @@ def test_known_formats_tell_address_size_and_checksum(open_page) -> None:
 def test_the_summary_of_a_dataset_is_shown_with_names_as_they_are(open_page, dataset: str) -> None:
     app = open_page("Data", dataset=dataset)
     assert [metric.value for metric in app.metric] == ["8.00 k rows", "1.00 k rows"]
-    assert "1 categorical and 1 numeric fields · 1.20 k ids · 90.0 kB on disk · 3 cells could not be read" in texts(app)
+    assert "1 categorical and 1 numeric fields · 1.20 k ids · 90.0 kB on disk · 3 unreadable cells" in texts(app)
 
 
 # Model ------------------------------------------------------------------------------------------------------------------
@@ -207,7 +207,7 @@ def test_a_pickle_posing_as_a_checkpoint_is_refused_in_a_sentence(open_page, dat
     assert app.text_input(key="checkpoint-path").value == str(path)
 
 
-def test_a_model_in_hand_shows_its_size_and_that_it_was_not_measured(open_page, model: str) -> None:
+def test_the_selected_model_shows_its_size_and_that_it_was_not_measured(open_page, model: str) -> None:
     app = open_page("Model", model=model)
     assert [metric.value for metric in app.metric][1:3] == [format.NONE, "349 k"]
 

@@ -32,7 +32,7 @@ def test_a_link_that_does_not_fit_is_ignored(text):
     assert decode(text, layers([400, 16, 16])) is None
 
 
-def test_undo_takes_back_a_whole_change_and_redo_brings_it_again():
+def test_undo_reverts_a_whole_change_and_redo_restores_it():
     def script() -> None:
         import streamlit as st
 

@@ -78,7 +78,7 @@ def test_the_table_lists_linear_layers_before_tables_with_their_ranks(ids):
     ]  # 0.3, 0.09, 0.027, ... of the variance
 
 
-def test_no_model_in_hand_says_what_to_do_first(tmp_path, monkeypatch):
+def test_no_selected_model_says_what_to_do_first(tmp_path, monkeypatch):
     monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
     monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
-    assert any("No model in hand" in text.value for text in open_page().markdown)
+    assert any("No model selected" in text.value for text in open_page().markdown)

@@ -1,4 +1,4 @@
-"""Choosing a dataset, a model or a spectrum: what is chosen is in hand on every page."""
+"""A select box for a dataset, a model or spectra; the choice is the selection on every page."""
 
 from collections.abc import Callable, Sequence
 
@@ -11,25 +11,25 @@ from ctrlab.ui import format, state
 def artifact_picker(
     kind: str, artifacts: Sequence[Artifact], *, label: str, describe: Callable[[Artifact], str] = lambda artifact: ""
 ) -> Artifact | None:
-    """A select box over `artifacts` that takes the chosen one in hand; None when there is none to choose.
+    """The artifact chosen in a select box over `artifacts`; None where nothing is chosen or there is nothing to choose.
 
     Args:
-        kind: which id in hand this sets: "dataset", "model" or "spectra".
-        describe: a few words after the name, e.g. its AUC.
+        kind: which id of the selection this sets: "dataset", "model" or "spectra".
+        describe: text after the name, e.g. the number of parameters.
     """
     if not artifacts:
         return None
     by_id = {artifact.id: artifact for artifact in artifacts}
-    in_hand = getattr(state.current(), kind)
+    selected = getattr(state.current(), kind)
     key = f"pick-{kind}"
-    if st.session_state.get(key) != in_hand or in_hand not in by_id:
-        st.session_state[key] = in_hand if in_hand in by_id else None
+    if st.session_state.get(key) != selected or selected not in by_id:
+        st.session_state[key] = selected if selected in by_id else None
 
-    def take() -> None:
-        state.hold(**{kind: st.session_state[key]})
+    def select() -> None:
+        state.select(**{kind: st.session_state[key]})
 
     st.selectbox(
-        label, list(by_id), key=key, on_change=take, placeholder=f"Choose one of {len(by_id)}",
+        label, list(by_id), key=key, on_change=select, placeholder=f"Choose one of {len(by_id)}",
         format_func=lambda artifact_id: _line(by_id[artifact_id], describe),
     )  # fmt: skip
     return by_id.get(st.session_state[key])

@@ -1,4 +1,4 @@
-"""What the Compress page works on."""
+"""The data of the Compress page: a model, its profile and its spectra."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from ctrlab.ui import cache
 
 @dataclass(frozen=True)
 class Bench:
-    """A model with its spectra; shared objects that nobody changes."""
+    """A model with its profile and spectra. Shared between sessions: do not change it."""
 
     model: Artifact
     spectra_id: str
@@ -32,7 +32,7 @@ class Bench:
 
 @st.cache_resource(show_spinner=False, max_entries=16)
 def load_bench(model_id: str, spectra_id: str) -> Bench:
-    """The bench of a model; the same object for every session."""
+    """The context of a model; one object for all sessions."""
     model = cache.workspace().store.artifacts.get(model_id)
     profile, found = cache.model_profile(model_id), cache.layer_spectra(spectra_id)
     layers = [layer for layer in profile.compressible if layer.layer_name in found]

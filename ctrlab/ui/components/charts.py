@@ -1,4 +1,4 @@
-"""A figure on a page: its sentence below, "what is this" beside it, PNG under a sensible name."""
+"""A plotly figure on a page, with its caption, an explanation and a file name for the PNG."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -24,13 +24,13 @@ def chart(
     alt: str = "",
     **arguments: Any,
 ) -> Any:
-    """Draw `figure` and the sentence that says what it shows in this case.
+    """Draw `figure` and the sentence that describes it.
 
     Args:
-        key: keeps zoom and hidden traces across reruns.
-        sentence: shown under the chart and read out as its alternative text.
+        key: of the element; keeps zoom and hidden traces across reruns.
+        sentence: caption and alternative text of the chart.
         name: file name of the PNG, without extension; `key` when empty.
-        topic: what "What is this?" explains (a key of `topics.TOPICS`).
+        topic: key of `topics.TOPICS` explained by "What is this?".
         arguments: passed to `st.plotly_chart`, e.g. `on_select`.
 
     Returns:

@@ -1,4 +1,4 @@
-"""The table in which a person corrects what the inspection took each column for."""
+"""The table in which the user corrects the inferred role and settings of each column."""
 
 import math
 import typing
@@ -18,7 +18,7 @@ _EDITABLE = ("role", "min_count", "transform", "num_buckets", "separator", "max_
 
 
 def column_table(inspection: "TableInspection", columns: tuple[ColumnConfig, ...]) -> "pd.DataFrame":
-    """One row a column of the file: what was found, and the settings of `columns` to start from."""
+    """One row a column of the file: the inspection's findings and the initial settings from `columns`."""
     import pandas as pd
 
     settings = {column.name: column for column in columns}
@@ -40,7 +40,7 @@ def column_table(inspection: "TableInspection", columns: tuple[ColumnConfig, ...
 
 
 def column_editor(table: "pd.DataFrame", key: str) -> "pd.DataFrame":
-    """Draw `table` for editing and return it as edited."""
+    """Draw `table` for editing; returns the edited table."""
     return st.data_editor(
         table,
         key=key,
@@ -64,28 +64,28 @@ def column_editor(table: "pd.DataFrame", key: str) -> "pd.DataFrame":
             "separator": st.column_config.TextColumn("Separator", help=_help("separator")),
             "max_length": st.column_config.NumberColumn("Longest list", min_value=1, step=1, help=_help("max_length")),
             "shares": st.column_config.SelectboxColumn("Shares ids with", options=list(table["name"]), help=_help("shares")),
-            "distinct": st.column_config.NumberColumn("Values", format="localized", help="Different values seen."),
+            "distinct": st.column_config.NumberColumn("Values", format="localized", help="Number of distinct values."),
             "missing": st.column_config.NumberColumn("Missing", format="percent"),
             "examples": st.column_config.TextColumn("Most frequent values", width="medium"),
-            "reason": st.column_config.TextColumn("Why this role", width="medium"),
+            "reason": st.column_config.TextColumn("Reason for the role", width="medium"),
         },
     )  # fmt: skip
 
 
 def column_configs(table: "pd.DataFrame") -> tuple[ColumnConfig, ...]:
-    """The edited table as configs; ConfigError names what is out of range."""
+    """The edited table as configs; ConfigError names settings that are out of range."""
     return tuple(ColumnConfig(**_settings(row)) for row in table.to_dict("records"))
 
 
 def column_faults(table: "pd.DataFrame") -> list[str]:
-    """What stands in the way of encoding, in words that name the columns."""
+    """Why the table cannot be encoded, one sentence a fault, naming the columns."""
     labels = [row["name"] for row in table.to_dict("records") if row["role"] == "label"]
     faults = []
     if len(labels) != 1:
         found = f"there are {len(labels)}: {', '.join(labels)}" if labels else "there is none"
         faults.append(f"exactly one column must be the label, {found}; set the role of one column to label")
     if not any(row["role"] in FEATURE_ROLES for row in table.to_dict("records")):
-        faults.append("no column is left to learn from; make at least one categorical, numeric, timestamp or list")
+        faults.append("no feature column is left; make at least one column categorical, numeric, timestamp or list")
     return faults
 
 
@@ -106,7 +106,7 @@ def _help(setting: str) -> str:
 
 
 def _order(table: "pd.DataFrame") -> list[str]:
-    """The settings of lists stand beside the others where there are lists, else behind everything."""
+    """Column order: the settings of lists come first where there are lists, else last."""
     lists = ["separator", "max_length", "shares"]
     plain = [name for name in _EDITABLE if name not in lists]
     facts = ["distinct", "missing", "examples", "reason"]
@@ -114,11 +114,11 @@ def _order(table: "pd.DataFrame") -> list[str]:
 
 
 def summary_line(inspection: "TableInspection") -> str:
-    """How much was looked at, and how many clicks are in it."""
-    looked = "all" if inspection.complete else "the first"
+    """Size, inspected rows, columns and CTR as one line."""
+    extent = "all" if inspection.complete else "the first"
     parts = [
         f"{format.size(inspection.size_bytes)} on disk",
-        f"{looked} {inspection.rows:,} rows looked at".replace(",", " "),
+        f"{extent} {inspection.rows:,} rows inspected".replace(",", " "),
         format.plural(len(inspection.columns), "column"),
     ]
     if inspection.ctr is not None:

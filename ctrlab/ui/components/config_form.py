@@ -1,6 +1,6 @@
-"""A form drawn from a config class: labels, help, bounds and choices are those of its `option()`s.
+"""A form made from a config class: labels, help, bounds and choices come from its `option()`s.
 
-What is typed stays, valid or not, also across page changes; validation is the class's own, and every fault is shown at once.
+Input is kept across page changes, valid or not; the class validates it, and all faults are shown at once.
 """
 
 import dataclasses
@@ -29,14 +29,14 @@ def config_form(
     fixed: Mapping[str, Any] | None = None,
     columns: int = 3,
 ) -> C | None:
-    """Draw the settings of `config_class` and return the config, or None after showing what is wrong.
+    """Draw the settings of `config_class`; returns the config, or None after showing the faults.
 
     Args:
-        key: prefix of the widgets' keys; another key is another form with its own memory.
-        values: what to start from instead of the class's defaults.
-        omit: settings not shown; they keep their start value.
+        key: prefix of the widgets' keys; a form with another key has its own state.
+        values: initial values instead of the class's defaults.
+        omit: settings not shown; they keep their initial value.
         fixed: settings not shown, set to these values.
-        columns: widgets side by side.
+        columns: number of widgets per row.
     """
     start = _start_values(config_class, values) | dict(fixed or {})
     shown = [field for field in dataclasses.fields(config_class) if field.name not in {*omit, *(fixed or {})}]
@@ -59,13 +59,13 @@ def config_form(
 
 
 def show_faults(faults: list[str]) -> None:
-    """Every fault of a form at once, one a line."""
+    """Show all faults of a form, one a line."""
     text = "\n".join(f"- {sentence(fault)}" for fault in faults) if len(faults) > 1 else sentence(faults[0])
     st.error(text, icon=":material/error:")
 
 
 def label_of(field: "dataclasses.Field[Any]") -> str:
-    """The label of a setting: its own, else its name in words."""
+    """The label of a setting: the declared one, else its name."""
     words = str(field.metadata.get("label") or field.name.replace("_", " "))
     return words[0].upper() + words[1:]
 
@@ -102,7 +102,7 @@ def _draw(
 
 
 def _widget(field: "dataclasses.Field[Any]", hint: Any, start: Any, key: str) -> Any:
-    """One setting's widget and its value; ValueError with a sentence when text cannot be read as the setting's type."""
+    """Draw the widget of a setting and return its value; ValueError when text cannot be parsed as the setting's type."""
     facts = field.metadata
     label, unit = label_of(field), facts.get("unit")
     label = f"{label} ({unit})" if unit else label
@@ -150,7 +150,7 @@ def _help(facts: Mapping[str, Any]) -> str | None:
 
 
 def _choice(value: Any) -> str:
-    return "found out" if value is None else format.setting(value)
+    return "automatic" if value is None else format.setting(value)
 
 
 def _float_format(start: Any, step: float) -> str:
@@ -170,11 +170,11 @@ def _parse_tuple(text: str, item: type, label: str) -> tuple[Any, ...]:
         return tuple(item(word) for word in words)
     except ValueError:
         kind = {int: "whole numbers", float: "numbers"}.get(item, "words")
-        raise ValueError(f"{label} must be {kind} with commas between them, got {text!r}") from None
+        raise ValueError(f"{label} must be {kind} separated by commas, got {text!r}") from None
 
 
 def _readable(fault: str, fields: list["dataclasses.Field[Any]"]) -> str:
-    """A fault of the class names the setting as the code does; the form names it as its label does."""
+    """A fault with the setting's name replaced by its label."""
     for field in fields:
         if fault.startswith(f"{field.name} "):
             return label_of(field) + fault[len(field.name) :]

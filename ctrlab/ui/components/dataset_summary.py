@@ -1,4 +1,4 @@
-"""What an encoded dataset is like: rows and click rate of its parts, and the fields with their ids and their traffic."""
+"""The summary of an encoded dataset: rows and CTR of its splits, ids and frequencies of its fields."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +16,7 @@ _PART_NAMES = {"train": "Training", "valid": "Validation", "test": "Test", "fine
 
 
 def dataset_overview(dataset: Artifact) -> None:
-    """Everything the page shows of a dataset."""
+    """Draw splits, charts of the categorical fields, and the table of all fields."""
     summary = cache.dataset_summary(dataset.id)
     table = field_table(summary)
     _parts(summary)
@@ -38,7 +38,7 @@ def field_table(summary: dict[str, Any]) -> "pd.DataFrame":
 
 
 def _parts(summary: dict[str, Any]) -> None:
-    """Rows and CTR of every part, the disk it takes, and a warning when parts differ in CTR."""
+    """Rows and CTR of every split, then the number of fields and ids and the size on disk."""
     parts = list(summary["rows"])
     for column, part in zip(st.columns(max(len(parts), 3)), parts, strict=False):
         column.metric(
@@ -59,7 +59,7 @@ def _parts(summary: dict[str, Any]) -> None:
             f"{format.size(summary['size_bytes'])} on disk",
         ]
         if unreadable:
-            words.append(f"{format.count(unreadable)} cells could not be read and count as missing")
+            words.append(f"{format.count(unreadable)} unreadable cells, counted as missing")
         st.caption(" · ".join(words))
 
 
@@ -76,13 +76,13 @@ def _fields(dataset: Artifact, table: "pd.DataFrame") -> None:
         column_config={
             "name": st.column_config.TextColumn("Field", pinned=True),
             "kind": st.column_config.TextColumn("Kind"),
-            "cardinality": st.column_config.NumberColumn("Ids", format="localized", help="Values in use."),
+            "cardinality": st.column_config.NumberColumn("Ids", format="localized", help="Number of ids in use."),
             "missing_share": share(
                 "Missing", format="percent", min_value=0, max_value=1, help="Share of training rows without a value."
             ),
             "oov_share": share(
                 "Unseen", format="percent", min_value=0, max_value=1,
-                help="Share of the rows outside training whose value training never saw, or saw too rarely.",
+                help="Share of the rows outside the training split whose value is missing from the vocabulary.",
             ),
             "head_share": share(
                 "Head", format="percent", min_value=0, max_value=1, help="Share of training rows with one of the top 1 % of ids."

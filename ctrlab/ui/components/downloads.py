@@ -1,4 +1,4 @@
-"""Every table as CSV, every record as JSON."""
+"""Buttons that download a table as CSV or a record as JSON."""
 
 import json
 import re
@@ -11,13 +11,13 @@ if TYPE_CHECKING:
 
 
 def file_name(*parts: str, suffix: str) -> str:
-    """Parts joined into a name that every system takes: ("Sample ads", "fields"), "csv" -> sample-ads-fields.csv."""
+    """A portable file name made of `parts`: ("Sample ads", "fields"), "csv" -> sample-ads-fields.csv."""
     words = re.sub(r"[^a-z0-9.]+", "-", "-".join(parts).lower()).strip("-.")
     return f"{words or 'table'}.{suffix}"
 
 
 def download_table(table: "pd.DataFrame", *name: str, key: str | None = None) -> None:
-    """A quiet button that saves `table` as CSV."""
+    """A tertiary button that downloads `table` as CSV."""
     target = file_name(*name, suffix="csv")
     st.download_button(
         "CSV", lambda: table.to_csv(index=False), target, "text/csv", key=key or f"download-{target}", icon=":material/download:",
@@ -26,7 +26,7 @@ def download_table(table: "pd.DataFrame", *name: str, key: str | None = None) ->
 
 
 def download_json(values: dict[str, Any], *name: str, label: str = "JSON", key: str | None = None) -> None:
-    """A quiet button that saves `values` as JSON: a config to repeat, a record to keep."""
+    """A tertiary button that downloads `values` as JSON."""
     target = file_name(*name, suffix="json")
     st.download_button(
         label, json.dumps(values, indent=2), target, "application/json", key=key or f"download-{target}",

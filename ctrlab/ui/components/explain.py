@@ -1,4 +1,4 @@
-""" "What is this?": two sentences of theory in place, and a link to the whole of it."""
+""" "What is this?": a popover with a short explanation and a link to the topic on the Learn page."""
 
 import streamlit as st
 
@@ -8,7 +8,7 @@ from ctrlab.ui.topics import TOPICS
 
 
 def explain(topic: str, *, key: str | None = None, label: str = "What is this?") -> None:
-    """A small popover about one of `TOPICS`, with a link to its page under Learn."""
+    """A popover about one of `TOPICS`."""
     entry = TOPICS[topic]
     with st.popover(label, type="tertiary", icon=":material/help:", key=key or f"explain-{topic}"):
         st.markdown(f"**{entry.title}**")

@@ -1,4 +1,4 @@
-"""A figure of the registry on a page: its title, the chart, and under it the sentence of its own description."""
+"""A figure of the registry on a page: title, chart, and its description as caption."""
 
 from typing import Any
 
@@ -12,15 +12,15 @@ from ctrlab.ui.components.explain import explain
 def figure(
     name: str, *args: Any, key: str, file: str, topic: str | None = None, title: str | None = None, **options: Any
 ) -> None:
-    """Draw `FIGURES[name]`; `args` and the options that are not `st.plotly_chart`'s go to the figure and to its description.
+    """Draw `FIGURES[name]` with `args` and `options`, which its description gets too.
 
     Args:
         name: of the figure.
-        key: of the element; the same while the same chart gets new numbers, so that nothing jumps.
+        key: of the element; constant while only the data changes, so that the chart is updated in place.
         file: name of the PNG, without extension.
-        topic: what "What is this?" beside the title explains.
-        title: instead of the figure's own; "" for none.
-        options: `on_select` and `selection_mode` for clicks on points; all others are the figure's.
+        topic: key of `topics.TOPICS` explained beside the title.
+        title: overrides the title of the figure; "" for none.
+        options: `on_select` and `selection_mode` go to `st.plotly_chart`, all others to the figure.
     """
     entry = FIGURES[name]
     clicks = {option: options.pop(option) for option in ("on_select", "selection_mode") if option in options}

@@ -1,7 +1,7 @@
-"""A job as it runs: bar, message, time left, curves, cancel; afterwards how it ended, and a way to try again.
+"""The progress of a job: bar, message, time left, curves and Cancel; afterwards its end state and Retry.
 
-The block polls the store twice a second while the job is active and not at all afterwards. It draws the same elements in
-the same places throughout, so nothing on the page moves.
+The block polls the store twice a second while the job is active. It draws the same elements in the same places
+throughout, so that nothing on the page moves.
 """
 
 from collections.abc import Callable, Collection
@@ -24,19 +24,19 @@ _STATE_LOOKS = {
     "cancelled": ("gray", ":material/cancel:"),
     "interrupted": ("orange", ":material/power_off:"),
 }
-#: Where a result is looked at, the most telling first.
+#: The page that shows each kind of result, in order of preference.
 _RESULT_PAGES = {"spectra": "Spectra", "model": "Model", "dataset": "Data", "evaluations": "Compare", "evaluation": "Compare"}
 
 
 def job_progress(
     job_id: str, *, curves: bool = False, on_success: Callable[[Job], None] | None = None, quiet_success: bool = False
 ) -> Job:
-    """Show the job, live while it is active; the whole page runs again once it has ended.
+    """Show the job, live while it is active; the whole page reruns when it ends.
 
     Args:
         curves: also draw the loss and validation AUC that the job reports.
-        on_success: called once, in the browser session that watched the job end well, e.g. to take its results in hand.
-        quiet_success: draw nothing for a job that succeeded; the page shows its result.
+        on_success: called once, in the browser session that watched the job succeed, e.g. to select its results.
+        quiet_success: draw nothing for a job that succeeded.
 
     Returns:
         The job as it is now.
@@ -55,19 +55,23 @@ def job_progress(
 
 
 def watch(job_id: str) -> None:
-    """Take a job that was just submitted in hand, so that this page shows it and learns of its end, however soon that is."""
+    """Select a job that was just submitted, so that this page shows it and calls `on_success` however soon it ends."""
     jobs.ensure_worker(cache.workspace())
     st.session_state[_watched_key(job_id)] = True
-    state.hold(job=job_id)
+    state.select(job=job_id)
 
 
-def job_of_page(kinds: Collection[str]) -> Job | None:
-    """The job that a page about these kinds should show: the one in hand, else the newest that is active."""
-    workspace, in_hand = cache.workspace(), state.current().job
-    if in_hand is not None and (job := jobs.get_job(workspace, in_hand)).kind in kinds:
-        return job
-    active = jobs.list_jobs(workspace, limit=20, states=("queued", "running"))
-    return next((job for job in active if job.kind in kinds), None)
+def job_of_page(kinds: Collection[str], belongs: Callable[[Job], bool] = lambda job: True) -> Job | None:
+    """The job that a page should show: the selected one if it fits, else the newest active one, whoever started it.
+
+    Args:
+        kinds: kinds of jobs that the page shows.
+        belongs: whether a job of these kinds concerns what the page shows.
+    """
+    workspace, selected = cache.workspace(), state.current().job
+    found = [jobs.get_job(workspace, selected)] if selected is not None else []
+    found += jobs.list_jobs(workspace, limit=20, states=("queued", "running"))
+    return next((job for job in found if job.kind in kinds and belongs(job)), None)
 
 
 def _watched_key(job_id: str) -> str:
@@ -75,13 +79,13 @@ def _watched_key(job_id: str) -> str:
 
 
 def state_badge(job: Job) -> None:
-    """The job's state as a small coloured word with a sign."""
+    """The job's state as a coloured badge with an icon."""
     color, icon = _STATE_LOOKS[job.state]
     st.badge(job.state, icon=icon, color=color)  # type: ignore[arg-type]
 
 
 def result_links(job: Job, *, short: bool = False) -> None:
-    """A link to everything that the job made; only to the most telling when `short`."""
+    """A link to every page that shows a result of the job; only to the first of them when `short`."""
     ids = {key: value for key, value in job.result.items() if key in state.KEYS and isinstance(value, str)}
     names = list(dict.fromkeys(page for kind, page in _RESULT_PAGES.items() if kind in job.result))
     for page in (PAGES[name] for name in (names[:1] if short else names)):
@@ -112,7 +116,7 @@ def _head(job: Job) -> None:
                 disabled=job.cancel_requested, on_click=_cancel, args=(job.id,),
             )  # fmt: skip
         elif job.retryable:
-            st.button("Try again", key=f"retry-{job.id}", icon=":material/refresh:", on_click=_retry, args=(job.id,))
+            st.button("Retry", key=f"retry-{job.id}", icon=":material/refresh:", on_click=_retry, args=(job.id,))
 
 
 def _cancel(job_id: str) -> None:
@@ -143,23 +147,25 @@ def _bar(job: Job) -> None:
 
 def _failure(job: Job) -> None:
     if job.state == "interrupted":
-        st.info("The worker stopped before the job was done. Try again: it goes on from its checkpoint.", icon=":material/info:")
+        st.info("The worker stopped before the job was done. Retry resumes it from its checkpoint.", icon=":material/info:")
     if job.state != "failed":
         return
     if job.error_expected:
         st.error(sentence(job.error or "The job failed"), icon=":material/error:")
         return
-    st.error("Something unexpected went wrong in this job; here is its log.", icon=":material/error:")
+    st.error("The job failed with an unexpected error; its log follows.", icon=":material/error:")
     with st.expander("Log", expanded=True):
         st.code(jobs.job_log(cache.workspace(), job.id, max_lines=60) or job.error or "", language=None, height=240)
 
 
 def _curves(job: Job) -> None:
-    from ctrlab.ui.components.figure import figure  # pandas and plotly are not needed before the first curve
+    from ctrlab.ui.components.figure import figure  # imports pandas and plotly, which nothing needs before the first curve
 
     table = jobs.job_curves(cache.workspace(), job.id)
-    with st.container(height=_CURVES_HEIGHT, border=False, key=f"curves-box-{job.id}"):  # the page does not move when they come
+    with st.container(
+        height=_CURVES_HEIGHT, border=False, key=f"curves-box-{job.id}"
+    ):  # fixed, so that the page does not move when the curves appear
         if table.empty:
-            st.caption("Loss and AUC appear here after the first steps." if job.active else "No step was reported.")
+            st.caption("Loss and AUC appear after the first steps." if job.active else "No step was reported.")
         else:
             figure("training_curves", table, key=f"curves-{job.id}", file=f"training curves {job.id}", title="", topic="training")

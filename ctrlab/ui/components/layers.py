@@ -1,4 +1,4 @@
-"""What the Spectra and Compress pages know of each layer, as one table."""
+"""A table of the compressible layers with shape, ranks and break-even, for the Spectra and Compress pages."""
 
 import math
 from typing import TYPE_CHECKING
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     from ctrlab.models.profile import LayerProfile
 
 _TIMES = "\N{MULTIPLICATION SIGN}"
-#: Singular values drawn small beside each layer.
+#: Number of singular values in the small chart of each layer.
 _HEAD = 24
 
 
 def shape(layer: "LayerProfile") -> str:
-    """'400 x 400' of a linear layer (inputs, outputs), '12.3 k x 16' of a table (ids, width)."""
+    """Shape as text: '400 x 400' for a linear layer (inputs, outputs), '12.3 k x 16' for a table (ids, width)."""
     if layer.kind == "embedding":
         return f"{format.count(layer.in_features)} {_TIMES} {layer.out_features}"
     return f"{layer.in_features} {_TIMES} {layer.out_features}"
@@ -27,9 +27,8 @@ def shape(layer: "LayerProfile") -> str:
 def layer_table(model_id: str, spectra_id: str) -> "pd.DataFrame":
     """One row a compressible layer with a spectrum, linear layers first. Shared between sessions: do not change it.
 
-    Columns: layer, kind, shape (text), width, parameters, k90, k95, k99, effective_rank, break_even (the first rank that
-    stays dense),
-    head (list: the first singular values over the first of them).
+    Columns: layer, kind, shape (text), width, parameters, k90, k95, k99, effective_rank, break_even (the lowest rank that
+    stays dense), head (list: the first singular values divided by the largest).
     """
     return _layer_table(str(cache.workspace().home), model_id, spectra_id)
 

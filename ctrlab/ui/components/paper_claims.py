@@ -1,4 +1,4 @@
-"""The paper's claims beside what was measured here, as a table."""
+"""A table of the paper's claims beside the measured results."""
 
 import html
 from collections.abc import Callable
@@ -33,25 +33,25 @@ _PAPER: dict[str, Callable[[float, float], str]] = {
 
 
 def paper_claims(table: "pd.DataFrame") -> None:
-    """The section; nothing where there is no compressed model beside an original.
+    """Draw the section; nothing without an original and a compressed model.
 
     Args:
-        table: as the Compare page has it, of `comparison_table` with the column tuning.
+        table: `comparison_table` with the column tuning.
     """
     claims = claims_table(table)
     if claims.empty:
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-claims"):
-        st.markdown("**What the paper claims, and what came of it here**", width="content")
+        st.markdown("**The paper's claims and the measured results**", width="content")
         download_table(claims, "claims")
     body = "".join(_section(str(name), rows) for name, rows in claims.groupby("name", sort=False))
-    heads = "".join(f'<th scope="col">{title}</th>' for title in ("Claim", "The paper", "Measured here", "Fine-tuning alone"))
+    heads = "".join(f'<th scope="col">{title}</th>' for title in ("Claim", "Paper", "Measured", "Fine-tuning alone"))
     st.html(f'<div class="claims"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>')
     st.caption(
-        f"The paper: the ranges of its abstract ({PAPER}), over seven architectures; what each of them gave was not at hand. "
-        "Measured here: served form against the original, AUC with its 95 % interval, throughput in PyTorch at batch "
-        f"{SPEED_BATCH}. Fine-tuning alone: the original with the same fine-tuning and no compression; a gain that it has too is "
-        "not compression's."
+        f"Paper: the ranges in its abstract ({PAPER}), over seven architectures. "
+        "Measured: the serving form against the original, AUC with its 95 % interval, throughput in PyTorch at batch "
+        f"{SPEED_BATCH}. Fine-tuning alone: the original with the same fine-tuning and no compression; a gain that it shares is "
+        "not due to compression."
     )
 
 

@@ -1,4 +1,4 @@
-"""The plan being made: a rank for every layer, kept for the session and in the URL, with undo and redo.
+"""The current plan: a rank for every layer, kept in the session and in the URL, with undo and redo.
 
 A layer at its full width, or at or above break-even, is dense. Pages change the plan only through `change`.
 """
@@ -19,7 +19,7 @@ Ranks = dict[str, int]
 
 
 def current(spectra_id: str, layers: Sequence[LayerProfile], start: Callable[[], Mapping[str, int]]) -> Ranks:
-    """{layer: rank} of this session; else of the link that was followed; else `start()`, with what it lacks dense."""
+    """{layer: rank} of this session; else of the URL; else of `start()`, where layers without a rank are dense."""
     key = _key(spectra_id)
     if key not in st.session_state:
         linked = decode(st.query_params.get(_PARAMETER, ""), layers)
@@ -32,7 +32,7 @@ def current(spectra_id: str, layers: Sequence[LayerProfile], start: Callable[[],
 
 
 def change(spectra_id: str, changes: Mapping[str, int]) -> None:
-    """Give some layers new ranks; undo takes all of them back at once."""
+    """Set the ranks of some layers, as one step of undo."""
     plan = st.session_state[_key(spectra_id)]
     changed = {**plan["now"], **changes}
     if changed != plan["now"]:
@@ -41,42 +41,42 @@ def change(spectra_id: str, changes: Mapping[str, int]) -> None:
 
 
 def undo(spectra_id: str) -> None:
-    """Back to the plan before the last change."""
+    """Restore the plan before the last change."""
     plan = st.session_state[_key(spectra_id)]
     plan["future"].append(plan["now"])
     plan["now"] = plan["past"].pop()
 
 
 def redo(spectra_id: str) -> None:
-    """Take back an undo."""
+    """Restore the plan before the last undo."""
     plan = st.session_state[_key(spectra_id)]
     plan["past"].append(plan["now"])
     plan["now"] = plan["future"].pop()
 
 
 def can_undo(spectra_id: str) -> bool:
-    """Whether anything was changed."""
+    """Whether there is a change to undo."""
     return bool(st.session_state[_key(spectra_id)]["past"])
 
 
 def can_redo(spectra_id: str) -> bool:
-    """Whether anything was undone."""
+    """Whether there is an undo to redo."""
     return bool(st.session_state[_key(spectra_id)]["future"])
 
 
 def as_plan(ranks: Mapping[str, int], profile: ModelProfile) -> RankPlan:
-    """The plan as a job takes it: without the layers that stay dense."""
+    """The plan without the layers that stay dense, as jobs expect it."""
     return RankPlan.of({name: rank for name, rank in ranks.items() if pays(profile.by_name[name], rank)})
 
 
 def encode(ranks: Mapping[str, int], layers: Sequence[LayerProfile]) -> str:
-    """Ranks in the order of the layers, runs shortened: '2x26.64.64.400'."""
+    """Ranks in the order of the layers, equal neighbours run-length coded: '2x26.64.64.400'."""
     runs = ((rank, len(list(run))) for rank, run in groupby(ranks[layer.layer_name] for layer in layers))
     return ".".join(str(rank) if length == 1 else f"{rank}x{length}" for rank, length in runs)
 
 
 def decode(text: str, layers: Sequence[LayerProfile]) -> Ranks | None:
-    """The inverse of `encode`; None for a link that does not fit these layers."""
+    """The inverse of `encode`; None for a text that does not fit these layers."""
     ranks: list[int] = []
     for run in text.split("."):
         rank, _, times = run.partition("x")

@@ -1,4 +1,4 @@
-"""Plans by name and as files: save the one in hand, take another, hand one on."""
+"""Saved plans: save the current one by name, apply or delete others, read and write them as JSON."""
 
 from collections.abc import Callable, Mapping
 
@@ -14,11 +14,12 @@ from ctrlab.ui.feedback import escape, sentence
 _UPLOAD, _NAME, _FAULT = "plan-upload", "plan-name", "plan-fault"
 
 
-def saved_plans(model_id: str, model_name: str, plan: RankPlan, take: Callable[[Mapping[str, int]], None]) -> None:
-    """A popover with everything about plans that outlive the session.
+def saved_plans(model_id: str, model_name: str, plan: RankPlan, apply: Callable[[Mapping[str, int]], None]) -> None:
+    """A popover to save, apply, delete, download and upload plans.
 
     Args:
-        plan: in hand. take: called with the ranks of a chosen one; layers it leaves out are dense.
+        plan: the current plan.
+        apply: called with the ranks of the chosen plan; layers without a rank are dense.
     """
     popover = st.popover("Plans", icon=":material/bookmark:", key="saved-plans", on_change="rerun")
     if not popover.open:
@@ -29,15 +30,15 @@ def saved_plans(model_id: str, model_name: str, plan: RankPlan, take: Callable[[
             with st.container(horizontal=True, vertical_alignment="center", gap="small"):
                 st.markdown(escape(saved.name), width="stretch")
                 ranks = RankPlan.from_dict(saved.config).as_dict()
-                st.button("Take", key=f"take-{saved.id}", on_click=take, args=(ranks,))
+                st.button("Apply", key=f"apply-{saved.id}", on_click=apply, args=(ranks,))
                 st.button(
                     f"Delete {saved.name}", key=f"delete-{saved.id}", icon=":material/delete:", type="tertiary",
                     on_click=service.delete_plan, args=(cache.workspace(), saved.id),
                 )  # fmt: skip
-        download_json(plan.to_dict(), model_name, "plan", label="This plan as JSON", key="plan-json")
+        download_json(plan.to_dict(), model_name, "plan", label="Download JSON", key="plan-json")
         st.file_uploader(
-            "Take a plan from JSON", "json", key=_UPLOAD, on_change=_take_file, args=(model_id, take),
-            help='Saved here or by the command line, or written by hand: {"mlp.2": 64, "embedding.ad": 4}.',
+            "Upload JSON", "json", key=_UPLOAD, on_change=_apply_file, args=(model_id, apply),
+            help='A plan written by this page or by `ctrlab plan --output`, or ranks as {"mlp.2": 64, "embedding.ad": 4}.',
         )  # fmt: skip
         if fault := st.session_state.pop(_FAULT, None):
             st.error(sentence(fault), icon=":material/error:")
@@ -45,14 +46,14 @@ def saved_plans(model_id: str, model_name: str, plan: RankPlan, take: Callable[[
 
 def _save(model_id: str, plan: RankPlan) -> None:
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small"):
-        st.text_input("Name of this plan", key=_NAME, max_chars=60, placeholder="third of the size", width="stretch")
+        st.text_input("Name of the plan", key=_NAME, max_chars=60, placeholder="third of the size", width="stretch")
         st.button(
             "Save", icon=":material/save:", key="save-plan", disabled=not len(plan), on_click=_save_plan, args=(model_id, plan)
         )
 
 
 def _save_plan(model_id: str, plan: RankPlan) -> None:
-    """A callback draws nothing: what is wrong is kept for the run that follows."""
+    """Save the plan. A callback cannot draw, so an error is kept for the next run."""
     name = st.session_state[_NAME].strip()
     try:
         service.save_plan(cache.workspace(), model_id, name or f"plan of {len(plan)} layers", plan)
@@ -61,12 +62,12 @@ def _save_plan(model_id: str, plan: RankPlan) -> None:
         st.session_state[_FAULT] = str(error)
 
 
-def _take_file(model_id: str, take: Callable[[Mapping[str, int]], None]) -> None:
-    """A callback draws nothing: what is wrong with the file is kept for the run that follows."""
+def _apply_file(model_id: str, apply: Callable[[Mapping[str, int]], None]) -> None:
+    """Apply the plan of the uploaded file. A callback cannot draw, so an error is kept for the next run."""
     file = st.session_state.get(_UPLOAD)
     if file is None:
         return
     try:
-        take(service.plan_from_json(cache.workspace(), model_id, file.getvalue().decode("utf-8", errors="replace")).as_dict())
+        apply(service.plan_from_json(cache.workspace(), model_id, file.getvalue().decode("utf-8", errors="replace")).as_dict())
     except CtrlabError as error:
         st.session_state[_FAULT] = str(error)

@@ -1,4 +1,4 @@
-"""Measuring a model's sensitivity from a page, and what came of it as a table."""
+"""The button that measures a model's sensitivity, and the result as a table."""
 
 import math
 from typing import TYPE_CHECKING
@@ -14,12 +14,12 @@ if TYPE_CHECKING:
 
 
 def measure_sensitivity(model_id: str, spectra_id: str) -> None:
-    """The button that measures it, with what that is, and then its progress."""
+    """An explanation, the button that measures the sensitivity, then the progress of its job."""
     config = service.SensitivityConfig(model_id=model_id, spectra_id=spectra_id)
     with st.container(border=True, key="measure-sensitivity"):
         st.markdown(
-            "**Variance is not importance.** Measure what each layer costs in AUC at each rank: it is truncated by itself, and "
-            "the validation rows run through the model. Plans for a budget are made from it."
+            "**Variance is not importance.** Sensitivity is the AUC that each layer loses at each rank: one layer at a time is "
+            "truncated and the validation rows are scored again. Plans for a budget need it."
         )
         task(
             "sensitivity",
@@ -30,7 +30,7 @@ def measure_sensitivity(model_id: str, spectra_id: str) -> None:
 
 
 def importance_table(spectra_id: str, sensitivity_id: str, layers: "pd.DataFrame") -> "pd.DataFrame":
-    """Every measured layer at an eighth of its width, as the paper's tables: layer, kind, rank, variance_lost, auc_loss."""
+    """One row a measured layer at an eighth of its width, as in the paper: layer, kind, rank, variance_lost, auc_loss."""
     import pandas as pd
 
     spectra, measured = cache.layer_spectra(spectra_id), cache.sensitivity(sensitivity_id)

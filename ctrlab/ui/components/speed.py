@@ -1,4 +1,4 @@
-"""A plan for milliseconds: measuring a model's speed from a page, and the plan that was found and run."""
+"""Planning for a latency: the button that measures a model's speed, and the plan that was found and timed."""
 
 from collections.abc import Callable, Mapping
 
@@ -13,13 +13,13 @@ from ctrlab.ui.components.bench import Bench
 from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import escape
 
-Take = Callable[[Mapping[str, int]], None]
+Apply = Callable[[Mapping[str, int]], None]
 _LIMIT = "planner-latency_ms"
 _START_SHARE = 0.6
 
 
-def plan_for_milliseconds(bench: Bench, sensitivity_id: str, take: Take) -> None:
-    """What is missing first: the speed, measured by a job; then the limit, and a job that finds a plan and runs it."""
+def plan_for_milliseconds(bench: Bench, sensitivity_id: str, apply: Apply) -> None:
+    """The button that measures speed where that is missing; else the limit and the job that finds and times a plan."""
     found = service.latest_speed(cache.workspace(), bench.model.id)
     if found is None:
         _measure(bench)
@@ -28,14 +28,14 @@ def plan_for_milliseconds(bench: Bench, sensitivity_id: str, take: Take) -> None
     st.number_input("Milliseconds", 1e-6, None, _start(original), format="%.4g", key=_LIMIT, width=150)
     task(
         "plan_speed",
-        "Find ranks and run them",
+        "Find ranks",
         lambda: _submit(bench, sensitivity_id, found),
         belongs=lambda job: job.config.get("model_id") == bench.model.id,
-        done=lambda job: _done(job, take),
+        done=lambda job: _done(job, apply),
     )
     where = f"{escape(found.summary['machine'])}, {format.plural(found.summary['threads'], 'thread')}"
     st.caption(
-        f"Of one call of {batch:,} rows in PyTorch, float32, timed on {where}; the original takes {milliseconds(original)}."
+        f"Latency of one batch of {batch:,} rows in PyTorch, float32, on {where}; the original takes {milliseconds(original)}."
     )
 
 
@@ -43,8 +43,8 @@ def _measure(bench: Bench) -> None:
     config = service.SpeedConfig(model_id=bench.model.id, spectra_id=bench.spectra_id)
     with st.container(border=True, key="measure-speed"):
         st.markdown(
-            "**How fast is a plan?** That is this machine's to say: models of a few dozen plans are timed, at batch "
-            f"{config.batch_size:,}, and the milliseconds of any plan are put together from theirs."
+            "**Latency depends on this machine, so it is measured.** Models of a few dozen plans are timed at batch "
+            f"{config.batch_size:,}; the milliseconds of any other plan are predicted from these timings."
         )
         task(
             "speed",
@@ -55,7 +55,7 @@ def _measure(bench: Bench) -> None:
 
 
 def _submit(bench: Bench, sensitivity_id: str, found: Artifact) -> str:
-    """What is typed is read now. A limit that no plan is predicted to meet is refused at once, with the nearest."""
+    """Queue the job. A limit below every prediction is refused at once, with the nearest that can be met."""
     limit, multiple_of = float(st.session_state[_LIMIT]), 8 if st.session_state.get("planner-eights") else 1
     speed = service.load_model_speed(cache.workspace(), found.id)
     budget = Budget(kind="latency_ms", limit=limit, batch_size=speed.batch_size)
@@ -69,8 +69,8 @@ def _submit(bench: Bench, sensitivity_id: str, found: Artifact) -> str:
     return service.submit_plan_speed(cache.workspace(), config)
 
 
-def _done(job: Job, take: Take) -> None:
-    """Predicted and measured side by side; the plan goes to the sliders when asked."""
+def _done(job: Job, apply: Apply) -> None:
+    """Predicted and measured latency, and the button that applies the plan."""
     artifact = cache.workspace().store.artifacts.get(job.result["plan"])
     tried = artifact.summary["tried"]
     last = tried[-1]
@@ -79,10 +79,10 @@ def _done(job: Job, take: Take) -> None:
         f"{milliseconds(artifact.summary['limit_ms'])} allowed; predicted AUC {last['predicted_auc']:.4f}."
     )
     if len(tried) > 1:
-        late = ", ".join(milliseconds(one["measured_ms"]) for one in tried[:-1])
-        st.caption(f"Planned {len(tried)} times: before it ran in time, {late} were measured.")
+        earlier = " and ".join(milliseconds(one["measured_ms"]) for one in tried[:-1])
+        st.caption(f"{len(tried)} attempts; the earlier ones took {earlier}.")
     ranks = plans.load_plan(cache.workspace(), artifact.id).as_dict()
-    st.button("Take this plan", key=f"take-timed-{artifact.id}", on_click=take, args=(ranks,))
+    st.button("Apply plan", key=f"apply-timed-{artifact.id}", on_click=apply, args=(ranks,))
 
 
 def milliseconds(value: float) -> str:

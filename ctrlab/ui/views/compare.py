@@ -35,7 +35,7 @@ _SIZES = {"parameters": "Parameters", "bytes": "Bytes", "macs": "MACs per row"}
 
 @dataclass(frozen=True)
 class _Line:
-    """One line of the table. better: +1 where more is better, -1 where less is, 0 where neither."""
+    """One line of the table. better: +1 if higher is better, -1 if lower is better, 0 if neither."""
 
     title: str
     column: str
@@ -46,18 +46,18 @@ class _Line:
 
 def render() -> None:
     """The page."""
-    workspace, in_hand = cache.workspace(), state.current()
-    known = models.list_models(workspace, in_hand.dataset)
+    workspace, selection = cache.workspace(), state.current()
+    known = models.list_models(workspace, selection.dataset)
     if not known:
         empty(
             "Nothing to compare yet",
-            "Train a model, or open the sample; compressed versions appear beside it.",
+            "Train a model, or open the sample; its compressed versions are compared with it here.",
             "Model",
             "Choose a model",
         )
         return
     st.html(_STYLE)
-    chosen = _choice(workspace, known, in_hand)
+    chosen = _choice(workspace, known, selection)
     if not chosen:
         st.info("Choose at least one model.", icon=":material/info:")
         return
@@ -66,7 +66,7 @@ def render() -> None:
         tuning=[json.dumps(tuning_of(model)) if tuning_of(model) else "" for model in found],
         effort=[effort_of(model) for model in found],
     )
-    if len(table) == 1 and in_hand.model is not None:
+    if len(table) == 1 and selection.model is not None:
         _only_one()
     _verdict(table)
     _measure(workspace, table)
@@ -82,13 +82,13 @@ def render() -> None:
 # -- Which models ---------------------------------------------------------------------------------------------------------------
 
 
-def _choice(workspace: Workspace, known: Sequence[Artifact], in_hand: state.InHand) -> list[str]:
-    """Any number of models: those in the URL, else the model in hand with everything compressed from it."""
+def _choice(workspace: Workspace, known: Sequence[Artifact], selection: state.Selection) -> list[str]:
+    """Ids of the chosen models: those in the URL, else the selected model's original and all models derived from it."""
     by_id = {model.id: model for model in known}
-    key = f"compare:{in_hand.dataset}"
+    key = f"compare:{selection.dataset}"
     linked = [model_id for model_id in st.query_params.get(_MODELS, "").split(",") if model_id in by_id]
     if key not in st.session_state:
-        st.session_state[key] = linked or _family(workspace, known, in_hand)
+        st.session_state[key] = linked or _family(workspace, known, selection)
     elif linked and st.session_state.get("compare-link") != st.query_params[_MODELS]:
         st.session_state[key] = linked  # a link was followed within this session
     st.session_state[key] = [model_id for model_id in st.session_state[key] if model_id in by_id]
@@ -98,9 +98,9 @@ def _choice(workspace: Workspace, known: Sequence[Artifact], in_hand: state.InHa
     return chosen
 
 
-def _family(workspace: Workspace, known: Sequence[Artifact], in_hand: state.InHand) -> list[str]:
-    """The original of the model in hand (else the newest), what came from it, and its small rivals, oldest first."""
-    start = next((model for model in known if model.id == in_hand.model), known[0])
+def _family(workspace: Workspace, known: Sequence[Artifact], selection: state.Selection) -> list[str]:
+    """The original of the selected model (else the newest), the models derived from it, and small models from scratch."""
+    start = next((model for model in known if model.id == selection.model), known[0])
     original = models.original_of(workspace, start)
     alike = original.config.get("architecture")
     children = [
@@ -113,7 +113,7 @@ def _family(workspace: Workspace, known: Sequence[Artifact], in_hand: state.InHa
 
 
 def _distinct_names(known: Sequence[Artifact]) -> dict[str, str]:
-    """Names by id; where two are the same, their age tells them apart."""
+    """Names by id; equal names get their age and the end of the id."""
     names = [model.name for model in known]
     return {
         model.id: model.name
@@ -125,12 +125,12 @@ def _distinct_names(known: Sequence[Artifact]) -> dict[str, str]:
 
 def _only_one() -> None:
     st.page_link(
-        PAGES["Compress"].path, label="Only one model so far: compress it", icon=":material/compress:",
+        PAGES["Compress"].path, label="Compress this model", icon=":material/compress:",
         query_params=state.current().params(job=None),
     )  # fmt: skip
 
 
-# -- What to make of it ---------------------------------------------------------------------------------------------------------
+# -- Verdict --------------------------------------------------------------------------------------------------------------------
 
 
 def verdict(original: "pd.Series", other: "pd.Series", table: "pd.DataFrame") -> str:
@@ -215,7 +215,7 @@ def _measure(workspace: Workspace, table: "pd.DataFrame") -> None:
     with st.container(key="measure"):
         task(
             "evaluate",
-            f"Measure {names}" if missing else "Everything is measured",
+            f"Measure {names}" if missing else "Measured",
             submit,
             belongs=lambda job: bool(set(job.config.get("model_ids", ())) & set(table["id"])),
             show_button=bool(missing),
@@ -241,7 +241,7 @@ def _sections() -> dict[str, list[_Line]]:
             _Line("Dense part", "parameters_dense", format.count, -1, "parameters"),
             _Line("Tables", "bytes_tables", format.size, -1),
             _Line("Dense part", "bytes_dense", format.size, -1),
-            _Line("Work per row", "macs", format.count, -1, "MACs"),
+            _Line("Compute per row", "macs", format.count, -1, "MACs"),
         ],
     }
     for runtime, name in _RUNTIMES.items():
@@ -258,7 +258,7 @@ def _sections() -> dict[str, list[_Line]]:
 
 def _numbers(table: "pd.DataFrame") -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-numbers"):
-        st.markdown("**Measured in the serving form**", width="content")
+        st.markdown("**Measurements of the serving form**", width="content")
         download_table(table, "comparison")
     heads = "".join(
         f'<th scope="col"><span class="mark {row["kind"]}"></span>{html.escape(row["name"])}</th>' for _, row in table.iterrows()
@@ -311,18 +311,18 @@ def _charts(table: "pd.DataFrame") -> None:
 
 
 def _difference(workspace: Workspace, table: "pd.DataFrame") -> None:
-    """The settings in which two of the models differ."""
+    """Settings in which two of the models differ."""
     if len(table) < 2:
         return
     names = dict(zip(table["id"], table["name"], strict=True))
-    with st.expander("Difference of two configurations"):
+    with st.expander("Compare settings of two models"):
         left, right = st.columns(2)
         first = left.selectbox("First", list(names), format_func=names.__getitem__, key="difference-first")
         others = [model_id for model_id in names if model_id != first]
         second = right.selectbox("Second", others, format_func=names.__getitem__, key="difference-second")
         rows = service.config_difference(workspace, first, second)
         if rows.empty:
-            st.caption("The two were made with the same settings.")
+            st.caption("Both models have the same settings.")
             return
         st.dataframe(
             rows, hide_index=True, key="difference", alt="Settings in which the two models differ",

@@ -1,4 +1,4 @@
-"""The Compress page: ranks by slider, what they will cost before anything runs, and the run itself."""
+"""The Compress page: a slider a layer, the predicted and measured effect of the ranks, and the job that compresses."""
 
 import html
 import math
@@ -47,40 +47,40 @@ from ctrlab.ui.views.compress_planner import Wish, model_sensitivity, planner
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
 _START_VARIANCE = 0.99
-_ALL_DENSE = "every layer is dense; lower the rank of at least one below its break-even, or serve in fewer bits"
+_ALL_DENSE = "every layer is dense; lower the rank of at least one layer below break-even, or choose fewer bits"
 
-_BOTTLENECK_NAMES = {"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"}
-_BASIS_NAMES = {"per_field": "Each its own", "shared": "One for all fields"}
+_BOTTLENECK_NAMES = {"none": "None", "relu": "ReLU (paper)", "prelu": "PReLU"}
+_BASIS_NAMES = {"per_field": "One per table", "shared": "Shared by all tables"}
 _PRECISION_NAMES: dict[Precision, str] = {
-    "float32": "32 bits, as trained",
+    "float32": "32 bits",
     "int8": "8 bits",
-    "int4": "4 bits, linear layers 8",
+    "int4": "4 bits (linear layers 8)",
 }
 _ORDER_NAMES: dict[Order, str] = {
     "mlp_first": "MLP first, then tables",
     "tables_first": "Tables first, then MLP",
-    "joint": "All at once",
+    "joint": "All together",
 }
 
 
 def render() -> None:
     """The page."""
-    workspace, in_hand = cache.workspace(), state.current()
-    if in_hand.model is None:
+    workspace, selection = cache.workspace(), state.current()
+    if selection.model is None:
         empty(
-            "No model in hand",
-            "Choose or train the model that is to become smaller, or open the sample.",
+            "No model selected",
+            "Choose or train a model to compress, or open the sample.",
             "Model",
             "Choose a model",
         )
         return
-    model = workspace.store.artifacts.get(in_hand.model)
+    model = workspace.store.artifacts.get(selection.model)
     if cache.model_profile(model.id).compressed:
         _is_compressed(workspace, model)
         return
-    spectra_id = in_hand.spectra or _latest(workspace, model.id)
+    spectra_id = selection.spectra or _latest(workspace, model.id)
     if spectra_id is None:
-        what = f"Ranks are chosen from the spectra of {escape(model.name)}; computing them takes one pass over the training rows."
+        what = f"Ranks are chosen from the spectra of {escape(model.name)}. Computing them takes one pass over the training rows."
         empty("No spectra yet", what, "Spectra", "Compute spectra")
         return
     st.html(_STYLE)
@@ -90,21 +90,21 @@ def render() -> None:
 
 def _latest(workspace: Workspace, model_id: str) -> str | None:
     found = spectra.latest_spectra(workspace, model_id)
-    return state.hold(spectra=found.id).spectra if found else None
+    return state.select(spectra=found.id).spectra if found else None
 
 
 def _is_compressed(workspace: Workspace, model: Artifact) -> None:
     original = models.original_of(workspace, model)
-    st.markdown(f"**{escape(model.name)}** is compressed already. Ranks are chosen on its original, {escape(original.name)}.")
+    st.markdown(f"**{escape(model.name)}** is already compressed. Choose ranks for its original, {escape(original.name)}.")
     st.page_link(
-        PAGES["Compress"].path, label=f"Compress {escape(original.name)} again", icon=":material/arrow_back:",
+        PAGES["Compress"].path, label=f"Compress {escape(original.name)}", icon=":material/arrow_back:",
         query_params=state.current().params(model=original.id, spectra=None, job=None),
     )  # fmt: skip
 
 
 @st.fragment
 def _workbench(model_id: str, spectra_id: str) -> None:
-    """Sliders on the left, their consequence on the right; a slider step runs this function and nothing else."""
+    """Sliders on the left, prediction and run on the right; a slider step reruns this fragment only."""
     bench = load_bench(model_id, spectra_id)
     ranks = rank_plan.current(spectra_id, bench.layers, lambda: _start(bench))
     bottleneck: Bottleneck = st.session_state.get("bottleneck") or "none"
@@ -133,9 +133,9 @@ def _workbench(model_id: str, spectra_id: str) -> None:
         slot = st.empty()
         _run(bench, prediction, config)
         _bars(bench, prediction)
-    # Last of all: everything else of this step is in the browser while the rows run through the model.
-    came_late = compress_measured.show(slot, answer, prediction, sensitivity)
-    if came_late and st.session_state.get("planner"):
+    # Last, because it waits: the rest of the page is already in the browser while the plan is measured.
+    arrived = compress_measured.show(slot, answer, prediction, sensitivity)
+    if arrived and st.session_state.get("planner"):
         st.rerun()  # the front shows the measured plan too
 
 
@@ -147,17 +147,17 @@ def _start(bench: Bench) -> Mapping[str, int]:
 
 
 def _presets(bench: Bench, plan: RankPlan) -> None:
-    """Whole plans by one click, and the way back."""
+    """Buttons for whole plans, undo, redo and saved plans."""
     key = bench.spectra_id
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="presets"):
         for name, preset in PRESETS.items():
             st.button(preset.title, key=f"preset-{name}", help=preset.description, on_click=_apply_preset, args=(bench, name))
-        st.button("All dense", key="preset-dense", help="Nothing is compressed.", on_click=_set, args=(bench, {}))
+        st.button("All dense", key="preset-dense", help="No layer is compressed.", on_click=_set, args=(bench, {}))
         st.button("Undo", icon=":material/undo:", key="undo", type="tertiary", disabled=not rank_plan.can_undo(key),
                   on_click=rank_plan.undo, args=(key,))  # fmt: skip
         st.button("Redo", icon=":material/redo:", key="redo", type="tertiary", disabled=not rank_plan.can_redo(key),
                   on_click=rank_plan.redo, args=(key,))  # fmt: skip
-        saved_plans(bench.model.id, bench.model.name, plan, take=partial(_set, bench))
+        saved_plans(bench.model.id, bench.model.name, plan, apply=partial(_set, bench))
 
 
 def _apply_preset(bench: Bench, name: str) -> None:
@@ -165,7 +165,7 @@ def _apply_preset(bench: Bench, name: str) -> None:
 
 
 def _set(bench: Bench, ranks: Mapping[str, int]) -> None:
-    """Take these ranks; every layer they leave out is dense."""
+    """Apply these ranks; layers without a rank are dense."""
     rank_plan.change(
         bench.spectra_id, {layer.layer_name: ranks.get(layer.layer_name, layer.out_features) for layer in bench.layers}
     )
@@ -175,7 +175,7 @@ def _group(
     bench: Bench, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction, *,
     folded: bool, alone: bool = False,
 ) -> None:  # fmt: skip
-    """A master slider over a row a layer; many rows start folded away, or are left out where the master stands alone."""
+    """A slider for the whole group above one row a layer; the rows are in an expander when `folded`, absent when `alone`."""
     if not layers:
         return
     if len(layers) > 1 or alone:
@@ -198,7 +198,7 @@ def _master(bench: Bench, title: str, layers: Sequence[LayerProfile], ranks: Map
         sum(layer.parameters for layer in layers),
         sum(_parameters(layer, ranks[layer.layer_name], prediction) for layer in layers),
     )
-    ends = f"ranks {chosen[0]} to {chosen[-1]}" if chosen[0] != chosen[-1] else f"{len(layers)} together"
+    ends = f"ranks {chosen[0]} to {chosen[-1]}" if chosen[0] != chosen[-1] else f"{len(layers)} layers"
     _slider_row(
         key=f"master:{bench.model.id}:{bench.spectra_id}:{layers[0].kind}",
         name=f"<b>{title}</b><small>{ends}</small>",
@@ -206,7 +206,7 @@ def _master(bench: Bench, title: str, layers: Sequence[LayerProfile], ranks: Map
         value=chosen[len(chosen) // 2],
         width=max(layer.out_features for layer in layers),
         facts=_facts(lost, _worst(prediction), after, before, note=_sized(layers, prediction)),
-        take=lambda rank: rank_plan.change(bench.spectra_id, {x.layer_name: min(rank, x.out_features) for x in layers}),
+        apply=lambda rank: rank_plan.change(bench.spectra_id, {x.layer_name: min(rank, x.out_features) for x in layers}),
     )
 
 
@@ -225,7 +225,7 @@ def _rows(bench: Bench, layers: Sequence[LayerProfile], ranks: Mapping[str, int]
             facts=_facts(
                 lost, worst, _parameters(layer, rank, prediction), layer.parameters, edge=math.ceil(layer.break_even), note=note
             ),
-            take=partial(_change_one, bench.spectra_id, name),
+            apply=partial(_change_one, bench.spectra_id, name),
         )
 
 
@@ -234,37 +234,43 @@ def _change_one(spectra_id: str, layer_name: str, rank: int) -> None:
 
 
 def _worst(prediction: Prediction) -> float:
-    """The loss that fills a bar: the largest of the plan, but never less than 5 %."""
+    """The variance lost that fills a bar: the largest of the plan, at least 5 %."""
     return max(0.05, max(prediction.variance_lost.values(), default=0.0))
 
 
-def _slider_row(*, key: str, name: str, label: str, value: int, width: int, facts: str, take: Callable[[int], None]) -> None:
-    """Name and shape, slider, facts. The slider fires on release; its key carries model and layer, for its range does."""
-    # A horizontal container, for columns would be three more blocks a row: a third of the time of a step with 30 rows.
+def _slider_row(*, key: str, name: str, label: str, value: int, width: int, facts: str, apply: Callable[[int], None]) -> None:
+    """Name and shape, slider, facts. The key of the slider names model and layer, because its range depends on them."""
+    # A horizontal container: columns would add three blocks a row, a third of the time of a step with 30 rows.
     with st.container(horizontal=True, vertical_alignment="center", gap="small"):
         st.html(f'<div class="rank-name">{name}</div>', width=112)
         if width == 1:
             st.html('<div class="rank-name"><small>one-dimensional</small></div>', width="stretch")
         else:
             st.session_state[key] = value
-            st.slider(label, 1, width, key=key, label_visibility="collapsed", on_change=_moved, args=(key, take), width="stretch")
+            st.slider(
+                label, 1, width, key=key, label_visibility="collapsed", on_change=_moved, args=(key, apply), width="stretch"
+            )
         st.html(facts, width=212)
 
 
-def _moved(key: str, take: Callable[[int], None]) -> None:
-    take(st.session_state[key])
+def _moved(key: str, apply: Callable[[int], None]) -> None:
+    apply(st.session_state[key])
 
 
 def _sized(layers: Sequence[LayerProfile], prediction: Prediction) -> str:
-    """What stands in the place of the variance lost where a rank only says how large a table may be."""
+    """The note shown for tables of a method whose rank sets a size instead of keeping variance; else ""."""
     other = prediction.tables != "latents" and any(x.kind == "embedding" and x.layer_name in prediction.ranks for x in layers)
-    return "size of this rank" if other else ""
+    return "size of rank" if other else ""
 
 
 def _facts(lost: float | None, worst: float, after: int, before: int, edge: int = 0, note: str = "") -> str:
-    """Variance lost with its bar, and parameters; `lost` is None for a layer that stays dense, as all do from rank `edge` on.
+    """HTML of the variance lost, with its bar, and of the parameters.
 
-    `note`: in place of the variance.
+    Args:
+        lost: None for a dense layer.
+        worst: the variance lost that fills the bar.
+        edge: the lowest rank at which the layer is dense.
+        note: shown in place of the variance.
     """
     if lost is None:
         text = f"dense <small>from {edge}</small>"
@@ -276,7 +282,7 @@ def _facts(lost: float | None, worst: float, after: int, before: int, edge: int 
 
 
 def _parameters(layer: LayerProfile, rank: int, prediction: Prediction) -> int:
-    """Of what the layer is reduced to, or of the layer where it stays dense."""
+    """Parameters of the compressed layer, or of the layer itself where it is dense."""
     if layer.layer_name not in prediction.ranks:
         return layer.parameters
     if layer.kind == "embedding":
@@ -285,14 +291,14 @@ def _parameters(layer: LayerProfile, rank: int, prediction: Prediction) -> int:
 
 
 def _slider_key(bench: Bench, layer_name: str) -> str:
-    """Streamlit makes a CSS class of it, hence only letters, digits and dashes; the number keeps odd field names apart."""
+    """The key of a layer's slider. Streamlit makes a CSS class of it, so it holds the layer's number instead of its name."""
     number = next(number for number, layer in enumerate(bench.layers) if layer.layer_name == layer_name)
     return f"rank-{bench.model.id}-{bench.spectra_id}-{number}"
 
 
 @st.cache_data(show_spinner=False, max_entries=16)
 def _break_even_style(model_id: str, spectra_id: str) -> str:
-    """Where each slider's hatching starts, at break-even, and its tick at the rank for 99 %: the same at every step."""
+    """CSS of the sliders: hatching from break-even on, and a tick at the rank for 99 % of the variance."""
     bench = load_bench(model_id, spectra_id)
     rules = []
     for layer in bench.layers:
@@ -308,7 +314,7 @@ def _break_even_style(model_id: str, spectra_id: str) -> str:
 
 
 def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
-    """What the plan will cost and lose."""
+    """Predicted parameters, size, MACs and variance lost of the plan."""
     before, after = prediction.serving_original, prediction.serving
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-prediction"):
         st.markdown("**Prediction**")
@@ -325,7 +331,7 @@ def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
         ("Tables", before.parameters_tables, after.parameters_tables, count, "parameters"),
         ("Dense part", before.parameters_dense, after.parameters_dense, count, "parameters"),
         ("Size", before.size_bytes, after.size_bytes, size, ""),
-        ("Work per row", before.macs, after.macs, count, "MACs"),
+        ("Compute per row", before.macs, after.macs, count, "MACs"),
     ]
     body = "".join(
         f"<tr><th scope='row'>{name} <small>{unit}</small></th><td>{write(old)}</td><td>{write(new)}</td>"
@@ -335,25 +341,27 @@ def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Serving form", "Original", "Planned", "Smaller"))
     st.html(f"<table class='costs'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
     if prediction.tables != "latents":
-        st.caption("The variance lost is that of the linear layers: these tables are not projections of the old ones.")
+        st.caption(
+            "The variance lost counts linear layers alone: tables of this method are not projections of the original ones."
+        )
     if bottleneck == "relu":
-        st.caption("\\* A ReLU between the factors breaks the mimicry until fine-tuned: the variance lost does not hold for it.")
+        st.caption("\\* With a ReLU between the factors the variance lost does not hold before fine-tuning.")
 
 
 def _bars(bench: Bench, prediction: Prediction) -> None:
-    """Tables and dense part before and after; what the trainable form weighs."""
+    """Parameters of tables and dense part before and after, and the size while training."""
     before, after = prediction.serving_original, prediction.serving
     figure("cost_bars", before, after, names=("original", "planned"), key="cost-bars", file=f"plan-{bench.model.id}", title="")
     if count(prediction.cost_explicit.parameters) != count(after.parameters):
         explicit = count(prediction.cost_explicit.parameters)
-        st.caption(f"While training: {explicit} parameters, with the projections of the tables in place.")
+        st.caption(f"While fine-tuning: {explicit} parameters, including the projections that are folded away for serving.")
 
 
 # -- Run --------------------------------------------------------------------------------------------------------------------
 
 
 def _run(bench: Bench, prediction: Prediction, config: CompressConfig) -> None:
-    """The button, named by what it does, and then the job's progress below it."""
+    """The button that queues the compression, and the progress of its job."""
     after = prediction.serving
     factor = prediction.serving_original.size_bytes / max(after.size_bytes, 1)
     left = f"{count(after.parameters)} parameters" if config.precision == "float32" else size(after.size_bytes)
@@ -374,15 +382,15 @@ def _run(bench: Bench, prediction: Prediction, config: CompressConfig) -> None:
 
 
 def _submit(config: service.CompressJobConfig) -> str:
-    """Queue the compression, and its controls where they are asked for; the job to watch is the compression's."""
+    """Queue the compression, with its controls where they are chosen; returns the id of the compression's job."""
     if not st.session_state.get("controls"):
         return service.submit_compress(cache.workspace(), config)
     return controls.submit_with_controls(cache.workspace(), config, int(st.session_state.get("seeds") or 1))[0]
 
 
 def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis, precision: Precision) -> CompressConfig:
-    """Method, nonlinearity, basis, order, fine-tuning, precision; some are known already, for the prediction needs them first."""
-    st.markdown("**How to run it**")
+    """Method, activation, table basis, order, fine-tuning and precision."""
+    st.markdown("**Settings**")
     method_box, left, middle, right = st.columns(4, gap="small")
     with method_box:
         method = st.selectbox(
@@ -393,21 +401,21 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
         )  # fmt: skip
     with left:
         st.selectbox(
-            "Between the factors",
+            "Activation between factors",
             BOTTLENECKS,
             format_func=_BOTTLENECK_NAMES.__getitem__,
             key="bottleneck",
-            help="A nonlinearity between the two factors of a linear layer. PReLU starts as none and may bend while fine-tuning; "
-            "ReLU is the paper's and makes the predicted variance void.",
+            help="A nonlinearity between the two factors of a linear layer. PReLU starts as the identity and is learnt while "
+            "fine-tuning; with ReLU, the paper's choice, the predicted variance does not hold.",
         )
     with middle:
         st.selectbox(
-            "Basis of the tables",
+            "Table basis",
             BASES,
             format_func=_BASIS_NAMES.__getitem__,
             key="basis",
             disabled=table_form(method) != "latents",
-            help="Each table its own principal directions, which lose least; or one basis for all fields, of one rank, in which "
+            help="Each table has its own principal directions, which lose least; or all tables share one basis and rank, so that "
             "inner products need no projection.",
         )
     with right:
@@ -416,18 +424,18 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
     left, right, last = st.columns([1, 1, 1], gap="small")
     with last:
         st.selectbox(
-            "Numbers when served", PRECISIONS, key="precision", format_func=_PRECISION_NAMES.__getitem__,
-            help="Integers for tables and linear layers, after everything else; it goes with any ranks, or with none.",
+            "Precision", PRECISIONS, key="precision", format_func=_PRECISION_NAMES.__getitem__,
+            help="Bits of the weights of tables and linear layers when served; with any ranks, or with none.",
         )  # fmt: skip
     with left:
-        epochs = st.number_input("Fine-tuning epochs", 0, 20, 1, key="epochs", help="After each stage; 0 truncates only.")
+        epochs = st.number_input("Fine-tuning epochs", 0, 20, 1, key="epochs", help="After each stage; 0 only truncates.")
     with right:
         rate = st.number_input(
             "Learning rate", 1e-6, 1e-1, FINETUNE.learning_rate, step=1e-4, format="%.1e", key="rate", disabled=not epochs
         )
     rows = "train"
     if bench.finetune_rows:
-        names = {"finetune": f"{count(bench.finetune_rows)} rows kept aside", "train": "training rows again"}
+        names = {"finetune": f"{count(bench.finetune_rows)} fine-tuning rows", "train": "training rows"}
         rows = st.segmented_control(
             "Fine-tune on",
             list(names),
@@ -441,10 +449,18 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
         wanted = st.checkbox(
             "Run with controls", key="controls",
             help="Also queue the original with the same fine-tuning, truncation alone, and a model of the same size trained from "
-            "scratch: what the compression itself gave is the difference to them.",
+            "scratch. The effect of the compression is the difference from these controls.",
         )  # fmt: skip
         if wanted:
-            st.number_input("Seeds", 1, controls.MAX_SEEDS, 1, key="seeds", width=130, help="Of everything that is drawn.")
+            st.number_input(
+                "Seeds",
+                1,
+                controls.MAX_SEEDS,
+                1,
+                key="seeds",
+                width=130,
+                help="Repeat the run and its controls with this many random seeds.",
+            )
     finetune = FINETUNE.replace(epochs=epochs, learning_rate=rate, rows=rows) if epochs else None
     if retrains(method):
         finetune, order = _whole_training(bench), "joint"
@@ -454,14 +470,14 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
 
 
 def _whole_training(bench: Bench) -> FitConfig:
-    """Tables that are drawn anew are trained as the original was; as it is usual where that is not known."""
+    """The training of a method with new tables: the original's own training, or the default where that is not known."""
     known = bench.model.config.get("fit")
     training = FitConfig.from_dict(known) if known else FitConfig()
     epochs = "1 epoch" if training.epochs == 1 else f"up to {training.epochs} epochs"
-    how = "as the original was" if known else "as is usual, for how the original was is not known"
+    how = "like the original" if known else "with default settings, because the original's are not known"
     st.caption(
-        f"The tables are drawn anew, so everything is trained together {how}: {epochs} at {training.learning_rate:g} on the "
-        "training rows. The settings of fine-tuning and the order do not apply."
+        f"The tables are initialised anew, so the whole model is trained {how}: {epochs} at learning rate "
+        f"{training.learning_rate:g} on the training rows. Order and fine-tuning settings do not apply."
     )
     return training
 
@@ -474,6 +490,6 @@ def _done(bench: Bench, job: Job) -> None:
         icon=":material/check_circle:",
     )
     st.page_link(
-        PAGES["Compare"].path, label="Compare it with the original", icon=":material/arrow_forward:",
+        PAGES["Compare"].path, label="Compare with the original", icon=":material/arrow_forward:",
         query_params=state.current().params(job=None) | {"models": f"{bench.model.id},{compressed.id}"},
     )  # fmt: skip

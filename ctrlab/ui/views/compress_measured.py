@@ -1,4 +1,4 @@
-"""The planned model's accuracy, measured while the sliders are warm, beside what its layers were predicted to lose."""
+"""The accuracy of the current plan before fine-tuning: predicted from sensitivity, and measured in the preview process."""
 
 import time
 import uuid
@@ -13,37 +13,35 @@ from ctrlab.plans.cost_prediction import Prediction
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import previews
 from ctrlab.services.previews import Preview, PreviewRequest, Superseded
-from ctrlab.ui import cache
+from ctrlab.ui import cache, format
 from ctrlab.ui.components.bench import Bench
 from ctrlab.ui.feedback import sentence
 
-#: Between two looks for the answer; each also lets a newer slider step begin.
-_LOOK_SECONDS = 0.05
-#: The first answer waits for the process to start and for the model to be read; a later one that takes so long never comes.
-_PATIENCE_SECONDS = 120.0
-_DASH = "\N{EN DASH}"
-_MINUS = "\N{MINUS SIGN}"
+#: Polling interval; each poll also lets a newer slider step interrupt this one.
+_POLL_SECONDS = 0.05
+#: Time limit of a measurement. The first one includes starting the process and loading the model.
+_TIMEOUT_SECONDS = 120.0
 
 
 def ask(bench: Bench, plan: RankPlan, method: str, bottleneck: Bottleneck, basis: Basis) -> "Future[Preview]":
-    """Have the plan measured; done at once where it was before."""
+    """Request the measurement of the plan; the future is done at once for a plan that was measured before."""
     request = PreviewRequest(
         model_id=bench.model.id, spectra_id=bench.spectra_id, plan=plan, method=method, bottleneck=bottleneck, basis=basis
     )
-    asker = st.session_state.setdefault("preview-asker", uuid.uuid4().hex)
-    return previews.preview_process(cache.workspace()).ask(request, asker)
+    client = st.session_state.setdefault("preview-client", uuid.uuid4().hex)
+    return previews.preview_process(cache.workspace()).ask(request, client)
 
 
 def known(answer: "Future[Preview]") -> Preview | None:
-    """The answer, if it is there and good."""
+    """The measurement, if it is finished and did not fail."""
     return answer.result() if answer.done() and answer.exception() is None else None
 
 
 def show(slot: DeltaGenerator, answer: "Future[Preview]", prediction: Prediction, sensitivity: Sensitivity | None) -> bool:
-    """Fill `slot` with the figures as soon as they are there; the rest of the page is drawn already.
+    """Fill `slot` with the measurement, waiting for it if need be; call this after the rest of the page is drawn.
 
     Returns:
-        Whether the answer came while waiting.
+        Whether the measurement arrived while waiting.
     """
     ranks = prediction.ranks
     predicted = (sensitivity.predicted_auc(ranks), sensitivity.predicted_log_loss(ranks)) if sensitivity else None
@@ -51,11 +49,11 @@ def show(slot: DeltaGenerator, answer: "Future[Preview]", prediction: Prediction
         _fill(slot, answer, predicted)
         return False
     started = time.monotonic()
-    while not answer.done() and time.monotonic() - started < _PATIENCE_SECONDS:
-        # Drawing is also where a newer slider step takes over from this one.
+    while not answer.done() and time.monotonic() - started < _TIMEOUT_SECONDS:
+        # Streamlit interrupts a run for a newer slider step when the run draws.
         waited = time.monotonic() - started
-        slot.html(_table(None, predicted, "measuring" if waited < 1.5 else "reading the model and its validation rows"))
-        time.sleep(_LOOK_SECONDS)
+        slot.html(_table(None, predicted, "measuring" if waited < 1.5 else "loading the model and the validation rows"))
+        time.sleep(_POLL_SECONDS)
     if answer.done():
         _fill(slot, answer, predicted)
     return answer.done()
@@ -88,15 +86,11 @@ def _table(preview: Preview | None, predicted: tuple[float, float] | None, state
 
 
 def _numbers(preview: Preview | None, predicted: tuple[float, float] | None, which: int) -> tuple[str, str, str]:
-    """Predicted, measured, change with its interval."""
-    guess = f"{predicted[which]:.4f}" if predicted is not None else _DASH
+    """Cells of a row: predicted, measured, change with its interval."""
+    expected = f"{predicted[which]:.4f}" if predicted is not None else format.NONE
     if preview is None:
-        return guess, _DASH, _DASH
+        return expected, format.NONE, format.NONE
     value = preview.auc.estimate if which == 0 else preview.log_loss
     change = preview.auc_change if which == 0 else preview.log_loss_change
-    return guess, f"{value:.4f}", f"{_signed(change.estimate)} <small>{_signed(change.low)} to {_signed(change.high)}</small>"
-
-
-def _signed(value: float) -> str:
-    text = f"{abs(value):.4f}"
-    return text if float(text) == 0 else (_MINUS if value < 0 else "+") + text
+    interval = f"<small>{format.difference(change.low)} to {format.difference(change.high)}</small>"
+    return expected, f"{value:.4f}", f"{format.difference(change.estimate)} {interval}"

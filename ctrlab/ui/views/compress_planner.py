@@ -1,4 +1,4 @@
-"""Plan for a budget: what may it cost at most, and the ranks of all layers at once; the front of what can be had."""
+"""The planner of the Compress page: ranks of all layers for a budget, and the front of predicted AUC against cost."""
 
 import time
 from collections.abc import Callable, Mapping
@@ -24,7 +24,7 @@ from ctrlab.ui.feedback import sentence
 if TYPE_CHECKING:
     import pandas as pd
 
-Take = Callable[[Mapping[str, int]], None]
+Apply = Callable[[Mapping[str, int]], None]
 
 _AUC, _LATENCY = "auc", "latency_ms"
 _GOALS: dict[str, str] = {
@@ -35,26 +35,26 @@ _GOALS: dict[str, str] = {
     _LATENCY: "Milliseconds a call, at most",
     _AUC: "AUC lost, at most",
 }
-#: What a number in the box stands for.
+#: Factor from the number in the box to the unit of the budget.
 _UNITS: dict[str, float] = {"parameters": 1.0, "bytes": 1e6, "table_bytes": 1e6, "macs": 1.0}
 _START_SHARE = 1 / 3
 _START_LOSS = 0.0005
 _FAULT = "planner-fault"
-_LOOK_SECONDS = 2.0
+_LOOK_UP_SECONDS = 2.0
 
 
 def model_sensitivity(model_id: str) -> Sensitivity | None:
-    """The newest measured of a model; None where it never was."""
+    """The newest sensitivity of a model; None where none was measured."""
     found = _sensitivity_id(model_id)
     return cache.sensitivity(found) if found else None
 
 
 def _sensitivity_id(model_id: str) -> str | None:
-    """Every slider step asks: once found it is remembered for the session, before that looked for every two seconds."""
+    """The id of the newest sensitivity, cached in the session; a miss is looked up again after two seconds."""
     key = f"sensitivity:{model_id}"
     known: str | None
-    known, looked = st.session_state.get(key, (None, -_LOOK_SECONDS))
-    if known is None and time.monotonic() - looked >= _LOOK_SECONDS:
+    known, looked = st.session_state.get(key, (None, -_LOOK_UP_SECONDS))
+    if known is None and time.monotonic() - looked >= _LOOK_UP_SECONDS:
         found = service.latest_sensitivity(cache.workspace(), model_id)
         known = found.id if found else None
         st.session_state[key] = (known, time.monotonic())
@@ -70,13 +70,14 @@ class Wish:
 
 
 def planner(
-    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, wish: Wish, take: Take
+    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, wish: Wish, apply: Apply
 ) -> None:  # fmt: skip
-    """The section; folded away until it is wanted.
+    """The planner, in an expander.
 
     Args:
-        prediction: of the plan in hand. measured_auc: its AUC, once that is known.
-        take: called with the ranks of the plan that was found or clicked; layers it leaves out are dense.
+        prediction: of the current plan.
+        measured_auc: AUC of the current plan; None until it is measured.
+        apply: called with the ranks of the plan that was found or clicked; layers without a rank are dense.
     """
     section = st.expander("Plan for a budget", icon=":material/target:", key="planner", on_change="rerun")
     if not section.open:
@@ -85,38 +86,40 @@ def planner(
         if sensitivity is None:
             measure_sensitivity(bench.model.id, bench.spectra_id)
             return
-        goal = _form(bench, sensitivity, wish, take)
+        goal = _form(bench, sensitivity, wish, apply)
         counted = goal if goal in _UNITS else "parameters"
-        _front(bench, prediction, sensitivity, measured_auc, counted, wish, take)
+        _front(bench, prediction, sensitivity, measured_auc, counted, wish, apply)
 
 
-def _form(bench: Bench, sensitivity: Sensitivity, wish: Wish, take: Take) -> str:
+def _form(bench: Bench, sensitivity: Sensitivity, wish: Wish, apply: Apply) -> str:
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
         goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
         if goal != _LATENCY:
             _limit(bench, goal)
-        st.checkbox("Ranks in multiples of 8", key="planner-eights", help="Of linear layers; friendlier to most hardware.")
+        st.checkbox(
+            "Ranks in multiples of 8", key="planner-eights", help="For linear layers: multiples of 8 run faster on most hardware."
+        )
         if goal != _LATENCY:
-            arguments = (bench, sensitivity, wish, take)
+            arguments = (bench, sensitivity, wish, apply)
             st.button("Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=arguments)
     if goal == _LATENCY:
-        plan_for_milliseconds(bench, _sensitivity_id(bench.model.id) or "", take)
+        plan_for_milliseconds(bench, _sensitivity_id(bench.model.id) or "", apply)
     if fault := st.session_state.pop(_FAULT, None):
         st.error(sentence(fault), icon=":material/error:")
     return goal
 
 
-def _find(bench: Bench, sensitivity: Sensitivity, wish: Wish, take: Take) -> None:
-    """A callback draws nothing: why there is no plan is kept for the run that follows.
+def _find(bench: Bench, sensitivity: Sensitivity, wish: Wish, apply: Apply) -> None:
+    """Find a plan and apply it. A callback cannot draw, so an error is kept for the next run.
 
-    What was typed is read here, for it may be newer than what the button was drawn with.
+    The inputs are read from the session: they may be newer than the values that the button was drawn with.
     """
     goal = st.session_state["planner-goal"]
     limit = float(st.session_state[f"planner-{goal}"]) * _UNITS.get(goal, 1.0)
     multiple_of = 8 if st.session_state["planner-eights"] else 1
     try:
-        take(_solve(bench, sensitivity, goal, limit, multiple_of, wish).plan.as_dict())
+        apply(_solve(bench, sensitivity, goal, limit, multiple_of, wish).plan.as_dict())
     except CtrlabError as error:
         st.session_state[_FAULT] = str(error)
 
@@ -124,7 +127,7 @@ def _find(bench: Bench, sensitivity: Sensitivity, wish: Wish, take: Take) -> Non
 def _limit(bench: Bench, goal: str) -> None:
     """The number of the goal; `_find` reads it."""
     if goal == _AUC:
-        st.number_input("Of AUC", 0.0, 0.5, _START_LOSS, step=0.0001, format="%.4f", key="planner-auc", width=150)
+        st.number_input("AUC", 0.0, 0.5, _START_LOSS, step=0.0001, format="%.4f", key="planner-auc", width=150)
         return
     start = _amount(serving_cost(bench.profile, {}), goal) / _UNITS[goal] * _START_SHARE
     if _UNITS[goal] == 1.0:
@@ -168,10 +171,10 @@ def _front(
     measured_auc: float | None,
     goal: str,
     wish: Wish,
-    take: Take,
+    apply: Apply,
 ) -> None:
     found = _sensitivity_id(bench.model.id)
-    assert found is not None  # it was drawn from
+    assert found is not None  # `sensitivity` was loaded from it
     table, plans = _front_table(bench.model.id, bench.spectra_id, found, goal, wish.precision, wish.method)
     key = f"front-{goal}"
     figure(
@@ -184,15 +187,15 @@ def _front(
         key=key,
         file=f"{bench.model.name} front",
         topic="sensitivity",
-        on_select=lambda: _take_point(key, plans, take),
+        on_select=lambda: _select_point(key, plans, apply),
         selection_mode="points",
     )
 
 
-def _take_point(key: str, plans: list[dict[str, int]], take: Take) -> None:
+def _select_point(key: str, plans: list[dict[str, int]], apply: Apply) -> None:
     points = st.session_state[key].selection.points
     if points and isinstance(number := points[0].get("customdata"), int | float | list):
-        take(plans[int(number[0] if isinstance(number, list) else number)])
+        apply(plans[int(number[0] if isinstance(number, list) else number)])
 
 
 def _amount(cost: Cost, goal: str) -> float:

@@ -1,4 +1,4 @@
-"""The Data page: the dataset in hand, and three ways to another one."""
+"""The Data page: the selected dataset, and the forms that add another one."""
 
 import streamlit as st
 
@@ -20,38 +20,38 @@ def render() -> None:
     known = datasets.list_datasets(cache.workspace())
     job = job_of_page(_KINDS)
     if job is not None:
-        job = job_progress(job.id, on_success=_take, quiet_success=True)
+        job = job_progress(job.id, on_success=_select_result, quiet_success=True)
     busy = job is not None and job.active
     if not known:
         if not busy:
-            empty("No dataset yet", "Open the sample with one click, or bring a table of your own below.")
+            empty("No dataset yet", "Open the sample, or upload a table of your own below.")
         new_dataset(busy=busy)
         return
-    dataset = _in_hand(known)
+    dataset = _selected_dataset(known)
     if dataset is None:
         new_dataset(busy=busy)
         return
-    with st.expander("Bring another dataset", icon=":material/add:", expanded="draft" in st.session_state):
+    with st.expander("Add a dataset", icon=":material/add:", expanded="draft" in st.session_state):
         new_dataset(busy=busy)
     dataset_overview(dataset)
 
 
-def _take(job: Job) -> None:
-    """What was just made comes in hand, and the draft it was made from is done with."""
+def _select_result(job: Job) -> None:
+    """Select the artifacts of a finished job and drop the draft that they were made from."""
     st.session_state.pop("draft", None)
     ids = {kind: job.result[kind] for kind in ("dataset", "model", "spectra") if kind in job.result}
-    state.hold(**ids, job=None)
+    state.select(**ids, job=None)
     st.rerun()
 
 
-def _in_hand(known: list[Artifact]) -> Artifact | None:
+def _selected_dataset(known: list[Artifact]) -> Artifact | None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
-        dataset = artifact_picker("dataset", known, label="Dataset in hand", describe=_describe)
+        dataset = artifact_picker("dataset", known, label="Selected dataset", describe=_describe)
     with right:
         if dataset is not None:
             st.page_link(
-                PAGES["Model"].path, label="Train a model on it", icon=":material/arrow_forward:",
+                PAGES["Model"].path, label="Train a model", icon=":material/arrow_forward:",
                 query_params=state.current().params(job=None),
             )  # fmt: skip
     return dataset

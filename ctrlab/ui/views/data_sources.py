@@ -1,4 +1,4 @@
-"""Three ways to a dataset: the sample, a table of one's own, a known public format. Each ends in a background job."""
+"""The forms that add a dataset: the sample, a table of the user, a known public format. Each queues a job."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from ctrlab.data.catalog import KnownDataset
     from ctrlab.data.tables.inspect import TableInspection
 
-_WAYS = ("Sample", "Your table", "Known format")
+_SOURCES = ("Sample", "Your table", "Known format")
 
 
 @dataclass
 class Draft:
-    """A table that was looked at and is not encoded yet; lives in the session.
+    """A table that was inspected and is not encoded yet; lives in the session.
 
-    number: tells the editors' keys of one draft from those of the next.
+    number: part of the editors' keys, so that each draft has its own.
     """
 
     number: int
@@ -40,12 +40,12 @@ class Draft:
 
 
 def new_dataset(*, busy: bool) -> None:
-    """The three ways, and the draft that the last two lead to."""
+    """The form of the chosen source, and the draft where a table has been inspected."""
     way = st.segmented_control(
-        "Where the data comes from", _WAYS, default=_WAYS[0], required=True, key="data-way", label_visibility="collapsed",
+        "Where the data comes from", _SOURCES, default=_SOURCES[0], required=True, key="data-way", label_visibility="collapsed",
         persist_state="session",
     )  # fmt: skip
-    {"Sample": _sample, "Your table": _table, "Known format": _known}[way or _WAYS[0]](busy)
+    {"Sample": _sample, "Your table": _table, "Known format": _known}[way or _SOURCES[0]](busy)
     draft: Draft | None = st.session_state.get("draft")
     if draft is not None and way != "Sample":
         _edit(draft, busy)
@@ -54,7 +54,7 @@ def new_dataset(*, busy: bool) -> None:
 def _sample(busy: bool) -> None:
     st.caption(
         "A generated click log with numeric and categorical fields, missing values and a few very frequent ids, "
-        "and a DeepFM trained on it. Its true ranks are known, so you can check what the spectra say."
+        "and a DeepFM trained on it. Its true ranks are known, so the spectra can be checked against them."
     )
     if st.button("Open the sample", type="primary", key="open-sample-data", disabled=busy, icon=":material/play_arrow:"):
         with guarded():
@@ -63,7 +63,7 @@ def _sample(busy: bool) -> None:
             if ids is None:
                 watch(sample.submit_open_sample(workspace))
             else:
-                state.hold(**ids, job=None)
+                state.select(**ids, job=None)
             st.rerun()
 
 
@@ -75,13 +75,13 @@ def _table(busy: bool) -> None:
         )
     with right:
         typed = st.text_input(
-            "Or its path on this machine", key="data-path", persist_state="session", placeholder="/data/train.tsv.gz",
-            help="Read in place, nothing is copied: the way for large files. For a table that is already split, "
-            "give the train, valid and test files with semicolons between them.",
+            "Or the path of a table on this machine", key="data-path", persist_state="session", placeholder="/data/train.tsv.gz",
+            help="Read in place, nothing is copied: for large files. For a table that is already split, "
+            "give the train, valid and test files separated by semicolons.",
         )  # fmt: skip
-        with st.expander("How to read it"):
+        with st.expander("File format"):
             source = config_form(SourceConfig, key="source", omit=("paths",), values={"paths": ("-",)}, columns=2)
-    if st.button("Look at the table", type="primary", key="inspect", disabled=busy or source is None, icon=":material/search:"):
+    if st.button("Inspect table", type="primary", key="inspect", disabled=busy or source is None, icon=":material/search:"):
         paths: tuple[str, ...]
         with guarded(), st.spinner("Reading the first rows", show_time=True):
             if upload is not None:
@@ -97,7 +97,7 @@ def _table(busy: bool) -> None:
 def _paths(text: str) -> tuple[str, ...]:
     paths = tuple(str(Path(part.strip()).expanduser()) for part in text.split(";") if part.strip())
     if not paths:
-        raise DataError("no table was given; upload a file or type its path")
+        raise DataError("no table given; upload a file or type its path")
     return paths
 
 
@@ -127,11 +127,11 @@ def _known(busy: bool) -> None:
     typed = st.text_input(
         "Path of the file you downloaded"
         if known.num_files == 1
-        else "Paths of the train, valid and test files, with semicolons between",
+        else "Paths of the train, valid and test files, separated by semicolons",
         key=f"known-path-{name}",
         persist_state="session",
     )
-    if st.button("Look at the table", type="primary", key="inspect-known", disabled=busy, icon=":material/search:"):
+    if st.button("Inspect table", type="primary", key="inspect-known", disabled=busy, icon=":material/search:"):
         with guarded(), st.spinner("Reading the first rows", show_time=True):
             config = known.config_for(_paths(typed or ""))
             inspection = datasets.inspect_source(config.source)
@@ -139,7 +139,7 @@ def _known(busy: bool) -> None:
 
 
 def _facts(known: "KnownDataset") -> None:
-    """Where the full file is, how large it is and how to check it."""
+    """Address, size, checksum and licence of the full file."""
     facts = {
         "Address": f"`{known.address}`",
         "File": escape(known.files),
@@ -151,14 +151,14 @@ def _facts(known: "KnownDataset") -> None:
 
 
 def _edit(draft: Draft, busy: bool) -> None:
-    """The draft: columns, split, name, and the button that encodes it."""
+    """The draft: columns, split, name, and the buttons that encode or discard it."""
     st.divider()
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="draft-head"):
         st.markdown(f"**{escape(Path(draft.config.source.paths[0]).name)}**")
         st.caption(escape(summary_line(draft.inspection)), width="stretch")
         explain("encoding")
     key = f"columns-{draft.number}"
-    if key not in st.session_state:  # back from another page: go on from what was edited before
+    if key not in st.session_state:  # on returning from another page: start from the edited table
         st.session_state[f"{key}-start"] = draft.columns
     draft.columns = column_editor(st.session_state[f"{key}-start"], key)
     faults = column_faults(draft.columns)
@@ -181,7 +181,7 @@ def _edit(draft: Draft, busy: bool) -> None:
                 watch(datasets.submit_encode(cache.workspace(), config))
             if not outcome.failed:
                 st.rerun()
-        st.button("Put away", key="put-away", type="tertiary", on_click=st.session_state.pop, args=("draft", None))
+        st.button("Discard", key="discard-draft", type="tertiary", on_click=st.session_state.pop, args=("draft", None))
 
 
 def _split_form(draft: Draft) -> SplitConfig | None:

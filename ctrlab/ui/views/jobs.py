@@ -1,4 +1,4 @@
-"""The Jobs page: everything that ran or runs, and one job in full when its id is in the address."""
+"""The Jobs page: all jobs, and the details of the one whose id is in the address."""
 
 import streamlit as st
 
@@ -24,12 +24,12 @@ _WITH_CURVES = ("train", "compress")
 def render() -> None:
     """The page."""
     workspace = cache.workspace()
-    in_hand = state.current().job
-    if in_hand is not None:
-        _detail(jobs.get_job(workspace, in_hand))
+    selected = state.current().job
+    if selected is not None:
+        _detail(jobs.get_job(workspace, selected))
     recent = jobs.list_jobs(workspace, limit=_PAGE_SIZE)
     if not recent:
-        empty("Nothing has run yet", "Open the sample on the home page, and its job appears here.", "Home", "To the sample")
+        empty("No job yet", "Open the sample on the Home page; its job appears here.", "Home", "Open Home")
         return
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="jobs-head"):
         st.segmented_control(
@@ -44,15 +44,15 @@ def render() -> None:
 def _worker_note() -> None:
     worker = jobs.worker_state(cache.workspace())
     if not worker.alive:
-        st.caption("No worker yet; one starts with the next job.", width="content")
+        st.caption("No worker is running; the next job starts one.", width="content")
     elif worker.outdated:
-        st.caption("The worker runs an older version of the code; it is replaced when it has nothing to do.", width="content")
+        st.caption("The worker runs an older version of the code; it is replaced as soon as it is idle.", width="content")
     else:
-        st.caption(f"Worker {worker.pid}: {'busy' if worker.running else 'waiting for work'}", width="content")
+        st.caption(f"Worker {worker.pid}: {'busy' if worker.running else 'idle'}", width="content")
 
 
 def _detail(job: Job) -> None:
-    """One job: progress, results, curves, log, and the settings that repeat it."""
+    """One job: progress, results, curves, log and settings."""
     job_progress(job.id, curves=job.kind in _WITH_CURVES)
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="job-actions"):
         if job.state == "succeeded":
@@ -65,12 +65,12 @@ def _detail(job: Job) -> None:
 
 
 def _close() -> None:
-    state.hold(job=None)
+    state.select(job=None)
 
 
 def _log(job_id: str) -> None:
     with guarded():
-        st.code(jobs.job_log(cache.workspace(), job_id) or "No line yet.", language=None, height=260, wrap_lines=True)
+        st.code(jobs.job_log(cache.workspace(), job_id) or "The log is empty.", language=None, height=260, wrap_lines=True)
 
 
 def _list(was_active: bool) -> None:
@@ -82,18 +82,18 @@ def _list(was_active: bool) -> None:
         for job in found:
             _row(job)
         if not found:
-            st.caption("None of these.")
+            st.caption("No job in this state.")
 
 
 def _row(job: Job) -> None:
-    in_hand = state.current()
+    selection = state.current()
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"row-{job.id}"):
         state_badge(job)
-        st.page_link(PAGES["Jobs"].path, label=escape(job.title), query_params=in_hand.params(job=job.id), width="stretch")
-        st.caption(_progress_words(job), width="content")
+        st.page_link(PAGES["Jobs"].path, label=escape(job.title), query_params=selection.params(job=job.id), width="stretch")
+        st.caption(_progress_text(job), width="content")
 
 
-def _progress_words(job: Job) -> str:
+def _progress_text(job: Job) -> str:
     if job.state == "running":
         left = f", {format.duration(job.eta_seconds)} left" if job.eta_seconds is not None else ""
         return f"{100 * job.progress:.0f} %{left}"

@@ -1,4 +1,4 @@
-"""The Learn page: one topic at a time, some with something to play with."""
+"""The Learn page: one topic at a time, some with an interactive demo."""
 
 import streamlit as st
 
@@ -9,23 +9,23 @@ _FIRST = next(iter(TOPICS))
 
 
 def render() -> None:
-    """The page; `?topic=` in the address names what it explains."""
+    """The page; `?topic=` in the address names the topic."""
     topic = _choose()
     demo = DEMOS.get(topic)
     if demo is None:
         with st.container(width=760):
             _text(topic)
         return
-    text, play = st.columns([6, 5], gap="large")
+    text, right = st.columns([6, 5], gap="large")
     with text:
         _text(topic)
-    with play, st.container(border=True, key="demo"):
+    with right, st.container(border=True, key="demo"):
         st.fragment(demo)()
 
 
 def _choose() -> str:
-    asked = st.query_params.get("topic")
-    st.session_state["learn-topic"] = asked if asked in TOPICS else _FIRST
+    linked = st.query_params.get("topic")
+    st.session_state["learn-topic"] = linked if linked in TOPICS else _FIRST
     st.pills(
         "Topic",
         list(TOPICS),

@@ -1,4 +1,4 @@
-"""Small things to play with on the Learn page: numpy only, computed as the slider moves."""
+"""The interactive demos of the Learn page, computed in numpy at every slider step."""
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,11 @@ _ROWS, _COLUMNS, _PLANTED = 24, 36, 3
 
 
 def cloud() -> None:
-    """A two-dimensional cloud, its principal directions, and what is lost when only the first is kept."""
-    st.markdown("**Play: a cloud in two dimensions**")
+    """A two-dimensional cloud, its principal directions, and the variance lost when only the first is kept."""
+    st.markdown("**Try it: a cloud in two dimensions**")
     left, right = st.columns(2)
-    ratio = left.slider("Spread across, of spread along", 0.0, 1.0, 0.3, 0.05, key="cloud-ratio")
-    angle = right.slider("Direction, degrees", 0, 175, 30, 5, key="cloud-angle")
+    ratio = left.slider("Ratio of the two standard deviations", 0.0, 1.0, 0.3, 0.05, key="cloud-ratio")
+    angle = right.slider("Direction (degrees)", 0, 175, 30, 5, key="cloud-angle")
     points = _cloud_points(ratio, angle)
     eigenvalues, eigenvectors = principal_directions(points)
     kept = points @ eigenvectors[:, :1] @ eigenvectors[:, :1].T
@@ -31,7 +31,7 @@ def cloud() -> None:
             "marker": {**marker(ORIGINAL, 5), "opacity": 0.6}, "hoverinfo": "skip",
         },
         {
-            "type": "scatter", "mode": "markers", "name": "kept by rank 1", "x": light(kept[:, 0]), "y": light(kept[:, 1]),
+            "type": "scatter", "mode": "markers", "name": "rank 1", "x": light(kept[:, 0]), "y": light(kept[:, 1]),
             "marker": marker(AFM, 4), "hoverinfo": "skip",
         },
     ]  # fmt: skip
@@ -52,15 +52,15 @@ def cloud() -> None:
     chart(
         drawing, "cloud",
         sentence=f"The first direction holds {percent(share)} of the variance; rank 1 loses the other {percent(1 - share)}, "
-        "which is the squared distance between the two kinds of points.",
+        "which is the mean squared distance between outputs and projections.",
     )  # fmt: skip
 
 
 def low_rank_matrix() -> None:
-    """A matrix made of three patterns and noise, rebuilt from a chosen number of directions."""
-    st.markdown("**Play: a matrix of three patterns and some noise**")
+    """A matrix of three patterns and noise, and its approximation of a chosen rank."""
+    st.markdown("**Try it: a matrix of three patterns and some noise**")
     left, right = st.columns(2)
-    rank = left.slider("Directions kept", 1, 12, 2, key="matrix-rank")
+    rank = left.slider("Rank", 1, 12, 2, key="matrix-rank")
     noise = right.slider("Noise", 0.0, 1.0, 0.2, 0.05, key="matrix-noise")
     matrix = _patterns(noise)
     rebuilt, lost = truncate(matrix, rank)
@@ -74,22 +74,22 @@ def low_rank_matrix() -> None:
         [{**heat, "z": light(matrix)}, {**heat, "z": light(rebuilt), "xaxis": "x2", "yaxis": "y2"}],
         name="matrix",
         height=300,
-        x=axis("as it is", domain=[0, 0.48], **hidden),
+        x=axis("original", domain=[0, 0.48], **hidden),
         y=axis("", **hidden),
-        xaxis2=axis(f"from {rank} directions", domain=[0.52, 1], anchor="y2", **hidden),
+        xaxis2=axis(f"rank {rank}", domain=[0.52, 1], anchor="y2", **hidden),
         yaxis2=axis("", anchor="x2", **hidden),
     )
     numbers = rank * (_ROWS + _COLUMNS)
     chart(
         drawing, "matrix",
-        sentence=f"{rank} of {_ROWS} directions keep {percent(1 - lost)} of the variance with {numbers} numbers instead of "
-        f"{_ROWS * _COLUMNS}. Beyond 3 directions only noise is left to gain.",
+        sentence=f"Rank {rank} of {_ROWS} keeps {percent(1 - lost)} of the variance with {numbers} numbers instead of "
+        f"{_ROWS * _COLUMNS}. Beyond rank 3 only noise is left.",
     )  # fmt: skip
 
 
 def break_even_calculator() -> None:
-    """Sizes of one layer and of its two factors."""
-    st.markdown("**Play: is it smaller?**")
+    """Weights of a layer and of its two factors at every rank."""
+    st.markdown("**Try it: which ranks are smaller?**")
     inputs = st.slider("Inputs", 16, 2048, 400, 16, key="even-in")
     outputs = st.slider("Outputs", 16, 2048, 400, 16, key="even-out")
     ranks = np.arange(1, min(inputs, outputs) + 1)
@@ -114,7 +114,7 @@ def break_even_calculator() -> None:
     chart(
         drawing, "break-even",
         sentence=f"At rank {rank} the factors hold {count(factors)} weights, the layer {count(dense)}: {verdict}. "
-        f"Break-even is at {even:.0f}.",
+        f"Break-even is at rank {even:.0f}.",
     )  # fmt: skip
 
 
@@ -124,21 +124,21 @@ DEMOS: dict[str, Callable[[], None]] = {
 
 
 def principal_directions(points: NDArray[np.float64]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Eigenvalues (d,) falling and eigenvectors (d, d) in columns of the covariance of `points` (n, d)."""
+    """Eigenvalues (d,), descending, and eigenvectors (d, d), in columns, of the covariance of `points` (n, d)."""
     centred = points - points.mean(axis=0)
     eigenvalues, eigenvectors = np.linalg.eigh(centred.T @ centred / len(points))
     return eigenvalues[::-1].clip(0), eigenvectors[:, ::-1]
 
 
 def truncate(matrix: NDArray[np.float64], rank: int) -> tuple[NDArray[np.float64], float]:
-    """The best approximation of `rank` and the share of squared entries it loses."""
+    """The best approximation of rank `rank`, and the share of the squared entries that it loses."""
     left, values, right = np.linalg.svd(matrix, full_matrices=False)
     variance = values**2
     return (left[:, :rank] * values[:rank]) @ right[:rank], float(variance[rank:].sum() / variance.sum())
 
 
 def _cloud_points(ratio: float, angle: float) -> NDArray[np.float64]:
-    """(240, 2), exactly centred, so that the sentence's numbers are those of the picture."""
+    """(240, 2), centred, so that the caption's numbers are those of the drawn points."""
     points = np.random.default_rng(0).standard_normal((_NUM_POINTS, 2)) * [1.2, 1.2 * ratio]
     turn = np.deg2rad(angle)
     rotation = np.array([[np.cos(turn), -np.sin(turn)], [np.sin(turn), np.cos(turn)]])
@@ -147,7 +147,7 @@ def _cloud_points(ratio: float, angle: float) -> NDArray[np.float64]:
 
 
 def _patterns(noise: float) -> NDArray[np.float64]:
-    """Three smooth patterns of falling strength plus noise, (24, 36)."""
+    """(24, 36): three smooth patterns of decreasing amplitude plus noise."""
     rows, columns = np.linspace(0, 1, _ROWS)[:, None], np.linspace(0, 1, _COLUMNS)[None]
     matrix = sum(np.sin((i + 1) * np.pi * rows + i) * np.cos((i + 1.5) * np.pi * columns) / (i + 1) for i in range(_PLANTED))
     return matrix + noise * 0.5 * np.random.default_rng(1).standard_normal((_ROWS, _COLUMNS))

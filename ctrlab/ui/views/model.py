@@ -1,4 +1,4 @@
-"""The Model page: the model in hand, the form that trains one, the door for a checkpoint, and all models there are."""
+"""The Model page: the selected model, the form that trains one, the import of a checkpoint, and the list of all models."""
 
 from pathlib import Path
 from typing import Any
@@ -26,41 +26,43 @@ _KIND_NOTES = {"original": "", "compressed": ", compressed", "control": ", a con
 
 def render() -> None:
     """The page."""
-    workspace, in_hand = cache.workspace(), state.current()
+    workspace, selection = cache.workspace(), state.current()
     known = models.list_models(workspace)
     job = job_of_page(("train", "import"))
     if job is not None:
-        job = job_progress(job.id, curves=job.kind == "train" and job.state != "succeeded", on_success=_take, quiet_success=True)
+        job = job_progress(
+            job.id, curves=job.kind == "train" and job.state != "succeeded", on_success=_select_result, quiet_success=True
+        )
     if known:
-        _in_hand(known)
-    if in_hand.dataset is None:
+        _selected_model(known)
+    if selection.dataset is None:
         empty(
-            "No dataset in hand",
-            "A model is trained on a dataset: open the sample or encode a table first.",
+            "No dataset selected",
+            "A model needs a dataset to train on: open the sample or encode a table first.",
             "Data",
             "Choose a dataset",
         )
         return
-    dataset = workspace.store.artifacts.get(in_hand.dataset)
+    dataset = workspace.store.artifacts.get(selection.dataset)
     busy = job is not None and job.active
     _train(dataset, busy)
-    _bring(dataset, busy)
+    _import(dataset, busy)
 
 
-def _take(job: Job) -> None:
-    state.hold(model=job.result["model"], job=None)
+def _select_result(job: Job) -> None:
+    state.select(model=job.result["model"], job=None)
     st.rerun()
 
 
-def _in_hand(known: list[Artifact]) -> None:
+def _selected_model(known: list[Artifact]) -> None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
-        model = artifact_picker("model", known, label="Model in hand", describe=_describe)
+        model = artifact_picker("model", known, label="Selected model", describe=_describe)
     if model is None:
         return
     with right:
         st.page_link(
-            PAGES["Spectra"].path, label="Look at its spectra", icon=":material/arrow_forward:",
+            PAGES["Spectra"].path, label="View spectra", icon=":material/arrow_forward:",
             query_params=state.current().params(job=None),
         )  # fmt: skip
     _facts(model)
@@ -96,21 +98,21 @@ def _facts(model: Artifact) -> None:
     )  # fmt: skip
     columns[3].metric(
         "Size", format.size(cost["bytes_tables"] + cost["bytes_dense"]), border=True, delta_color="off", delta_arrow="off",
-        delta=f"{format.count(cost['macs'])} multiply-adds a row",
+        delta=f"{format.count(cost['macs'])} MACs per row",
     )  # fmt: skip
 
 
 def _diagram(model: Artifact) -> None:
-    """What reads what, with the parameters of each part."""
+    """Flow chart of the model with the parameters of each block."""
     profile = ModelProfile.from_dict(model.summary["profile"])
     sentence = describe_model_diagram(profile)
-    with st.expander("How it is built", icon=":material/account_tree:", expanded=True, key="diagram"):
+    with st.expander("Structure", icon=":material/account_tree:", expanded=True, key="diagram"):
         st.mermaid_chart(model_diagram(profile), alt=sentence)
         st.caption(escape(sentence))
 
 
 def _made(model: Artifact) -> str:
-    return ("compressed " if model.config.get("compression") else "made ") + format.ago(model.created_at)
+    return ("compressed " if model.config.get("compression") else "created ") + format.ago(model.created_at)
 
 
 def _table(known: list[Artifact]) -> None:
@@ -144,7 +146,7 @@ def _table(known: list[Artifact]) -> None:
             "auc": st.column_config.NumberColumn("AUC", format="%.4f"),
             "parameters_tables": st.column_config.NumberColumn("Parameters in tables", format="localized"),
             "parameters_dense": st.column_config.NumberColumn("Dense parameters", format="localized"),
-            "made": st.column_config.DatetimeColumn("Made", format="YYYY-MM-DD HH:mm"),
+            "made": st.column_config.DatetimeColumn("Created", format="YYYY-MM-DD HH:mm"),
             "id": "Id",
         },
     )
@@ -172,7 +174,7 @@ def _train(dataset: Artifact, busy: bool) -> None:
     lacking = "; ".join(network.schema_faults(models.schema_of(dataset))) if isinstance(network, ModelConfig) else ""
     if lacking:
         st.info(sentence(lacking), icon=":material/info:")
-    reason = "A model is being trained" if busy else "Repair the settings first" if not ready else lacking or None
+    reason = "A model is being trained" if busy else "Correct the settings first" if not ready else lacking or None
     clicked = st.button(
         f"Train {entry.title}", type="primary", key="train", icon=":material/model_training:", disabled=reason is not None,
         help=reason,
@@ -188,18 +190,18 @@ def _train(dataset: Artifact, busy: bool) -> None:
             st.rerun()
 
 
-def _bring(dataset: Artifact, busy: bool) -> None:
-    with st.expander("Bring a checkpoint", icon=":material/upload_file:"):
+def _import(dataset: Artifact, busy: bool) -> None:
+    with st.expander("Import a checkpoint", icon=":material/upload_file:"):
         st.caption(
             f"A .safetensors file that ctrlab wrote, trained on {escape(dataset.name)}. "
-            "Other files are refused without being opened: a pickle can run code."
+            "Other formats are refused unopened, because loading a pickle can run code."
         )
         left, right = st.columns(2, gap="large")
         with left:
             upload = st.file_uploader("Upload a checkpoint", key="checkpoint-upload")
         with right:
-            typed = st.text_input("Or its path on this machine", key="checkpoint-path", persist_state="session")
-        if st.button("Import the checkpoint", key="import", disabled=busy or not (upload or typed), icon=":material/download:"):
+            typed = st.text_input("Or the path of a checkpoint on this machine", key="checkpoint-path", persist_state="session")
+        if st.button("Import", key="import", disabled=busy or not (upload or typed), icon=":material/download:"):
             with guarded() as outcome:
                 workspace = cache.workspace()
                 path = datasets.stage_upload(workspace, upload.name, upload) if upload else Path(typed or "").expanduser()

@@ -1,4 +1,4 @@
-"""The Spectra page: how many directions each layer's output really uses."""
+"""The Spectra page: how many directions the output of each layer uses."""
 
 from typing import TYPE_CHECKING
 
@@ -26,17 +26,17 @@ _KIND_NAMES = {"linear": "linear layer", "embedding": "embedding table"}
 
 def render() -> None:
     """The page."""
-    workspace, in_hand = cache.workspace(), state.current()
-    if in_hand.model is None:
+    workspace, selection = cache.workspace(), state.current()
+    if selection.model is None:
         empty(
-            "No model in hand",
+            "No model selected",
             "Spectra are computed from a trained model: train one, or open the sample.",
             "Model",
             "Choose a model",
         )
         return
-    model = workspace.store.artifacts.get(in_hand.model)
-    spectra = _spectra_in_hand(workspace, in_hand)
+    model = workspace.store.artifacts.get(selection.model)
+    spectra = _selected_spectra(workspace, selection)
     if spectra is None:
         _compute(workspace, model)
         return
@@ -44,17 +44,17 @@ def render() -> None:
     _footer(spectra)
 
 
-def _spectra_in_hand(workspace: Workspace, in_hand: state.InHand) -> Artifact | None:
-    if in_hand.spectra is not None:
-        return workspace.store.artifacts.get(in_hand.spectra)
-    found = service.latest_spectra(workspace, in_hand.model or "")
+def _selected_spectra(workspace: Workspace, selection: state.Selection) -> Artifact | None:
+    if selection.spectra is not None:
+        return workspace.store.artifacts.get(selection.spectra)
+    found = service.latest_spectra(workspace, selection.model or "")
     if found is not None:
-        state.hold(spectra=found.id)
+        state.select(spectra=found.id)
     return found
 
 
 def _compute(workspace: Workspace, model: Artifact) -> None:
-    """Nothing to see yet: the one thing to do, and then its progress."""
+    """The button that computes the spectra, then the progress of its job."""
     config = service.SpectraConfig(model_id=model.id)
     st.markdown(
         f"**{escape(model.name)}** has no spectra yet. One pass over the training rows measures the output of each linear layer; "
@@ -70,7 +70,7 @@ def _compute(workspace: Workspace, model: Artifact) -> None:
 
 @st.fragment
 def _explorer(model_id: str, model_name: str, spectra_id: str) -> None:
-    """Everything that follows the selected layer."""
+    """Everything that depends on the selected layer."""
     table = layer_table(model_id, spectra_id)
     layer = _selected(table)
     row = table[table["layer"] == layer].iloc[0]
@@ -92,12 +92,12 @@ def _explorer(model_id: str, model_name: str, spectra_id: str) -> None:
         key = f"overview-{spectra_id}"
         figure(
             "rank_overview", table, selected=layer, key=key, file=_stem(model_name, "ranks"), topic="pca",
-            on_select=lambda: _take_from_chart(key), selection_mode="points",
+            on_select=lambda: _select_from_chart(key), selection_mode="points",
         )  # fmt: skip
 
 
 def _sensitivity(model_id: str, model_name: str, spectra_id: str, table: "pd.DataFrame", layer: str) -> None:
-    """What the selected layer costs in AUC, beside all layers' variance against their AUC; or the way to measure it."""
+    """AUC lost by the selected layer, and variance against AUC of all layers; or the button that measures them."""
     found = sensitivity.latest_sensitivity(cache.workspace(), model_id)
     if found is None:
         measure_sensitivity(model_id, spectra_id)
@@ -116,7 +116,7 @@ def _sensitivity(model_id: str, model_name: str, spectra_id: str, table: "pd.Dat
         key = f"importance-{spectra_id}"
         figure(
             "variance_against_accuracy", importance_table(spectra_id, found.id, table), selected=layer, key=key,
-            file=_stem(model_name, "variance-and-auc"), on_select=lambda: _take_from_chart(key), selection_mode="points",
+            file=_stem(model_name, "variance-and-auc"), on_select=lambda: _select_from_chart(key), selection_mode="points",
         )  # fmt: skip
 
 
@@ -125,39 +125,39 @@ def _stem(*parts: str) -> str:
 
 
 def _selected(table: "pd.DataFrame") -> str:
-    """The layer in the URL, if it is one of these; else the second linear layer, where low rank shows best."""
+    """The layer in the URL if the table has it; else the second linear layer, where low rank is clearest."""
     layers = table["layer"].tolist()
     wanted = st.query_params.get(_LAYER) or st.session_state.get(_LAYER)
     linear = table.loc[table["kind"] == "linear", "layer"].tolist()
     layer = str(wanted if wanted in layers else (linear[1:2] or linear or layers)[0])
-    _take(layer)
+    _select(layer)
     return layer
 
 
-def _take(layer: str) -> None:
+def _select(layer: str) -> None:
     st.session_state[_LAYER] = layer
     if st.query_params.get(_LAYER) != layer:
         st.query_params[_LAYER] = layer
 
 
 def _chooser(table: "pd.DataFrame", layer: str, row: "pd.Series") -> None:
-    """Previous, a list, next: everything by keyboard too."""
+    """Buttons for the previous and the next layer around a select box."""
     layers = table["layer"].tolist()
     position = layers.index(layer)
     shapes = dict(zip(table["layer"], table["shape"], strict=True))
     with st.container(horizontal=True, vertical_alignment="bottom", key="layer-chooser"):
         st.button(
             "Previous layer", icon=":material/chevron_left:", key="previous-layer", disabled=position == 0,
-            on_click=_take, args=(layers[max(position - 1, 0)],),
+            on_click=_select, args=(layers[max(position - 1, 0)],),
         )  # fmt: skip
         st.session_state["layer-box"] = layer
         st.selectbox(
             "Layer", layers, key="layer-box", width=340, format_func=lambda name: f"{name}   ({shapes[name]})",
-            on_change=lambda: _take(st.session_state["layer-box"]),
+            on_change=lambda: _select(st.session_state["layer-box"]),
         )  # fmt: skip
         st.button(
             "Next layer", icon=":material/chevron_right:", key="next-layer", disabled=position == len(layers) - 1,
-            on_click=_take, args=(layers[min(position + 1, len(layers) - 1)],),
+            on_click=_select, args=(layers[min(position + 1, len(layers) - 1)],),
         )  # fmt: skip
         st.markdown(
             f"{_KIND_NAMES[row['kind']]}, 90 / 95 / 99 % in **{row['k90']} / {row['k95']} / {row['k99']}** of {row['width']}, "
@@ -166,11 +166,11 @@ def _chooser(table: "pd.DataFrame", layer: str, row: "pd.Series") -> None:
         )
 
 
-def _take_from_chart(key: str) -> None:
+def _select_from_chart(key: str) -> None:
     points = st.session_state[key].selection.points
     if points and points[0].get("customdata"):
         picked = points[0]["customdata"]
-        _take(picked if isinstance(picked, str) else picked[0])
+        _select(picked if isinstance(picked, str) else picked[0])
 
 
 def _table(table: "pd.DataFrame", layer: str, model_name: str) -> None:
@@ -178,12 +178,12 @@ def _table(table: "pd.DataFrame", layer: str, model_name: str) -> None:
     with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-layers"):
         st.markdown("**All layers**")
         download_table(table.drop(columns="head"), model_name, "spectra")
-    key = f"layers-{layer}"  # a new key for a new layer, so that the lit row is always the one shown above
+    key = f"layers-{layer}"  # one key per layer, so that the selected row is the layer shown above
     st.dataframe(
         shown,
         key=key,
         hide_index=True,
-        on_select=lambda: _take_from_table(key, shown["layer"].tolist()),
+        on_select=lambda: _select_from_table(key, shown["layer"].tolist()),
         selection_mode="single-row",
         selection_default={"selection": {"rows": [shown["layer"].tolist().index(layer)], "columns": [], "cells": []}},
         height="content" if len(shown) <= 16 else 640,
@@ -195,20 +195,22 @@ def _table(table: "pd.DataFrame", layer: str, model_name: str) -> None:
             "k95": st.column_config.NumberColumn("95 %", width=52),
             "k99": st.column_config.NumberColumn("99 %", width=52),
             "effective_rank": st.column_config.NumberColumn(
-                "Effective", format="%.1f", help="exp of the entropy of the variance shares."
+                "Effective", format="%.1f", help="exp of the entropy of the variance shares: the effective number of directions."
             ),
             "break_even": st.column_config.NumberColumn(
                 "Break-even", format="%.0f", help="At or above this rank the layer stays dense."
             ),
-            "head": st.column_config.BarChartColumn("Singular values", y_min=0, y_max=1, help="The first 24, over the first."),
+            "head": st.column_config.BarChartColumn(
+                "Singular values", y_min=0, y_max=1, help="The first 24, divided by the first."
+            ),
         },
     )
 
 
-def _take_from_table(key: str, layers: list[str]) -> None:
+def _select_from_table(key: str, layers: list[str]) -> None:
     rows = st.session_state[key].selection.rows
     if rows:
-        _take(layers[rows[0]])
+        _select(layers[rows[0]])
 
 
 def _footer(spectra: Artifact) -> None:
