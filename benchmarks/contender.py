@@ -17,9 +17,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-if "own" in sys.argv:
-    import ctrlab  # noqa: F401 - ahead of torch, as its users import it: torch reads once how its threads are to wait
-
 import numpy as np
 import torch
 import zoo

@@ -18,13 +18,14 @@ WORK = HERE / "work"
 
 @dataclass(frozen=True)
 class Entry:
-    """Who runs. label: as tables have it."""
+    """Who runs. label: as tables have it. wait_policy: OMP_WAIT_POLICY of its process, which users mostly leave unset."""
 
     label: str
     framework: str
     dtype: str = "float32"
     model: str = "deepfm"
     settings: tuple[tuple[str, Any], ...] = ()
+    wait_policy: str | None = None
 
 
 class Running:
@@ -38,9 +39,10 @@ class Running:
             entry.model, "--dtype", entry.dtype, "--threads", str(threads), "--settings", json.dumps(dict(entry.settings)),
             *(["--rows", str(rows)] if rows else []),
         ]  # fmt: skip
-        # Peers are run as their users run them: what ctrlab sets for itself at import is not set for them.
+        # All are run as their users run them, in whatever environment this benchmark was started.
         environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "PYTHONPATH")}
         environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
+        environment |= {"OMP_WAIT_POLICY": entry.wait_policy} if entry.wait_policy else {}
         environment["PYTHONPATH"] = str(PROJECT)
         WORK.mkdir(parents=True, exist_ok=True)
         self.log = (WORK / "contenders.log").open("ab")

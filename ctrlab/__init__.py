@@ -6,20 +6,12 @@
     compressed = lab.compress(ids["model"], variance=0.95, finetune=ctrlab.FINETUNE)
     print(lab.compare([ids["model"], compressed.id]))
 
-Names are imported when first used, so `import ctrlab` itself is instant and loads no torch.
+Names are imported when first used, so `import ctrlab` itself is instant and loads no torch. It changes nothing in the importing
+process.
 """
 
 import importlib
-import os
-import sys
 from typing import Any
-
-#: Whether torch had read how its threads are to wait before the next line could say so: training is slower then, and warns.
-torch_came_first = "torch" in sys.modules and "OMP_WAIT_POLICY" not in os.environ
-
-# Threads that wait for each other go to sleep instead of spinning: beside other processes, two spinning threads trained at less
-# than a third of the speed. The library that torch computes with reads this once, when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 __version__ = "0.1.0"
 

@@ -11,8 +11,8 @@ from hypothesis import settings
 settings.register_profile("ctrlab", derandomize=True, database=None)
 settings.load_profile("ctrlab")
 
-# Before torch is imported anywhere: threads that wait sleep (as `import ctrlab` has it), and test processes that share the
-# machine with each other compute on one thread each.
+# Before torch is imported anywhere: waiting OpenMP threads sleep, as in the processes that ctrlab starts, and test processes that
+# share the machine with each other compute on one thread each.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 if "PYTEST_XDIST_WORKER" in os.environ:
     os.environ.setdefault("OMP_NUM_THREADS", "1")

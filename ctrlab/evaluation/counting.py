@@ -11,11 +11,11 @@ numba is imported here and nowhere above: `metrics` reaches for this module only
 import math
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrlab.data.encoding.threads import in_threads, num_threads
+from ctrlab.kernels.compile import compiled
 
 BUCKETS = 1024
 BLOCK_ROWS = 1 << 16
@@ -88,7 +88,7 @@ def _sorted_wins(dealt: NDArray[Any], borders: NDArray[np.int64], below: NDArray
     return int(_merged_wins(dealt, borders, below, span[0], span[1]))
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def _bucket(score: float, low: float, scale: float) -> int:  # pragma: no cover - compiled
     # Shifting, scaling and cutting off are monotone in floating point too; nan (infinity times 0) goes to the first.
     place = (np.float64(score) - low) * scale
@@ -97,7 +97,7 @@ def _bucket(score: float, low: float, scale: float) -> int:  # pragma: no cover 
     return BUCKETS - 1 if place >= BUCKETS - 1 else int(place)
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _count(clicked, scores, low, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     counts = np.zeros((BUCKETS, 2), np.int64)
     for i in range(len(scores)):
@@ -105,7 +105,7 @@ def _count(clicked, scores, low, scale):  # type: ignore[no-untyped-def]  # prag
     return counts
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _deal(clicked, scores, low, scale, places, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     for i in range(len(scores)):
         bucket, label = _bucket(scores[i], low, scale), np.int64(clicked[i])
@@ -113,7 +113,7 @@ def _deal(clicked, scores, low, scale, places, out):  # type: ignore[no-untyped-
         places[bucket, label] += 1
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _merged_wins(dealt, borders, below, first, last):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Twice the number of pairs won: for each click the non-clicks below it, and those not above it."""
     wins = 0
@@ -131,7 +131,7 @@ def _merged_wins(dealt, borders, below, first, last):  # type: ignore[no-untyped
     return wins
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _add_losses(clicked, logits, first, last, sums):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     bins = (sums.shape[1] - 1) // 3
     for block in range(first, last):

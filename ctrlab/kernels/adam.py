@@ -9,9 +9,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ctrlab.kernels.compile import REORDER_SUMS, compiled
 from ctrlab.kernels.rows import FloatArray, in_line
 from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import (
@@ -30,7 +30,7 @@ from ctrlab.kernels.vectors import (
 )
 
 #: Sums may be reordered within a row's d numbers, never between rows; nan and inf stay what they are.
-_vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+_vectorised = compiled(fastmath=REORDER_SUMS | {"arcp"})
 
 #: How many rows ahead a row's place in memory is asked for.
 _AHEAD = 16

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 from torch.nn import functional
 
+from ctrlab.kernels.compile import compiled
 from ctrlab.kernels.lookup import compiled_for
 from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import (
@@ -36,7 +36,7 @@ from ctrlab.kernels.vectors import (
     unless_positive,
 )
 
-_compiled = njit(nogil=True, cache=True, error_model="numpy")
+_compiled = compiled(error_model="numpy")
 
 #: At most so many parts of a batch have gradients of the weights of their own, which are then added up in order.
 _BLOCKS = 64

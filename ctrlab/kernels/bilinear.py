@@ -16,13 +16,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ctrlab.kernels.compile import REORDER_SUMS, compiled
 from ctrlab.kernels.linear import FastLinear, product
 from ctrlab.kernels.threads import in_parts
 
-_vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+_vectorised = compiled(fastmath=REORDER_SUMS)
 
 #: Rows of a tile: 39 vectors of 16 numbers are 320 KB of them.
 _TILE = 128

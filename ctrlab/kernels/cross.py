@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ctrlab.kernels.compile import REORDER_SUMS, compiled
 from ctrlab.kernels.lookup import compiled_for
 from ctrlab.kernels.threads import in_parts
 
-_vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+_vectorised = compiled(fastmath=REORDER_SUMS)
 
 #: Rows whose gradients of the weights are added up by one thread: their sum does not depend on the number of threads.
 _BLOCK = 256

@@ -13,16 +13,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ctrlab.kernels.compile import REORDER_SUMS, compiled
 from ctrlab.kernels.lookup import compiled_for
 from ctrlab.kernels.origin import LookUp
 from ctrlab.kernels.rows import ByField, FloatArray, Places, in_line
 from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import LANES, add, all_lanes, load, multiply_add, prefetch, spread, store, unless_positive
 
-_vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+_vectorised = compiled(fastmath=REORDER_SUMS)
 
 #: Columns of y at a time: four registers.
 COLUMNS = 4 * LANES

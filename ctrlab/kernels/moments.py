@@ -8,8 +8,9 @@ go of Python's lock, so that tiles of several blocks run side by side.
 from typing import Any
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
+
+from ctrlab.kernels.compile import compiled
 
 #: Rows of a tile: 64 columns of them in float64 are 128 KB, well inside a core's own cache.
 _TILE = 256
@@ -21,7 +22,7 @@ _STRIDE = _TILE + 8
 _ANY_ORDER = {"reassoc", "contract"}
 
 
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+@compiled(fastmath=_ANY_ORDER)
 def add_moments(
     rows: NDArray[Any], weights: NDArray[np.float64], n: float, mean: NDArray[np.float64], scatter: NDArray[np.float64]
 ) -> float:
@@ -101,7 +102,7 @@ def add_moments(
     return n
 
 
-@njit(cache=True, nogil=True, fastmath=_ANY_ORDER)
+@compiled(fastmath=_ANY_ORDER)
 def project(rows: NDArray[Any], mean: NDArray[np.float64], basis: NDArray[np.float64], out: NDArray[Any]) -> None:
     """out (m, k) <- (rows (m, d) - mean (d,)) basis (d, k), summed in float64 and rounded once, to the type of `out`."""
     count, width = rows.shape

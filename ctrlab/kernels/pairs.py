@@ -4,14 +4,14 @@ from typing import Any
 
 import numpy as np
 import torch
-from numba import njit
 from torch import Tensor
 
+from ctrlab.kernels.compile import REORDER_SUMS, compiled
 from ctrlab.kernels.lookup import compiled_for
 from ctrlab.kernels.origin import LookUp, look_up_of
 from ctrlab.kernels.threads import in_parts
 
-_vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+_vectorised = compiled(fastmath=REORDER_SUMS)
 
 
 def sum_of_pairs(e: Tensor) -> Tensor:

@@ -11,15 +11,15 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
-from numba import njit
 from numpy.typing import NDArray
 
+from ctrlab.kernels.compile import REORDER_SUMS, compiled
 from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import LANES, add, all_lanes, load, multiply_add, prefetch, prefetch_row, store, subtract
 
-_compiled = njit(nogil=True, cache=True)
+_compiled = compiled()
 #: Sums may be reordered within a row's d numbers, never between rows; nan and inf stay what they are.
-_vectorised = njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz", "arcp"})
+_vectorised = compiled(fastmath=REORDER_SUMS | {"arcp"})
 
 #: How many rows ahead a row's place in memory is asked for.
 _AHEAD = 16

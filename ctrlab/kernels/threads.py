@@ -2,7 +2,6 @@
 
 import itertools
 import os
-import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from queue import Empty, Full, Queue
@@ -10,8 +9,6 @@ from threading import Event, Thread
 from typing import ParamSpec, TypeVar
 
 import torch
-
-import ctrlab
 
 P = ParamSpec("P")
 Item = TypeVar("Item")
@@ -42,16 +39,6 @@ def in_parts(loop: Callable[[int, int], object], total: int, *, elements: int | 
     loop(borders[0], borders[1])
     for other in others:
         other.result()
-
-
-def warn_of_spinning_threads() -> None:
-    """Say that compiled loops and matrix products will be in each other's way, where torch was imported too early to be told."""
-    if ctrlab.torch_came_first and torch.get_num_threads() > 1:
-        warnings.warn(
-            "torch was imported before ctrlab, so that its idle threads keep a processor busy and training takes up to 1.4 times "
-            "as long: import ctrlab first, or set OMP_WAIT_POLICY=PASSIVE before Python starts",
-            stacklevel=3,
-        )
 
 
 def in_background(function: Callable[P, Item], /, *args: P.args, **kwargs: P.kwargs) -> Future[Item]:

@@ -3,17 +3,17 @@
 Left to itself the compiler turns a loop into vector instructions only where it can prove, or tests at run time, that the arrays
 do not overlap; for loops of some tens of numbers the tests take longer than the work, and sums go through memory. Functions here
 stand for one instruction each. On processors with shorter or longer registers they still give the same numbers.
-
-numba keeps what it compiled by the file of the loop: after a change to this one alone, delete `__pycache__` beside it.
 """
 
 from collections.abc import Callable
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core.cgutils import get_or_insert_function
 from numba.extending import intrinsic, models, register_model
+
+from ctrlab.kernels.compile import compiled
 
 LANES = 8
 #: Numbers of 32 bits in a line of the cache.
@@ -179,7 +179,7 @@ def prefetch(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable
     return types.void(array, types.intp), generate
 
 
-@njit(nogil=True, cache=True)
+@compiled()
 def prefetch_row(array: Any, start: int, width: int) -> None:
     """`prefetch` for every cache line of array[start : start + width], float32."""
     for place in range(start, start + width, CACHE_LINE):

@@ -25,6 +25,8 @@ class Workspace:
         """This process's environment, changed so that a child process finds ctrlab and opens the same workspace."""
         environment = {name: value for name, value in os.environ.items() if name != URL_VARIABLE}
         environment[HOME_VARIABLE] = str(self.home)
+        # Read when torch is imported: its waiting threads sleep, for spinning ones slow down compiled loops and other processes.
+        environment.setdefault("OMP_WAIT_POLICY", "PASSIVE")
         if self.url:  # in the environment and not on a command line, for it may hold a password
             environment[URL_VARIABLE] = self.url
         source = str(Path(ctrlab.__file__).parents[1])  # ctrlab need not be installed

@@ -18,6 +18,7 @@ from torch.nn import functional
 from ctrlab.data.batches import Batch, iterate_batches, num_batches
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema, Fields, fingerprint_of
+from ctrlab.engines.waiting import short_waits
 from ctrlab.errors import ConfigError, DataError, JobCancelled
 from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
@@ -25,7 +26,7 @@ from ctrlab.kernels.groups import group_ahead
 from ctrlab.kernels.linear import fast_linears
 from ctrlab.kernels.memory import give_back, kept_memory
 from ctrlab.kernels.origin import remembering_look_ups
-from ctrlab.kernels.threads import prepared_ahead, warn_of_spinning_threads, with_next
+from ctrlab.kernels.threads import prepared_ahead, with_next
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.optim import FitOptimizer
@@ -135,13 +136,16 @@ def fit(
         JobCancelled: `should_stop()` was true.
     """
     device = _device(config)
-    if device.type == "cpu":
-        warn_of_spinning_threads()
     train, valid = _checked_splits(model, dataset, config)
     if config.distillation and teacher is None:
         raise ConfigError(f"distillation {config.distillation:g} needs a teacher; give one, or set distillation to 0")
     # Adam's fading moments become denormal numbers.
-    with flushed_denormals(), kept_memory(), torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+    with (
+        flushed_denormals(),
+        kept_memory(),
+        short_waits(),
+        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
+    ):
         run = _Fit(
             copy.deepcopy(model).to(device), train, valid, config, on_step, should_stop, _listened_to(teacher, config, device)
         )

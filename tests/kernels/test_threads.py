@@ -1,17 +1,12 @@
 """kernels/threads.py."""
 
 import itertools
-import os
-import subprocess
-import sys
 import threading
-import warnings
 
 import pytest
 import torch
 
-import ctrlab
-from ctrlab.kernels.threads import SMALL, in_parts, prepared_ahead, warn_of_spinning_threads, with_next
+from ctrlab.kernels.threads import SMALL, in_parts, prepared_ahead, with_next
 
 
 @pytest.mark.parametrize("total", [0, 1, 7, SMALL + 3])
@@ -75,28 +70,3 @@ def test_closing_ends_the_thread_and_draws_no_more_than_was_prepared():
     ahead.close()
     assert not any(thread.name == "ctrlab-batches" for thread in threading.enumerate())
     assert len(drawn) <= 5
-
-
-@pytest.mark.parametrize(
-    ("imports", "policy", "late"),
-    [("torch, ctrlab", None, True), ("ctrlab, torch", None, False), ("torch, ctrlab", "PASSIVE", False)],
-)
-def test_torch_that_could_not_be_told_how_to_wait_is_known(imports, policy, late):
-    environment = {name: value for name, value in os.environ.items() if name != "OMP_WAIT_POLICY"}
-    environment |= {"OMP_WAIT_POLICY": policy} if policy else {}
-    code = f"import {imports}; print(ctrlab.torch_came_first)"
-    said = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
-    assert said.stdout.strip() == str(late)
-
-
-def test_threads_that_spin_are_warned_of_where_there_are_several(monkeypatch):
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with warnings.catch_warnings():
-        warnings.simplefilter("error")
-        warn_of_spinning_threads()
-        monkeypatch.setattr(ctrlab, "torch_came_first", True)
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 1)
-        warn_of_spinning_threads()
-    monkeypatch.setattr(torch, "get_num_threads", lambda: 2)
-    with pytest.warns(UserWarning, match="import ctrlab first"):
-        warn_of_spinning_threads()

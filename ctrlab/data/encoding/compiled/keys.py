@@ -8,8 +8,9 @@ with the top bit set. Of n distinct long texts two share a hash with probability
 A table is uint64 (slots, 2): a key, 0 where the slot is free, and its count or id. Slots are a power of two, searched linearly.
 """
 
-import numba
 import numpy as np
+
+from ctrlab.kernels.compile import compiled
 
 #: The bit that tells a hash from a text of eight bytes.
 LONG = 1 << 63
@@ -17,7 +18,7 @@ _LONG = np.uint64(LONG)
 _ONE, _TWO, _THREE = np.uint64(0x9E3779B97F4A7C15), np.uint64(0xBF58476D1CE4E5B9), np.uint64(0x94D049BB133111EB)
 
 
-@numba.njit(cache=True, nogil=True, inline="always")
+@compiled(inline="always")
 def mixed(key):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """splitmix64's finish: all bits of the key in all bits of the result."""
     key = (key ^ (key >> np.uint64(30))) * _TWO
@@ -25,7 +26,7 @@ def mixed(key):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     return key ^ (key >> np.uint64(31))
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def long_key(text, start, stop):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """The hash of text[start:stop], eight bytes a step."""
     found = np.uint64(stop - start) * _ONE
@@ -39,7 +40,7 @@ def long_key(text, start, stop):  # type: ignore[no-untyped-def]  # pragma: no c
     return found | _LONG
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def key_of(text, start, stop):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """The key of text[start:stop]."""
     if stop - start > 8:
@@ -51,7 +52,7 @@ def key_of(text, start, stop):  # type: ignore[no-untyped-def]  # pragma: no cov
     return long_key(text, start, stop) if zero or key >= _LONG else key
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def keys_of(offsets, text):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Keys uint64 (n,) of Arrow's strings: offsets (n + 1,), bytes."""
     keys = np.empty(len(offsets) - 1, np.uint64)
@@ -60,7 +61,7 @@ def keys_of(offsets, text):  # type: ignore[no-untyped-def]  # pragma: no cover 
     return keys
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def texts_of(keys):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Arrow's strings of short keys: offsets int64 (n + 1,), bytes."""
     offsets, text = np.zeros(len(keys) + 1, np.int64), np.empty(8 * len(keys), np.uint8)
@@ -75,7 +76,7 @@ def texts_of(keys):  # type: ignore[no-untyped-def]  # pragma: no cover - compil
     return offsets, text[:end]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def count_keys(keys, train, part_bits, part, used, table):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Count the training rows' keys that belong to a part; `table` must have room. Returns how many slots are used now.
 
@@ -101,7 +102,7 @@ def count_keys(keys, train, part_bits, part, used, table):  # type: ignore[no-un
     return used
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def insert(keys, values, table):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Put distinct keys with their values into a table that has room."""
     mask = np.uint64(len(table) - 1)
@@ -112,7 +113,7 @@ def insert(keys, values, table):  # type: ignore[no-untyped-def]  # pragma: no c
         table[slot, 0], table[slot, 1] = keys[i], np.uint64(values[i])
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def look_up(keys, missing, absent, table):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """The value of each key as int32 (n,); `missing` of key 0, `absent` of keys that are not in the table."""
     found = np.empty(len(keys), np.int32)

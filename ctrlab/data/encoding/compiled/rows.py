@@ -2,10 +2,10 @@
 
 import math
 
-import numba
 import numpy as np
 
 from ctrlab.data.encoding.compiled.keys import LONG, long_key
+from ctrlab.kernels.compile import compiled
 
 #: What becomes of a column of the text.
 SKIPPED, AS_KEY, AS_NUMBER, AS_SPAN = 0, 1, 2, 3
@@ -15,7 +15,7 @@ _POWERS = 10.0 ** np.arange(16)
 _EXACT_DIGITS = 15
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, odd):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Split whole lines into cells.
 
@@ -65,7 +65,7 @@ def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, odd):  # typ
     return row, num_odd
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def _number(text, place, delimiter):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Where a plain decimal (-12, 0.5) ends, and its value; nan where the cell is empty; -1 where it is anything else."""
     if text[place] == delimiter or text[place] == 10:
@@ -89,7 +89,7 @@ def _number(text, place, delimiter):  # type: ignore[no-untyped-def]  # pragma: 
     return place, -value if negative else value
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def gather_spans(text, spans, rows):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Arrow's strings of spans int64 (n, 2): offsets int64 (rows + 1,), bytes."""
     offsets = np.zeros(rows + 1, np.int64)
@@ -101,7 +101,7 @@ def gather_spans(text, spans, rows):  # type: ignore[no-untyped-def]  # pragma: 
     return offsets, gathered
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def deal(columns, places, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """out[places[i], f] = columns[f, i], a few thousand rows at a time: a row's cache lines are filled while they are hot."""
     tile = 2048
@@ -112,7 +112,7 @@ def deal(columns, places, out):  # type: ignore[no-untyped-def]  # pragma: no co
                 out[places[i], field] = columns[field, i]
 
 
-@numba.njit(cache=True, nogil=True)
+@compiled()
 def tally(ids, train, counts):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Add training rows' ids to `counts`; how many of the other rows have id 0."""
     unknown = 0
