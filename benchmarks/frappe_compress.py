@@ -30,7 +30,7 @@ from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profile import ModelProfile
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.ranks import plan_ranks
 from ctrlab.training.configs import FINETUNE, FitConfig
@@ -91,7 +91,7 @@ def ranks_for(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum]) -> tu
     """The largest share of variance that leaves at most a third of the parameters, and its ranks."""
     for variance in VARIANCES:
         plan = plan_ranks(profile, spectra, variance=float(variance))
-        predicted = predict(profile, None, plan)
+        predicted = predict(profile, None, CompressionSpec(plan=plan))
         if len(plan) and predicted.serving.parameters <= SHARE * predicted.serving_original.parameters:
             return float(variance), plan
     raise SystemExit("no share of variance leaves a third of the parameters: what is not compressible takes more")

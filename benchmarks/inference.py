@@ -24,6 +24,8 @@ import torch
 import zoo
 from common import PROJECT, Table, at_least, machine, write_json
 
+from ctrlab.plans.configs import CompressionSpec
+
 PEERS = ("peer_fuxictr", "peer_deepctr")
 BATCH = 4096
 
@@ -94,7 +96,9 @@ def own_figures(rows: criteo_shaped.Rows, args: argparse.Namespace) -> dict[str,
     torch.manual_seed(0)
     model = built("deepfm", data.schema, embedding_init_std=0.1).eval()
     spectra = collect_spectra(model, data, max_rows=20_000)
-    compressed = fold(compress_model(model, preset_plan("paper-criteo", profile_model(model), spectra), spectra).model).eval()
+    compressed = fold(
+        compress_model(model, CompressionSpec(plan=preset_plan("paper-criteo", profile_model(model), spectra)), spectra).model
+    ).eval()
     split, figures = data.split("train"), {}
     with tempfile.TemporaryDirectory() as folder:
         for name, form in (("original", model), ("compressed", compressed)):

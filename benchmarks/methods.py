@@ -44,9 +44,9 @@ from ctrlab.measuring.probe import Probe, measure_sensitivity
 from ctrlab.models.base import CTRModel
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import CompressConfig, Precision, RankPlan, table_form
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, Precision, RankPlan, table_form
 from ctrlab.plans.cost_prediction import serving_cost
-from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget
+from ctrlab.plans.planner import Budget, BudgetError, PlanOptions, plan_for_budget
 from ctrlab.training.configs import FINETUNE, FitConfig
 from ctrlab.training.loop import fit
 from ctrlab.training.smaller import smaller_config
@@ -108,7 +108,9 @@ class Bench:
         return plan
 
     def _plan(self, method: str) -> RankPlan:
-        return plan_for_budget(self.profile, self.sensitivity, self.budget, spectra=self.spectra, method=method).plan
+        return plan_for_budget(
+            self.profile, self.sensitivity, self.budget, PlanOptions(spec=CompressionSpec(method=method), spectra=self.spectra)
+        ).plan
 
     def _shared(self, plan: RankPlan) -> RankPlan:
         """The linear layers of `plan`, and the largest rank for all tables that meets the budget."""
@@ -116,7 +118,7 @@ class Bench:
         tables = [layer for layer in self.profile.compressible if layer.kind == "embedding"]
         for rank in range(tables[0].out_features - 1, 0, -1):
             ranks = linear | {layer.layer_name: rank for layer in tables}
-            if serving_cost(self.profile, ranks, basis="shared").size_bytes <= self.budget.limit:
+            if serving_cost(self.profile, ranks, CompressionSpec(basis="shared")).size_bytes <= self.budget.limit:
                 return RankPlan.of(ranks)
         raise BudgetError("no rank of a shared basis meets the budget")
 
@@ -139,7 +141,9 @@ class Bench:
 
     def hashed(self) -> CTRModel:
         plan, counts = self.plan("qr_hash", "per_field"), look_up_counts(self.base, self.dataset)
-        return self.trained(compress_model(self.base, plan, self.spectra, method="qr_hash", counts=counts).model)
+        return self.trained(
+            compress_model(self.base, CompressionSpec(plan=plan, method="qr_hash"), self.spectra, counts=counts).model
+        )
 
     def drawn_anew(self) -> CTRModel:
         """The control of the hash."""

@@ -31,9 +31,9 @@ from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.measuring.probe import Probe, measure_sensitivity
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import DeepFMConfig
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
-from ctrlab.plans.planner import BUDGET_KINDS, Budget, plan_for_budget, plan_for_loss, planned_front
+from ctrlab.plans.planner import BUDGET_KINDS, Budget, PlanOptions, plan_for_budget, plan_for_loss, planned_front
 from ctrlab.services.lab import Lab
 from ctrlab.services.previews import PreviewRequest, preview_process
 
@@ -119,7 +119,7 @@ def _spectra(model: Any, split: Split) -> dict[str, Any]:
 
 def preview(probe: Probe, plan: dict[str, int]) -> None:
     """What the process does for one question."""
-    found = probe.measure(plan)
+    found = probe.measure(CompressionSpec.of(plan))
     auc_interval(probe.labels, found.logits)
     auc_difference(probe.labels, found.logits, probe.original.logits)
     log_loss_difference(probe.labels, found.logits, probe.original.logits)
@@ -127,8 +127,8 @@ def preview(probe: Probe, plan: dict[str, int]) -> None:
 
 def difference(probe: Probe, split: Split, plan: dict[str, int]) -> float:
     """Between the AUC of a preview and of the model really compressed, on the same rows."""
-    built = compress_model(probe.model, RankPlan.of(plan), probe.spectra).model
-    return abs(evaluate_model(built, split).auc - probe.measure(plan).auc)
+    built = compress_model(probe.model, CompressionSpec.of(plan), probe.spectra).model
+    return abs(evaluate_model(built, split).auc - probe.measure(CompressionSpec.of(plan)).auc)
 
 
 def planner_times(probe: Probe, split: Split, repeats: int) -> dict[str, list[float]]:
@@ -141,11 +141,13 @@ def planner_times(probe: Probe, split: Split, repeats: int) -> dict[str, list[fl
     for kind in BUDGET_KINDS:
         budget = Budget(kind=kind, limit=limits[kind] / 3)
         found[f"planner, {kind} to a third"] = [
-            timed(lambda budget=budget: plan_for_budget(profile, sensitivity, budget, spectra=probe.spectra))
+            timed(lambda budget=budget: plan_for_budget(profile, sensitivity, budget, PlanOptions(spectra=probe.spectra)))
             for _ in range(repeats)
         ]
     found["planner, AUC loss 0.0005"] = [timed(lambda: plan_for_loss(profile, sensitivity, 0.0005)) for _ in range(repeats)]
-    found["front of plans"] = [timed(lambda: planned_front(profile, sensitivity, spectra=probe.spectra)) for _ in range(repeats)]
+    found["front of plans"] = [
+        timed(lambda: planned_front(profile, sensitivity, options=PlanOptions(spectra=probe.spectra))) for _ in range(repeats)
+    ]
     return found
 
 
@@ -157,7 +159,9 @@ def round_trips(repeats: int) -> list[float]:
 
         def ask(rank: int) -> None:
             plan = RankPlan.of({"mlp.2": rank})
-            process.ask(PreviewRequest(model_id=ids["model"], spectra_id=ids["spectra"], plan=plan)).result(60)
+            process.ask(PreviewRequest(model_id=ids["model"], spectra_id=ids["spectra"], spec=CompressionSpec(plan=plan))).result(
+                60
+            )
 
         ask(1)
         found = [timed(lambda rank=rank: ask(rank)) for rank in range(2, 2 + repeats)]

@@ -26,9 +26,9 @@ from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.measuring.choose import candidate_plans, choose_plan
 from ctrlab.measuring.probe import Probe, measure_sensitivity
-from ctrlab.plans.configs import Precision, RankPlan
+from ctrlab.plans.configs import CompressionSpec, Precision, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
-from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget
+from ctrlab.plans.planner import Budget, BudgetError, PlanOptions, plan_for_budget
 
 FACTORS = (3, 5, 10)
 RIVALS = ("uniform variance", "uniform rank")
@@ -84,11 +84,11 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
         precision: Precision = "float32"
         started = time.perf_counter()
         try:
-            plan_for_budget(profile, sensitivity, budget, spectra=spectra)
+            plan_for_budget(profile, sensitivity, budget, PlanOptions(spectra=spectra))
         except BudgetError:
             precision = "int8"
         planner_ms = 1000 * (time.perf_counter() - started)
-        plans = candidate_plans(profile, sensitivity, budget, spectra=spectra, precision=precision)
+        plans = candidate_plans(profile, sensitivity, budget, spectra, PlanOptions(spec=CompressionSpec(precision=precision)))
         if precision == "float32":
             found = choose_plan(probe, plans).measured
             valid = {title: {"log_loss": one.log_loss, "auc": one.auc} for title, one in found.items()}
@@ -97,7 +97,7 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
         chosen = min(valid, key=lambda title: valid[title]["log_loss"])
         measured = {
             title: {"valid_log_loss": valid[title]["log_loss"], "valid_auc": valid[title]["auc"],
-                    "bytes": serving_cost(profile, plan.as_dict(), precision=precision).size_bytes}
+                    "bytes": serving_cost(profile, plan.as_dict(), CompressionSpec(precision=precision)).size_bytes}
             for title, plan in plans.items()
         }  # fmt: skip
         tests = {title: _measured(base, plans[title], spectra, dataset, "test", precision) for title in {chosen, *RIVALS}}
@@ -116,7 +116,7 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
 
 def _measured(base: Any, plan: RankPlan, spectra: Any, dataset: Any, split: str, precision: Precision) -> dict[str, float]:
     """Of the plan's model as it is served."""
-    served = quantize(serving_form(compress_model(base, plan, spectra).model), precision)
+    served = quantize(serving_form(compress_model(base, CompressionSpec(plan=plan), spectra).model), precision)
     metrics = evaluate_model(served, dataset.split(split))
     return {"log_loss": metrics.log_loss, "auc": metrics.auc}
 

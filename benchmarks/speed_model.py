@@ -19,7 +19,7 @@ from preview import criteo_sized
 from ctrlab.measuring.latency_search import plan_that_runs
 from ctrlab.measuring.probe import Probe, measure_sensitivity
 from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed
-from ctrlab.plans.planner import Budget, plan_for_budget
+from ctrlab.plans.planner import Budget, PlanOptions, plan_for_budget
 
 TARGET = 0.15
 
@@ -92,7 +92,7 @@ def half_the_time(probe: Probe, split, speed, seconds: float) -> list[dict[str, 
     sensitivity = measure_sensitivity(Probe(probe.model, probe.spectra, split, max_rows=2048))
     tried = plan_that_runs(
         Budget(kind="latency_ms", limit=speed.original_ms / 2, batch_size=speed.batch_size),
-        lambda budget: plan_for_budget(probe.profile, sensitivity, budget, spectra=probe.spectra, speed=speed),
+        lambda budget: plan_for_budget(probe.profile, sensitivity, budget, PlanOptions(spectra=probe.spectra, speed=speed)),
         lambda ranks: measure_plan_ms(probe.model, probe.spectra, split, ranks, speed.batch_size, seconds=2 * seconds),
     )
     return [{"predicted_ms": one.planned.latency_ms or 0.0, "measured_ms": one.measured_ms} for one in tried]

@@ -9,13 +9,14 @@ import dataclasses
 import json
 import types
 import typing
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import cache
 from typing import Any, ClassVar, Self
 
 from ctrlab.errors import ConfigError
 
 _VERSION_KEY = "version"
+Choices = Sequence[Any] | Mapping[Any, str]
 
 
 def option(
@@ -27,17 +28,21 @@ def option(
     unit: str = "",
     minimum: float | None = None,
     maximum: float | None = None,
-    choices: Sequence[Any] | None = None,
+    choices: "Choices | Callable[[], Choices] | None" = None,
     step: float | None = None,
     advanced: bool = False,
 ) -> Any:
     """A dataclass field with the facts that a form, the command line and validation share.
 
-    Bounds are inclusive and apply to each element of a tuple. `advanced` fields start folded in forms.
+    Args:
+        minimum, maximum: inclusive, and of each element of a tuple.
+        choices: the values allowed, or {value: title} for forms to show titles; a function of either is called at each use, for
+            values that can be registered later. A `Literal` needs none but for its titles.
+        advanced: the field starts folded in forms.
     """
     facts = {
         "help": help, "label": label, "unit": unit, "minimum": minimum, "maximum": maximum,
-        "choices": tuple(choices) if choices is not None else None, "step": step, "advanced": advanced,
+        "choices": choices, "step": step, "advanced": advanced,
     }  # fmt: skip
     return dataclasses.field(default=default, default_factory=default_factory, metadata=facts)
 
@@ -120,6 +125,31 @@ def type_hints(cls: type) -> dict[str, Any]:
     return _hints_of(cls)
 
 
+def choices_of(config_class: type[Config], name: str) -> dict[Any, str]:
+    """{value: title} that the setting `name` may have, in order; empty where any value of its type is allowed.
+
+    >>> from ctrlab.plans.configs import CompressConfig
+    >>> choices_of(CompressConfig, "order")
+    {'mlp_first': 'MLP first, then tables', 'tables_first': 'Tables first, then MLP', 'joint': 'All at once'}
+    """
+    hint = _without_none(type_hints(config_class)[name])
+    field = next(field for field in dataclasses.fields(config_class) if field.name == name)
+    titles = _titles(field.metadata.get("choices"))
+    literals = typing.get_args(hint) if typing.get_origin(hint) is typing.Literal else ()
+    return {value: titles.get(value, str(value)) for value in literals} or titles
+
+
+def _titles(choices: "Choices | Callable[[], Choices] | None") -> dict[Any, str]:
+    given = choices() if callable(choices) else choices or ()
+    return dict(given) if isinstance(given, Mapping) else {value: str(value) for value in given}
+
+
+def _without_none(hint: Any) -> Any:
+    if typing.get_origin(hint) in (typing.Union, types.UnionType):
+        return next(arg for arg in typing.get_args(hint) if arg is not types.NoneType)
+    return hint
+
+
 def _is_required(field: "dataclasses.Field[Any]") -> bool:
     return field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
 
@@ -180,7 +210,8 @@ def _value_faults(field: dataclasses.Field[Any], hint: Any, value: Any) -> list[
     if not _matches(hint, value):
         wanted = " or ".join(map(repr, typing.get_args(hint))) if typing.get_origin(hint) is typing.Literal else _name(hint)
         return [f"{field.name} must be {wanted}, got {value!r}"]
-    low, high, choices = (field.metadata.get(key) for key in ("minimum", "maximum", "choices"))
+    low, high = field.metadata.get("minimum"), field.metadata.get("maximum")
+    choices = _titles(field.metadata.get("choices"))
     faults = []
     for item in value if isinstance(value, tuple) else (value,):
         if item is None:
@@ -189,7 +220,7 @@ def _value_faults(field: dataclasses.Field[Any], hint: Any, value: Any) -> list[
             faults.append(f"{field.name} must be a number, got nan")
         elif (low is not None and item < low) or (high is not None and item > high):
             faults.append(f"{field.name} must be {_range(low, high)}, got {item}")
-        elif choices is not None and item not in choices:
+        elif choices and item not in choices:
             faults.append(f"{field.name} must be one of {', '.join(map(str, choices))}, got {item}")
     return faults
 

@@ -26,6 +26,7 @@ from ctrlab.errors import JobCancelled
 from ctrlab.evaluation.latency import measure_latency
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.models.cost import profile_model
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.ranks import plan_ranks
 from ctrlab.services.jobs import cancel_job
@@ -64,8 +65,8 @@ def test_a_prediction_for_30_layers_takes_under_5_milliseconds():
     )
     profile = profile_model(make_model("deepfm", schema=schema, embed_dim=16, mlp_dims=(400, 400, 400)))
     spectra = {layer.layer_name: spectrum_of(layer) for layer in profile.compressible}
-    plan = plan_ranks(profile, spectra, variance=0.95)
-    assert_within(0.005, lambda: seconds_of(lambda: predict(profile, spectra, plan)))
+    spec = CompressionSpec(plan=plan_ranks(profile, spectra, variance=0.95))
+    assert_within(0.005, lambda: seconds_of(lambda: predict(profile, spectra, spec)))
 
 
 def spectrum_of(layer) -> LayerSpectrum:

@@ -25,7 +25,7 @@ from ctrlab.compression.surgery import CompressedLayer, layer_rows, skipped_laye
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import ModelProfile
-from ctrlab.plans.configs import BOTTLENECKS, Bottleneck, RankPlan
+from ctrlab.plans.configs import BOTTLENECKS, Bottleneck, CompressionSpec, RankPlan
 from ctrlab.plans.ranks import plan_ranks, spectrum_faults
 
 FORMAT_VERSION = 1
@@ -119,7 +119,8 @@ def compress(
     asked = RankPlan.of(_asked(profile, spectra, variance, ranks or {}))
     return CompressionResult(
         model=_closed_again(model, module, forms, chosen), plan=plan, bottleneck=bottleneck,
-        rows=layer_rows(profile, chosen, bottleneck), skipped=skipped | skipped_layers(profile, asked, chosen),
+        rows=layer_rows(profile, chosen, CompressionSpec(bottleneck=bottleneck)),
+        skipped=skipped | skipped_layers(profile, asked, chosen),
     )  # fmt: skip
 
 

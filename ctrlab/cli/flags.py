@@ -7,7 +7,7 @@ import typing
 from collections.abc import Collection
 from typing import Any, TypeVar
 
-from ctrlab.config import Config, type_hints
+from ctrlab.config import Config, choices_of, type_hints
 from ctrlab.errors import ConfigError
 
 C = TypeVar("C", bound=Config)
@@ -32,7 +32,7 @@ def add_config_flags(
             dest=field.name,
             default=argparse.SUPPRESS,
             help=_help(field, getattr(base, field.name) if base else field.default),
-            **_kind(hints[field.name]),
+            **_kind(config_class, field.name),
         )
 
 
@@ -82,12 +82,12 @@ def _parse(hint: Any, text: str) -> Any:
     return text
 
 
-def _kind(hint: Any) -> dict[str, Any]:
-    hint = _without_none(hint)
+def _kind(config_class: type[Config], name: str) -> dict[str, Any]:
+    hint = _without_none(type_hints(config_class)[name])
     if hint is bool:
         return {"action": argparse.BooleanOptionalAction}
-    if typing.get_origin(hint) is typing.Literal:
-        return {"choices": typing.get_args(hint)}
+    if typing.get_origin(hint) is not tuple and (choices := choices_of(config_class, name)):
+        return {"type": type(next(iter(choices))), "choices": list(choices)}
     if typing.get_origin(hint) is tuple:
         return {"type": lambda text: _parse(hint, text), "metavar": "A,B,..."}
     return {"type": hint, "metavar": hint.__name__.upper()}

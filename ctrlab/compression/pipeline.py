@@ -17,7 +17,7 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.profile import ModelProfile
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import CompressConfig, RankPlan, table_form
+from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.ranks import effective_ranks, validate_plan
 from ctrlab.training.loop import Dataset, FitProgress, fit
 
@@ -105,7 +105,7 @@ def compress_and_finetune(
     """
     profile = profile_model(model)
     validate_plan(profile, config.plan)
-    ranks = effective_ranks(profile, config.plan, config.basis)
+    ranks = effective_ranks(profile, config)
     if not ranks and config.precision == "float32":
         raise CompressionError("the plan leaves every layer dense; choose a rank below break-even for at least one layer")
     stages = _stages(profile, ranks, config) if ranks else []
@@ -125,7 +125,7 @@ def compress_and_finetune(
         results.append(result)
     compressed = PipelineResult(
         model=current, plan=RankPlan.of(ranks), stages=tuple(results),
-        rows=layer_rows(profile, ranks, config.bottleneck, config.basis, table_form(config.method)),
+        rows=layer_rows(profile, ranks, config),
         skipped=skipped_layers(profile, config.plan, ranks),
     )  # fmt: skip
     return _held_against_truncation(compressed, model, dataset, config, spectra or {}, should_stop)
@@ -147,9 +147,8 @@ def _held_against_truncation(
     if len(result.stages) == 1:
         return replace(result, truncated_auc=end.truncated_auc, truncated_log_loss=end.truncated_log_loss)
     built = compress_model(
-        original, result.plan, spectra, config.bottleneck, config.method, basis=config.basis,
-        counts=look_up_counts(original, dataset),
-    ).model.eval()  # fmt: skip
+        original, config.replace(plan=result.plan), spectra, counts=look_up_counts(original, dataset)
+    ).model.eval()
     metrics = evaluate_model(built, dataset.split("valid"), should_stop=should_stop)
     by_auc = config.finetune.monitor == "auc"
     better = metrics.auc > end.valid_auc if by_auc else metrics.log_loss < end.valid_log_loss
@@ -216,12 +215,8 @@ class _Stage:
         spectra = self._spectra_of_stage()
         self.report(_COLLECTED, f"factoring {len(self.ranks)} layers")
         self._check_stop()
-        plan = RankPlan.of(self.ranks)
-        config = self.config
-        result = compress_model(
-            self.model, plan, spectra, config.bottleneck, config.method, basis=config.basis,
-            counts=look_up_counts(self.model, self.dataset),
-        )  # fmt: skip
+        spec = self.config.replace(plan=RankPlan.of(self.ranks))
+        result = compress_model(self.model, spec, spectra, counts=look_up_counts(self.model, self.dataset))
         model = result.model.eval()
         if path is not None:
             save_model(model, path)

@@ -26,7 +26,7 @@ from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding
 from ctrlab.models.profile import LayerProfile, ModelProfile
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, TableForm, table_form
+from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, CompressionSpec, RankPlan, TableForm
 from ctrlab.plans.cost_prediction import activation_parameters
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
 from ctrlab.plans.table_forms import table_shape
@@ -68,12 +68,9 @@ class CompressionResult:
 
 def compress_model(
     model: CTRModel,
-    plan: RankPlan,
+    spec: CompressionSpec,
     spectra: Mapping[str, LayerSpectrum] | None = None,
-    bottleneck: Bottleneck = "none",
-    method: str = "afm",
     *,
-    basis: Basis = "per_field",
     respect_break_even: bool = True,
     counts: Counts | None = None,
 ) -> CompressionResult:
@@ -81,11 +78,8 @@ def compress_model(
 
     Args:
         model: may have factored layers already; the plan then names others.
-        plan: ranks by layer.
+        spec: what is done to it. Its precision is one of serving, see `compression.quantize`.
         spectra: of this model's layers, with eigenvectors; not needed by methods that look at weights only.
-        bottleneck: between the factors of linear layers.
-        method: a name in COMPRESSORS.
-        basis: of the tables: "per_field", or "shared" by all fields of an embedding (see `compression.shared`).
         respect_break_even: leave layers dense that factors would not make smaller; False factors them all the same.
         counts: for methods that look at how often ids occur (`decomposition.collect.look_up_counts`).
 
@@ -93,13 +87,11 @@ def compress_model(
         CompressionError: the plan does not fit the model or the spectra; every fault is listed.
     """
     profile = profile_model(model)
-    validate_plan(profile, plan)
-    form = table_form(method)
-    if form != "latents" and basis == "shared":
-        raise CompressionError(f"{COMPRESSORS[method].title} has no basis that tables could share; ask for per_field")
+    validate_plan(profile, spec.plan)
+    bottleneck, basis, form = spec.bottleneck, spec.basis, spec.tables
     _check_earlier_compression(model, bottleneck, basis, form)
-    ranks = effective_ranks(profile, plan, basis, respect_break_even=respect_break_even)
-    compressor = compressor_for(method)
+    ranks = effective_ranks(profile, spec, respect_break_even=respect_break_even)
+    compressor = compressor_for(spec.method)
     spectra = spectra or {}
     if compressor.needs_spectra:
         _check_spectra(profile, spectra, ranks)
@@ -114,8 +106,8 @@ def compress_model(
         _fill_tables(model, compressed, name, spectra, compressor, counts or {})
     _state_structure(compressed, getattr(model, "structure", None), ranks, bottleneck, basis, form)
     return CompressionResult(
-        model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, bottleneck, basis, form),
-        skipped=skipped_layers(profile, plan, ranks),
+        model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, spec),
+        skipped=skipped_layers(profile, spec.plan, ranks),
     )  # fmt: skip
 
 
@@ -249,33 +241,29 @@ def _state_structure(
     model.structure = {"kind": "factored", "ranks": earlier | dict(ranks), **settings}
 
 
-def layer_rows(
-    profile: ModelProfile,
-    ranks: Mapping[str, int],
-    bottleneck: Bottleneck,
-    basis: Basis = "per_field",
-    form: TableForm = "latents",
-) -> tuple[CompressedLayer, ...]:
-    """Every compressible layer of a profile with its size before and after. A shared basis itself, d k, is in no table's row, and
-    an index is no parameter."""
+def layer_rows(profile: ModelProfile, ranks: Mapping[str, int], spec: CompressionSpec) -> tuple[CompressedLayer, ...]:
+    """Every compressible layer of a profile with its size before and after, for the effective `ranks`.
+
+    A shared basis itself, d k, is in no table's row, and an index is no parameter.
+    """
     return tuple(
         CompressedLayer(
             name=layer.layer_name, kind=layer.kind, rank=ranks.get(layer.layer_name),
             parameters_before=layer.parameters,
-            parameters_after=_parameters_after(layer, ranks.get(layer.layer_name), bottleneck, basis, form),
+            parameters_after=_parameters_after(layer, ranks.get(layer.layer_name), spec),
         )
         for layer in profile.compressible
     )  # fmt: skip
 
 
-def _parameters_after(layer: LayerProfile, rank: int | None, bottleneck: Bottleneck, basis: Basis, form: TableForm) -> int:
+def _parameters_after(layer: LayerProfile, rank: int | None, spec: CompressionSpec) -> int:
     if rank is None:
         return layer.parameters
-    if layer.kind == "embedding" and basis == "shared":
+    if layer.kind == "embedding" and spec.basis == "shared":
         return layer.in_features * rank
     if layer.kind == "embedding":
-        return table_shape(form, layer.in_features, layer.out_features, rank).parameters
-    in_tables, dense, _ = layer.factored(rank, activation_parameters(bottleneck, rank))
+        return table_shape(spec.tables, layer.in_features, layer.out_features, rank).parameters
+    in_tables, dense, _ = layer.factored(rank, activation_parameters(spec.bottleneck, rank))
     return in_tables + dense
 
 

@@ -7,13 +7,21 @@ and the two naive plans are run over the same validation rows, and the least log
 
 from collections.abc import Callable, Mapping
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ctrlab.evaluation.prediction import never
 from ctrlab.measuring.probe import Measurement, Probe
 from ctrlab.models.profile import ModelProfile
-from ctrlab.plans.configs import Bottleneck, Precision, RankPlan
-from ctrlab.plans.planner import Budget, BudgetError, plan_for_budget, uniform_rank_plan, uniform_variance_plan
+from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec, RankPlan
+from ctrlab.plans.planner import (
+    NO_OPTIONS,
+    Budget,
+    BudgetError,
+    PlanOptions,
+    plan_for_budget,
+    uniform_rank_plan,
+    uniform_variance_plan,
+)
 from ctrlab.plans.ranks import Spectra
 from ctrlab.plans.sensitivity import Sensitivity
 
@@ -39,13 +47,13 @@ def candidate_plans(
     profile: ModelProfile,
     sensitivity: Sensitivity,
     budget: Budget,
-    *,
     spectra: Spectra,
-    multiple_of: int = 1,
-    bottleneck: Bottleneck = "none",
-    precision: Precision = "float32",
+    options: PlanOptions = NO_OPTIONS,
 ) -> dict[str, RankPlan]:
     """{name: plan} of what may be best within a budget: "planned", "planned for 80%" ..., "uniform variance", "uniform rank".
+
+    Args:
+        spectra: of the model; they take the place of those of `options`.
 
     Raises:
         BudgetError: no plan meets the budget.
@@ -53,37 +61,34 @@ def candidate_plans(
 
     def planned(limit: float) -> RankPlan:
         smaller = Budget(kind=budget.kind, limit=limit)
-        return plan_for_budget(
-            profile, sensitivity, smaller, spectra=spectra, multiple_of=multiple_of, bottleneck=bottleneck, precision=precision
-        ).plan
+        return plan_for_budget(profile, sensitivity, smaller, replace(options, spectra=spectra)).plan
 
     plans = {"planned": planned(budget.limit)}
     for share in _SMALLER:
         with suppress(BudgetError):
             plans[f"planned for {share:.0%}"] = planned(share * budget.limit)
     with suppress(BudgetError):
-        plans["uniform variance"] = uniform_variance_plan(profile, spectra, budget, precision=precision)
+        plans["uniform variance"] = uniform_variance_plan(profile, spectra, budget, options.spec)
     with suppress(BudgetError):
-        plans["uniform rank"] = uniform_rank_plan(profile, budget, precision=precision)
+        plans["uniform rank"] = uniform_rank_plan(profile, budget, options.spec)
     return plans
 
 
 def choose_plan(
     probe: Probe,
     plans: Mapping[str, RankPlan],
+    spec: CompressionSpec = UNCOMPRESSED,
     *,
-    method: str = "afm",
-    bottleneck: Bottleneck = "none",
     should_stop: Callable[[], bool] = never,
 ) -> Choice:
     """Measure every plan on the probe's rows; the least log loss wins, the earlier of equals.
 
+    Args:
+        spec: everything but the ranks; its own plan is not read.
+
     Raises:
         JobCancelled: `should_stop()` was true.
     """
-    measured = {
-        name: probe.measure(plan.as_dict(), method=method, bottleneck=bottleneck, should_stop=should_stop)
-        for name, plan in plans.items()
-    }
+    measured = {name: probe.measure(spec.replace(plan=plan), should_stop=should_stop) for name, plan in plans.items()}
     best = min(measured, key=lambda name: measured[name].log_loss)
     return Choice(name=best, plans=dict(plans), measured=measured)

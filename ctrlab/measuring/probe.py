@@ -30,7 +30,7 @@ from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding, with_raw_values
 from ctrlab.models.profile import LayerProfile, ModelProfile
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, RankPlan, retrains, table_form
+from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, CompressionSpec, retrains
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
 
@@ -96,15 +96,12 @@ class Probe:
 
     def measure(
         self,
-        ranks: Mapping[str, int],
+        spec: CompressionSpec,
         *,
-        method: str = "afm",
-        bottleneck: Bottleneck = "none",
-        basis: Basis = "per_field",
         respect_break_even: bool = True,
         should_stop: Callable[[], bool] = never,
     ) -> Measurement:
-        """Accuracy of the model that `compress_model` would make of these ranks, before any fine-tuning.
+        """Accuracy of the model that `compress_model` would make, before any fine-tuning and in float32.
 
         Tables that are reduced to something else than latents are really built.
 
@@ -112,27 +109,25 @@ class Probe:
             CompressionError: the plan does not fit the model or the spectra, or the method draws its tables anew.
             JobCancelled: `should_stop()` was true between two batches.
         """
-        plan = RankPlan.of(ranks)
-        validate_plan(self.profile, plan)
-        effective = effective_ranks(self.profile, plan, basis, respect_break_even=respect_break_even)
+        validate_plan(self.profile, spec.plan)
+        effective = effective_ranks(self.profile, spec, respect_break_even=respect_break_even)
         if not effective:
             return self.original
-        compressor = compressor_for(method)
+        compressor = compressor_for(spec.method)
         if compressor.needs_spectra and (
             faults := spectrum_faults(self.profile, self.spectra, effective, with_eigenvectors=True)
         ):
             raise CompressionError("; ".join(faults) + "; collect the spectra of this model first")
-        if retrains(method):
+        if retrains(spec.method):
             raise CompressionError(
-                f"{COMPRESSORS[method].title} draws its tables anew; there is nothing to measure before training"
+                f"{COMPRESSORS[spec.method].title} draws its tables anew; there is nothing to measure before training"
             )
-        if table_form(method) != "latents":
+        if spec.tables != "latents":
             built = compress_model(
-                self.model, RankPlan.of(effective), self.spectra, bottleneck, method, basis=basis, counts=self.counts,
-                respect_break_even=respect_break_even,
-            ).model  # fmt: skip
+                self.model, spec, self.spectra, counts=self.counts, respect_break_even=respect_break_even
+            ).model
             return self._run(should_stop, built.eval())
-        with truncated(self.model, effective, self.spectra, compressor, bottleneck, basis):
+        with truncated(self.model, effective, self.spectra, compressor, spec.bottleneck, spec.basis):
             return self._run(should_stop)
 
     def _run(self, should_stop: Callable[[], bool], model: CTRModel | None = None) -> Measurement:
@@ -277,7 +272,7 @@ def measure_sensitivity(
             found = []
             for number, rank in enumerate(grids[name]):
                 on_progress((done + number) / total, f"{name} at rank {rank}")
-                found.append(probe.measure({name: rank}, should_stop=should_stop))
+                found.append(probe.measure(CompressionSpec.of({name: rank}), should_stop=should_stop))
             measured = _layer_sensitivity(layer, grids[name], found, probe.original)
         done += len(grids[name])
         so_far = replace(so_far, layers={**so_far.layers, name: measured})

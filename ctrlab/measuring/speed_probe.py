@@ -19,7 +19,7 @@ from ctrlab.evaluation.prediction import never
 from ctrlab.models.base import CTRModel
 from ctrlab.models.profile import LayerProfile, ModelProfile
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.ranks import Spectra
 from ctrlab.plans.speed import FormName, FormSpeed, LayerSpeed, SpeedModel
 
@@ -74,7 +74,7 @@ def measure_plan_ms(
     seconds: float = 2 * _SECONDS,
 ) -> float:  # fmt: skip
     """Median milliseconds of a call of a plan's served model, really built."""
-    served = serving_form(compress_model(model, RankPlan.of(ranks), spectra).model)
+    served = serving_form(compress_model(model, CompressionSpec.of(ranks), spectra).model)
     return measure_latency(served, split, (batch_size,), threads=threads, seconds=seconds)[batch_size].p50_ms
 
 
@@ -166,7 +166,7 @@ class _Clock:
     def _built(self, model: CTRModel, ranks: Mapping[str, int]) -> CTRModel:
         if not ranks:
             return model
-        return compress_model(model, RankPlan.of(ranks), self.spectra, respect_break_even=False).model
+        return compress_model(model, CompressionSpec.of(ranks), self.spectra, respect_break_even=False).model
 
     def _timed(self, name: FormName, built: CTRModel) -> Times:
         """{linear layer: median ms}, and of the rest of the same calls under "" """

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self
 
 from ctrlab.config import Config, option
 from ctrlab.registry import Registry
@@ -55,41 +55,79 @@ class RankPlan(Config):
         return len(self.ranks)
 
 
-@dataclass(frozen=True, kw_only=True)
-class CompressConfig(Config):
-    """One compression run: the plan, the method, and the fine-tuning between its stages."""
+def _method_titles() -> dict[str, str]:
+    return {entry.name: entry.title for entry in COMPRESSORS}
 
-    plan: RankPlan = option(help="Ranks by layer; layers left out stay dense.")
-    method: str = option("afm", help="How the factors of a layer are found.")
+
+@dataclass(frozen=True, kw_only=True)
+class CompressionSpec(Config):
+    """What is done to a model: which layers are factored, to what ranks, by which method, and how the result is served.
+
+    >>> spec = CompressionSpec.of({"mlp.0": 64, "embedding.item": 4}, bottleneck="prelu")
+    >>> spec.plan.as_dict(), spec.method, spec.precision
+    ({'mlp.0': 64, 'embedding.item': 4}, 'afm', 'float32')
+    """
+
+    plan: RankPlan = option(RankPlan(), help="Ranks by layer; layers left out stay dense.")
+    method: str = option("afm", choices=_method_titles, help="How the factors of a layer are found.")
     bottleneck: Bottleneck = option(
         "none",
         label="Nonlinearity in the bottleneck",
+        choices={"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"},
         help="Between the two factors of a linear layer. prelu starts as none; relu (the paper) needs fine-tuning.",
     )
     basis: Basis = option(
         "per_field",
         label="Basis of the tables",
+        choices={"per_field": "Each its own", "shared": "One for all fields"},
         help="per_field: every table keeps its own principal directions. shared: one basis for all fields, which needs no "
         "projection in inner products; all tables get one rank.",
     )
-    order: Order = option("mlp_first", help="Which layers are compressed first; each stage is followed by fine-tuning.")
-    finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; none truncates only.")
     precision: Precision = option(
         "float32",
         label="Numbers when served",
+        choices={"float32": "32 bits, as trained", "int8": "8 bits", "int4": "4 bits, linear layers 8"},
         help="int8: tables and linear layers in 8 bits. int4: tables in 4 bits, linear layers in 8. With any ranks, or none.",
     )
-    max_rows: int | None = option(
-        None, minimum=1, advanced=True, help="Calibration rows for spectra collected between stages; all training rows if empty."
-    )
+
+    @classmethod
+    def of(cls, ranks: Mapping[str, int], **settings: Any) -> Self:
+        """A spec from {layer_name: rank} and other settings by name."""
+        return cls(plan=RankPlan.of(ranks), **settings)
+
+    @property
+    def tables(self) -> "TableForm":
+        """What the method keeps reduced tables as."""
+        return table_form(self.method)
 
     def faults(self) -> list[str]:
-        if self.method not in COMPRESSORS:
-            return [f"method must be one of {', '.join(COMPRESSORS.names())}, got {self.method}"]
-        faults, title = [], COMPRESSORS[self.method].title
-        if self.basis == "shared" and table_form(self.method) != "latents":
-            faults.append(f"{title} has no basis that tables could share; choose per_field, or another method")
-        if self.finetune is None and retrains(self.method) and self.plan.ranks:
+        if self.method not in COMPRESSORS:  # a fault of that field alone
+            return []
+        if self.basis == "shared" and self.tables != "latents":
+            title = COMPRESSORS[self.method].title
+            return [f"{title} has no basis that tables could share; choose per_field, or another method"]
+        return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class CompressConfig(CompressionSpec):
+    """One compression run: what is done to the model, and the fine-tuning between the stages."""
+
+    order: Order = option(
+        "mlp_first",
+        choices={"mlp_first": "MLP first, then tables", "tables_first": "Tables first, then MLP", "joint": "All at once"},
+        help="Which layers are compressed first; each stage is followed by fine-tuning.",
+    )
+    finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; none truncates only.")
+    max_rows: int | None = option(
+        None, minimum=1, advanced=True, label="Calibration rows",
+        help="For spectra collected between stages; all training rows if empty.",
+    )  # fmt: skip
+
+    def faults(self) -> list[str]:
+        faults = super().faults()
+        if self.method in COMPRESSORS and self.finetune is None and retrains(self.method) and self.plan.ranks:
+            title = COMPRESSORS[self.method].title
             faults.append(f"{title} draws tables anew; give fine-tuning, for as long as the original was trained")
         return faults
 
@@ -205,3 +243,7 @@ class QuotientRemainderConfig(MethodConfig):
 
     tables: ClassVar[TableForm] = "qr_hash"
     retrains: ClassVar[bool] = True
+
+
+#: Nothing is factored, and float32 is served.
+UNCOMPRESSED = CompressionSpec()

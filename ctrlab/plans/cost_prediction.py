@@ -7,10 +7,11 @@ equal. The variance lost is exact for method "afm" with bottleneck "none" or "pr
 import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Self
 
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
-from ctrlab.plans.configs import Basis, Bottleneck, Precision, RankPlan, TableForm, table_form
+from ctrlab.plans.configs import UNCOMPRESSED, Basis, Bottleneck, CompressionSpec, Precision, TableForm
 from ctrlab.plans.ranks import Spectra, effective_ranks, require_spectra, validate_plan
 from ctrlab.plans.shared_basis import shared_variance_lost
 from ctrlab.plans.table_forms import table_shape
@@ -61,17 +62,13 @@ class Prediction:
 def predict(
     profile: ModelProfile,
     spectra: Spectra | None,
-    plan: RankPlan,
-    bottleneck: Bottleneck = "none",
-    basis: Basis = "per_field",
-    precision: Precision = "float32",
-    method: str = "afm",
+    spec: CompressionSpec,
 ) -> Prediction:
-    """Cost and error of `plan` before anything is built.
+    """Cost and error of a compression before anything is built.
 
     In a shared basis the spectra of the tables must have their eigenvectors, and numeric fields' vectors are reduced as well.
-    An empty plan with a precision below float32 is the model quantised and nothing else. What `method` keeps reduced tables as
-    decides their size; all methods factor linear layers alike.
+    An empty plan with a precision below float32 is the model quantised and nothing else. What the method keeps reduced tables
+    as decides their size; all methods factor linear layers alike.
 
     Raises:
         CompressionError: the plan does not fit the model, the model is compressed already, or a planned layer has no spectrum
@@ -79,16 +76,16 @@ def predict(
     """
     if profile.compressed:
         raise CompressionError("the model is compressed already; predict from its original")
-    validate_plan(profile, plan)
-    ranks = effective_ranks(profile, plan, basis)
+    validate_plan(profile, spec.plan)
+    ranks = effective_ranks(profile, spec)
     if spectra:
         require_spectra(profile, spectra, list(ranks))
-    forms = Forms(profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, tables=table_form(method))
-    lost = _variance_lost(profile, spectra, ranks, basis) if spectra else {}
+    served = Forms.of(profile, ranks, spec)
+    forms = dataclasses.replace(served, precision="float32")
+    lost = _variance_lost(profile, spectra, ranks, spec.basis) if spectra else {}
     if forms.tables != "latents":
         reduced = {layer.layer_name for embedding in profile.embeddings for layer in _tables_of(profile, embedding, ranks)}
         lost = {name: share for name, share in lost.items() if name not in reduced}
-    served = dataclasses.replace(forms, precision=precision)
     return Prediction(
         cost_original=profile.cost,
         cost_original_folded=dataclasses.replace(forms, ranks={}).folded(),
@@ -97,25 +94,20 @@ def predict(
         served_explicit=served.explicit(),
         served_folded=served.folded(),
         ranks=ranks,
-        kept_dense=tuple(name for name in plan.as_dict() if name not in ranks),
+        kept_dense=tuple(name for name in spec.plan.as_dict() if name not in ranks),
         variance_lost=lost,
         variance_lost_total=sum(lost.values()) / len(lost) if lost else 0.0,
         tables=forms.tables,
     )
 
 
-def serving_cost(
-    profile: ModelProfile,
-    ranks: Mapping[str, int],
-    bottleneck: Bottleneck = "none",
-    basis: Basis = "per_field",
-    precision: Precision = "float32",
-    method: str = "afm",
-) -> Cost:
-    """`predict(...).serving` for ranks that are known to fit and to pay; a planner asks for it hundreds of times."""
-    forms = Forms(
-        profile=profile, ranks=ranks, bottleneck=bottleneck, basis=basis, precision=precision, tables=table_form(method)
-    )
+def serving_cost(profile: ModelProfile, ranks: Mapping[str, int], spec: CompressionSpec = UNCOMPRESSED) -> Cost:
+    """`predict(...).serving` for {layer_name: rank} that are known to fit and to pay; unchecked, hence fast.
+
+    Args:
+        spec: everything but the ranks; its own plan is not read.
+    """
+    forms = Forms.of(profile, ranks, spec)
     return cheaper(forms.explicit(), forms.folded())
 
 
@@ -153,6 +145,14 @@ class Forms:
     basis: Basis
     precision: Precision = "float32"
     tables: TableForm = "latents"
+
+    @classmethod
+    def of(cls, profile: ModelProfile, ranks: Mapping[str, int], spec: CompressionSpec) -> Self:
+        """With these ranks, and the other settings of `spec`."""
+        return cls(
+            profile=profile, ranks=ranks, bottleneck=spec.bottleneck, basis=spec.basis, precision=spec.precision,
+            tables=spec.tables,
+        )  # fmt: skip
 
     def explicit(self) -> Cost:
         """What the model costs as it stands, each embedding and compressible layer exchanged for its reduced form."""

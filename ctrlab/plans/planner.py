@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import Cost, LayerProfile, ModelProfile
-from ctrlab.plans.configs import Bottleneck, Precision, RankPlan, table_form
+from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.ranks import Spectra, pays, plan_ranks
 from ctrlab.plans.sensitivity import Sensitivity
@@ -82,33 +82,39 @@ class PlannedRanks:
     latency_ms: float | None = None
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What a planner takes as given.
+
+    spec: method, bottleneck and precision of the planned compression. Its ranks are what is planned, and the basis is a table's
+        own. The method decides what ranks of tables cost; what they lose is AFM's in any case.
+    spectra: decide between ranks whose measured losses are alike: the one that keeps more variance.
+    multiple_of: linear layers get only ranks that it divides; 8 suits most hardware.
+    speed: of this model at the budget's batch size, for a budget of milliseconds, which is one of float32 models; the rest
+        ignore it. That plan is the best as far as times are sums, which holds to a few per cent.
+    """
+
+    spec: CompressionSpec = UNCOMPRESSED
+    spectra: Spectra | None = None
+    multiple_of: int = 1
+    speed: SpeedModel | None = None
+
+
+NO_OPTIONS = PlanOptions()
+
+
 def plan_for_budget(
     profile: ModelProfile,
     sensitivity: Sensitivity,
     budget: Budget,
-    *,
-    spectra: Spectra | None = None,
-    multiple_of: int = 1,
-    bottleneck: Bottleneck = "none",
-    precision: Precision = "float32",
-    method: str = "afm",
-    speed: SpeedModel | None = None,
+    options: PlanOptions = NO_OPTIONS,
 ) -> PlannedRanks:
     """The ranks of least predicted log loss within a budget.
-
-    Args:
-        spectra: decide between ranks whose measured losses are alike: the one that keeps more variance.
-        multiple_of: linear layers get only ranks that it divides; 8 suits most hardware.
-        method: decides what ranks of tables cost; what they lose is AFM's in any case.
-        speed: of this model at the budget's batch size, for a budget of milliseconds, which is one of float32 models; the rest
-            ignore it. That plan is the best as far as times are sums, which holds to a few per cent.
 
     Raises:
         BudgetError: no plan meets the budget, or it is one of milliseconds and no such speed was measured.
     """
-    problem = _Problem(
-        profile, sensitivity, budget.kind, spectra, multiple_of, bottleneck, precision, method, _speed_for(budget, speed)
-    )
+    problem = _Problem(profile, sensitivity, budget.kind, options, _speed_for(budget, options.speed))
     target = budget.limit
     for _ in range(_ROUNDS):
         ranks = problem.within(target)
@@ -126,13 +132,8 @@ def plan_for_loss(
     profile: ModelProfile,
     sensitivity: Sensitivity,
     max_auc_loss: float,
-    *,
     kind: BudgetKind = "parameters",
-    spectra: Spectra | None = None,
-    multiple_of: int = 1,
-    bottleneck: Bottleneck = "none",
-    precision: Precision = "float32",
-    method: str = "afm",
+    options: PlanOptions = NO_OPTIONS,
 ) -> PlannedRanks:
     """The smallest plan, by `kind`, that is predicted to lose at most `max_auc_loss` of AUC.
 
@@ -141,7 +142,7 @@ def plan_for_loss(
     """
     if not max_auc_loss >= 0:
         raise BudgetError(f"an AUC loss of at most {max_auc_loss:g} cannot be planned for; allow 0 or more, such as 0.0005")
-    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision, method)
+    problem = _Problem(profile, sensitivity, kind, options)
     return problem.planned(problem.cheapest(max_auc_loss))
 
 
@@ -149,15 +150,10 @@ def planned_front(
     profile: ModelProfile,
     sensitivity: Sensitivity,
     kind: BudgetKind = "parameters",
-    *,
-    spectra: Spectra | None = None,
-    multiple_of: int = 1,
-    bottleneck: Bottleneck = "none",
-    precision: Precision = "float32",
-    method: str = "afm",
+    options: PlanOptions = NO_OPTIONS,
 ) -> list[PlannedRanks]:
     """Plans of which none is both cheaper and predicted better than another, cheapest first; the last leaves all dense."""
-    problem = _Problem(profile, sensitivity, kind, spectra, multiple_of, bottleneck, precision, method)
+    problem = _Problem(profile, sensitivity, kind, options)
     # By what the planner minimises, not by log loss alone: of plans of equal log loss those that keep more variance belong here.
     plans = [(problem.planned(ranks), problem.loss(ranks)) for ranks in problem.front()]
     plans.sort(key=lambda pair: (_amount(pair[0].cost, kind), pair[1]))
@@ -172,15 +168,15 @@ def planned_front(
 
 
 def uniform_variance_plan(
-    profile: ModelProfile, spectra: Spectra, budget: Budget, *, precision: Precision = "float32"
+    profile: ModelProfile, spectra: Spectra, budget: Budget, spec: CompressionSpec = UNCOMPRESSED
 ) -> RankPlan:
     """Every layer keeps the same share of its variance, the largest that meets the budget; BudgetError where none does."""
     # Ranks change at the cumulative shares themselves, and nowhere between.
     known = np.concatenate([spectra[layer.layer_name].cumulative for layer in profile.compressible])
-    return _largest(profile, budget, precision, np.unique(known), lambda share: plan_ranks(profile, spectra, variance=share))
+    return _largest(profile, budget, spec, np.unique(known), lambda share: plan_ranks(profile, spectra, variance=share))
 
 
-def uniform_rank_plan(profile: ModelProfile, budget: Budget, *, precision: Precision = "float32") -> RankPlan:
+def uniform_rank_plan(profile: ModelProfile, budget: Budget, spec: CompressionSpec = UNCOMPRESSED) -> RankPlan:
     """Every layer keeps the same share of its width, the largest that meets the budget; BudgetError where none does."""
     widths = {layer.layer_name: layer.out_features for layer in profile.compressible}
     shares = np.unique([step / width for width in widths.values() for step in range(1, width + 1)])
@@ -188,16 +184,16 @@ def uniform_rank_plan(profile: ModelProfile, budget: Budget, *, precision: Preci
     def plan(share: float) -> RankPlan:
         return plan_ranks(profile, ranks={name: max(1, ceil(share * width - 1e-9)) for name, width in widths.items()})
 
-    return _largest(profile, budget, precision, shares, plan)
+    return _largest(profile, budget, spec, shares, plan)
 
 
 def _largest(
-    profile: ModelProfile, budget: Budget, precision: Precision, shares: FloatArray, plan: Callable[[float], RankPlan]
+    profile: ModelProfile, budget: Budget, spec: CompressionSpec, shares: FloatArray, plan: Callable[[float], RankPlan]
 ) -> RankPlan:
     """The plan of the largest of the ascending `shares` that meets the budget, by bisection: a larger share costs more."""
 
     def cost(made: RankPlan) -> float:
-        return _amount(serving_cost(profile, made.as_dict(), precision=precision), budget.kind)
+        return _amount(serving_cost(profile, made.as_dict(), spec), budget.kind)
 
     low, high = 0, len(shares) - 1
     best = plan(float(shares[0]))
@@ -261,28 +257,28 @@ class _Problem:
         profile: ModelProfile,
         sensitivity: Sensitivity,
         kind: BudgetKind,
-        spectra: Spectra | None,
-        multiple_of: int,
-        bottleneck: Bottleneck,
-        precision: Precision,
-        method: str = "afm",
+        options: PlanOptions,
         speed: SpeedModel | None = None,
     ) -> None:
-        if multiple_of < 1:
-            raise BudgetError(f"ranks cannot be multiples of {multiple_of}; give 1 for any rank, or 8")
-        # What is no latents costs at most what latents cost that do not fold, and little less.
-        self.profile = profile if table_form(method) == "latents" else profile.unfolded()
-        self.whole_profile, self.method = profile, method
-        self.sensitivity, self.kind = sensitivity, kind
-        self.bottleneck, self.precision, self.speed = bottleneck, precision, speed
+        if options.multiple_of < 1:
+            raise BudgetError(f"ranks cannot be multiples of {options.multiple_of}; give 1 for any rank, or 8")
+        # What the planner solves for: tables as latents, each with a basis of its own.
+        self.spec = options.spec.replace(plan=RankPlan(), method="afm", basis="per_field")
+        self.whole_spec = options.spec.replace(plan=RankPlan(), basis="per_field")
+        # Other forms of tables cost at most what latents cost that do not fold, and little less.
+        self.profile = profile if options.spec.tables == "latents" else profile.unfolded()
+        self.whole_profile = profile
+        self.sensitivity, self.kind, self.speed = sensitivity, kind, speed
         self.layers = [layer for layer in profile.compressible if layer.layer_name in sensitivity.layers]
-        self.options = [_options(layer, multiple_of) for layer in self.layers]
-        self.log_losses = [self._losses(layer, own, spectra) for layer, own in zip(self.layers, self.options, strict=True)]
+        self.options = [_options(layer, options.multiple_of) for layer in self.layers]
+        self.log_losses = [
+            self._losses(layer, own, options.spectra) for layer, own in zip(self.layers, self.options, strict=True)
+        ]
         self.auc_losses = [self._auc_losses(layer, own) for layer, own in zip(self.layers, self.options, strict=True)]
         self.forms: Sequence[FormSums] = (
             speed.sums(profile, self.layers, self.options)
             if speed
-            else size_forms(profile, self.layers, self.options, lambda cost: _amount(cost, kind), bottleneck, precision)
+            else size_forms(profile, self.layers, self.options, lambda cost: _amount(cost, kind), self.spec)
         )
 
     def _losses(self, layer: LayerProfile, options: Sequence[int | None], spectra: Spectra | None) -> FloatArray:
@@ -304,7 +300,7 @@ class _Problem:
         """The exact cost of a plan, as far as `kind` counts it; or its predicted milliseconds."""
         if self.speed:
             return self.speed.predict_ms(self.profile, ranks)
-        return _amount(serving_cost(self.profile, ranks, self.bottleneck, precision=self.precision), self.kind)
+        return _amount(serving_cost(self.profile, ranks, self.spec), self.kind)
 
     def whole_amount(self, planned: PlannedRanks) -> float:
         """What a plan costs in the form that its method gives the tables."""
@@ -314,9 +310,7 @@ class _Problem:
         """The plan with its predictions."""
         return PlannedRanks(
             plan=RankPlan.of(ranks),
-            cost=serving_cost(
-                self.whole_profile, ranks, self.bottleneck, precision=self.precision, method=self.method
-            ),
+            cost=serving_cost(self.whole_profile, ranks, self.whole_spec),
             log_loss=self.sensitivity.predicted_log_loss(ranks), auc=self.sensitivity.predicted_auc(ranks),
             latency_ms=self.speed.predict_ms(self.profile, ranks) if self.speed else None,
         )  # fmt: skip

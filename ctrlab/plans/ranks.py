@@ -8,7 +8,7 @@ from fnmatch import fnmatchcase
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import LayerProfile, ModelProfile
-from ctrlab.plans.configs import Basis, RankPlan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 
 Spectra = Mapping[str, LayerSpectrum]
 
@@ -51,15 +51,13 @@ def pays(layer: LayerProfile, rank: int) -> bool:
     return rank < layer.break_even
 
 
-def effective_ranks(
-    profile: ModelProfile, plan: RankPlan, basis: Basis = "per_field", *, respect_break_even: bool = True
-) -> dict[str, int]:
-    """The ranks of the layers that are really factored, under the break-even rule unless that is set aside.
+def effective_ranks(profile: ModelProfile, spec: CompressionSpec, *, respect_break_even: bool = True) -> dict[str, int]:
+    """{layer_name: rank} of the layers that are really factored, under the break-even rule unless that is set aside.
 
     A shared basis has one rank: every table of an embedding gets the largest that the plan gives any of them.
     """
-    asked = plan.as_dict()
-    if basis == "shared":
+    asked = spec.plan.as_dict()
+    if spec.basis == "shared":
         return _with_one_rank_per_embedding(profile, asked, respect_break_even)
     return {name: rank for name, rank in asked.items() if not respect_break_even or pays(profile.by_name[name], rank)}
 

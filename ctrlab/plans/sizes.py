@@ -6,7 +6,7 @@ from dataclasses import replace
 import numpy as np
 
 from ctrlab.models.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile
-from ctrlab.plans.configs import Bottleneck, Precision
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import Forms
 from ctrlab.plans.serving_forms import FloatArray, FormSums
 
@@ -19,8 +19,7 @@ def size_forms(
     layers: Sequence[LayerProfile],
     options: Sequence[Options],
     amount: Amount,
-    bottleneck: Bottleneck,
-    precision: Precision,
+    spec: CompressionSpec,
 ) -> tuple[FormSums, FormSums]:
     """The form as it stands and the folded one, by what `amount` counts; a basis per field.
 
@@ -30,8 +29,9 @@ def size_forms(
 
     Args:
         layers: those with a choice. options: of each its ranks, and None for dense, last.
+        spec: its bottleneck and precision.
     """
-    return _Sums(profile, layers, options, amount, bottleneck, precision).both()
+    return _Sums(profile, layers, options, amount, spec).both()
 
 
 class _Sums:
@@ -41,11 +41,10 @@ class _Sums:
         layers: Sequence[LayerProfile],
         options: Sequence[Options],
         amount: Amount,
-        bottleneck: Bottleneck,
-        precision: Precision,
+        spec: CompressionSpec,
     ) -> None:
         self.layers, self.options, self.amount = layers, options, amount
-        self.dense = Forms(profile=profile, ranks={}, bottleneck=bottleneck, basis="per_field", precision=precision)
+        self.dense = Forms(profile=profile, ranks={}, bottleneck=spec.bottleneck, basis="per_field", precision=spec.precision)
         self.embeddings = [embedding for embedding in profile.embeddings if embedding.foldable]
         self.latents = {embedding.name: self._latents(embedding) for embedding in self.embeddings}
         self.first = {name: (embedding, reader) for embedding in self.embeddings for reader in embedding.readers

@@ -114,15 +114,7 @@ def _from_scratch(workspace: Workspace, original: Artifact, config: CompressJobC
     training = original.config.get("fit")
     if training is None:  # it was trained elsewhere: how is not known
         return []
-    compress = config.compress
-    limit = predict(
-        model_profile(workspace, original.id),
-        None,
-        compress.plan,
-        compress.bottleneck,
-        compress.basis,
-        method=compress.method,
-    ).serving.parameters
+    limit = predict(model_profile(workspace, original.id), None, config.compress).serving.parameters
     fit = FitConfig.from_dict(training)
     return [
         TrainConfig(

@@ -17,9 +17,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import IO, Any, Self
 
+from ctrlab.config import Config
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import Interval
-from ctrlab.plans.configs import Basis, Bottleneck, RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.services.workspace import Workspace
 
 #: Answers kept: a slider moved back shows its figures at once.
@@ -36,24 +37,15 @@ class Superseded(PreviewError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class PreviewRequest:
-    """A plan of a model to be measured on its validation rows; an empty one measures the original."""
+class PreviewRequest(Config):
+    """A compression of a model, to be measured on its validation rows; an empty plan measures the original.
+
+    spec: measured in float32 whatever its precision.
+    """
 
     model_id: str
     spectra_id: str
-    plan: RankPlan
-    method: str = "afm"
-    bottleneck: Bottleneck = "none"
-    basis: Basis = "per_field"
-
-    def to_dict(self) -> dict[str, Any]:
-        """Plain JSON types."""
-        return asdict(self) | {"plan": self.plan.to_dict()}
-
-    @classmethod
-    def from_dict(cls, values: dict[str, Any]) -> Self:
-        """The inverse of `to_dict`."""
-        return cls(**{**values, "plan": RankPlan.from_dict(values["plan"])})
+    spec: CompressionSpec
 
 
 @dataclass(frozen=True, kw_only=True)

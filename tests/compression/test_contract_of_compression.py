@@ -16,7 +16,7 @@ from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.serving.onnx_export import export_onnx
 from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
@@ -35,7 +35,7 @@ def compressed(name, numeric="embedding", rank=3, basis="per_field"):
     """The model with every layer and table that can shrink at `rank`, after some fine-tuning has moved all parameters."""
     model = make(name, numeric)
     ranks = {layer.layer_name: min(rank, layer.out_features) for layer in profile_model(model).compressible}
-    result = compress_model(model, RankPlan.of(ranks), spectra_of(model), basis=basis)
+    result = compress_model(model, CompressionSpec.of(ranks, basis=basis), spectra_of(model))
     perturb_(result.model, 0.02)
     return model, result
 
@@ -57,7 +57,7 @@ def test_compression_to_full_rank_changes_nothing(name, numeric, basis):
     full = {layer.layer_name: layer.out_features for layer in profile_model(model).compressible}
     # float64, for AFN's logarithms of numbers near zero blow up the rounding of float32
     spectra, model, fields = spectra_of(model), model.double(), FIELDS._replace(values=FIELDS.values.double())
-    result = compress_model(model, RankPlan.of(full), spectra, basis=basis, respect_break_even=False)
+    result = compress_model(model, CompressionSpec.of(full, basis=basis), spectra, respect_break_even=False)
     torch.testing.assert_close(logits(result.model, fields), logits(model, fields), atol=1e-5, rtol=1e-5)
     assert result.plan.as_dict() == full
 
@@ -81,7 +81,7 @@ def test_an_uncompressed_model_folds_to_itself(name):
 @pytest.mark.parametrize("rank", [1, 3])
 def test_the_predicted_cost_is_the_cost_of_what_is_built(name, numeric, rank, basis):
     model, result = compressed(name, numeric, rank, basis)
-    prediction = predict(profile_model(model), None, result.plan, basis=basis)
+    prediction = predict(profile_model(model), None, CompressionSpec(plan=result.plan, basis=basis))
     assert prediction.cost_original == measure_cost(model)
     assert prediction.cost_explicit == measure_cost(result.model)
     assert prediction.cost_folded == measure_cost(fold(result.model))

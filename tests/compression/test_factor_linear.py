@@ -9,7 +9,7 @@ from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
 from ctrlab.compression.surgery import compress_model
 from ctrlab.compression.svd import WeightSVD
 from ctrlab.measuring.probe import truncated
-from ctrlab.plans.configs import BOTTLENECKS, RankPlan
+from ctrlab.plans.configs import BOTTLENECKS, CompressionSpec
 from tests.support.small_models import MemoryDataset, make_model, spectra_of
 
 RANKS = {"mlp.0": 6, "mlp.2": 4}
@@ -26,7 +26,7 @@ def test_a_compressed_model_a_probe_and_any_module_get_the_same_weights(bottlene
     model = make_model("deepfm")
     spectra = spectra_of(model, MemoryDataset())
     model = model.to(dtype)
-    built = compress_model(model, RankPlan.of(RANKS), spectra, bottleneck).model
+    built = compress_model(model, CompressionSpec.of(RANKS, bottleneck=bottleneck), spectra).model
     foreign = {f"{name.removeprefix('mlp.')}": spectra[name] for name in RANKS}
     alone = ctrlab.compress(model.mlp, None, ranks={"0": 6, "2": 4}, spectra=foreign, bottleneck=bottleneck).model
     measured = in_place_weights(model, spectra, bottleneck)

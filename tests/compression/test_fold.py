@@ -13,7 +13,7 @@ from ctrlab.compression.readers.cross import FoldedCross
 from ctrlab.compression.readers.fm import FoldedFM
 from ctrlab.compression.surgery import compress_model
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import BOTTLENECKS, RankPlan
+from ctrlab.plans.configs import BOTTLENECKS, CompressionSpec, RankPlan
 from tests.support.small_models import ARCHITECTURES, logits, make_model, perturb_, random_fields, spectra_of
 
 FIELDS = random_fields(300)
@@ -31,7 +31,7 @@ def test_folded_equals_explicit_after_every_parameter_has_moved(key, bottleneck,
     profile = profile_model(_MODELS[key])
     chosen = data.draw(st.sets(st.sampled_from(profile.compressible)))
     plan = RankPlan.of({layer.layer_name: data.draw(st.integers(1, layer.out_features)) for layer in chosen})
-    model = compress_model(_MODELS[key], plan, _SPECTRA[key], bottleneck).model
+    model = compress_model(_MODELS[key], CompressionSpec(plan=plan, bottleneck=bottleneck), _SPECTRA[key]).model
     perturb_(model, 0.1, seed)
     torch.testing.assert_close(logits(fold(model), FIELDS), logits(model, FIELDS), rtol=1e-5, atol=1e-5)
 
@@ -45,15 +45,15 @@ def test_folding_an_uncompressed_model_keeps_its_logits(key):
 
 
 def test_folding_is_exact_in_double_precision():
-    model = compress_model(_MODELS["deepfm", True], RankPlan.of(_tables(2)), _SPECTRA["deepfm", True]).model.double()
+    model = compress_model(_MODELS["deepfm", True], CompressionSpec.of(_tables(2)), _SPECTRA["deepfm", True]).model.double()
     perturb_(model, 0.3)
     fields = FIELDS._replace(values=FIELDS.values.double())
     torch.testing.assert_close(logits(fold(model), fields), logits(model, fields), rtol=1e-11, atol=1e-11)
 
 
 def test_no_projection_is_left_and_every_reader_takes_the_latents():
-    deepfm = fold(compress_model(_MODELS["deepfm", False], RankPlan.of(_tables(2)), _SPECTRA["deepfm", False]).model)
-    dcn = fold(compress_model(_MODELS["dcn", False], RankPlan.of(_tables(2)), _SPECTRA["dcn", False]).model)
+    deepfm = fold(compress_model(_MODELS["deepfm", False], CompressionSpec.of(_tables(2)), _SPECTRA["deepfm", False]).model)
+    dcn = fold(compress_model(_MODELS["dcn", False], CompressionSpec.of(_tables(2)), _SPECTRA["dcn", False]).model)
     for model in (deepfm, dcn):
         assert isinstance(model.embedding, FoldedEmbedding) and model.embedding.latent_width == 3 * 2 + 2
         assert model.mlp[0].in_features == 8 and len(model.embedding.groups) == 1
@@ -68,12 +68,14 @@ def test_batch_norm_disappears_into_the_layer_before_it():
 def test_two_factors_merge_where_the_folded_input_is_narrow_and_nothing_bends_between():
     plan = RankPlan.of({**_tables(1), "mlp.0": 8})
     model, spectra = _MODELS["dcn", False], _SPECTRA["dcn", False]
-    assert isinstance(fold(compress_model(model, plan, spectra).model).mlp[0], nn.Linear)
-    assert isinstance(fold(compress_model(model, plan, spectra, "prelu").model).mlp[0], FactoredLinear)
+    assert isinstance(fold(compress_model(model, CompressionSpec(plan=plan), spectra).model).mlp[0], nn.Linear)
+    assert isinstance(
+        fold(compress_model(model, CompressionSpec(plan=plan, bottleneck="prelu"), spectra).model).mlp[0], FactoredLinear
+    )
 
 
 def test_the_model_that_is_folded_stays_as_it_was_and_shares_nothing():
-    model = compress_model(_MODELS["deepfm", True], RankPlan.of(_tables(2)), _SPECTRA["deepfm", True]).model.train()
+    model = compress_model(_MODELS["deepfm", True], CompressionSpec.of(_tables(2)), _SPECTRA["deepfm", True]).model.train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     random = torch.get_rng_state()
     folded = fold(model)
@@ -95,7 +97,7 @@ def test_a_reader_without_a_rule_keeps_the_projection_for_all():
     model = make_model("dcn", batch_norm=True)
     model.__class__ = Odd
     model.extra = nn.Tanh()
-    compressed = compress_model(model, RankPlan.of(_tables(2)), _SPECTRA["dcn", True]).model
+    compressed = compress_model(model, CompressionSpec.of(_tables(2)), _SPECTRA["dcn", True]).model
     folded = fold(compressed)
     assert type(folded.embedding) is type(compressed.embedding)
     torch.testing.assert_close(logits(folded, FIELDS), logits(compressed, FIELDS), rtol=1e-5, atol=1e-5)
@@ -117,7 +119,7 @@ def test_folded_models_run_in_onnx_runtime(tmp_path, key):
             return self.model(Fields(ids, values))
 
     plan = RankPlan.of({"embedding.site": 2, "embedding.ad": 3, "mlp.0": 5})
-    folded = fold(compress_model(_MODELS[key], plan, _SPECTRA[key], "prelu").model)
+    folded = fold(compress_model(_MODELS[key], CompressionSpec(plan=plan, bottleneck="prelu"), _SPECTRA[key]).model)
     torch.onnx.export(
         Graph(folded).eval(), tuple(FIELDS[:2]), tmp_path / "m.onnx", input_names=["ids", "values"], dynamo=True, verbose=False
     )

@@ -8,7 +8,7 @@ from ctrlab.compression.pipeline import compress_and_finetune
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError, JobCancelled, StorageError
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.training.configs import FitConfig
 from tests.support.small_models import MemoryDataset, logits, make_model, perturb_, spectra_of
 
@@ -56,7 +56,7 @@ def test_the_end_is_no_worse_than_the_whole_plan_without_fine_tuning(rate, monit
     result = compress_and_finetune(
         model, DATA, CONFIG.replace(finetune=FIT.replace(learning_rate=rate, monitor=monitor)), spectra
     )
-    alone = evaluate_model(compress_model(model, PLAN, spectra).model, DATA.split("valid"))
+    alone = evaluate_model(compress_model(model, CompressionSpec(plan=PLAN), spectra).model, DATA.split("valid"))
     assert (result.truncated_auc, result.truncated_log_loss) == (alone.auc, alone.log_loss)
     measured = evaluate_model(result.model, DATA.split("valid"))
     assert measured.auc >= alone.auc if monitor == "auc" else measured.log_loss <= alone.log_loss
@@ -74,7 +74,7 @@ def test_the_truncated_original_is_kept_where_the_stages_came_to_nothing_better(
     model = make_model("deepfm")
     spectra = spectra_of(model)
     result = compress_and_finetune(model, DATA, CONFIG, spectra)
-    assert result.kept_truncated and _same(result.model, compress_model(model, PLAN, spectra).model)
+    assert result.kept_truncated and _same(result.model, compress_model(model, CompressionSpec(plan=PLAN), spectra).model)
     assert not compress_and_finetune(model, DATA, CONFIG.replace(order="joint"), spectra).kept_truncated
 
 

@@ -21,7 +21,7 @@ from ctrlab.models.cost import measure_cost
 from ctrlab.models.header import read_model_header
 from ctrlab.models.layers import FusedTable
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict, quantizes_linear
 from ctrlab.serving.onnx_export import export_onnx
 from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
@@ -35,7 +35,7 @@ def compressed(name, numeric="embedding", rank=3, basis="per_field"):
     """The model and its trainable compressed form after some fine-tuning has moved all parameters."""
     model = make_model(name, batch_norm=True, numeric_fields=numeric)
     ranks = {layer.layer_name: min(rank, layer.out_features) for layer in profile_model(model).compressible}
-    result = compress_model(model, RankPlan.of(ranks), None, method="svd", basis=basis)
+    result = compress_model(model, CompressionSpec.of(ranks, method="svd", basis=basis))
     perturb_(result.model, 0.02)
     return model, result
 
@@ -127,13 +127,13 @@ def test_the_predicted_cost_is_the_cost_of_what_is_built(name, precision, basis)
     numeric = "embedding" if (precision == "int8") == (basis == "shared") else "raw"  # each with each of the two once
     model, result = compressed(name, numeric, basis=basis)
     profile = profile_model(model)
-    prediction = predict(profile, None, result.plan, basis=basis, precision=precision)
+    prediction = predict(profile, None, CompressionSpec(plan=result.plan, basis=basis, precision=precision))
     assert prediction.served_explicit == measure_cost(quantize(result.model, precision))
     assert prediction.served_folded == measure_cost(quantize(fold(result.model), precision))
     assert prediction.serving == measure_cost(quantize(serving_form(result.model), precision))
-    alone = predict(profile, None, RankPlan(), precision=precision)
+    alone = predict(profile, None, CompressionSpec(precision=precision))
     assert alone.serving == measure_cost(quantize(serving_form(model), precision))
-    in_floats = predict(profile, None, result.plan, basis=basis)
+    in_floats = predict(profile, None, CompressionSpec(plan=result.plan, basis=basis))
     assert (prediction.serving.macs, prediction.serving.parameters) == (in_floats.serving.macs, in_floats.serving.parameters)
     assert (prediction.cost_explicit, prediction.serving_original) == (in_floats.cost_explicit, in_floats.serving_original)
     assert in_floats.serving == measure_cost(serving_form(result.model))
@@ -149,8 +149,8 @@ def test_the_predicted_cost_holds_for_any_width_and_rank(name, precision, embed_
     model = make_model(name, embed_dim=embed_dim, mlp_dims=tuple(mlp_dims))
     profile = profile_model(model)
     ranks = {layer.layer_name: min(rank, layer.out_features) for layer in profile.compressible}
-    result = compress_model(model, RankPlan.of(ranks), None, bottleneck, "svd", basis=basis)
-    prediction = predict(profile, None, RankPlan.of(ranks), bottleneck, basis, precision)
+    result = compress_model(model, CompressionSpec.of(ranks, bottleneck=bottleneck, method="svd", basis=basis))
+    prediction = predict(profile, None, CompressionSpec.of(ranks, bottleneck=bottleneck, basis=basis, precision=precision))
     assert prediction.served_explicit == measure_cost(quantize(result.model, precision))
     assert prediction.served_folded == measure_cost(quantize(fold(result.model), precision))
 
@@ -224,7 +224,7 @@ def test_a_model_of_doubles_stays_one():
     fields = FIELDS._replace(values=FIELDS.values.double())
     quantized = quantize(model, "int8")
     assert logits(quantized, fields).dtype == torch.float64
-    assert predict(profile_model(make_model("deepfm").double()), None, RankPlan(), precision="int8").serving == measure_cost(
+    assert predict(profile_model(make_model("deepfm").double()), None, CompressionSpec(precision="int8")).serving == measure_cost(
         quantized
     )
 
@@ -241,7 +241,7 @@ def test_what_cannot_be_quantised_is_refused_with_a_sentence():
         with pytest.raises(CompressionError, match="quantised already; quantise the float serving form"):
             quantize(quantized, again)
     with pytest.raises(CompressionError, match="quantised for serving; compress the trainable form"):
-        compress_model(quantized, RankPlan())
+        compress_model(quantized, CompressionSpec())
     with pytest.raises(ConfigError, match="precision must be one of float32, int8, int4, got int2"):
         quantize(model, "int2")
     with pytest.raises(CompressionError, match="3 counts were given for the 300 ids of ad"):
@@ -340,7 +340,7 @@ def test_counts_find_the_tables_of_lists_and_of_groups_of_one_rank():
     data = MemoryDataset(model.schema)
     counts = {"ad": data.counts(2) + data.list_counts(0), "tags": data.list_counts(1)}
     ranks = RankPlan.of({"embedding.site": 2, "embedding.ad": 3, "embedding.tags": 2})
-    reduced = compress_model(model, ranks, spectra_of(model, data)).model
+    reduced = compress_model(model, CompressionSpec(plan=ranks), spectra_of(model, data)).model
     for form in (model, reduced):
         plain, weighted = quantize(form, "int4"), quantize(form, "int4", counts)
         changed = [

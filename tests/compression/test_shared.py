@@ -10,7 +10,7 @@ from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError
 from ctrlab.models.layers import InnerProductFM
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.shared_basis import principal_basis, second_moment, shared_variance_lost
 from tests.support.small_models import MemoryDataset, logits, make_model, random_fields, spectra_of
@@ -36,7 +36,7 @@ def test_the_predicted_variance_lost_is_what_the_vectors_lose(rank):
     model, data = make_model("deepfm"), MemoryDataset()
     spectra = spectra_of(model)
     plan = RankPlan.of({"embedding.ad": rank})
-    small = compress_model(model, plan, spectra, basis="shared", respect_break_even=False).model
+    small = compress_model(model, CompressionSpec(plan=plan, basis="shared"), spectra, respect_break_even=False).model
     error = np.square(vectors(small, data) - vectors(model, data)).sum(axis=2).mean(axis=0)
     own = [spectra[f"embedding.{name}"] for name in ("site", "device", "ad")]
     lost = shared_variance_lost(own, rank)
@@ -46,14 +46,14 @@ def test_the_predicted_variance_lost_is_what_the_vectors_lose(rank):
 
 def test_a_prediction_with_a_shared_basis_states_the_loss_of_every_table():
     model = make_model("deepfm")
-    prediction = predict(profile_model(model), spectra_of(model), PLAN, basis="shared")
+    prediction = predict(profile_model(model), spectra_of(model), CompressionSpec(plan=PLAN, basis="shared"))
     assert prediction.ranks == {"embedding.site": 3, "embedding.device": 3, "embedding.ad": 3}
     assert all(prediction.variance_lost[name] > 0 for name in prediction.ranks)
 
 
 def test_every_table_gets_the_largest_rank_of_the_plan():
     model = make_model("dcn")
-    result = compress_model(model, PLAN, spectra_of(model), basis="shared")
+    result = compress_model(model, CompressionSpec(plan=PLAN, basis="shared"), spectra_of(model))
     assert result.plan.as_dict() == {"embedding.site": 3, "embedding.device": 3, "embedding.ad": 3}
     assert {row.name: row.parameters_after for row in result.rows if row.kind == "embedding"} == {
         "embedding.site": 150, "embedding.device": 120, "embedding.ad": 900,
@@ -62,7 +62,7 @@ def test_every_table_gets_the_largest_rank_of_the_plan():
 
 def test_inner_products_read_the_latents_as_they_are():
     model = make_model("deepfm")
-    small = compress_model(model, PLAN, spectra_of(model), basis="shared").model
+    small = compress_model(model, CompressionSpec(plan=PLAN, basis="shared"), spectra_of(model)).model
     served = fold(small)
     assert isinstance(served.embedding, SharedLatents) and isinstance(served.fm, InnerProductFM)
     assert not any(isinstance(module, Restored) for module in served.modules())
@@ -72,7 +72,7 @@ def test_inner_products_read_the_latents_as_they_are():
 
 def test_svd_takes_the_right_singular_vectors_of_all_tables_stacked():
     model = make_model("deepfm")
-    small = compress_model(model, PLAN, None, method="svd", basis="shared").model
+    small = compress_model(model, CompressionSpec(plan=PLAN, method="svd", basis="shared")).model
     rows = model.embedding.categorical.table.weight.detach().double().numpy()
     _, _, right = np.linalg.svd(rows, full_matrices=False)
     basis = small.embedding.restore.detach().double().numpy()
@@ -81,6 +81,6 @@ def test_svd_takes_the_right_singular_vectors_of_all_tables_stacked():
 
 def test_one_model_has_one_kind_of_basis():
     model = make_model("dcn")
-    small = compress_model(model, PLAN, spectra_of(model), basis="shared").model
+    small = compress_model(model, CompressionSpec(plan=PLAN, basis="shared"), spectra_of(model)).model
     with pytest.raises(CompressionError, match="shared basis"):
-        compress_model(small, RankPlan.of({"mlp.0": 4}), spectra_of(small))
+        compress_model(small, CompressionSpec.of({"mlp.0": 4}), spectra_of(small))

@@ -7,7 +7,7 @@ import torch
 from ctrlab.compression.surgery import compress_model
 from ctrlab.compression.whitened import WhitenedSVD
 from ctrlab.errors import CompressionError
-from ctrlab.plans.configs import COMPRESSORS, RankPlan, table_form
+from ctrlab.plans.configs import COMPRESSORS, CompressionSpec, RankPlan, table_form
 from tests.support.small_models import MemoryDataset, logits, make_model, spectra_of
 
 DATA = MemoryDataset()
@@ -30,7 +30,7 @@ def mean_error(x, weight, bias, layer):
 @pytest.mark.parametrize("architecture", ["deepfm", "dcn"])
 def test_whitened_svd_is_the_svd_of_the_whitened_weights(architecture, rank):
     model = make_model(architecture)
-    built = compress_model(model, RankPlan.of({"mlp.0": rank}), spectra_of(model), method="whitened_svd").model.mlp[0]
+    built = compress_model(model, CompressionSpec.of({"mlp.0": rank}, method="whitened_svd"), spectra_of(model)).model.mlp[0]
     x, weight, bias = inputs_and_layer(model)
     values, vectors = np.linalg.eigh((x.T @ x / len(x)).numpy())
     root = vectors * np.sqrt(values.clip(0)) @ vectors.T
@@ -45,8 +45,8 @@ def test_whitened_svd_is_the_svd_of_the_whitened_weights(architecture, rank):
 def test_bias_correction_keeps_the_mean_output_and_equals_its_definition(rank):
     model = make_model("deepfm")
     spectra, plan = spectra_of(model), RankPlan.of({"mlp.0": rank})
-    plain = compress_model(model, plan, method="svd").model.mlp[0]
-    corrected = compress_model(model, plan, spectra, method="svd_corrected").model.mlp[0]
+    plain = compress_model(model, CompressionSpec(plan=plan, method="svd")).model.mlp[0]
+    corrected = compress_model(model, CompressionSpec(plan=plan, method="svd_corrected"), spectra).model.mlp[0]
     x, weight, bias = inputs_and_layer(model)
     cut = weight - (plain.restore.weight @ plain.reduce.weight).detach().double()
     torch.testing.assert_close(corrected.restore.bias.double(), bias + cut @ x.mean(0), atol=1e-5, rtol=1e-5)
@@ -62,7 +62,7 @@ def test_no_method_of_the_same_rank_has_a_smaller_error_than_afm_on_the_calibrat
     vectors = model.embedding(DATA.fields())[:, 2].detach()
     errors, table_errors = {}, {}
     for method in LOW_RANK:
-        built = compress_model(model, RankPlan.of({"mlp.0": rank, "embedding.ad": rank}), spectra, method=method).model
+        built = compress_model(model, CompressionSpec.of({"mlp.0": rank, "embedding.ad": rank}, method=method), spectra).model
         errors[method] = mean_error(x, weight, bias, built.mlp[0])
         table_errors[method] = float((built.embedding(DATA.fields())[:, 2] - vectors).detach().square().sum(1).mean())
     assert min(errors.values()) == pytest.approx(errors["afm"], rel=1e-6)
@@ -74,7 +74,7 @@ def test_no_method_of_the_same_rank_has_a_smaller_error_than_afm_on_the_calibrat
 def test_every_method_is_the_identity_at_full_rank(method):
     model = make_model("deepfm")
     full = RankPlan.of({"mlp.0": 32, "mlp.2": 24, **{f"embedding.{field}": 8 for field in ("site", "device", "ad")}})
-    built = compress_model(model, full, spectra_of(model), method=method, respect_break_even=False).model
+    built = compress_model(model, CompressionSpec(plan=full, method=method), spectra_of(model), respect_break_even=False).model
     torch.testing.assert_close(logits(built, DATA.fields()), logits(model, DATA.fields()), atol=1e-5, rtol=1e-5)
 
 

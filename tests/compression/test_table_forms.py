@@ -23,9 +23,9 @@ from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profile import table_break_even
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import COMPRESSORS, CompressConfig, RankPlan, retrains, table_form
+from ctrlab.plans.configs import COMPRESSORS, CompressConfig, CompressionSpec, RankPlan, retrains, table_form
 from ctrlab.plans.cost_prediction import predict
-from ctrlab.plans.planner import Budget, plan_for_budget
+from ctrlab.plans.planner import Budget, PlanOptions, plan_for_budget
 from ctrlab.plans.table_forms import (
     kept_ids,
     quotient_remainder_rows,
@@ -48,7 +48,9 @@ def compressed(name, method, rank=3, **settings):
     """The model and its trainable compressed form after some fine-tuning has moved all parameters."""
     model = make_model(name, batch_norm=True, **settings)
     ranks = {layer.layer_name: min(rank, layer.out_features) for layer in profile_model(model).compressible}
-    result = compress_model(model, RankPlan.of(ranks), spectra_of(model), method=method, counts=look_up_counts(model, DATA))
+    result = compress_model(
+        model, CompressionSpec.of(ranks, method=method), spectra_of(model), counts=look_up_counts(model, DATA)
+    )
     perturb_(result.model, 0.02)
     return model, result
 
@@ -60,7 +62,9 @@ def only_table(method, weight, counts, rank, field="ad"):
     with torch.no_grad():
         model.embedding.categorical.table.weight[model.embedding.categorical.rows_of(number)] = weight.float()
     plan, known = RankPlan.of({f"embedding.{field}": rank}), look_up_counts(model, DATA) | {f"embedding.{field}": counts}
-    built = compress_model(model, plan, spectra_of(model), method=method, counts=known, respect_break_even=False).model
+    built = compress_model(
+        model, CompressionSpec(plan=plan, method=method), spectra_of(model), counts=known, respect_break_even=False
+    ).model
     return built, lambda ids: built.embedding.look_up(torch.as_tensor(ids), number).detach()
 
 
@@ -69,7 +73,7 @@ def only_table(method, weight, counts, rank, field="ad"):
 @pytest.mark.parametrize("name", ["deepfm", "dcn"])
 def test_size_on_disk_is_what_the_plan_promised(name, method, precision, tmp_path):
     model, result = compressed(name, method)
-    promised = predict(profile_model(model), None, result.plan, precision=precision, method=method)
+    promised = predict(profile_model(model), None, CompressionSpec(plan=result.plan, precision=precision, method=method))
     served, path = quantize(serving_form(result.model), precision), tmp_path / "model.safetensors"
     save_model(served, path)
     (header,) = struct.unpack("<Q", path.read_bytes()[:8])
@@ -82,7 +86,7 @@ def test_size_on_disk_is_what_the_plan_promised(name, method, precision, tmp_pat
 def test_the_predicted_cost_is_the_cost_of_what_is_built(name, method):
     model, result = compressed(name, method)
     profile = profile_model(model)
-    prediction = predict(profile, spectra_of(model), result.plan, method=method)
+    prediction = predict(profile, spectra_of(model), CompressionSpec(plan=result.plan, method=method))
     assert prediction.cost_explicit == measure_cost(result.model)
     assert prediction.cost_folded == measure_cost(fold(result.model))
     assert not any(profile.by_name[layer].kind == "embedding" for layer in prediction.variance_lost if layer in prediction.ranks)
@@ -201,9 +205,9 @@ def test_dropping_ids_without_counts_or_with_those_of_other_data_is_refused():
     model = make_model("deepfm")
     plan, spectra = RankPlan.of({"embedding.ad": 2}), spectra_of(model)
     with pytest.raises(CompressionError, match=r"embedding\.ad needs the training counts"):
-        compress_model(model, plan, spectra, method="rare_ids")
+        compress_model(model, CompressionSpec(plan=plan, method="rare_ids"), spectra)
     with pytest.raises(CompressionError, match="7 counts were given for the 300 ids"):
-        compress_model(model, plan, spectra, method="rare_ids", counts={"embedding.ad": np.ones(7)})
+        compress_model(model, CompressionSpec(plan=plan, method="rare_ids"), spectra, counts={"embedding.ad": np.ones(7)})
 
 
 # -- Quotients and remainders -------------------------------------------------------------------------------------------------
@@ -242,11 +246,11 @@ def test_hashed_tables_are_drawn_anew_alike_for_one_original_and_differently_for
 def test_what_the_method_cannot_do_is_said_before_anything_runs(method):
     with pytest.raises(ConfigError, match="no basis that tables could share"):
         CompressConfig(plan=RankPlan(), method=method, basis="shared")
-    with pytest.raises(CompressionError, match="no basis that tables could share"):
-        compress_model(make_model("dcn"), RankPlan(), {}, method=method, basis="shared")
+    with pytest.raises(ConfigError, match="no basis that tables could share"):
+        CompressionSpec(method=method, basis="shared")
     _, result = compressed("dcn", method)
     with pytest.raises(CompressionError, match=f"reduced to {method}, latents was asked for"):
-        compress_model(result.model, RankPlan(), {}, method="svd")
+        compress_model(result.model, CompressionSpec(method="svd"))
 
 
 def test_a_method_that_retrains_asks_for_a_training_and_has_nothing_to_preview():
@@ -254,7 +258,7 @@ def test_a_method_that_retrains_asks_for_a_training_and_has_nothing_to_preview()
         CompressConfig(plan=RankPlan.of({"embedding.ad": 2}), method="qr_hash")
     model = make_model("deepfm")
     with pytest.raises(CompressionError, match="nothing to measure before training"):
-        Probe(model, spectra_of(model), DATA.split("valid")).measure({"embedding.ad": 2}, method="qr_hash")
+        Probe(model, spectra_of(model), DATA.split("valid")).measure(CompressionSpec.of({"embedding.ad": 2}, method="qr_hash"))
 
 
 @METHOD
@@ -266,7 +270,9 @@ def test_the_pipeline_compresses_and_trains_in_stages(method, order):
     result = compress_and_finetune(model, DATA, CompressConfig(plan=plan, method=method, order=order, finetune=tuning))
     assert [stage.name for stage in result.stages] == (["mlp", "tables"] if order == "mlp_first" else ["tables", "mlp"])
     assert result.model.structure["tables"] == method and result.model.structure["ranks"] == plan.as_dict()
-    assert measure_cost(result.model) == predict(profile_model(model), None, plan, method=method).cost_explicit
+    assert (
+        measure_cost(result.model) == predict(profile_model(model), None, CompressionSpec(plan=plan, method=method)).cost_explicit
+    )
 
 
 @METHOD
@@ -276,8 +282,12 @@ def test_a_budget_holds_for_what_the_method_costs(method, kind):
     sensitivity = measure_sensitivity(Probe(model, spectra_of(model), DATA.split("valid"), max_rows=100))
     profile = profile_model(model)
     whole = profile.cost.size_bytes if kind == "bytes" else profile.cost.macs
-    planned = plan_for_budget(profile, sensitivity, Budget(kind=kind, limit=whole * 0.6), method=method)
-    built = compress_model(model, planned.plan, spectra_of(model), method=method, counts=look_up_counts(model, DATA)).model
+    planned = plan_for_budget(
+        profile, sensitivity, Budget(kind=kind, limit=whole * 0.6), PlanOptions(spec=CompressionSpec(method=method))
+    )
+    built = compress_model(
+        model, CompressionSpec(plan=planned.plan, method=method), spectra_of(model), counts=look_up_counts(model, DATA)
+    ).model
     cost = measure_cost(serving_form(built))
     assert cost == planned.cost and (cost.size_bytes if kind == "bytes" else cost.macs) <= whole * 0.6
 

@@ -7,7 +7,7 @@ from ctrlab.compression.fold import fold
 from ctrlab.compression.surgery import compress_model
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
 from tests.support.small_models import logits, make_model, perturb_, random_fields, spectra_of
 
@@ -33,8 +33,8 @@ VARIANTS = [
 def test_a_variant_folds_and_costs_what_was_predicted(name, settings, basis):
     model = make_model(name, batch_norm=True, **settings)
     ranks = {layer.layer_name: min(3, layer.out_features) for layer in profile_model(model).compressible}
-    result = compress_model(model, RankPlan.of(ranks), spectra_of(model), basis=basis)
-    prediction = predict(profile_model(model), None, result.plan, basis=basis)
+    result = compress_model(model, CompressionSpec.of(ranks, basis=basis), spectra_of(model))
+    prediction = predict(profile_model(model), None, CompressionSpec(plan=result.plan, basis=basis))
     assert prediction.cost_original == measure_cost(model)
     assert prediction.cost_explicit == measure_cost(result.model)
     assert prediction.cost_folded == measure_cost(fold(result.model))

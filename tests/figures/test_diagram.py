@@ -9,7 +9,7 @@ from ctrlab.data.schema import FeatureSchema
 from ctrlab.figures.diagram import describe_model_diagram, model_diagram, words
 from ctrlab.models.configs import MODELS
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from tests.support.small_models import make_model, spectra_of
 
 
@@ -55,7 +55,7 @@ def test_boxes_name_layers_as_the_spectra_do():
 def test_a_compressed_model_is_drawn_as_it_is(name):
     model = make_model(name)
     ranks = {layer.layer_name: min(2, layer.out_features) for layer in profile_model(model).compressible}
-    small = compress_model(model, RankPlan.of(ranks), spectra_of(model)).model
+    small = compress_model(model, CompressionSpec.of(ranks), spectra_of(model)).model
     profile = profile_model(small)
     assert len(boxes(model_diagram(profile))) == len(profile.blocks)
     assert sum(block.cost.parameters for block in profile.blocks) == sum(p.numel() for p in small.parameters())

@@ -12,7 +12,7 @@ from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.measuring.probe import Probe, measure_sensitivity, monotone, rank_grid
 from ctrlab.models.configs import MODELS
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import BOTTLENECKS, COMPRESSORS, RankPlan, retrains
+from ctrlab.plans.configs import BOTTLENECKS, COMPRESSORS, CompressionSpec, RankPlan, retrains
 from ctrlab.plans.sensitivity import load_sensitivity, save_sensitivity
 from tests.support.small_models import MemoryDataset, logits, make_model, spectra_of
 
@@ -34,10 +34,10 @@ def test_a_measured_plan_has_the_logits_and_the_auc_of_the_really_compressed_mod
     model, probe = probe_of(name)
     ranks = low_ranks(model)
     if not ranks:
-        assert probe.measure({}) is probe.original
+        assert probe.measure(CompressionSpec.of({})) is probe.original
         return
-    built = compress_model(model, RankPlan.of(ranks), probe.spectra, basis=basis).model
-    measured = probe.measure(ranks, basis=basis)
+    built = compress_model(model, CompressionSpec.of(ranks, basis=basis), probe.spectra).model
+    measured = probe.measure(CompressionSpec.of(ranks, basis=basis))
     np.testing.assert_allclose(measured.logits, logits(built, DATA.fields("valid")).numpy(), atol=2e-5, rtol=1e-4)
     metrics = evaluate_model(built, DATA.split("valid"))
     assert measured.auc == pytest.approx(metrics.auc, abs=1e-6)
@@ -49,8 +49,10 @@ def test_a_measured_plan_has_the_logits_and_the_auc_of_the_really_compressed_mod
 def test_every_method_and_bottleneck_is_measured_as_it_would_be_built(method, bottleneck):
     model, probe = probe_of("deepfm")
     plan = RankPlan.of({"mlp.0": 6, "embedding.ad": 3, "embedding.site": 2})
-    built = compress_model(model, plan, probe.spectra, bottleneck, method, counts=probe.counts).model
-    measured = probe.measure(plan.as_dict(), method=method, bottleneck=bottleneck)
+    built = compress_model(
+        model, CompressionSpec(plan=plan, bottleneck=bottleneck, method=method), probe.spectra, counts=probe.counts
+    ).model
+    measured = probe.measure(CompressionSpec(plan=plan, method=method, bottleneck=bottleneck))
     np.testing.assert_allclose(measured.logits, logits(built, DATA.fields("valid")).numpy(), atol=2e-5, rtol=1e-4)
 
 
@@ -58,9 +60,9 @@ def test_every_method_and_bottleneck_is_measured_as_it_would_be_built(method, bo
 def test_measuring_leaves_the_model_as_it_was(name):
     model, probe = probe_of(name)
     modules, state = dict(model.named_modules()), {key: value.clone() for key, value in model.state_dict().items()}
-    probe.measure(low_ranks(model))
+    probe.measure(CompressionSpec.of(low_ranks(model)))
     with pytest.raises(JobCancelled):
-        probe.measure(low_ranks(model), should_stop=lambda: True)
+        probe.measure(CompressionSpec.of(low_ranks(model)), should_stop=lambda: True)
     assert dict(model.named_modules()) == modules
     assert all(torch.equal(state[key], value) for key, value in model.state_dict().items())
     np.testing.assert_array_equal(probe.original.logits, logits(model, DATA.fields("valid")).numpy())
@@ -81,20 +83,20 @@ def test_rows_are_drawn_at_random_with_their_labels_where_there_are_more_than_as
 
 def test_layers_at_break_even_stay_dense_as_they_do_in_compression():
     _, probe = probe_of("deepfm")
-    assert probe.measure({"mlp.0": 32}) is probe.original
-    full = probe.measure({"mlp.0": 32, "embedding.ad": 8}, respect_break_even=False)
+    assert probe.measure(CompressionSpec.of({"mlp.0": 32})) is probe.original
+    full = probe.measure(CompressionSpec.of({"mlp.0": 32, "embedding.ad": 8}), respect_break_even=False)
     np.testing.assert_allclose(full.logits, probe.original.logits, atol=1e-5)
 
 
 def test_what_does_not_fit_is_refused_with_a_sentence():
     model, probe = probe_of("deepfm")
     with pytest.raises(CompressionError, match="no layer is called mlp"):
-        probe.measure({"mlp.9": 2})
+        probe.measure(CompressionSpec.of({"mlp.9": 2}))
     with pytest.raises(CompressionError, match=r"has no spectrum.*collect the spectra"):
-        Probe(model, {}, DATA.split("valid")).measure({"mlp.0": 2})
+        Probe(model, {}, DATA.split("valid")).measure(CompressionSpec.of({"mlp.0": 2}))
     with pytest.raises(DataError, match="no validation rows"):
         Probe(model, {}, MemoryDataset(num_train=0).split("train"))
-    compressed = compress_model(model, RankPlan.of({"mlp.0": 3}), probe.spectra).model
+    compressed = compress_model(model, CompressionSpec.of({"mlp.0": 3}), probe.spectra).model
     with pytest.raises(CompressionError, match="compressed already"):
         Probe(compressed, {}, DATA.split("valid"))
 
@@ -108,7 +110,7 @@ def test_sensitivity_measures_every_layer_alone_and_survives_its_file(tmp_path):
     assert seen == sorted(seen) and seen[0] >= 0 and seen[-1] < 1
     layer = found.layers["embedding.ad"]
     for rank, auc, log_loss in zip(layer.ranks, layer.aucs, layer.log_losses, strict=True):
-        alone = compress_model(model, RankPlan.of({"embedding.ad": rank}), probe.spectra).model
+        alone = compress_model(model, CompressionSpec.of({"embedding.ad": rank}), probe.spectra).model
         metrics = evaluate_model(alone, DATA.split("valid"))
         assert (auc, log_loss) == pytest.approx((metrics.auc, metrics.log_loss), abs=1e-6)
     save_sensitivity(tmp_path, found)

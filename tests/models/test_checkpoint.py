@@ -17,7 +17,7 @@ from ctrlab.errors import DataError, StorageError
 from ctrlab.models import checkpoint
 from ctrlab.models.checkpoint import load_model, save_model, save_tensors
 from ctrlab.models.header import METADATA_KEY, read_model_header
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from tests.support.patience import PATIENCE
 from tests.support.small_models import SCHEMA, logits, make_model, random_fields, spectra_of
 
@@ -52,7 +52,9 @@ def test_a_model_comes_back_with_the_same_logits_in_evaluation_mode(architecture
 @pytest.mark.parametrize("architecture", ["deepfm", "dcn"])
 def test_a_compressed_model_comes_back_without_its_original(architecture, folded, tmp_path):
     model = make_model(architecture)
-    compressed = compress_model(model, RankPlan.of({"mlp.2": 6, "embedding.ad": 3}), spectra_of(model), "prelu").model.eval()
+    compressed = compress_model(
+        model, CompressionSpec.of({"mlp.2": 6, "embedding.ad": 3}, bottleneck="prelu"), spectra_of(model)
+    ).model.eval()
     compressed = fold(compressed) if folded else compressed
     save_model(compressed, tmp_path / "small.safetensors")
     loaded = load_model(tmp_path / "small.safetensors")

@@ -11,7 +11,7 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profile import ModelProfile, break_even, table_break_even
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import BOTTLENECKS, RankPlan
+from ctrlab.plans.configs import BOTTLENECKS, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from tests.support.small_models import ARCHITECTURES, SCHEMA, make_model, spectra_of
 
@@ -28,8 +28,8 @@ def test_predicted_cost_equals_that_of_the_compressed_model_and_of_its_serving_f
     model, profile = _MODELS[key], profile_model(_MODELS[key])
     chosen = data.draw(st.sets(st.sampled_from(profile.compressible)))
     plan = RankPlan.of({layer.layer_name: data.draw(st.integers(1, layer.out_features)) for layer in chosen})
-    prediction = predict(profile, _SPECTRA[key], plan, bottleneck)
-    result = compress_model(model, plan, _SPECTRA[key], bottleneck)
+    prediction = predict(profile, _SPECTRA[key], CompressionSpec(plan=plan, bottleneck=bottleneck))
+    result = compress_model(model, CompressionSpec(plan=plan, bottleneck=bottleneck), _SPECTRA[key])
     assert prediction.cost_original == measure_cost(model)
     assert prediction.cost_explicit == measure_cost(result.model)
     assert prediction.cost_folded == measure_cost(fold(result.model))
@@ -47,8 +47,8 @@ def test_a_reader_without_a_rule_keeps_the_projection_and_is_predicted_so():
     model.__class__ = Odd
     model.extra = nn.Tanh()
     plan = RankPlan.of({"embedding.ad": 2, "mlp.2": 3})
-    result = compress_model(model, plan, spectra_of(model))
-    prediction = predict(profile_model(model), None, plan)
+    result = compress_model(model, CompressionSpec(plan=plan), spectra_of(model))
+    prediction = predict(profile_model(model), None, CompressionSpec(plan=plan))
     assert prediction.cost_folded == prediction.cost_explicit == measure_cost(result.model) == measure_cost(fold(result.model))
 
 

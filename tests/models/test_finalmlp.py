@@ -10,7 +10,7 @@ from ctrlab.models.configs import FinalMLPConfig
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.finalmlp import BilinearFusion
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
 from tests.support.small_models import SCHEMA, logits, make_model, random_fields, spectra_of
 
@@ -62,10 +62,10 @@ def test_tables_of_contexts_are_compressed_and_folded_too(settings, basis):
     model = make_model("finalmlp", **settings)
     ranks = {layer.layer_name: min(3, layer.out_features) for layer in profile_model(model).compressible}
     assert ("gate1.context.embedding.ad" in ranks) == ("context1" in settings)
-    result = compress_model(model, RankPlan.of(ranks), spectra_of(model), basis=basis)
+    result = compress_model(model, CompressionSpec.of(ranks, basis=basis), spectra_of(model))
     folded = fold(result.model)
     torch.testing.assert_close(logits(folded, FIELDS), logits(result.model, FIELDS), atol=1e-5, rtol=1e-5)
-    assert predict(profile_model(model), None, result.plan, basis=basis).cost_folded == measure_cost(folded)
+    assert predict(profile_model(model), None, CompressionSpec(plan=result.plan, basis=basis)).cost_folded == measure_cost(folded)
 
 
 def test_a_context_field_that_is_not_there_is_refused_by_name():

@@ -17,7 +17,7 @@ from ctrlab.models.configs.sequences import SequenceModelConfig
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.inventory import list_layers
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, random_fields, small_config, spectra_of
 
 SEQUENCES = [entry.name for entry in MODELS if issubclass(entry.config_class, SequenceModelConfig)]
@@ -82,13 +82,13 @@ def test_a_shared_table_is_one_layer_compressed_once(name):
     assert [layer.layer_name for layer in tables] == [f"embedding.{name}" for name in ("site", "device", "ad", "tags")]
     assert [profile_model(model).by_name[layer.layer_name].positions for layer in tables] == [1, 1, 5, 3]
     plan = RankPlan.of({"embedding.ad": 3, "embedding.tags": 2, "embedding.site": 3})
-    small = compress_model(model, plan, spectra_of(model)).model
+    small = compress_model(model, CompressionSpec(plan=plan), spectra_of(model)).model
     assert small.embedding.look_up(FIELDS.lists[:, :4], 2).shape == (40, 4, 8)
     with torch.no_grad():
         alone = small.embedding(FIELDS)[:, 2]
         torch.testing.assert_close(small.embedding.look_up(FIELDS.ids[:, 2], 2), alone)
         full = compress_model(
-            model, RankPlan.of({"embedding.ad": 8, "embedding.tags": 8}), spectra_of(model), respect_break_even=False
+            model, CompressionSpec.of({"embedding.ad": 8, "embedding.tags": 8}), spectra_of(model), respect_break_even=False
         )
         for table, places in ((2, slice(0, 4)), (3, slice(4, 7))):
             ids = FIELDS.lists[:, places]

@@ -8,12 +8,13 @@ from ctrlab.models.configs import MODELS
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans import cost_prediction as prediction
 from ctrlab.plans import planner
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import Forms, predict, serving_cost
 from ctrlab.plans.planner import (
     BUDGET_KINDS,
     Budget,
     BudgetError,
+    PlanOptions,
     plan_for_budget,
     plan_for_loss,
     planned_front,
@@ -62,13 +63,13 @@ def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, se
 def test_a_quantised_model_is_planned_by_its_own_bytes(precision):
     profile = profile_of("deepfm", embed_dim=16, mlp_dims=(64, 48))
     sensitivity = sensitivity_of(profile)
-    whole = serving_cost(profile, {}, precision=precision).size_bytes
+    whole = serving_cost(profile, {}, CompressionSpec(precision=precision)).size_bytes
     for share in (0.4, 0.7):
         budget = Budget(kind="bytes", limit=share * whole)
-        found = plan_for_budget(profile, sensitivity, budget, precision=precision)
-        assert found.cost == serving_cost(profile, found.plan.as_dict(), precision=precision)
+        found = plan_for_budget(profile, sensitivity, budget, PlanOptions(spec=CompressionSpec(precision=precision)))
+        assert found.cost == serving_cost(profile, found.plan.as_dict(), CompressionSpec(precision=precision))
         assert 0.85 * budget.limit < found.cost.size_bytes <= budget.limit
-        naive = uniform_rank_plan(profile, budget, precision=precision)
+        naive = uniform_rank_plan(profile, budget, CompressionSpec(precision=precision))
         assert found.log_loss <= sensitivity.predicted_log_loss(naive.as_dict()) + 1e-9
 
 
@@ -94,11 +95,15 @@ def test_no_choice_is_better_at_another_precision_or_with_a_bend_in_the_bottlene
     profile = tiny_profile("deepfm")
     sensitivity = sensitivity_of(profile)
     plans = list(every_plan(profile))
-    costs = np.array([serving_cost(profile, ranks, bottleneck, precision=precision).size_bytes for ranks in plans])
+    costs = np.array(
+        [serving_cost(profile, ranks, CompressionSpec(bottleneck=bottleneck, precision=precision)).size_bytes for ranks in plans]
+    )
     losses = np.array([sensitivity.predicted_log_loss(ranks) for ranks in plans])
     for limit in np.quantile(costs, [0.02, 0.2, 0.5, 0.9]):
         budget = Budget(kind="bytes", limit=limit)
-        found = plan_for_budget(profile, sensitivity, budget, precision=precision, bottleneck=bottleneck)
+        found = plan_for_budget(
+            profile, sensitivity, budget, PlanOptions(spec=CompressionSpec(precision=precision, bottleneck=bottleneck))
+        )
         assert found.cost.size_bytes <= limit
         least = losses[costs <= limit].min()
         # In 4 bits so small a model is served folded at more bytes than as it stands: some plans are made twice.
@@ -110,7 +115,7 @@ def test_no_choice_is_better_at_another_precision_or_with_a_bend_in_the_bottlene
 def test_both_forms_are_sums_once_the_first_layers_are_fixed(name, kind):
     """The folded sum counts two factors where the exact cost may merge them: never below it, and equal where it does not."""
     profile = tiny_profile(name)
-    problem = planner._Problem(profile, sensitivity_of(profile), kind, None, 1, "prelu", "float32")
+    problem = planner._Problem(profile, sensitivity_of(profile), kind, PlanOptions(spec=CompressionSpec(bottleneck="prelu")))
     plans = list(every_plan(profile))
     for ranks in plans[:: max(1, len(plans) // 40)]:
         forms = Forms(profile=profile, ranks=ranks, bottleneck="prelu", basis="per_field")
@@ -147,11 +152,11 @@ def test_every_model_is_planned_for_half_its_size_within_the_exact_cost(name):
     sensitivity = sensitivity_of(profile)
     if not sensitivity.layers:
         return
-    whole = predict(profile, None, RankPlan()).serving_original.parameters
+    whole = predict(profile, None, CompressionSpec()).serving_original.parameters
     smallest = planner._Problem(profile, sensitivity, "parameters", None, 1, "none", "float32").smallest()
     limit = max(0.5 * whole, amount(profile, smallest, "parameters"))
     found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=limit))
-    assert predict(profile, None, found.plan).serving == found.cost and found.cost.parameters <= limit
+    assert predict(profile, None, CompressionSpec(plan=found.plan)).serving == found.cost and found.cost.parameters <= limit
     naive = uniform_rank_plan(profile, Budget(kind="parameters", limit=limit))
     assert serving_cost(profile, naive.as_dict()).parameters <= limit
     assert found.log_loss <= sensitivity.predicted_log_loss(naive.as_dict()) + 1e-9
@@ -172,7 +177,9 @@ def test_the_front_rises_in_cost_falls_in_loss_and_ends_dense():
 
 def test_linear_layers_get_only_multiples_where_they_are_asked_for():
     profile = profile_of("deepfm", embed_dim=16, mlp_dims=(64, 48))
-    found = plan_for_budget(profile, sensitivity_of(profile), Budget(kind="macs", limit=0.5 * profile.cost.macs), multiple_of=8)
+    found = plan_for_budget(
+        profile, sensitivity_of(profile), Budget(kind="macs", limit=0.5 * profile.cost.macs), PlanOptions(multiple_of=8)
+    )
     ranks = {name: rank for name, rank in found.plan.as_dict().items() if profile.by_name[name].kind == "linear"}
     assert ranks and all(rank % 8 == 0 for rank in ranks.values())
 
@@ -190,8 +197,11 @@ def test_among_ranks_that_were_measured_alike_the_one_with_more_variance_is_take
     }  # fmt: skip
     free = Sensitivity(log_loss=0.5, auc=0.8, split="valid", num_rows=100, layers=flat)
     budget = Budget(kind="parameters", limit=0.6 * serving_cost(profile, {}).parameters)
-    careless, careful = plan_for_budget(profile, free, budget), plan_for_budget(profile, free, budget, spectra=spectra)
-    lost = [predict(profile, spectra, plan.plan).variance_lost_total for plan in (careless, careful)]
+    careless, careful = (
+        plan_for_budget(profile, free, budget),
+        plan_for_budget(profile, free, budget, PlanOptions(spectra=spectra)),
+    )
+    lost = [predict(profile, spectra, CompressionSpec(plan=plan.plan)).variance_lost_total for plan in (careless, careful)]
     assert lost[1] < 0.5 * lost[0] and careful.cost.parameters > careless.cost.parameters
 
 
@@ -204,7 +214,7 @@ def test_a_budget_of_nothing_is_none(limit):
 def test_ranks_cannot_be_multiples_of_nothing():
     profile = tiny_profile()
     with pytest.raises(BudgetError, match="multiples of 0"):
-        plan_for_budget(profile, sensitivity_of(profile), Budget(kind="macs", limit=1e6), multiple_of=0)
+        plan_for_budget(profile, sensitivity_of(profile), Budget(kind="macs", limit=1e6), PlanOptions(multiple_of=0))
 
 
 def test_no_larger_common_share_of_variance_meets_the_budget():

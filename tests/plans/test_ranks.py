@@ -6,7 +6,7 @@ from ctrlab.data.schema import FeatureSchema
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, ConfigError
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.ranks import PRESETS, plan_ranks, preset_plan, validate_plan
 from ctrlab.training.configs import FitConfig
@@ -45,7 +45,10 @@ def test_variance_gives_each_layer_its_own_rank_and_leaves_out_what_would_not_sh
 
 
 def test_more_variance_never_lowers_a_rank_or_the_variance_kept():
-    lost = [predict(PROFILE, SPECTRA, preset_plan(f"variance-{e}", PROFILE, SPECTRA)).variance_lost_total for e in (90, 95, 99)]
+    lost = [
+        predict(PROFILE, SPECTRA, CompressionSpec(plan=preset_plan(f"variance-{e}", PROFILE, SPECTRA))).variance_lost_total
+        for e in (90, 95, 99)
+    ]
     assert lost == sorted(lost, reverse=True) and lost[0] > 0
 
 
@@ -109,7 +112,7 @@ def test_missing_spectra_are_named_all_at_once():
 
 
 def test_variance_lost_is_the_share_of_the_discarded_eigenvalues():
-    prediction = predict(PROFILE, SPECTRA, RankPlan.of({"mlp.2": 5, "mlp.0": 30}))
+    prediction = predict(PROFILE, SPECTRA, CompressionSpec.of({"mlp.2": 5, "mlp.0": 30}))
     spectrum = SPECTRA["mlp.2"]
     share = spectrum.discarded(5) / spectrum.total_variance
     assert prediction.variance_lost["mlp.2"] == pytest.approx(share, rel=1e-9)
@@ -119,7 +122,7 @@ def test_variance_lost_is_the_share_of_the_discarded_eigenvalues():
 
 def test_a_compressed_model_is_predicted_from_its_original_only():
     with pytest.raises(CompressionError, match="predict from its original"):
-        predict(profile_model(fold(make_model("dcn"))), None, RankPlan())
+        predict(profile_model(fold(make_model("dcn"))), None, CompressionSpec())
 
 
 def test_a_compression_config_survives_json_and_knows_its_methods():

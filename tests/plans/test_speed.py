@@ -16,8 +16,8 @@ from ctrlab.measuring.latency_search import plan_that_runs
 from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed, rank_grid, stopwatches, width_grid
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import RankPlan
-from ctrlab.plans.planner import Budget, BudgetError, PlannedRanks, plan_for_budget
+from ctrlab.plans.configs import CompressionSpec, RankPlan
+from ctrlab.plans.planner import Budget, BudgetError, PlannedRanks, PlanOptions, plan_for_budget
 from ctrlab.plans.speed import FormSpeed, LayerSpeed, SpeedModel, load_speed, save_speed
 from tests.support.profiles import every_plan, profile_of, sensitivity_of
 from tests.support.small_models import MemoryDataset, make_model, spectra_of
@@ -65,7 +65,7 @@ def test_no_plan_predicted_within_the_time_is_predicted_better(seed, multiple):
     losses = np.array([sensitivity.predicted_log_loss(ranks) for ranks in plans])
     for limit in np.quantile(times, [0.02, 0.2, 0.5, 0.9]):
         budget = Budget(kind="latency_ms", limit=float(limit), batch_size=64)
-        found = plan_for_budget(profile, sensitivity, budget, speed=speed, multiple_of=multiple)
+        found = plan_for_budget(profile, sensitivity, budget, PlanOptions(speed=speed, multiple_of=multiple))
         assert found.latency_ms == speed.predict_ms(profile, found.plan.as_dict()) <= limit
         fitting = losses[times <= limit]
         # A plan that is served in the other, slower form is planned again, from its own time on: seldom not the best.
@@ -79,7 +79,7 @@ def test_times_that_are_no_sum_are_kept_all_the_same(seed):
     times = np.array([speed.predict_ms(profile, ranks) for ranks in every_plan(profile)])
     for limit in np.quantile(times, [0.1, 0.5]):
         budget = Budget(kind="latency_ms", limit=float(limit), batch_size=64)
-        assert plan_for_budget(profile, sensitivity, budget, speed=speed).latency_ms <= limit
+        assert plan_for_budget(profile, sensitivity, budget, PlanOptions(speed=speed)).latency_ms <= limit
 
 
 def test_a_time_that_cannot_be_met_is_refused_with_the_fastest_which_can():
@@ -87,11 +87,11 @@ def test_a_time_that_cannot_be_met_is_refused_with_the_fastest_which_can():
     sensitivity, speed = sensitivity_of(profile), speed_of(profile)
     budget = Budget(kind="latency_ms", limit=0.5, batch_size=64)
     with pytest.raises(BudgetError, match=r"at most 0.5 ms at batch 64; the fastest takes [\d.]+ ms: ask for that") as refused:
-        plan_for_budget(profile, sensitivity, budget, speed=speed)
+        plan_for_budget(profile, sensitivity, budget, PlanOptions(speed=speed))
     fastest = float(str(refused.value).split("fastest takes ")[1].split(" ms")[0])
     least = min(speed.predict_ms(profile, ranks) for ranks in every_plan(profile))
     assert least <= fastest <= 1.01 * least
-    plan_for_budget(profile, sensitivity, replace(budget, limit=fastest), speed=speed)
+    plan_for_budget(profile, sensitivity, replace(budget, limit=fastest), PlanOptions(speed=speed))
 
 
 def test_milliseconds_are_of_a_batch_size_and_of_a_speed_measured_there():
@@ -104,7 +104,7 @@ def test_milliseconds_are_of_a_batch_size_and_of_a_speed_measured_there():
     with pytest.raises(BudgetError, match="at batch 32 is not known; measure it first"):
         plan_for_budget(profile, sensitivity_of(profile), budget)
     with pytest.raises(BudgetError, match="measured at batch 64, not at 32"):
-        plan_for_budget(profile, sensitivity_of(profile), budget, speed=speed_of(profile))
+        plan_for_budget(profile, sensitivity_of(profile), budget, PlanOptions(speed=speed_of(profile)))
 
 
 class Machine:
@@ -176,7 +176,7 @@ def test_of_a_clock_that_counts_macs_the_macs_of_any_plan_are_predicted(name, co
             layer.layer_name: int(random.integers(1, max(2, int(layer.break_even)))) for layer in profile.compressible
             if random.random() < 0.8
         }  # fmt: skip
-        served = serving_form(compress_model(model, RankPlan.of(ranks), spectra).model)
+        served = serving_form(compress_model(model, CompressionSpec.of(ranks), spectra).model)
         assert speed.predict_ms(profile, ranks) == pytest.approx(measure_cost(served).macs / 1e6, rel=0.1)
 
 

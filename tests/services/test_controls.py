@@ -6,7 +6,7 @@ import pytest
 
 import ctrlab
 from ctrlab.errors import ConfigError
-from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.services import comparison, controls, datasets
 from ctrlab.services.compression import CompressJobConfig, submit_compress
@@ -84,7 +84,9 @@ def test_a_method_that_retrains_is_controlled_by_tables_drawn_anew_and_has_no_tr
 def test_other_forms_of_tables_are_compressed_and_served_as_promised(lab, original, method):
     config = job_config(lab, original, method=method, precision="int8")
     model = lab.workspace.store.artifacts.get(lab.wait(submit_compress(lab.workspace, config))["model"])
-    promised = predict(model_profile(lab.workspace, original.id), None, PLAN, precision="int8", method=method).serving
+    promised = predict(
+        model_profile(lab.workspace, original.id), None, CompressionSpec(plan=PLAN, precision="int8", method=method)
+    ).serving
     assert model.summary["cost_serving"] == promised.to_dict()
 
 

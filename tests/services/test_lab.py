@@ -9,6 +9,7 @@ import pytest
 import ctrlab
 from ctrlab.data.synthetic import SyntheticConfig, write_sample
 from ctrlab.errors import ConfigError, CtrlabError, DataError, StorageError, UnknownNameError
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.services import comparison, datasets, models, spectra
 from ctrlab.services.models import TrainConfig
@@ -78,7 +79,9 @@ def test_spectra_cover_every_layer_that_can_be_compressed(lab, model):
 def test_the_compressed_model_costs_exactly_what_was_predicted(lab, model, compressed):
     profile = models.model_profile(lab.workspace, model.id)
     plan = ctrlab.RankPlan.of(compressed.summary["compression"]["ranks"])
-    promised = predict(profile, spectra.load_layer_spectra(lab.workspace, lab.spectra_of(model.id).id), plan).serving
+    promised = predict(
+        profile, spectra.load_layer_spectra(lab.workspace, lab.spectra_of(model.id).id), CompressionSpec(plan=plan)
+    ).serving
     assert compressed.summary["cost_serving"] == promised.to_dict()
 
 
@@ -97,7 +100,9 @@ def test_a_model_of_lists_goes_the_whole_way(lab, with_history):
     assert set(small.summary["compression"]["ranks"]) >= {"embedding.site", "attention.0.0"}
     profile = models.model_profile(lab.workspace, din.id)
     plan = ctrlab.RankPlan.of(small.summary["compression"]["ranks"])
-    promised = predict(profile, spectra.load_layer_spectra(lab.workspace, lab.spectra_of(din.id).id), plan).serving
+    promised = predict(
+        profile, spectra.load_layer_spectra(lab.workspace, lab.spectra_of(din.id).id), CompressionSpec(plan=plan)
+    ).serving
     assert small.summary["cost_serving"] == promised.to_dict()
     table = lab.compare([din.id, small.id])
     assert table["auc"].notna().all()

@@ -9,7 +9,7 @@ import time
 import pytest
 
 from ctrlab.evaluation.delong import Interval
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.services import previews
 from ctrlab.services.previews import Preview, PreviewError, PreviewProcess, PreviewRequest, Superseded
 from ctrlab.services.workspace import open_workspace
@@ -37,7 +37,7 @@ for line in sys.stdin:
 
 
 def request(rank):
-    return PreviewRequest(model_id="model-1", spectra_id="spectra-1", plan=RankPlan.of({"a": rank}))
+    return PreviewRequest(model_id="model-1", spectra_id="spectra-1", spec=CompressionSpec.of({"a": rank}))
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from ctrlab.compression.surgery import compress_model
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.errors import StorageError
 from ctrlab.evaluation.latency import open_onnx
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.serving.onnx_export import OPSET, export_onnx
 from tests.support.small_models import SCHEMA, make_model, random_fields, spectra_of
 
@@ -41,7 +41,7 @@ def test_onnx_agrees_with_torch_at_any_batch_size(architecture, settings, tmp_pa
 def test_compressed_and_folded_models_agree_too(architecture, bottleneck, tmp_path):
     model = make_model(architecture)
     plan = RankPlan.of({"mlp.2": 6, "embedding.site": 2, "embedding.ad": 3})
-    compressed = compress_model(model, plan, spectra_of(model), bottleneck).model.eval()
+    compressed = compress_model(model, CompressionSpec(plan=plan, bottleneck=bottleneck), spectra_of(model)).model.eval()
     assert_agrees(compressed, tmp_path / "explicit.onnx")
     assert_agrees(fold(compressed), tmp_path / "folded.onnx")
 

@@ -2,6 +2,7 @@ import re
 
 import pytest
 
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.ranks import plan_ranks
 from ctrlab.services.compression import CompressJobConfig
@@ -22,7 +23,7 @@ def test_every_layer_and_table_has_a_slider_and_each_kind_a_group_slider(ids):
 
 def test_the_page_starts_at_99_percent_and_its_button_says_what_predict_says(ids):
     profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
-    expected = predict(profile, spectra, plan_ranks(profile, spectra, variance=0.99)).serving.parameters
+    expected = predict(profile, spectra, CompressionSpec(plan=plan_ranks(profile, spectra, variance=0.99))).serving.parameters
     assert run_button(open_compress(model=ids["model"])).label == f"Compress to {count(expected)} parameters"
 
 
@@ -89,7 +90,7 @@ def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
     (job,) = open_workspace(tmp_path).store.jobs.list(5)
     compress = CompressJobConfig.from_dict(job.config).compress
     assert compress.basis == "shared"
-    promised = predict(profile, spectra, compress.plan, basis="shared")
+    promised = predict(profile, spectra, CompressionSpec(plan=compress.plan, basis="shared"))
     assert {promised.ranks[f"embedding.C{number}"] for number in (1, 2, 3)} == {2}
     assert run_button(page).label == f"Compress to {count(promised.serving.parameters)} parameters"
 
@@ -107,7 +108,7 @@ def test_run_queues_exactly_the_settings_on_the_page(ids, tmp_path):
     assert config.compress.order == "joint" and config.compress.finetune.epochs == 2 and config.compress.finetune.keep_initial
     assert {config.compress.plan.as_dict()[name] for name in ("mlp.0", "mlp.2")} == {7}
     profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
-    assert count(predict(profile, spectra, config.compress.plan).serving.parameters) == promised
+    assert count(predict(profile, spectra, CompressionSpec(plan=config.compress.plan)).serving.parameters) == promised
     assert run_button(page).disabled and page.query_params["job"] == job.id
 
 
@@ -147,7 +148,7 @@ def test_tables_of_another_method_are_predicted_and_queued_as_such(ids, tmp_path
     (job,) = open_workspace(tmp_path).store.jobs.list(5)
     config = CompressJobConfig.from_dict(job.config).compress
     profile = cache.model_profile(ids["model"])
-    promised = predict(profile, None, config.plan, method=method).serving.parameters
+    promised = predict(profile, None, CompressionSpec(plan=config.plan, method=method)).serving.parameters
     assert config.method == method and run_button(page).label == f"Compress to {count(promised)} parameters"
     assert (config.order == "joint" and not config.finetune.keep_initial) == (method == "qr_hash")
 

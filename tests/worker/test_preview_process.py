@@ -11,7 +11,7 @@ import ctrlab
 from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.plans.configs import RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.services import datasets
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.previews import PreviewError, PreviewProcess, PreviewRequest
@@ -46,15 +46,19 @@ def test_the_figures_are_those_of_the_really_compressed_model(lab, model):
     spectra_id = lab.spectra_of(model).id
     process = PreviewProcess(lab.workspace)
     try:
-        preview = process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, plan=RankPlan.of(RANKS))).result(PATIENCE)
+        preview = process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, spec=CompressionSpec.of(RANKS))).result(
+            PATIENCE
+        )
         with pytest.raises(PreviewError, match="no layer is called"):
-            process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, plan=RankPlan.of({"x": 1}))).result(PATIENCE)
+            process.ask(PreviewRequest(model_id=model, spectra_id=spectra_id, spec=CompressionSpec.of({"x": 1}))).result(PATIENCE)
     finally:
         process.close()
     _, original, dataset = open_model(lab.workspace, model)
     spectra = load_spectra(lab.workspace.store.artifacts.get(spectra_id).path, eigenvectors=True)
     valid = dataset.split("valid")
-    built, before = (evaluate_model(m, valid) for m in (compress_model(original, RankPlan.of(RANKS), spectra).model, original))
+    built, before = (
+        evaluate_model(m, valid) for m in (compress_model(original, CompressionSpec.of(RANKS), spectra).model, original)
+    )
     assert (preview.auc.estimate, preview.log_loss) == pytest.approx((built.auc, built.log_loss), abs=1e-6)
     assert preview.auc_change.estimate == pytest.approx(built.auc - before.auc, abs=1e-6)
     assert preview.log_loss_change.estimate == pytest.approx(built.log_loss - before.log_loss, abs=1e-6)

@@ -4,7 +4,7 @@ from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.measuring.choose import Choice, candidate_plans, choose_plan
 from ctrlab.measuring.probe import Probe
 from ctrlab.plans.configs import RankPlan
-from ctrlab.plans.planner import Budget, BudgetKind, plan_for_loss
+from ctrlab.plans.planner import Budget, BudgetKind, PlanOptions, plan_for_loss
 from ctrlab.services.sensitivity import load_model_sensitivity
 from ctrlab.services.work.shared import open_model
 from ctrlab.services.workspace import Workspace
@@ -30,12 +30,10 @@ def choose(
     spectra = load_spectra(workspace.store.artifacts.get(spectra_id).path, eigenvectors=True)
     sensitivity = load_model_sensitivity(workspace, sensitivity_id)
     probe = Probe(model, spectra, dataset.split("valid"))
+    options = PlanOptions(spectra=spectra, multiple_of=multiple_of)
     plans: dict[str, RankPlan]
     if budget is not None:
-        plans = candidate_plans(probe.profile, sensitivity, budget, spectra=spectra, multiple_of=multiple_of)
+        plans = candidate_plans(probe.profile, sensitivity, budget, spectra, options)
     else:
-        found = plan_for_loss(
-            probe.profile, sensitivity, max_auc_loss or 0.0, kind=kind, spectra=spectra, multiple_of=multiple_of
-        )
-        plans = {"planned": found.plan}
+        plans = {"planned": plan_for_loss(probe.profile, sensitivity, max_auc_loss or 0.0, kind, options).plan}
     return choose_plan(probe, plans)

@@ -8,7 +8,7 @@ from ctrlab.measuring.latency_search import Attempt, plan_that_runs
 from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import RankPlan
-from ctrlab.plans.planner import Budget, PlannedRanks, plan_for_budget
+from ctrlab.plans.planner import Budget, PlannedRanks, PlanOptions, plan_for_budget
 from ctrlab.plans.speed import save_speed
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.plans import list_plans
@@ -43,11 +43,10 @@ def run_plan(config: PlanSpeedConfig, context: JobContext) -> dict[str, str]:
     sensitivity = load_model_sensitivity(context.workspace, config.sensitivity_id)
     speed = load_model_speed(context.workspace, config.speed_id)
     profile, rows = profile_model(model), dataset.split("valid")
+    options = PlanOptions(spectra=spectra, multiple_of=config.multiple_of, speed=speed)
 
     def planned_for(budget: Budget) -> PlannedRanks:
-        return plan_for_budget(
-            profile, sensitivity, budget, spectra=spectra, multiple_of=config.multiple_of, speed=speed
-        )  # fmt: skip
+        return plan_for_budget(profile, sensitivity, budget, options)
 
     tried = plan_that_runs(
         Budget(kind="latency_ms", limit=config.limit_ms, batch_size=speed.batch_size),

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 
 import streamlit as st
 
-from ctrlab.config import Config, type_hints
+from ctrlab.config import Config, choices_of, type_hints
 from ctrlab.errors import ConfigError
 from ctrlab.ui import format
 from ctrlab.ui.feedback import sentence
@@ -95,13 +95,14 @@ def _draw(
         for column, field in zip(st.columns(columns, vertical_alignment="bottom"), fields[first : first + columns], strict=False):
             with column:
                 try:
-                    result[field.name] = _widget(field, hints[field.name], start[field.name], f"{key}-{field.name}")
+                    choices = choices_of(config_class, field.name)
+                    result[field.name] = _widget(field, hints[field.name], choices, start[field.name], f"{key}-{field.name}")
                 except ValueError as error:
                     faults.append(str(error))
     return result
 
 
-def _widget(field: "dataclasses.Field[Any]", hint: Any, start: Any, key: str) -> Any:
+def _widget(field: "dataclasses.Field[Any]", hint: Any, choices: Mapping[Any, str], start: Any, key: str) -> Any:
     """Draw the widget of a setting and return its value; ValueError when text cannot be parsed as the setting's type."""
     facts = field.metadata
     label, unit = label_of(field), facts.get("unit")
@@ -109,11 +110,11 @@ def _widget(field: "dataclasses.Field[Any]", hint: Any, start: Any, key: str) ->
     optional, inner = _unwrap(hint)
     start = None if start is _REQUIRED else start
     common: dict[str, Any] = {"key": key, "help": _help(facts), "persist_state": "session"}
-    choices = typing.get_args(inner) if typing.get_origin(inner) is typing.Literal else facts.get("choices")
-    if choices:
+    if choices and typing.get_origin(inner) is not tuple:
         options = [*([None] if optional else []), *choices]
         index = options.index(start) if start in options else 0
-        return st.selectbox(label, options, index=index, format_func=_choice, **common)
+        titles = {value: title for value, title in choices.items() if title != str(value)}
+        return st.selectbox(label, options, index=index, format_func=lambda value: titles.get(value) or _choice(value), **common)
     if inner is bool:
         if optional:
             options = [None, True, False]

@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 
 import streamlit as st
 
-from ctrlab.plans.planner import Budget, plan_for_budget
+from ctrlab.plans.planner import Budget, PlanOptions, plan_for_budget
 from ctrlab.services import plans
 from ctrlab.services import speed as service
 from ctrlab.storage import Artifact, Job
@@ -59,9 +59,8 @@ def _submit(bench: Bench, sensitivity_id: str, found: Artifact) -> str:
     limit, multiple_of = float(st.session_state[_LIMIT]), 8 if st.session_state.get("planner-eights") else 1
     speed = service.load_model_speed(cache.workspace(), found.id)
     budget = Budget(kind="latency_ms", limit=limit, batch_size=speed.batch_size)
-    plan_for_budget(
-        bench.profile, cache.sensitivity(sensitivity_id), budget, spectra=bench.spectra, multiple_of=multiple_of, speed=speed
-    )
+    options = PlanOptions(spectra=bench.spectra, multiple_of=multiple_of, speed=speed)
+    plan_for_budget(bench.profile, cache.sensitivity(sensitivity_id), budget, options)
     config = service.PlanSpeedConfig(
         model_id=bench.model.id, spectra_id=bench.spectra_id, sensitivity_id=sensitivity_id, speed_id=found.id, limit_ms=limit,
         multiple_of=multiple_of,

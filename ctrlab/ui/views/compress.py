@@ -17,6 +17,7 @@ from ctrlab.plans.configs import (
     Basis,
     Bottleneck,
     CompressConfig,
+    CompressionSpec,
     Order,
     Precision,
     RankPlan,
@@ -24,6 +25,7 @@ from ctrlab.plans.configs import (
     table_form,
 )
 from ctrlab.plans.cost_prediction import Prediction, predict
+from ctrlab.plans.planner import PlanOptions
 from ctrlab.plans.ranks import PRESETS, plan_ranks
 from ctrlab.plans.table_forms import table_shape
 from ctrlab.services import compression as service
@@ -43,7 +45,7 @@ from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.format import count, percent, size, times
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.views import compress_measured
-from ctrlab.ui.views.compress_planner import Wish, model_sensitivity, planner
+from ctrlab.ui.views.compress_planner import model_sensitivity, planner
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compress.css"
 _START_VARIANCE = 0.99
@@ -113,17 +115,18 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     basis: Basis = st.session_state.get("basis") or "per_field" if table_form(method) == "latents" else "per_field"
     plan = rank_plan.as_plan(ranks, bench.profile)
     precision: Precision = st.session_state.get("precision") or "float32"
-    prediction = predict(bench.profile, bench.spectra, plan, bottleneck, basis, precision, method)
+    spec = CompressionSpec(plan=plan, method=method, bottleneck=bottleneck, basis=basis, precision=precision)
+    prediction = predict(bench.profile, bench.spectra, spec)
     if basis == "shared":
         ranks = ranks | {layer.layer_name: prediction.ranks.get(layer.layer_name, layer.out_features) for layer in bench.tables}
     sensitivity = model_sensitivity(bench.model.id)
-    answer = compress_measured.ask(bench, plan, method, bottleneck, basis)
+    answer = compress_measured.ask(bench, spec)
     measured = compress_measured.known(answer)
     left, right = st.columns([13, 8], gap="large")
     with left:
         _presets(bench, plan)
-        wish = Wish(precision=precision, method=method)
-        planner(bench, prediction, sensitivity, measured.auc.estimate if measured else None, wish, partial(_set, bench))
+        options = PlanOptions(spec=spec, spectra=bench.spectra)
+        planner(bench, prediction, sensitivity, measured.auc.estimate if measured else None, options, partial(_set, bench))
         _group(bench, "All MLP layers", bench.linear, ranks, prediction, folded=False)
         # In a shared basis all tables have one rank: the slider over them is the only one.
         _group(bench, "All tables", bench.tables, ranks, prediction, folded=len(bench.tables) > 4, alone=basis == "shared")

@@ -8,7 +8,7 @@ import streamlit as st
 from streamlit.delta_generator import DeltaGenerator
 
 from ctrlab.errors import CtrlabError
-from ctrlab.plans.configs import Basis, Bottleneck, RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import Prediction
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import previews
@@ -23,11 +23,9 @@ _POLL_SECONDS = 0.05
 _TIMEOUT_SECONDS = 120.0
 
 
-def ask(bench: Bench, plan: RankPlan, method: str, bottleneck: Bottleneck, basis: Basis) -> "Future[Preview]":
-    """Request the measurement of the plan; the future is done at once for a plan that was measured before."""
-    request = PreviewRequest(
-        model_id=bench.model.id, spectra_id=bench.spectra_id, plan=plan, method=method, bottleneck=bottleneck, basis=basis
-    )
+def ask(bench: Bench, spec: CompressionSpec) -> "Future[Preview]":
+    """Request the measurement of the plan, in float32; the future is done at once for a plan that was measured before."""
+    request = PreviewRequest(model_id=bench.model.id, spectra_id=bench.spectra_id, spec=spec.replace(precision="float32"))
     client = st.session_state.setdefault("preview-client", uuid.uuid4().hex)
     return previews.preview_process(cache.workspace()).ask(request, client)
 

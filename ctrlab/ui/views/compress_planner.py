@@ -2,16 +2,24 @@
 
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
 from ctrlab.errors import CtrlabError
 from ctrlab.models.profile import Cost
-from ctrlab.plans.configs import Precision
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import Prediction, serving_cost
-from ctrlab.plans.planner import Budget, BudgetKind, PlannedRanks, plan_for_budget, plan_for_loss, planned_front
+from ctrlab.plans.planner import (
+    Budget,
+    BudgetKind,
+    PlannedRanks,
+    PlanOptions,
+    plan_for_budget,
+    plan_for_loss,
+    planned_front,
+)
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import sensitivity as service
 from ctrlab.ui import cache
@@ -61,16 +69,9 @@ def _sensitivity_id(model_id: str) -> str | None:
     return known
 
 
-@dataclass(frozen=True, kw_only=True)
-class Wish:
-    """What is done beside choosing ranks, as far as it changes what they cost."""
-
-    precision: Precision
-    method: str
-
-
 def planner(
-    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, wish: Wish, apply: Apply
+    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, options: PlanOptions,
+    apply: Apply,
 ) -> None:  # fmt: skip
     """The planner, in an expander.
 
@@ -86,12 +87,12 @@ def planner(
         if sensitivity is None:
             measure_sensitivity(bench.model.id, bench.spectra_id)
             return
-        goal = _form(bench, sensitivity, wish, apply)
+        goal = _form(bench, sensitivity, options, apply)
         counted = goal if goal in _UNITS else "parameters"
-        _front(bench, prediction, sensitivity, measured_auc, counted, wish, apply)
+        _front(bench, prediction, sensitivity, measured_auc, counted, options, apply)
 
 
-def _form(bench: Bench, sensitivity: Sensitivity, wish: Wish, apply: Apply) -> str:
+def _form(bench: Bench, sensitivity: Sensitivity, options: PlanOptions, apply: Apply) -> str:
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
         goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
@@ -101,7 +102,7 @@ def _form(bench: Bench, sensitivity: Sensitivity, wish: Wish, apply: Apply) -> s
             "Ranks in multiples of 8", key="planner-eights", help="For linear layers: multiples of 8 run faster on most hardware."
         )
         if goal != _LATENCY:
-            arguments = (bench, sensitivity, wish, apply)
+            arguments = (bench, sensitivity, options, apply)
             st.button("Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=arguments)
     if goal == _LATENCY:
         plan_for_milliseconds(bench, _sensitivity_id(bench.model.id) or "", apply)
@@ -110,16 +111,16 @@ def _form(bench: Bench, sensitivity: Sensitivity, wish: Wish, apply: Apply) -> s
     return goal
 
 
-def _find(bench: Bench, sensitivity: Sensitivity, wish: Wish, apply: Apply) -> None:
+def _find(bench: Bench, sensitivity: Sensitivity, options: PlanOptions, apply: Apply) -> None:
     """Find a plan and apply it. A callback cannot draw, so an error is kept for the next run.
 
     The inputs are read from the session: they may be newer than the values that the button was drawn with.
     """
     goal = st.session_state["planner-goal"]
     limit = float(st.session_state[f"planner-{goal}"]) * _UNITS.get(goal, 1.0)
-    multiple_of = 8 if st.session_state["planner-eights"] else 1
+    options = replace(options, multiple_of=8 if st.session_state["planner-eights"] else 1)
     try:
-        apply(_solve(bench, sensitivity, goal, limit, multiple_of, wish).plan.as_dict())
+        apply(_solve(bench, sensitivity, goal, limit, options).plan.as_dict())
     except CtrlabError as error:
         st.session_state[_FAULT] = str(error)
 
@@ -136,27 +137,10 @@ def _limit(bench: Bench, goal: str) -> None:
         st.number_input("MB", 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
 
 
-def _solve(bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, multiple_of: int, wish: Wish) -> PlannedRanks:
+def _solve(bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, options: PlanOptions) -> PlannedRanks:
     if goal == _AUC:
-        return plan_for_loss(
-            bench.profile,
-            sensitivity,
-            limit,
-            spectra=bench.spectra,
-            multiple_of=multiple_of,
-            precision=wish.precision,
-            method=wish.method,
-        )
-    budget = Budget(kind=_kind(goal), limit=limit)
-    return plan_for_budget(
-        bench.profile,
-        sensitivity,
-        budget,
-        spectra=bench.spectra,
-        multiple_of=multiple_of,
-        precision=wish.precision,
-        method=wish.method,
-    )
+        return plan_for_loss(bench.profile, sensitivity, limit, options=options)
+    return plan_for_budget(bench.profile, sensitivity, Budget(kind=_kind(goal), limit=limit), options)
 
 
 def _kind(goal: str) -> BudgetKind:
@@ -170,12 +154,12 @@ def _front(
     sensitivity: Sensitivity,
     measured_auc: float | None,
     goal: str,
-    wish: Wish,
+    options: PlanOptions,
     apply: Apply,
 ) -> None:
     found = _sensitivity_id(bench.model.id)
     assert found is not None  # `sensitivity` was loaded from it
-    table, plans = _front_table(bench.model.id, bench.spectra_id, found, goal, wish.precision, wish.method)
+    table, plans = _front_table(bench.model.id, bench.spectra_id, found, goal, options.spec.replace(plan=RankPlan()))
     key = f"front-{goal}"
     figure(
         "planned_front",
@@ -205,12 +189,12 @@ def _amount(cost: Cost, goal: str) -> float:
 
 @st.cache_resource(show_spinner=False, max_entries=32)
 def _front_table(
-    model_id: str, spectra_id: str, sensitivity_id: str, goal: str, precision: Precision, method: str
+    model_id: str, spectra_id: str, sensitivity_id: str, goal: str, spec: CompressionSpec
 ) -> "tuple[pd.DataFrame, list[dict[str, int]]]":
     """Columns cost and auc, cheapest first, and the ranks of each row."""
     import pandas as pd
 
     bench, sensitivity = load_bench(model_id, spectra_id), cache.sensitivity(sensitivity_id)
-    plans = planned_front(bench.profile, sensitivity, _kind(goal), spectra=bench.spectra, precision=precision, method=method)
+    plans = planned_front(bench.profile, sensitivity, _kind(goal), PlanOptions(spec=spec, spectra=bench.spectra))
     table = pd.DataFrame({"cost": [_amount(plan.cost, goal) for plan in plans], "auc": [plan.auc for plan in plans]})
     return table, [plan.plan.as_dict() for plan in plans]
