@@ -246,7 +246,7 @@ def bound_table(found: Results) -> Table:
         rows.append(cells)
     names = [f"{dtype}{what}" for dtype in limits(found) for what in ("", " : faster peer", ", reached by ctrlab")]
     return Table(
-        "The most that could be reached by doing all these multiplications, if nothing else took time", ["model", *names], rows,
+        "Roofline: GEMM-bound upper limit, rows a second", ["model", *names], rows,
         "The same rate of operations as DeepFM's MLP has, for all multiplications of a row, forward and backward. In float32 "
         "ctrlab does fewer in a layer that reads looked-up vectors: those of each distinct vector once.",
     )  # fmt: skip

@@ -3,9 +3,15 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 from hypothesis import settings
+
+from tests.support.shared import once, run_folder
+
+if TYPE_CHECKING:
+    from tests.support.small_lab import SmallLab
 
 # The same examples in every run, whatever machine: a failure can be seen again.
 settings.register_profile("ctrlab", derandomize=True, database=None)
@@ -50,3 +56,22 @@ def brief_timings() -> Iterator[None]:
             own = getattr(evaluate, name)
             patch.setattr(evaluate, name, lambda *args, own=own, **settings: own(*args, **{**settings, "seconds": 0.01}))
         yield
+
+
+@pytest.fixture(scope="session")
+def small_home(tmp_path_factory: pytest.TempPathFactory, brief_timings: None) -> tuple[Path, dict[str, str]]:
+    """A folder with an encoded table and a trained DeepFM, made by the first test process that needs it, and their ids."""
+    from tests.support.small_lab import make_small_home
+
+    folder = run_folder(tmp_path_factory) / "small"
+    return folder, once(folder.with_suffix(".json"), lambda: make_small_home(folder))
+
+
+@pytest.fixture(scope="module")
+def small_lab(small_home: tuple[Path, dict[str, str]], tmp_path_factory: pytest.TempPathFactory) -> Iterator["SmallLab"]:
+    """A copy of `small_home` for one test module."""
+    from tests.support.small_lab import copied
+
+    small = copied(*small_home, tmp_path_factory.mktemp("copy") / "home")
+    with small.lab:
+        yield small

@@ -8,7 +8,8 @@ from playwright.sync_api import Browser, BrowserContext, Page, expect
 
 from tests.support.browser import Dashboard, Server, launch_settings, running_server
 from tests.support.patience import PATIENCE
-from tests.support.shared import once, run_folder, shared_server
+from tests.support.shared import once, run_folder
+from tests.support.shared_server import shared_server
 
 expect.set_options(timeout=1000 * PATIENCE)
 

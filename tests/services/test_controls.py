@@ -1,14 +1,11 @@
 """A compression with its controls: what is queued, what each arm is, and how the comparison tells them apart."""
 
-import numpy as np
-import pandas as pd
 import pytest
 
-import ctrlab
 from ctrlab.errors import ConfigError
 from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
-from ctrlab.services import comparison, controls, datasets
+from ctrlab.services import comparison, controls
 from ctrlab.services.compression import CompressJobConfig, submit_compress
 from ctrlab.services.models import TrainConfig, model_profile
 from ctrlab.training.configs import FINETUNE, FitConfig
@@ -18,23 +15,13 @@ PLAN = RankPlan.of({"mlp.2": 4, "embedding.site": 2, "embedding.ad": 2})
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, brief_timings):
-    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
-        yield lab
+def lab(small_lab):
+    return small_lab.lab
 
 
 @pytest.fixture(scope="module")
-def original(lab, tmp_path_factory):
-    random = np.random.default_rng(0)
-    site, ad = random.integers(0, 30, 2000), random.zipf(1.5, 2000) % 100
-    clicked = random.random(2000) < 1 / (1 + np.exp(-np.where(site % 3 == 0, 1.0, -1.0)))
-    table = pd.DataFrame({"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad]})
-    path = tmp_path_factory.mktemp("raw") / "clicks.csv"
-    table.to_csv(path, index=False)
-    dataset = lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "clicks"))
-    settings = {"embed_dim": 6, "mlp_dims": [16, 12]}
-    fit = FitConfig(batch_size=256, learning_rate=3e-3)
-    return lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm", model=settings, fit=fit))
+def original(small_lab):
+    return small_lab.model
 
 
 def job_config(lab, original, **changes):

@@ -14,32 +14,19 @@ from ctrlab.plans.cost_prediction import predict
 from ctrlab.services import comparison, datasets, models, spectra
 from ctrlab.services.models import TrainConfig
 from ctrlab.training.configs import FitConfig
+from tests.support.small_lab import encoded, write_table
 
 FIT = FitConfig(batch_size=256, epochs=2, learning_rate=3e-3)
 
 
-def write_table(path, rows=3000, seed=0):
-    random = np.random.default_rng(seed)
-    site, ad, price = random.integers(0, 30, rows), random.zipf(1.5, rows) % 200, random.exponential(2.0, rows)
-    logit = np.where(site % 3 == 0, 1.0, -1.0) + np.where(ad % 2 == 0, 0.8, -0.8) + 0.3 * (price - 2)
-    clicked = random.random(rows) < 1 / (1 + np.exp(-logit))
-    pd.DataFrame(
-        {"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad], "price": price}
-    ).to_csv(path, index=False)
-    return path
+@pytest.fixture(scope="module")
+def lab(small_lab):
+    return small_lab.lab
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, brief_timings):
-    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
-        yield lab
-
-
-@pytest.fixture(scope="module")
-def dataset(lab, tmp_path_factory):
-    path = write_table(tmp_path_factory.mktemp("raw") / "clicks.csv")
-    source = ctrlab.SourceConfig(paths=(str(path),))
-    return lab.encode(datasets.draft_config(datasets.inspect_source(source), "clicks"))
+def dataset(small_lab):
+    return small_lab.dataset
 
 
 @pytest.fixture(scope="module", params=["deepfm", "dcn"])
@@ -90,7 +77,7 @@ def with_history(lab, tmp_path_factory):
     """A generated log with a behaviour list."""
     path = tmp_path_factory.mktemp("history") / "t.csv"
     write_sample(path, SyntheticConfig(num_rows=2000, history_of="site"))
-    return lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "history"))
+    return encoded(lab, path, "history")
 
 
 def test_a_model_of_lists_goes_the_whole_way(lab, with_history):
@@ -139,9 +126,7 @@ def test_the_difference_of_two_configs_shows_only_what_differs(lab, model, compr
 
 
 def test_a_checkpoint_of_another_encoding_is_refused_before_it_is_queued(lab, dataset, model, tmp_path):
-    other_path = write_table(tmp_path / "other.csv", seed=1)
-    source = ctrlab.SourceConfig(paths=(str(other_path),))
-    other = lab.encode(datasets.draft_config(datasets.inspect_source(source), "other"))
+    other = encoded(lab, write_table(tmp_path / "other.csv", seed=1), "other")
     with pytest.raises(DataError, match="another encoding"):
         models.import_checkpoint(lab.workspace, other.id, models.model_file(model))
 

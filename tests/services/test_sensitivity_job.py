@@ -1,41 +1,21 @@
 """The sensitivity job: filed with its lineage, resumed behind the last layer, refused in a sentence."""
 
-import numpy as np
-import pandas as pd
 import pytest
 
-import ctrlab
 from ctrlab.errors import JobCancelled
 from ctrlab.measuring import probe
-from ctrlab.services import datasets, jobs, sensitivity
-from ctrlab.services.models import TrainConfig
+from ctrlab.services import jobs, sensitivity
 from ctrlab.services.runner import run_job
-from ctrlab.training.configs import FitConfig
-
-
-def write_table(path, rows=2000):
-    random = np.random.default_rng(0)
-    site, ad = random.integers(0, 30, rows), random.zipf(1.5, rows) % 100
-    clicked = random.random(rows) < 1 / (1 + np.exp(-np.where(site % 3 == 0, 1.0, -1.0)))
-    pd.DataFrame({"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad]}).to_csv(
-        path, index=False
-    )
-    return path
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, brief_timings):
-    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
-        yield lab
+def lab(small_lab):
+    return small_lab.lab
 
 
 @pytest.fixture(scope="module")
-def model(lab, tmp_path_factory):
-    path = write_table(tmp_path_factory.mktemp("raw") / "clicks.csv")
-    dataset = lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "clicks"))
-    settings = {"embed_dim": 6, "mlp_dims": [16, 12]}
-    fit = FitConfig(batch_size=256, learning_rate=3e-3)
-    return lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm", model=settings, fit=fit))
+def model(small_lab):
+    return small_lab.model
 
 
 def test_it_is_filed_under_the_model_and_its_spectra_and_read_back(lab, model):

@@ -1,34 +1,21 @@
 """The speed of a model is a job; a plan for milliseconds was run before it is filed, and the nearest is named where none ran so."""
 
-import numpy as np
-import pandas as pd
 import pytest
 
-import ctrlab
 from ctrlab.errors import ConfigError, CtrlabError
 from ctrlab.plans.planner import Budget
-from ctrlab.services import datasets, plans, speed
-from ctrlab.services.models import TrainConfig, model_profile
-from ctrlab.training.configs import FitConfig
+from ctrlab.services import plans, speed
+from ctrlab.services.models import model_profile
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory):
-    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
-        yield lab
+def lab(small_lab):
+    return small_lab.lab
 
 
 @pytest.fixture(scope="module")
-def model(lab, tmp_path_factory):
-    random = np.random.default_rng(0)
-    site, ad = random.integers(0, 30, 1500), random.zipf(1.5, 1500) % 100
-    path = tmp_path_factory.mktemp("raw") / "clicks.csv"
-    frame = {"click": (random.random(1500) < 0.4).astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad]}
-    pd.DataFrame(frame).to_csv(path, index=False)
-    dataset = lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "clicks"))
-    fit = FitConfig(batch_size=256, learning_rate=3e-3)
-    settings = {"embed_dim": 6, "mlp_dims": [16, 12]}
-    return lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm", model=settings, fit=fit))
+def model(small_lab):
+    return small_lab.model
 
 
 @pytest.fixture(scope="module")

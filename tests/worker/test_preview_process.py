@@ -3,43 +3,27 @@
 import subprocess
 import sys
 
-import numpy as np
-import pandas as pd
 import pytest
 
-import ctrlab
 from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.plans.configs import CompressionSpec
-from ctrlab.services import datasets
-from ctrlab.services.models import TrainConfig
 from ctrlab.services.previews import PreviewError, PreviewProcess, PreviewRequest
 from ctrlab.services.work.shared import open_model
-from ctrlab.training.configs import FitConfig
 from tests.support.patience import PATIENCE
 
 RANKS = {"mlp.0": 4, "embedding.site": 2, "embedding.ad": 1}
 
 
 @pytest.fixture(scope="module")
-def lab(tmp_path_factory, brief_timings):
-    with ctrlab.Lab(tmp_path_factory.mktemp("home")) as lab:
-        yield lab
+def lab(small_lab):
+    return small_lab.lab
 
 
 @pytest.fixture(scope="module")
-def model(lab, tmp_path_factory):
-    random = np.random.default_rng(0)
-    site, ad = random.integers(0, 30, 2000), random.zipf(1.5, 2000) % 100
-    clicked = random.random(2000) < 1 / (1 + np.exp(-np.where(site % 3 == 0, 1.0, -1.0)))
-    table = pd.DataFrame({"click": clicked.astype(int), "site": [f"s{i}" for i in site], "ad": [f"a{i}" for i in ad]})
-    path = tmp_path_factory.mktemp("raw") / "clicks.csv"
-    table.to_csv(path, index=False)
-    dataset = lab.encode(datasets.draft_config(datasets.inspect_source(ctrlab.SourceConfig(paths=(str(path),))), "clicks"))
-    settings = {"embed_dim": 6, "mlp_dims": [16, 12]}
-    fit = FitConfig(batch_size=256, learning_rate=3e-3)
-    return lab.train(TrainConfig(dataset_id=dataset.id, architecture="deepfm", model=settings, fit=fit)).id
+def model(small_lab):
+    return small_lab.model.id
 
 
 def test_the_figures_are_those_of_the_really_compressed_model(lab, model):

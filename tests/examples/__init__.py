@@ -1,0 +1,6 @@
+"""How to extend ctrlab from outside, each in under 40 lines that nothing in the package has to know of.
+
+- `new_architecture.py`: a model and its settings. `test_new_architecture.py` trains, decomposes and compresses it.
+
+The examples are imported in processes of their own, so that the registries of the other tests stay as the package makes them.
+"""
