@@ -2,7 +2,7 @@
 
     python benchmarks/bases.py --out runs/bases --seeds 3
 
-Each is trained without a tenth of its training rows, which are kept aside for fine-tuning.
+Each is trained without a tenth of its training rows, which are held out for fine-tuning.
 - criteo: 137,139 rows, random 70/10/10/10 (train, validation, test, fine-tuning); d 16, MLP 400x3, one epoch, batch 256,
   row-wise lazy Adam 1e-3.
 - avazu: 33,261 rows, the same split and settings.

@@ -5,7 +5,7 @@
 DeepFM (d 16, MLP 400x3), one epoch. AFM: ranks 64/64 in the second and third MLP layer, tables 16 -> 4, one epoch of
 fine-tuning after each of the two stages. The control arm is the base model with the same two epochs of fine-tuning and nothing
 compressed. Every arm keeps the best checkpoint by validation AUC, step 0 included. Each seed draws its own split, initialisation
-and row order. Fine-tuning is tried on the training rows again (the paper) and on a tenth of the rows kept aside for it, which the
+and row order. Fine-tuning is tried on the training rows again (the paper) and on a tenth of the rows held out for it, which the
 base model never saw.
 """
 

@@ -4,7 +4,7 @@
     python benchmarks/finetune_defaults.py --out runs/bases --seeds 3
 
 AFM at ranks 64/64 in the second and third MLP layer and a quarter of the width in every table. Each row of the table is one way
-to fine-tune, on the training rows again or on rows kept aside; every figure is the change from truncation alone on the test rows,
+to fine-tune, on the training rows again or on held-out rows; every figure is the change from truncation alone on the test rows,
 in thousandths, mean and deviation over seeds. "not below" counts the runs that ended no worse than truncation in validation log
 loss, which is what choosing the best by log loss with step 0 among the candidates should make all of them.
 """

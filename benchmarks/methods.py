@@ -9,8 +9,8 @@ for each; tensor trains, dropped ids and QR hash share another, made by the same
 Plans, sensitivities and spectra see training and validation rows only.
 
 Every arm but the original, truncation alone and the integers has one epoch of fine-tuning with the default settings, in one
-stage, on rows kept aside that no training saw. Arms from scratch are first trained as the original was, and so are those whose
-tables are drawn anew. Integers have the bytes that they come to, which are not the budget's. The interval is DeLong's, paired on
+stage, on held-out rows that no training used. Arms from scratch are first trained as the original was, and so are those whose
+tables are re-initialised. Quantised originals have their own bytes, not the budget's. The interval is DeLong's, paired on
 the test rows with the original, and with the original fine-tuned alike; its ends are averaged over seeds. Seconds are those of
 making the arm; spectra, sensitivity and the original's own training are not in them. Every finished arm is in --out and is not
 run again.
@@ -60,7 +60,7 @@ _BYTES_A_NUMBER = 4
 
 @dataclass(frozen=True, eq=False)
 class Bench:
-    """One original with its data, and what all arms share, made when first asked for."""
+    """One original with its data, and what all arms share, made on first use."""
 
     name: str
     architecture: str
@@ -164,7 +164,7 @@ def _integers(precision: Precision, of: Callable[[Bench], CTRModel] = lambda ben
 FIXED: Mapping[str, Callable[[Bench], CTRModel]] = {
     "original": lambda bench: bench.base,
     "original, fine-tuned": lambda bench: bench.finetuned(bench.base),
-    "original, tables drawn anew": lambda bench: bench.drawn_anew(),
+    "original, tables re-initialised": lambda bench: bench.drawn_anew(),
     "int8": _integers("int8"),
     "int4 tables": _integers("int4"),
 }

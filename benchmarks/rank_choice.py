@@ -31,7 +31,7 @@ from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.planner import Budget, BudgetError, PlanOptions, plan_for_budget
 
 FACTORS = (3, 5, 10)
-RIVALS = ("uniform variance", "uniform rank")
+BASELINES = ("uniform variance", "uniform rank")
 
 
 def main() -> None:
@@ -57,7 +57,9 @@ def main() -> None:
 
 def report(results: list[dict[str, Any]], **how: Any) -> None:
     """Print and write. how: as `write_json` takes it."""
-    wins = [row for row in results if all(row["plans"][rival]["valid_log_loss"] >= row["valid_log_loss"] for rival in RIVALS)]
+    wins = [
+        row for row in results if all(row["plans"][baseline]["valid_log_loss"] >= row["valid_log_loss"] for baseline in BASELINES)
+    ]
     alone = [row for row in results if row["planned_alone_wins"]]
     whole = table(results, f"The planner's plan for the very budget, unchecked by measurement, is at least as good as both in "
                            f"{len(alone)} of {len(results)} runs.")  # fmt: skip
@@ -100,8 +102,8 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
                     "bytes": serving_cost(profile, plan.as_dict(), CompressionSpec(precision=precision)).size_bytes}
             for title, plan in plans.items()
         }  # fmt: skip
-        tests = {title: _measured(base, plans[title], spectra, dataset, "test", precision) for title in {chosen, *RIVALS}}
-        best = min(measured[rival]["valid_log_loss"] for rival in RIVALS)
+        tests = {title: _measured(base, plans[title], spectra, dataset, "test", precision) for title in {chosen, *BASELINES}}
+        best = min(measured[baseline]["valid_log_loss"] for baseline in BASELINES)
         runs.append(
             {"dataset": name, "model": architecture, "seed": seed, "factor": factor, "precision": precision,
              "chosen": chosen, "valid_log_loss": valid[chosen]["log_loss"], "plans": measured, "test": tests,
@@ -138,16 +140,16 @@ def table(results: list[dict[str, Any]], note: str = "") -> Table:
                 size = f"{factor}x" if runs[0]["precision"] == "float32" else f"{factor}x (in {runs[0]['precision']})"
                 valid = [
                     [row["original_valid_log_loss"] for row in runs], [row["valid_log_loss"] for row in runs],
-                    *([row["plans"][rival]["valid_log_loss"] for row in runs] for rival in RIVALS),
+                    *([row["plans"][baseline]["valid_log_loss"] for row in runs] for baseline in BASELINES),
                 ]  # fmt: skip
                 test = [
                     [row["original"]["auc"] for row in runs], [row["chosen_test"]["auc"] for row in runs],
-                    *([row["test"][rival]["auc"] for row in runs] for rival in RIVALS),
+                    *([row["test"][baseline]["auc"] for row in runs] for baseline in BASELINES),
                 ]  # fmt: skip
-                wins = sum(all(row["plans"][r]["valid_log_loss"] >= row["valid_log_loss"] for r in RIVALS) for row in runs)
+                wins = sum(all(row["plans"][r]["valid_log_loss"] >= row["valid_log_loss"] for r in BASELINES) for row in runs)
                 cells = [spread(values) for values in (*valid, *test)]
                 lines.append([name, architecture, size, *cells, f"{wins} of {len(runs)}"])
-    arms = ("original", "planner", *RIVALS)
+    arms = ("original", "planner", *BASELINES)
     heads = [*(f"valid log loss, {arm}" for arm in arms), *(f"test AUC, {arm}" for arm in arms)]
     headers = ["data", "model", "smaller", *heads, "no worse than both"]
     return Table("Truncated by AFM to a third, a fifth and a tenth, nothing fine-tuned", headers, lines, note)

@@ -68,7 +68,7 @@ def report(found: dict[str, Any], **how: Any) -> None:
     half = [[f"{one['predicted_ms']:.2f}", f"{one['measured_ms']:.2f}"] for one in found["half"]]
     tables = [
         Table("Random plans of DeepFM of Criteo's size", ["form", "predicted ms", "measured ms", "error"], rows, note),
-        Table(f"Half of the original's {found['original_ms']:.2f} ms asked for", ["predicted ms", "measured ms"], half,
+        Table(f"Budget: half of the original's {found['original_ms']:.2f} ms", ["predicted ms", "measured ms"], half,
               "Tries in their order; the last is what is returned."),
     ]  # fmt: skip
     targets = [at_most("worst error of predicted milliseconds over random plans", max(errors), TARGET, "{:.0%}")]
