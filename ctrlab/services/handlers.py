@@ -11,20 +11,18 @@ by an import path that only the worker follows:
 The store holds kinds and settings only. What code a kind runs is decided here, never by a row of the store.
 """
 
-import importlib
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ctrlab.config import Config
 from ctrlab.errors import JobCancelled
 from ctrlab.registry import Registry
 from ctrlab.services.workspace import Workspace
-from ctrlab.storage import Artifact, Job, MetricRow
-from ctrlab.storage.records import ArtifactKind
+from ctrlab.storage import Artifact, Job, MetricRow, NewArtifact
 
 JOB_HANDLERS: Registry[Config] = Registry("kind of job")
 
@@ -44,13 +42,6 @@ HANDLER_MODULES = (
 #: Progress and time before the first guess of what is left; earlier guesses jump about.
 _MIN_FRACTION_FOR_ETA = 0.01
 _MIN_SECONDS_FOR_ETA = 0.5
-
-
-def load_handlers(modules: Iterable[str] = HANDLER_MODULES) -> Registry[Config]:
-    """Import `modules`, which register their kinds of job, and return the registry."""
-    for module in modules:
-        importlib.import_module(module)
-    return JOB_HANDLERS
 
 
 class Progress(NamedTuple):
@@ -109,23 +100,9 @@ class JobContext:
         with self.job.log_path.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
 
-    def add_artifact(
-        self,
-        kind: ArtifactKind,
-        name: str,
-        *,
-        parents: Sequence[str] = (),
-        config: Mapping[str, Any] | None = None,
-        summary: Mapping[str, Any] | None = None,
-        seed: int | None = None,
-        files_from: Path | None = None,
-        key: str | None = None,
-    ) -> Artifact:
+    def add_artifact(self, new: NewArtifact, *, key: str | None = None) -> Artifact:
         """`store.artifacts.add`, once per job and `key`: a job killed after this and resumed does not add it again."""
-        return self.workspace.store.artifacts.add(
-            kind, name, parents=parents, config=config, summary=summary, seed=seed, files_from=files_from,
-            job_id=self.job.id, job_key=key,
-        )  # fmt: skip
+        return self.workspace.store.artifacts.add(new, job_id=self.job.id, job_key=key)
 
     def drain(self) -> tuple[Progress | None, list[MetricRow]]:
         """For the runner: what was reported since the last call."""

@@ -7,7 +7,7 @@ from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.ranks import validate_plan
 from ctrlab.services.models import model_profile, require_artifact
 from ctrlab.services.workspace import Workspace
-from ctrlab.storage import Artifact
+from ctrlab.storage import Artifact, NewArtifact
 
 
 def save_plan(workspace: Workspace, model_id: str, name: str, plan: RankPlan) -> Artifact:
@@ -19,7 +19,7 @@ def save_plan(workspace: Workspace, model_id: str, name: str, plan: RankPlan) ->
     require_artifact(workspace, model_id, "model")
     validate_plan(model_profile(workspace, model_id), plan)
     before = [saved for saved in list_plans(workspace, model_id) if saved.name == name.strip()]
-    saved = workspace.store.artifacts.add("plan", name, parents=[model_id], config=plan.to_dict())
+    saved = workspace.store.artifacts.add(NewArtifact("plan", name, parents=[model_id], config=plan.to_dict()))
     for old in before:
         workspace.store.artifacts.delete(old.id)
     return saved

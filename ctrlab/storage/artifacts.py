@@ -21,7 +21,7 @@ from ctrlab.storage.code_version import code_version
 from ctrlab.storage.database import Database
 from ctrlab.storage.folders import INCOMING, move_folder
 from ctrlab.storage.pending import PendingChanges
-from ctrlab.storage.records import ID_PREFIXES, Artifact, ArtifactKind
+from ctrlab.storage.records import ID_PREFIXES, Artifact, ArtifactKind, NewArtifact
 from ctrlab.storage.trash import Trash, TrashEntry
 
 _MAX_NAME_LENGTH = 200
@@ -41,22 +41,10 @@ class ArtifactCatalogue:
         self._pending = pending
         self._trash = trash
 
-    def add(
-        self,
-        kind: ArtifactKind,
-        name: str,
-        *,
-        parents: Sequence[str] = (),
-        config: Mapping[str, Any] | None = None,
-        summary: Mapping[str, Any] | None = None,
-        seed: int | None = None,
-        files_from: Path | None = None,
-        job_id: str | None = None,
-        job_key: str | None = None,
-    ) -> Artifact:
-        """File a new artifact; the folder `files_from` is moved, not copied, into the store.
+    def add(self, new: NewArtifact, *, job_id: str | None = None, job_key: str | None = None) -> Artifact:
+        """Store a new artifact and move its files into the store.
 
-        With `job_id` it is filed once per job and `job_key` (the kind, when not given): a job that was killed right after
+        With `job_id` it is added once per job and `job_key` (the kind, when not given): a job that was killed right after
         adding and runs again gets the artifact it made before.
 
         Raises:
@@ -64,23 +52,23 @@ class ArtifactCatalogue:
             UnknownNameError: a parent that does not exist.
             StorageError: the files are missing or cannot be moved; they are then where they were.
         """
-        _check(kind, name, files_from)
-        key = (job_key or kind) if job_id else None
+        _check(new)
+        key = (job_key or new.kind) if job_id else None
         if job_id and (earlier := self._made_by(job_id, key)):
-            if files_from is not None and files_from.is_dir() and not earlier.path.exists():
-                move_folder(files_from, earlier.path)  # the row was committed and the answer of the database lost
+            if new.files_from is not None and new.files_from.is_dir() and not earlier.path.exists():
+                move_folder(new.files_from, earlier.path)  # the row was committed and the answer of the database lost
             return earlier
-        artifact_id = self._new_id(ID_PREFIXES[kind])
-        values = {
-            "id": artifact_id, "kind": kind, "name": name.strip(), "config": dict(config or {}), "summary": dict(summary or {}),
-            "seed": seed, "code_version": code_version(), "created_at": datetime.now(UTC), "job_id": job_id, "job_key": key,
+        values: dict[str, Any] = {
+            "id": self._new_id(ID_PREFIXES[new.kind]), "kind": new.kind, "name": new.name.strip(), "config": dict(new.config),
+            "summary": dict(new.summary), "seed": new.seed, "code_version": code_version(), "created_at": datetime.now(UTC),
+            "job_id": job_id, "job_key": key,
         }  # fmt: skip
-        if files_from is None:
-            self._insert(values, tuple(parents))
+        if new.files_from is None:
+            self._insert(values, tuple(new.parents))
         else:
-            with self._pending.record([artifact_id]):
-                self._insert_with_files(values, tuple(parents), files_from)
-        return self.get(artifact_id)
+            with self._pending.record([values["id"]]):
+                self._insert_with_files(values, tuple(new.parents), new.files_from)
+        return self.get(values["id"])
 
     def get(self, artifact_id: str) -> Artifact:
         """The artifact with this id; UnknownNameError when there is none."""
@@ -222,12 +210,12 @@ class ArtifactCatalogue:
         return self._select(_table.c.id.in_(sa.select(reached.c.id)))
 
 
-def _check(kind: str, name: str, files_from: Path | None) -> None:
-    if kind not in ID_PREFIXES:
-        raise ConfigError(f"an artifact's kind must be one of {', '.join(ID_PREFIXES)}, got {kind!r}")
-    _check_name(name)
-    if files_from is not None and not files_from.is_dir():
-        raise StorageError(f"the folder {files_from} with the files of {name!r} does not exist; write them before adding")
+def _check(new: NewArtifact) -> None:
+    if new.kind not in ID_PREFIXES:
+        raise ConfigError(f"an artifact's kind must be one of {', '.join(ID_PREFIXES)}, got {new.kind!r}")
+    _check_name(new.name)
+    if new.files_from is not None and not new.files_from.is_dir():
+        raise StorageError(f"the folder {new.files_from} with the files of {new.name!r} does not exist; write them before adding")
 
 
 def _check_name(name: str) -> None:

@@ -19,7 +19,7 @@ from ctrlab.errors import StorageError, UnknownNameError
 from ctrlab.storage import schema
 from ctrlab.storage.database import Database
 from ctrlab.storage.records import RETRYABLE_STATES, Job, JobState
-from ctrlab.storage.workers import WorkerRoster
+from ctrlab.storage.workers import WorkerRegistry
 
 #: How long a worker elsewhere may be silent before its jobs are taken away.
 LEASE_SECONDS = 30.0
@@ -43,7 +43,7 @@ class Pulse(NamedTuple):
 class JobQueue:
     """Jobs by id, and the order in which they run."""
 
-    def __init__(self, database: Database, root: Path, workers: WorkerRoster, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(self, database: Database, root: Path, workers: WorkerRegistry, lease_seconds: float = LEASE_SECONDS) -> None:
         self._database = database
         self._root = root
         self._workers = workers

@@ -1,6 +1,7 @@
-"""What the store hands out: frozen records, never live database rows."""
+"""Records that the store takes and returns: frozen dataclasses, never live database rows."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -19,9 +20,29 @@ ACTIVE_STATES: tuple[JobState, ...] = ("queued", "running")
 RETRYABLE_STATES: tuple[JobState, ...] = ("failed", "cancelled", "interrupted")
 
 
+@dataclass(frozen=True)
+class NewArtifact:
+    """What is to be stored as an artifact.
+
+    name: shown to people, 1 to 200 characters.
+    parents: ids of the artifacts it was made from.
+    config: the settings it was made with. summary: its figures. Both are stored as JSON.
+    files_from: folder of its files; it is moved, not copied, into the store.
+    """
+
+    kind: ArtifactKind
+    name: str
+    _: KW_ONLY
+    parents: Sequence[str] = ()
+    config: Mapping[str, Any] = field(default_factory=dict)
+    summary: Mapping[str, Any] = field(default_factory=dict)
+    seed: int | None = None
+    files_from: Path | None = None
+
+
 @dataclass(frozen=True, kw_only=True)
 class Artifact:
-    """One result worth keeping: what it is, what it was made from and how, and where its files are.
+    """A stored result: what it is, what it was made from and how, and where its files are.
 
     parents: ids of the artifacts it was made from, in the order given; lineage is the chain of these.
     path: its folder; it exists when the artifact has files.
@@ -43,12 +64,12 @@ class Artifact:
 
 @dataclass(frozen=True, kw_only=True)
 class Job:
-    """One piece of background work and how far it is.
+    """One background job and its progress.
 
-    progress: 0 to 1. eta_seconds: what is left, None when not known yet.
-    result: kind of artifact -> artifact id. error_expected: `error` is a sentence for the user, not a bug of ours.
-    attempts: how often it was started; with `worker_id` it tells who may write to a running job.
-    folder: log.txt, and checkpoints/ from which a killed attempt resumes.
+    progress: 0 to 1. eta_seconds: estimated seconds left, None when not known yet.
+    result: kind of artifact -> artifact id. error_expected: `error` is a sentence for the user, not a bug in ctrlab.
+    attempts: how often it was started; only the worker `worker_id` in this attempt may write to a running job.
+    folder: holds log.txt, and checkpoints/ from which an attempt resumes the one before.
     """
 
     id: str
@@ -83,7 +104,7 @@ class Job:
 
     @property
     def log_path(self) -> Path:
-        """Where the job's own log and everything it printed are."""
+        """File of the job's log and of everything it printed."""
         return self.folder / "log.txt"
 
     @property
@@ -100,7 +121,7 @@ class Job:
 
 
 class MetricRow(NamedTuple):
-    """One point of one curve; a NaN value is kept as NaN."""
+    """One point of one curve; NaN is stored as NaN."""
 
     step: int
     name: str
@@ -109,7 +130,7 @@ class MetricRow(NamedTuple):
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerRecord:
-    """One worker process that says it is alive."""
+    """One worker process. beat_at: its latest heartbeat."""
 
     id: str
     pid: int

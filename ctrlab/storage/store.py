@@ -14,7 +14,7 @@ from ctrlab.storage.jobs import LEASE_SECONDS, JobQueue
 from ctrlab.storage.metrics import MetricLog
 from ctrlab.storage.pending import PendingChanges
 from ctrlab.storage.trash import Trash
-from ctrlab.storage.workers import WorkerRoster
+from ctrlab.storage.workers import WorkerRegistry
 
 DATABASE_FILE = "ctrlab.sqlite3"
 
@@ -29,7 +29,7 @@ class Store:
     trash: Trash
     jobs: JobQueue
     metrics: MetricLog
-    workers: WorkerRoster
+    workers: WorkerRegistry
 
     @classmethod
     def open(cls, home: Path, url: str | None = None, *, lease_seconds: float = LEASE_SECONDS) -> Self:
@@ -49,7 +49,7 @@ class Store:
         prepare_home(home)
         database = Database(url or sa.URL.create("sqlite", database=str(home / DATABASE_FILE)))
         store_id = _open_database(database, home)
-        workers = WorkerRoster(database, home / "workers")
+        workers = WorkerRegistry(database, home / "workers")
         trash = Trash(home / "trash")
         return cls(
             home=home,

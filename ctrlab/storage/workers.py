@@ -21,7 +21,7 @@ SILENT_SECONDS = 30.0
 _table = schema.workers
 
 
-class WorkerRoster:
+class WorkerRegistry:
     """The workers of a store. Each holds a file lock of its own while it lives, which no crash can leave behind."""
 
     def __init__(self, database: Database, root: Path) -> None:

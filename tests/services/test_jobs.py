@@ -20,7 +20,7 @@ from ctrlab.services.handlers import JOB_HANDLERS, JobContext
 from ctrlab.services.jobs import cancel_job, ensure_worker, get_job, job_curves, job_log, list_jobs, retry_job, worker_state
 from ctrlab.services.runner import run_job
 from ctrlab.services.workspace import Workspace, open_workspace
-from ctrlab.storage import Job, MetricRow
+from ctrlab.storage import Job, MetricRow, NewArtifact
 from tests.support.patience import PATIENCE
 from tests.support.worker_support import ROOT, WORKER_COMMAND
 
@@ -89,7 +89,7 @@ def test_the_home_is_the_argument_then_the_environment_then_the_data_directory(
 def test_a_child_process_opens_the_same_workspace(tmp_path: Path) -> None:
     url = f"sqlite:///{tmp_path / 'elsewhere.sqlite3'}"
     workspace = open_workspace(tmp_path / "home", url)
-    added = workspace.store.artifacts.add("dataset", "ads")
+    added = workspace.store.artifacts.add(NewArtifact("dataset", "ads"))
     script = "from ctrlab.services.workspace import open_workspace\nprint(open_workspace().store.artifacts.list()[0].id)"
     command = [sys.executable, "-c", script]
     printed = subprocess.run(command, env=workspace.environment(), cwd=tmp_path, capture_output=True, text=True, check=True)

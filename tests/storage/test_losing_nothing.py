@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from ctrlab.errors import StorageError
-from ctrlab.storage import Artifact, Store
+from ctrlab.storage import Artifact, NewArtifact, Store
 from ctrlab.storage.trash import KEEP
 from tests.support.worker_support import ROOT
 
@@ -23,10 +23,10 @@ AT_ONCE = -1.0  # seconds: everything counts as old enough
 KILLED_WHILE_ADDING = """
 import os, sys
 from pathlib import Path
-from ctrlab.storage import Store
+from ctrlab.storage import NewArtifact, Store
 store = Store.open(Path(sys.argv[1]))
 store.database.write = lambda: os._exit(9)
-store.artifacts.add("model", "half", files_from=Path(sys.argv[2]))
+store.artifacts.add(NewArtifact("model", "half", files_from=Path(sys.argv[2])))
 """
 
 
@@ -37,7 +37,7 @@ def made_files(folder: Path) -> Path:
 
 
 def added(store: Store, scratch: Path, name: str = "DeepFM") -> Artifact:
-    return store.artifacts.add("model", name, files_from=made_files(scratch / f"made {name}"))
+    return store.artifacts.add(NewArtifact("model", name, files_from=made_files(scratch / f"made {name}")))
 
 
 @pytest.fixture
@@ -176,8 +176,8 @@ def test_the_trash_is_emptied_after_thirty_days_of_what_was_put_there(home: Path
 def test_a_row_whose_commit_was_not_answered_gets_its_files_when_the_job_adds_it_again(home: Path, tmp_path: Path) -> None:
     store = Store.open(home)
     job = store.jobs.submit("train", "Train", {})
-    without_files = store.artifacts.add("model", "DeepFM", job_id=job.id)
-    again = store.artifacts.add("model", "DeepFM", job_id=job.id, files_from=made_files(tmp_path / "again"))
+    without_files = store.artifacts.add(NewArtifact("model", "DeepFM"), job_id=job.id)
+    again = store.artifacts.add(NewArtifact("model", "DeepFM", files_from=made_files(tmp_path / "again")), job_id=job.id)
     assert again == without_files
     assert (again.path / "weights.bin").is_file()
     store.close()
@@ -187,7 +187,7 @@ def test_a_row_whose_commit_was_not_answered_gets_its_files_when_the_job_adds_it
 def test_any_character_in_a_homes_path_leaves_the_database_inside_it(tmp_path: Path, name: str) -> None:
     home = tmp_path / name
     store = Store.open(home)
-    store.artifacts.add("dataset", "ads")
+    store.artifacts.add(NewArtifact("dataset", "ads"))
     store.close()
     assert (home / "ctrlab.sqlite3").stat().st_size > 0
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 
 from ctrlab.errors import ConfigError, StorageError
-from ctrlab.storage import Store
+from ctrlab.storage import NewArtifact, Store
 from ctrlab.storage.schema import SCHEMA_VERSION, schema_version
 from tests.support.patience import PATIENCE
 
@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def test_a_store_keeps_its_content_when_opened_again(store: Store, store_url: str, tmp_path: Path) -> None:
-    added = store.artifacts.add("dataset", "ads")
+    added = store.artifacts.add(NewArtifact("dataset", "ads"))
     again = Store.open(tmp_path / "home", store_url)
     assert again.artifacts.get(added.id) == added
     again.close()
@@ -31,9 +31,9 @@ def test_a_store_of_another_version_is_refused_with_one_sentence(store: Store, s
 
 def test_several_processes_may_create_the_store_at_once(store_url: str, tmp_path: Path) -> None:
     script = (
-        "import sys, time\nfrom pathlib import Path\nfrom ctrlab.storage import Store\nprint('ready', flush=True)\n"
+        "import sys, time\nfrom pathlib import Path\nfrom ctrlab.storage import NewArtifact, Store\nprint('ready', flush=True)\n"
         "sys.stdin.readline()\nfor i in range(5):\n    store = Store.open(Path(sys.argv[1]) / f'home{i}', sys.argv[2] or None)\n"
-        "    store.artifacts.add('dataset', 'ads')\n    store.close()\n"
+        "    store.artifacts.add(NewArtifact('dataset', 'ads'))\n    store.close()\n"
     )
     url = "" if store_url.startswith("sqlite") else store_url
     command = [sys.executable, "-c", script, str(tmp_path), url]

@@ -11,6 +11,7 @@ from pathlib import Path
 from ctrlab.config import Config, option
 from ctrlab.errors import DataError, JobCancelled
 from ctrlab.services.handlers import JOB_HANDLERS, JobContext
+from ctrlab.storage import NewArtifact
 
 
 @JOB_HANDLERS.register("count", builder="tests.support.sample_handlers:count", title="Count")
@@ -77,7 +78,7 @@ def trouble(config: TroubleConfig, context: JobContext) -> dict[str, str]:
     if config.how == "kill":
         os.kill(os.getpid(), signal.SIGKILL)
     if config.how == "kill_once_after_adding":
-        artifact = context.add_artifact("plan", "made once")
+        artifact = context.add_artifact(NewArtifact("plan", "made once"))
         if context.job.attempts == 1:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"plan": artifact.id}

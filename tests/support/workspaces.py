@@ -12,7 +12,7 @@ from ctrlab.models.configs import DeepFMConfig
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
 from ctrlab.services.workspace import Workspace, open_workspace
-from ctrlab.storage import Artifact
+from ctrlab.storage import Artifact, NewArtifact
 
 
 def deepfm_workspace(home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, ...] = (400, 400, 400, 400)) -> dict[str, str]:
@@ -27,27 +27,27 @@ def deepfm_workspace(home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, .
         value_names=("I1", "I2"),
         fingerprint="synthetic",
     )
-    dataset = workspace.store.artifacts.add(
+    dataset = workspace.store.artifacts.add(NewArtifact(
         "dataset", "Synthetic clicks", summary={
             "rows": {"train": 80_000, "valid": 10_000, "test": 10_000}, "ctr": {"train": 0.2, "valid": 0.2, "test": 0.2},
             "fields": [], "size_bytes": 1, "fingerprint": schema.fingerprint, "schema": schema.to_dict(),
         },
-    )  # fmt: skip
+    ))  # fmt: skip
     model = build_model(DeepFMConfig(mlp_dims=mlp_dims), schema)
     profile = profile_model(model)
     cost = measure_cost(model).to_dict()
-    original = workspace.store.artifacts.add(
+    original = workspace.store.artifacts.add(NewArtifact(
         "model", "DeepFM", parents=[dataset.id],
         config={"dataset_id": dataset.id, "architecture": "deepfm", "model": model.config.to_dict()},
         summary={"architecture": "DeepFM", "fingerprint": schema.fingerprint, "profile": profile.to_dict(), "cost": cost,
                  "cost_serving": cost},
-    )  # fmt: skip
+    ))  # fmt: skip
     folder = home / "spectra-to-file"
     save_spectra(folder, {layer.layer_name: _spectrum(number, layer) for number, layer in enumerate(profile.compressible)})
-    spectra = workspace.store.artifacts.add(
+    spectra = workspace.store.artifacts.add(NewArtifact(
         "spectra", "Spectra of DeepFM", parents=[original.id], config={"model_id": original.id},
         summary={"num_layers": len(profile.compressible), "calibration_rows": 80_000, "split": "train"}, files_from=folder,
-    )  # fmt: skip
+    ))  # fmt: skip
     return {"dataset": dataset.id, "model": original.id, "spectra": spectra.id}
 
 
@@ -67,7 +67,7 @@ def add_compressed(
     """A compressed model of `ids`, four times smaller by its records."""
     original = workspace.store.artifacts.get(ids["model"])
     smaller = {key: value // 4 for key, value in original.summary["cost"].items()}
-    return workspace.store.artifacts.add(
+    return workspace.store.artifacts.add(NewArtifact(
         "model", name, parents=[ids["model"], ids["spectra"]],
         config={**original.config, "original_id": ids["model"], "spectra_id": ids["spectra"],
                 "compression": {"method": "afm", "bottleneck": "none", "finetune": {"epochs": 1},
@@ -76,7 +76,7 @@ def add_compressed(
             **original.summary, "cost": smaller, "cost_serving": smaller,
             "profile": {**original.summary["profile"], "compressed": compressed_profile},
         },
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def add_evaluation(workspace: Workspace, model_id: str, *, auc: float, speed: float = 1.0) -> Artifact:
@@ -86,7 +86,7 @@ def add_evaluation(workspace: Workspace, model_id: str, *, auc: float, speed: fl
         for batch in (1, 256, 4096)
     }
     metrics = {"auc": auc, "log_loss": 1.2 - auc, "calibration_ratio": 1.01, "calibration_error": 0.004, "num_rows": 10_000}
-    return workspace.store.artifacts.add(
+    return workspace.store.artifacts.add(NewArtifact(
         "evaluation", "Measurement", parents=[model_id], config={"model_ids": [model_id]},
         summary={"split": "test", "metrics": metrics, "latency": {"torch": timings, "onnx": timings}},
-    )  # fmt: skip
+    ))  # fmt: skip

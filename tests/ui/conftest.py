@@ -16,6 +16,7 @@ from ctrlab.models.profiling import profile_model
 from ctrlab.services import jobs, previews
 from ctrlab.services.previews import Preview, PreviewRequest
 from ctrlab.services.workspace import Workspace, open_workspace
+from ctrlab.storage import NewArtifact
 from tests.support.patience import PATIENCE
 from tests.support.workspaces import deepfm_workspace
 
@@ -85,7 +86,7 @@ def dataset(workspace: Workspace) -> str:
         "size_bytes": 90_000,
     }
     return workspace.store.artifacts.add(
-        "dataset", "Ads_2024", summary=summary | {"fingerprint": "f", "schema": SCHEMA.to_dict()}, seed=0
+        NewArtifact("dataset", "Ads_2024", summary=summary | {"fingerprint": "f", "schema": SCHEMA.to_dict()}, seed=0)
     ).id
 
 
@@ -102,7 +103,9 @@ def model(workspace: Workspace, dataset: str) -> str:
     }
     config = {"dataset_id": dataset, "architecture": "deepfm", "model": {}}
     summary = {"architecture": "DeepFM", "cost": cost, "cost_serving": cost, "profile": profile.to_dict()}
-    return workspace.store.artifacts.add("model", "First DeepFM", parents=[dataset], config=config, summary=summary, seed=0).id
+    return workspace.store.artifacts.add(
+        NewArtifact("model", "First DeepFM", parents=[dataset], config=config, summary=summary, seed=0)
+    ).id
 
 
 @pytest.fixture

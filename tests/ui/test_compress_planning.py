@@ -11,6 +11,7 @@ from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity, save_sensiti
 from ctrlab.plans.speed import FormSpeed, LayerSpeed, SpeedModel, save_speed
 from ctrlab.services import plans
 from ctrlab.services.workspace import open_workspace
+from ctrlab.storage import NewArtifact
 from ctrlab.ui import cache
 from tests.support.compress_page import html, open_compress, run_button, slider
 
@@ -29,7 +30,7 @@ def add_sensitivity(home, ids):
     folder = home / "unfiled"
     save_sensitivity(folder, Sensitivity(log_loss=0.5, auc=0.77, split="valid", num_rows=1000, layers=layers))
     parents = [ids["model"], ids["spectra"]]
-    workspace.store.artifacts.add("sensitivity", "Sensitivity", parents=parents, files_from=folder)
+    workspace.store.artifacts.add(NewArtifact("sensitivity", "Sensitivity", parents=parents, files_from=folder))
     workspace.store.close()
 
 
@@ -130,7 +131,9 @@ def add_speed(home, ids):
     save_speed(home / "unfiled-speed", speed)
     facts = {"batch_size": 4096, "threads": 1, "machine": "a clock", "original_ms": original}
     parents = [ids["model"], ids["spectra"]]
-    added = workspace.store.artifacts.add("speed", "Speed", parents=parents, summary=facts, files_from=home / "unfiled-speed")
+    added = workspace.store.artifacts.add(
+        NewArtifact("speed", "Speed", parents=parents, summary=facts, files_from=home / "unfiled-speed")
+    )
     workspace.store.close()
     return added.id
 

@@ -4,6 +4,7 @@ from ctrlab.data.schema import FeatureSchema, ListFeature
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.services.workspace import Workspace
+from ctrlab.storage import NewArtifact
 
 SCHEMA = FeatureSchema(
     field_names=("ad_id", "site"), field_dims=(1202, 50), value_names=("price",), fingerprint="f",
@@ -14,7 +15,7 @@ SCHEMA = FeatureSchema(
 @pytest.fixture
 def dataset_with_lists(workspace: Workspace) -> str:
     summary = {"rows": {"train": 8000, "valid": 1000}, "schema": SCHEMA.to_dict(), "fingerprint": "f"}
-    return workspace.store.artifacts.add("dataset", "Ads", summary=summary, seed=0).id
+    return workspace.store.artifacts.add(NewArtifact("dataset", "Ads", summary=summary, seed=0)).id
 
 
 @pytest.mark.parametrize("name", MODELS.names())

@@ -7,6 +7,7 @@ import pytest
 
 from ctrlab.services import jobs
 from ctrlab.services.workspace import Workspace
+from ctrlab.storage import NewArtifact
 from ctrlab.ui import format
 from tests.support.patience import PATIENCE
 from tests.support.worker_support import ROOT
@@ -39,7 +40,7 @@ def test_selecting_a_model_selects_its_dataset(open_page, dataset: str, model: s
 
 
 def test_another_dataset_in_the_address_leaves_the_old_model(workspace: Workspace, open_page, model: str) -> None:
-    other = workspace.store.artifacts.add("dataset", "Other").id
+    other = workspace.store.artifacts.add(NewArtifact("dataset", "Other")).id
     app = open_page("Jobs", model=model)
     app.query_params.clear()
     app.query_params["dataset"] = other

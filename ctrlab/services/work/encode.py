@@ -4,7 +4,7 @@ from ctrlab.data.configs import DatasetConfig
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.services.handlers import JobContext
-from ctrlab.storage import Artifact
+from ctrlab.storage import Artifact, NewArtifact
 
 
 def run(config: DatasetConfig, context: JobContext) -> dict[str, str]:
@@ -19,5 +19,7 @@ def file_dataset(context: JobContext, dataset: EncodedDataset) -> Artifact:
     summary = dataset.summary.to_dict() | {"fingerprint": schema.fingerprint, "schema": schema.to_dict()}
     config = dataset.config
     return context.add_artifact(
-        "dataset", config.name, config=config.to_dict(), summary=summary, seed=config.split.seed, files_from=dataset.path
+        NewArtifact(
+            "dataset", config.name, config=config.to_dict(), summary=summary, seed=config.split.seed, files_from=dataset.path
+        )
     )

@@ -16,7 +16,7 @@ from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import ONNX_FILE
 from ctrlab.services.work.shared import open_serving, stage_folder
 from ctrlab.serving.onnx_export import export_onnx
-from ctrlab.storage import Artifact
+from ctrlab.storage import Artifact, NewArtifact
 
 
 def run(config: EvaluateConfig, context: JobContext) -> dict[str, Any]:
@@ -49,12 +49,14 @@ def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig 
         "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
     }
     return context.add_artifact(
-        "evaluation",
-        f"Measurement of {artifact.name}",
-        parents=[model_id],
-        config=config.to_dict(),
-        summary=summary,
-        files_from=folder,
+        NewArtifact(
+            "evaluation",
+            f"Measurement of {artifact.name}",
+            parents=[model_id],
+            config=config.to_dict(),
+            summary=summary,
+            files_from=folder,
+        ),
         key=f"evaluation of {model_id}",
     )
 

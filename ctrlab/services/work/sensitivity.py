@@ -6,7 +6,7 @@ from ctrlab.plans.sensitivity import has_sensitivity, load_sensitivity, save_sen
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.sensitivity import SensitivityConfig
 from ctrlab.services.work.shared import open_model, stage_folder
-from ctrlab.storage import Artifact
+from ctrlab.storage import Artifact, NewArtifact
 
 
 def run(config: SensitivityConfig, context: JobContext) -> dict[str, str]:
@@ -31,10 +31,12 @@ def measure_and_file(config: SensitivityConfig, context: JobContext, start: floa
     )
     save_sensitivity(folder, found)
     return context.add_artifact(
-        "sensitivity",
-        f"Sensitivity of {artifact.name}",
-        parents=[artifact.id, config.spectra_id],
-        config=config.to_dict(),
-        summary={"num_layers": len(found.layers), "num_rows": found.num_rows, "auc": found.auc, "log_loss": found.log_loss},
-        files_from=folder,
+        NewArtifact(
+            "sensitivity",
+            f"Sensitivity of {artifact.name}",
+            parents=[artifact.id, config.spectra_id],
+            config=config.to_dict(),
+            summary={"num_layers": len(found.layers), "num_rows": found.num_rows, "auc": found.auc, "log_loss": found.log_loss},
+            files_from=folder,
+        )
     )

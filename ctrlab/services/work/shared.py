@@ -16,7 +16,7 @@ from ctrlab.plans.configs import Precision
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import MODEL_FILE, SERVING_FILE, model_file
 from ctrlab.services.workspace import Workspace
-from ctrlab.storage import Artifact
+from ctrlab.storage import Artifact, NewArtifact
 from ctrlab.training.loop import FitProgress
 
 
@@ -66,7 +66,7 @@ def file_model(
         "cost_serving": measure_cost(serving).to_dict(),
     }
     return context.add_artifact(
-        "model", name, parents=parents, config=config, summary={**facts, **summary}, seed=seed, files_from=folder
+        NewArtifact("model", name, parents=parents, config=config, summary={**facts, **summary}, seed=seed, files_from=folder)
     )
 
 

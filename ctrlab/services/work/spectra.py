@@ -5,7 +5,7 @@ from ctrlab.decomposition.spectrum import save_spectra
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.spectra import SpectraConfig
 from ctrlab.services.work.shared import open_model
-from ctrlab.storage import Artifact
+from ctrlab.storage import Artifact, NewArtifact
 
 
 def run(config: SpectraConfig, context: JobContext) -> dict[str, str]:
@@ -31,10 +31,12 @@ def decompose_and_file(config: SpectraConfig, context: JobContext, start: float 
     rows = min(seen, default=0)
     summary = {"num_layers": len(found), "calibration_rows": rows, "split": config.split}
     return context.add_artifact(
-        "spectra",
-        f"Spectra of {artifact.name}",
-        parents=[artifact.id],
-        config=config.to_dict(),
-        summary=summary,
-        files_from=folder,
+        NewArtifact(
+            "spectra",
+            f"Spectra of {artifact.name}",
+            parents=[artifact.id],
+            config=config.to_dict(),
+            summary=summary,
+            files_from=folder,
+        )
     )

@@ -15,6 +15,7 @@ from ctrlab.services.plans import list_plans
 from ctrlab.services.sensitivity import load_model_sensitivity
 from ctrlab.services.speed import PlanSpeedConfig, SpeedConfig, load_model_speed
 from ctrlab.services.work.shared import open_model, stage_folder
+from ctrlab.storage import NewArtifact
 
 
 def run(config: SpeedConfig, context: JobContext) -> dict[str, str]:
@@ -29,10 +30,10 @@ def run(config: SpeedConfig, context: JobContext) -> dict[str, str]:
     folder = stage_folder(context, f"speed-{config.model_id}")
     save_speed(folder, speed)
     facts = {key: getattr(speed, key) for key in ("batch_size", "threads", "machine", "original_ms")}
-    filed = context.add_artifact(
+    filed = context.add_artifact(NewArtifact(
         "speed", f"Speed of {artifact.name} at batch {config.batch_size}", parents=[artifact.id, config.spectra_id],
         config=config.to_dict(), files_from=folder, summary=facts,
-    )  # fmt: skip
+    ))  # fmt: skip
     return {"speed": filed.id}
 
 
@@ -55,11 +56,11 @@ def run_plan(config: PlanSpeedConfig, context: JobContext) -> dict[str, str]:
         should_stop=context.should_stop,
     )
     plan = RankPlan.of(tried[-1].planned.plan.as_dict())
-    filed = context.add_artifact(
+    filed = context.add_artifact(NewArtifact(
         "plan", f"At most {config.limit_ms:g} ms at batch {speed.batch_size}", parents=[config.model_id, config.speed_id],
         config=plan.to_dict(),
         summary={"limit_ms": config.limit_ms, "batch_size": speed.batch_size, "tried": [_facts(attempt) for attempt in tried]},
-    )  # fmt: skip
+    ))  # fmt: skip
     for old in list_plans(context.workspace, config.model_id):
         if old.name == filed.name and old.id != filed.id:
             context.workspace.store.artifacts.delete(old.id)
