@@ -4,6 +4,7 @@
       ConfigError(ValueError)   a setting is out of range or unknown
       UnknownNameError(LookupError)  no registered thing, artifact or job has this name
       DataError                 a file or table cannot be read as a CTR dataset
+        FileReadError           the operating system failed to read a raw file; may succeed later
       SpectrumError             features from which no spectrum can be computed
       CompressionError          a plan that cannot be applied to this model
       StorageError              the store or an artifact's files are missing or damaged
@@ -27,6 +28,10 @@ class UnknownNameError(CtrlabError, LookupError):
 
 class DataError(CtrlabError):
     """A raw file or table cannot be used as it is."""
+
+
+class FileReadError(DataError):
+    """The operating system failed to read a raw file (I/O error, lost network drive); the same call may succeed later."""
 
 
 class SpectrumError(CtrlabError):

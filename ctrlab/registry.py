@@ -1,23 +1,71 @@
-"""Registries: a name leads to a config class and, only when asked for, to the code that builds it.
+"""Registries: named entries in order of registration, with an error that lists the names that exist.
 
-The config class must import without torch, for the dashboard reads it to draw forms; the builder is named by an
-import path ("ctrlab.models.deepfm:DeepFM") and is resolved on first use, in the worker.
+`Registry` holds entries of any kind (figures, known datasets). `ConfigRegistry` maps a name to a config class and to the import
+path of a builder ("ctrlab.models.deepfm:DeepFM"): the dashboard imports the config class, without torch, to draw a form; the
+builder is imported on first use, in the worker.
 """
 
 import importlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
 from ctrlab.config import Config
 from ctrlab.errors import UnknownNameError
 
+
+class Named(Protocol):
+    """Anything with a name."""
+
+    @property
+    def name(self) -> str: ...
+
+
+E = TypeVar("E", bound=Named)
 C = TypeVar("C", bound=Config)
+
+
+class Registry(Generic[E]):
+    """Entries by name, in order of registration.
+
+    kind: a noun for error messages, such as "figure".
+    """
+
+    def __init__(self, kind: str, *entries: E) -> None:
+        self.kind = kind
+        self._entries: dict[str, E] = {}
+        for entry in entries:
+            self.add(entry)
+
+    def add(self, entry: E) -> None:
+        """Register an entry under its name; ValueError if the name is taken."""
+        if entry.name in self._entries:
+            raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
+        self._entries[entry.name] = entry
+
+    def __getitem__(self, name: str) -> E:
+        try:
+            return self._entries[name]
+        except KeyError:
+            raise UnknownNameError(f"no {self.kind} is called {name!r}; there are {', '.join(self._entries)}") from None
+
+    def __iter__(self) -> Iterator[E]:
+        return iter(self._entries.values())
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._entries
+
+    def names(self) -> list[str]:
+        """Every name, in order of registration."""
+        return list(self._entries)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """One registered thing: its name, config class, one-line description and where its builder lives."""
+    """A registered config class with its one-line description and the import path of its builder."""
 
     name: str
     config_class: type[Config]
@@ -26,46 +74,25 @@ class Entry:
     description: str
 
     def builder(self) -> Callable[..., Any]:
-        """The callable behind `builder_path`, imported now."""
+        """The callable at `builder_path`, imported now."""
         module_name, _, attribute = self.builder_path.partition(":")
         return getattr(importlib.import_module(module_name), attribute)  # type: ignore[no-any-return]
 
 
-class Registry(Generic[C]):
-    """Named entries in order of registration. A miss lists the names that exist."""
-
-    def __init__(self, kind: str) -> None:
-        self.kind = kind
-        self._entries: dict[str, Entry] = {}
+class ConfigRegistry(Registry[Entry], Generic[C]):
+    """Config classes by name, each with the import path of a builder."""
 
     def register(self, name: str, *, builder: str, title: str, description: str = "") -> Callable[[type[C]], type[C]]:
-        """Class decorator that files a config class under `name`."""
+        """Class decorator that registers a config class under `name`."""
 
-        def file(config_class: type[C]) -> type[C]:
-            if name in self._entries:
-                raise ValueError(f"{self.kind} {name!r} is registered twice")
-            self._entries[name] = Entry(name, config_class, builder, title, description)
+        def add(config_class: type[C]) -> type[C]:
+            self.add(Entry(name, config_class, builder, title, description))
             return config_class
 
-        return file
-
-    def __getitem__(self, name: str) -> Entry:
-        try:
-            return self._entries[name]
-        except KeyError:
-            raise UnknownNameError(f"no {self.kind} is called {name!r}; there are {', '.join(self._entries)}") from None
-
-    def __iter__(self) -> Iterator[Entry]:
-        return iter(self._entries.values())
-
-    def __contains__(self, name: object) -> bool:
-        return name in self._entries
-
-    def names(self) -> list[str]:
-        return list(self._entries)
+        return add
 
     def entry_for(self, config: Config) -> Entry:
-        """The entry whose config class `config` is an instance of."""
+        """The entry whose config class is exactly the class of `config`."""
         for entry in self:
             if type(config) is entry.config_class:
                 return entry

@@ -1,17 +1,20 @@
-"""Registries: names to configs and builders."""
+"""Registries: entries by name, and config classes with their builders."""
 
 from dataclasses import dataclass
 
 import pytest
 
 from ctrlab.config import Config
+from ctrlab.data.catalog import DATASETS
 from ctrlab.errors import UnknownNameError
-from ctrlab.registry import Registry
+from ctrlab.figures.gallery import FIGURES
+from ctrlab.models.configs import MODELS
+from ctrlab.registry import ConfigRegistry
 
 
 @pytest.fixture
 def shapes():
-    registry = Registry("shape")
+    registry = ConfigRegistry("shape")
 
     @registry.register("circle", builder="math:hypot", title="Circle")
     @dataclass(frozen=True, kw_only=True)
@@ -37,3 +40,10 @@ def test_an_entry_is_found_by_its_config(shapes):
 def test_a_name_cannot_be_registered_twice(shapes):
     with pytest.raises(ValueError, match="registered twice"):
         shapes.register("circle", builder="math:hypot", title="Again")(Config)
+
+
+def test_figures_known_datasets_and_methods_name_what_exists_in_the_same_words():
+    for registry in (FIGURES, DATASETS, MODELS):
+        with pytest.raises(UnknownNameError, match=f"no {registry.kind} is called 'pie'; there are {registry.names()[0]}, "):
+            registry["pie"]
+        assert len(registry) == len(registry.names()) == len(list(registry))

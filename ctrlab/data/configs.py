@@ -12,8 +12,7 @@ SplitMethod = Literal["random", "stratified", "time", "files"]
 
 #: The parts of a dataset. `finetune` holds training-like rows that the first training never sees.
 SPLIT_NAMES = ("train", "valid", "test", "finetune")
-#: Transforms whose result is a categorical field of buckets; the others stay numbers.
-BUCKET_TRANSFORMS = ("quantile", "criteo")
+
 #: The roles that become fields.
 FEATURE_ROLES: tuple[Role, ...] = ("categorical", "numeric", "timestamp", "list")
 

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrlab.data.encoding.threads import in_threads, num_threads
+from ctrlab.data.encoding.threads import map_in_threads, num_threads
 from ctrlab.kernels.compile import compiled
 
 BUCKETS = 1024
@@ -37,18 +37,18 @@ def counted_auc(clicked: NDArray[np.bool_], scores: NDArray[Any]) -> float:
     rows = np.linspace(0, len(scores), num_threads() + 1).astype(np.int64)
     pieces = list(zip(rows[:-1].tolist(), rows[1:].tolist(), strict=True))
     counts: NDArray[np.int64] = np.array(
-        in_threads(lambda piece: _count(clicked[slice(*piece)], scores[slice(*piece)], low, scale), pieces)
+        map_in_threads(lambda piece: _count(clicked[slice(*piece)], scores[slice(*piece)], low, scale), pieces)
     )
     # Places in the order bucket, class, piece: (pieces, BUCKETS, 2).
     ends = np.cumsum(counts.transpose(1, 2, 0).ravel()).reshape(BUCKETS, 2, len(pieces)).transpose(2, 0, 1)
     dealt, starts = np.empty_like(scores), ends - counts
-    in_threads(
+    map_in_threads(
         lambda i: _deal(clicked[slice(*pieces[i])], scores[slice(*pieces[i])], low, scale, starts[i].copy(), dealt),
         range(len(pieces)),
     )
     borders = np.append(starts[0].ravel(), len(scores))
     below = np.append(0, np.cumsum(counts[:, :, 0].sum(axis=0)))
-    wins = in_threads(lambda span: _sorted_wins(dealt, borders, below, span), _even_spans(borders[::2]))
+    wins = map_in_threads(lambda span: _sorted_wins(dealt, borders, below, span), _even_spans(borders[::2]))
     num_clicks = int(np.count_nonzero(clicked))
     return sum(wins) / (2 * num_clicks * (len(scores) - num_clicks))
 
@@ -57,7 +57,9 @@ def loss_sums(clicked: NDArray[np.bool_], logits: NDArray[Any], bins: int) -> Lo
     """Cross-entropy and calibration of logits float (n,) in one pass; see `metrics.log_loss` and `metrics.calibration`."""
     sums = np.zeros((-(-len(logits) // BLOCK_ROWS), 1 + 3 * bins))
     spans = np.linspace(0, len(sums), num_threads() + 1).astype(np.int64)
-    in_threads(lambda span: _add_losses(clicked, logits, *span, sums), zip(spans[:-1].tolist(), spans[1:].tolist(), strict=True))
+    map_in_threads(
+        lambda span: _add_losses(clicked, logits, *span, sums), zip(spans[:-1].tolist(), spans[1:].tolist(), strict=True)
+    )
     total = sums.sum(axis=0)
     return LossSums(float(total[0]), *total[1:].reshape(3, bins))
 

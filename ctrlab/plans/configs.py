@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, Self
 
 from ctrlab.config import Config, option
-from ctrlab.registry import Registry
+from ctrlab.registry import ConfigRegistry
 from ctrlab.training.configs import FitConfig
 
-COMPRESSORS: Registry["MethodConfig"] = Registry("compression method")
+COMPRESSORS: ConfigRegistry["MethodConfig"] = ConfigRegistry("compression method")
 
 BOTTLENECKS = ("none", "relu", "prelu")
 ORDERS = ("mlp_first", "tables_first", "joint")

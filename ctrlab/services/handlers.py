@@ -20,11 +20,11 @@ from typing import NamedTuple
 
 from ctrlab.config import Config
 from ctrlab.errors import JobCancelled
-from ctrlab.registry import Registry
+from ctrlab.registry import ConfigRegistry
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job, MetricRow, NewArtifact
 
-JOB_HANDLERS: Registry[Config] = Registry("kind of job")
+JOB_HANDLERS: ConfigRegistry[Config] = ConfigRegistry("kind of job")
 
 #: The modules that register this project's own kinds of job.
 HANDLER_MODULES = (

@@ -1,10 +1,10 @@
-"""What there is to say of a public dataset, and the collection of those that ctrlab knows."""
+"""Description of a public dataset whose file format ctrlab knows."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
-from ctrlab.errors import ConfigError, UnknownNameError
+from ctrlab.errors import ConfigError
 
 NO_CHECKSUM = "the publisher gives none"
 
@@ -57,25 +57,3 @@ class KnownDataset:
         if split is None:
             split = SplitConfig(method="files") if self.num_files > 1 else SplitConfig(method="random")
         return self.make_config(SourceConfig(paths=paths), split)
-
-
-class KnownDatasets:
-    """Known datasets by name; a miss lists the names that exist."""
-
-    def __init__(self, *datasets: KnownDataset) -> None:
-        self._datasets = {dataset.name: dataset for dataset in datasets}
-
-    def __getitem__(self, name: str) -> KnownDataset:
-        try:
-            return self._datasets[name]
-        except KeyError:
-            raise UnknownNameError(f"no known dataset is called {name!r}; there are {', '.join(self._datasets)}") from None
-
-    def __iter__(self) -> Iterator[KnownDataset]:
-        return iter(self._datasets.values())
-
-    def __len__(self) -> int:
-        return len(self._datasets)
-
-    def names(self) -> list[str]:
-        return list(self._datasets)

@@ -1,11 +1,12 @@
-"""A raw file to an encoded dataset on disk, block by block: memory holds some blocks and the vocabularies, never the table.
+"""Encodes a raw table into a dataset on disk, block by block: memory holds some blocks and the vocabularies, never the table.
 
-Three steps. The text is parsed once: rows are dealt to their splits, and what the fields keep of the cells goes to a file a field
-(`parsing`, `spool`). Then each field is settled with its own file alone in hand: its vocabulary or statistics from the training
-rows, its ids or values of all rows (`settling`). At last the columns become rows of the splits' arrays (`dealing`).
+Three steps:
+    first pass (`first_pass`, `parsing`)   text is parsed once; rows are assigned to splits, parsed cells go to the column cache
+    fit (`fit_fields`)                     each field is fitted to its training cells and encodes all its cells, column by column
+    write (`write_splits`)                 encoded columns are transposed into the row-major arrays of the splits
 
-Everything happens in a folder beside the target that is renamed at the very end: whatever kills the process, the target is whole
-or absent. An identical call goes on where a killed one was, and its dataset has the bytes of one made without a break.
+All work happens in a folder beside the target that is renamed at the very end, so the target is either whole or absent. An
+identical call resumes an interrupted one, and the resulting files are byte-identical to those of an uninterrupted run.
 """
 
 import json
@@ -17,21 +18,23 @@ from typing import Any
 import numpy as np
 
 from ctrlab.data.configs import SPLIT_NAMES, ColumnConfig, DatasetConfig
-from ctrlab.data.dataset import COUNTS, FORMAT_VERSION, MANIFEST, DatasetSummary, EncodedDataset
-from ctrlab.data.encoding.column_cache import Spool
+from ctrlab.data.dataset import COUNTS, FORMAT_VERSION, MANIFEST, DatasetSummary, EncodedDataset, FieldSummary
+from ctrlab.data.encoding.column_cache import ColumnCache
 from ctrlab.data.encoding.encoder import FieldEncoder
-from ctrlab.data.encoding.fit_fields import settle_fields
-from ctrlab.data.encoding.reading import TableReading, new_progress
-from ctrlab.data.encoding.write_splits import Dealer
+from ctrlab.data.encoding.first_pass import FirstPass
+from ctrlab.data.encoding.fit_fields import fit_fields
+from ctrlab.data.encoding.journal import EncodingJournal
+from ctrlab.data.encoding.write_splits import SplitWriter
 from ctrlab.data.tables.reader import TableReader, open_table
-from ctrlab.errors import DataError, JobCancelled
+from ctrlab.errors import CtrlabError, DataError, FileReadError, JobCancelled, StorageError
 
 OnProgress = Callable[[float, str], None]
 ShouldStop = Callable[[], bool]
+OpenCache = Callable[[Path], ColumnCache]
 
-#: Where on the progress bar reading and settling end; dealing is the rest.
-_READ, _SETTLED = 0.6, 0.92
-_SPOOL = "spool"
+#: Fractions of the progress at which the first pass and the fitting end; writing takes the rest.
+_PARSED, _FITTED = 0.6, 0.92
+_CACHE = "columns"
 
 
 def encode_dataset(
@@ -41,40 +44,65 @@ def encode_dataset(
     on_progress: OnProgress = lambda fraction, message: None,
     should_stop: ShouldStop = lambda: False,
     max_bytes: int | None = None,
+    open_cache: OpenCache = ColumnCache,
 ) -> EncodedDataset:
-    """Encode a raw table into `out_dir`.
+    """Encode a raw table into the folder `out_dir`.
 
-    Besides the dataset it needs room beside `out_dir` for what is kept of the cells until the end: 8 bytes for a categorical cell
-    or a list's element, 8 for a number, 2 for a bucket, and half of that for the ids.
+    Needs temporary disk space beside `out_dir` for the column cache: 8 bytes per categorical cell, list element or number, 2 per
+    bucket, and half of that for the encoded cells.
+
+    After an interruption (a killed process, a full disk, an unexpected error) the work done so far stays in
+    `<out_dir>.partial`, and an identical call resumes it. After a DataError or a cancellation it is deleted.
 
     Args:
-        out_dir: a folder that does not exist yet, or one that an earlier, identical call has finished. What a killed, identical
-            call has left beside it is used: the table is not read anew from its beginning.
-        on_progress: called with a fraction 0..1 and a sentence, some times a second.
-        should_stop: asked several times a second.
+        out_dir: a folder that does not exist yet, or the finished result of an identical call.
+        on_progress: called with a fraction 0..1 and a sentence, several times a second.
+        should_stop: called several times a second; True cancels.
         max_bytes: refuse larger raw files.
+        open_cache: opens the column cache in a folder.
 
     Raises:
-        DataError: the file cannot be used as the config says; nothing is left behind.
-        JobCancelled: `should_stop` said so; nothing is left behind.
+        DataError: the files do not fit the config; nothing is left behind.
+        FileReadError: the operating system could not read a raw file; the work can be resumed.
+        StorageError: the work could not be written, for example because the disk is full; it can be resumed.
+        JobCancelled: `should_stop` returned True; nothing is left behind.
+
+    >>> import tempfile
+    >>> from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> rows = [f"{i % 2},site{i % 3}" for i in range(100)]
+    >>> _ = (folder / "log.csv").write_text("\\n".join(["click,site", *rows]))
+    >>> columns = (ColumnConfig(name="click", role="label"), ColumnConfig(name="site", role="categorical"))
+    >>> config = DatasetConfig(name="log", source=SourceConfig(paths=(str(folder / "log.csv"),)), columns=columns)
+    >>> dataset = encode_dataset(config, folder / "log")
+    >>> dataset.schema.field_dims, sum(dataset.summary.rows.values())
+    ((5,), 100)
     """
     out_dir = Path(out_dir)
     if out_dir.exists():
-        return _finished_before(out_dir, config)
+        return _open_finished(out_dir, config)
     readers = [open_table(config.source, part=part, max_bytes=max_bytes) for part in range(len(config.source.paths))]
     for reader in readers:
         _check_columns(reader, config)
     work_dir = out_dir.with_name(out_dir.name + ".partial")
     try:
-        _Encoding(config, readers, work_dir, on_progress, should_stop).run()
+        _Encoding(config, readers, work_dir, on_progress, should_stop, open_cache).run()
         work_dir.replace(out_dir)
-    except Exception:  # a fault or a cancel leaves nothing; a signal that ends the process leaves what the next call can use
+    except FileReadError:
+        raise
+    except CtrlabError:  # bad data or a cancellation: an identical call could not succeed with the work done so far
         shutil.rmtree(work_dir, ignore_errors=True)
         raise
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise StorageError(
+            f"encoding stopped because {work_dir.parent} could not be written ({reason}); the work done so far is kept, "
+            "so make room there and start it again"
+        ) from error
     return EncodedDataset.open(out_dir)
 
 
-def _finished_before(out_dir: Path, config: DatasetConfig) -> EncodedDataset:
+def _open_finished(out_dir: Path, config: DatasetConfig) -> EncodedDataset:
     dataset = EncodedDataset.open(out_dir)
     if dataset.config != config:
         raise DataError(f"{out_dir} already holds the dataset {dataset.config.name!r} with other settings; choose another folder")
@@ -95,7 +123,7 @@ def _check_columns(reader: TableReader, config: DatasetConfig) -> None:
 
 
 def _list_fault(column: ColumnConfig, holds_lists: bool) -> str | None:
-    """Why a column's role or separator does not fit what its cells are."""
+    """Why a column's role or separator does not fit its cells; None if they fit."""
     if column.role != "list":
         return f"holds lists and has the role {column.role}; make it a list or ignore it" if holds_lists else None
     if holds_lists and column.separator is not None:
@@ -109,66 +137,81 @@ class _Encoding:
     """One run of `encode_dataset`, from opened readers to a complete folder."""
 
     def __init__(
-        self, config: DatasetConfig, readers: list[TableReader], folder: Path, on_progress: OnProgress, should_stop: ShouldStop
+        self,
+        config: DatasetConfig,
+        readers: list[TableReader],
+        folder: Path,
+        on_progress: OnProgress,
+        should_stop: ShouldStop,
+        open_cache: OpenCache,
     ) -> None:
         self.config, self.readers, self.folder = config, readers, folder
         self.on_progress, self.should_stop = on_progress, should_stop
+        self._open_cache = open_cache
         self._shown = 0.0
 
     def run(self) -> None:
-        encoder = FieldEncoder.for_columns(self.config.features)
-        progress = self._taken_up()
-        self.spool = Spool(self.folder / _SPOOL)
-        reading = TableReading(self.config, self.readers, encoder, self.spool, progress)
-        reading.run(lambda share, message: self._report(_READ * share, message))
-        encoder.check_readable(sum(progress["rows"]))
-        encoder, tallies = settle_fields(encoder, self.spool, self._report_settling)
-        self._deal(encoder, progress)
-        self._report(1.0, "writing vocabularies")
-        order = [*encoder.id_fields, *encoder.list_fields]
-        np.save(self.folder / COUNTS, np.concatenate([np.empty(0, np.int64), *(tallies[field.name].counts for field in order)]))
-        encoder.save(self.folder)
-        shutil.rmtree(self.spool.folder)
-        self._write_manifest(encoder, [tallies[field.name].summary() for field in encoder.fields], progress)
+        journal = self._resume()
+        self.cache = self._open_cache(self.folder / _CACHE)
+        if not journal.complete:
+            self._encode(journal)
+        self.cache.delete()
         self.on_progress(1.0, "done")
 
-    def _taken_up(self) -> dict[str, Any]:
-        """The journal of a killed, identical run; a new one, and an empty folder, where there is none."""
+    def _encode(self, journal: EncodingJournal) -> None:
+        encoder = FieldEncoder.for_columns(self.config.features)
+        first_pass = FirstPass(self.config, self.readers, encoder, self.cache, journal)
+        journal = first_pass.run(lambda share, message: self._report(_PARSED * share, message))
+        encoder.check_readable(journal.num_rows)
+        encoder, stats = fit_fields(encoder, self.cache, self._report_fitting)
+        self._write_splits(encoder, journal)
+        self._report(1.0, "writing vocabularies")
+        order = [*encoder.id_fields, *encoder.list_fields]
+        np.save(self.folder / COUNTS, np.concatenate([np.empty(0, np.int64), *(stats[field.name].counts for field in order)]))
+        encoder.save(self.folder)
+        self._write_manifest(encoder, [stats[field.name].summary() for field in encoder.fields], journal)
+        journal.complete = True
+        self.cache.write_journal(journal)
+
+    def _resume(self) -> EncodingJournal:
+        """The journal of an interrupted identical run; otherwise a new one, and an empty work folder."""
         files = [[str(reader.path), reader.total_bytes, reader.path.stat().st_mtime_ns] for reader in self.readers]
         task = json.loads(json.dumps([FORMAT_VERSION, self.config.to_dict(), files]))
-        journal = Spool(self.folder / _SPOOL).read_journal()
-        if journal is not None and journal["task"] == task:
+        journal = self._open_cache(self.folder / _CACHE).read_journal()
+        if journal is not None and journal.task == task:
             return journal
         shutil.rmtree(self.folder)
-        return new_progress(task)
+        return EncodingJournal(task)
 
-    def _report_settling(self, share: float) -> None:
-        self._report(_READ + (_SETTLED - _READ) * share, f"settled {share:.0%} of the vocabularies and statistics")
+    def _report_fitting(self, share: float) -> None:
+        self._report(_PARSED + (_FITTED - _PARSED) * share, f"fitted {share:.0%} of the vocabularies and statistics")
 
-    def _deal(self, encoder: FieldEncoder, progress: dict[str, Any]) -> None:
-        dealer = Dealer(encoder, self.spool, self.folder)
+    def _write_splits(self, encoder: FieldEncoder, journal: EncodingJournal) -> None:
+        writer = SplitWriter(encoder, self.cache, self.folder)
 
         def on_blocks(done: int) -> None:
-            share = done / dealer.num_blocks
-            self._report(_SETTLED + (1 - _SETTLED) * share, f"wrote {share:.0%} of the rows")
+            share = done / writer.num_blocks
+            self._report(_FITTED + (1 - _FITTED) * share, f"wrote {share:.0%} of the rows")
 
         def on_round(done: int) -> None:
-            progress["dealt"] = done
-            self.spool.write_journal(progress)
+            journal.blocks_written = done
+            self.cache.write_journal(journal)
 
-        dealer.deal(progress["dealt"], on_blocks, on_round)
+        writer.write(journal.blocks_written, on_blocks, on_round)
 
-    def _write_manifest(self, encoder: FieldEncoder, fields: list[Any], progress: dict[str, Any]) -> None:
-        parts = [
-            (name, rows, clicks) for name, rows, clicks in zip(SPLIT_NAMES, progress["rows"], progress["clicks"], strict=True)
-        ]
+    def _write_manifest(self, encoder: FieldEncoder, fields: list[FieldSummary], journal: EncodingJournal) -> None:
+        splits = list(zip(SPLIT_NAMES, journal.rows, journal.clicks, strict=True))
         summary = DatasetSummary(
-            rows={name: rows for name, rows, _ in parts if rows},
-            ctr={name: clicks / rows for name, rows, clicks in parts if rows},
+            rows={name: rows for name, rows, _ in splits if rows},
+            ctr={name: clicks / rows for name, rows, clicks in splits if rows},
             fields=tuple(fields),
-            size_bytes=sum(file.stat().st_size for file in self.folder.iterdir()),
+            size_bytes=sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file() and path.name != MANIFEST),
         )
-        manifest = {"config": self.config.to_dict(), "schema": encoder.schema.to_dict(), "summary": summary.to_dict()}
+        manifest: dict[str, Any] = {
+            "config": self.config.to_dict(),
+            "schema": encoder.schema.to_dict(),
+            "summary": summary.to_dict(),
+        }
         (self.folder / MANIFEST).write_text(json.dumps({"format_version": FORMAT_VERSION, **manifest}, indent=1))
 
     def _report(self, fraction: float, message: str) -> None:

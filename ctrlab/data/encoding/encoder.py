@@ -1,4 +1,4 @@
-"""All fields of a dataset together: fitted on training rows, applied to any row, kept beside the data without pickle."""
+"""The encoder of all fields of a dataset: fitted on training rows, applied to any rows, stored without pickle."""
 
 import hashlib
 import json
@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig
-from ctrlab.data.encoding.fields import Field, ListField, Mask, Reading, TextField, field_state, make_fields, restore_field
-from ctrlab.data.encoding.threads import in_threads
+from ctrlab.data.encoding.fields import Field, ListField, Mask, ParsedColumn, TextField, field_state, make_fields, restore_field
+from ctrlab.data.encoding.threads import map_in_threads
 from ctrlab.data.schema import FeatureSchema, ListFeature, fingerprint_of
 from ctrlab.errors import DataError
 
@@ -28,7 +28,7 @@ MAX_UNREADABLE_SHARE = 0.01
 
 @dataclass(frozen=True)
 class EncodedBlock:
-    """Rows as a model reads them: ids int32 (n, F), values float32 (n, V), lists int32 (n, total length)."""
+    """Encoded rows, a model's input: ids int32 (n, F), values float32 (n, V), lists int32 (n, total length)."""
 
     ids: NDArray[np.int32]
     values: NDArray[np.float32]
@@ -36,23 +36,32 @@ class EncodedBlock:
 
 
 class CellsInMemory:
-    """Kept cells of rows that are few; all of them training rows unless `train` says otherwise, reading by reading."""
+    """Parsed cells of one field in memory, as `fields.ParsedCells`.
 
-    def __init__(self, readings: Sequence[Reading], train: Sequence[Mask] | None = None) -> None:
-        self._readings, self._train = readings, train
+    train: mask of the training rows of each block; by default all rows are training rows.
+    """
+
+    def __init__(self, columns: Sequence[ParsedColumn], train: Sequence[Mask] | None = None) -> None:
+        self._columns, self._train = columns, train
 
     def blocks(self) -> Iterator[tuple[NDArray[Any], Mask]]:
-        for number, reading in enumerate(self._readings):
-            yield reading.kept, np.ones(len(reading.kept), np.bool_) if self._train is None else self._train[number]
+        for number, column in enumerate(self._columns):
+            yield column.cells, np.ones(len(column.cells), np.bool_) if self._train is None else self._train[number]
 
     def texts(self) -> Iterator[pl.DataFrame]:
-        yield from (reading.texts for reading in self._readings if reading.texts is not None)
+        yield from (column.texts for column in self._columns if column.texts is not None)
 
 
 class FieldEncoder:
-    """Raw columns to ids and values: `fit` on blocks of training rows, or field by field from kept cells (see `fields`).
+    """Encodes raw columns as ids and values.
 
-    id_fields, value_fields: the fields behind the F columns of ids and the V columns of values. list_fields: those of lists.
+    id_fields, value_fields, list_fields: the fields of the F columns of ids, of the V columns of values, and of the lists.
+
+    >>> rows = pl.DataFrame({"site": ["a", "b", "a"], "price": ["1", "3", None]})
+    >>> columns = [ColumnConfig(name="site", role="categorical"), ColumnConfig(name="price", role="numeric")]
+    >>> block = FieldEncoder.fit([rows], columns).transform(rows)
+    >>> block.ids.ravel().tolist(), block.values.ravel().tolist()
+    ([2, 3, 2], [-1.0, 1.0, 0.0])
     """
 
     def __init__(self, fields: Sequence[Field]) -> None:
@@ -60,32 +69,32 @@ class FieldEncoder:
         names = [field.name for field in self.fields]
         if twice := sorted({name for name in names if names.count(name) > 1}):
             raise DataError(f"two fields would be called {', '.join(twice)}; rename a column or ignore one")
-        self.id_fields = [field for field in self.fields if field.gives == "ids"]
-        self.value_fields = [field for field in self.fields if field.gives == "values"]
+        self.id_fields = [field for field in self.fields if field.output == "ids"]
+        self.value_fields = [field for field in self.fields if field.output == "values"]
         self.list_fields = [field for field in self.fields if isinstance(field, ListField)]
         self._link()
 
     @classmethod
     def for_columns(cls, columns: Iterable[ColumnConfig]) -> Self:
-        """An unfitted encoder of the columns that are features."""
+        """An unfitted encoder for the columns whose role makes them features."""
         return cls([field for column in columns for field in make_fields(column)])
 
     @classmethod
     def fit(cls, blocks: Iterable[pl.DataFrame], columns: Iterable[ColumnConfig]) -> Self:
-        """Fit on blocks of String columns, all of whose rows are training rows."""
+        """Fit on blocks of String columns; all rows are training rows."""
         encoder = cls.for_columns(columns)
-        kept: list[list[Reading]] = [[] for _ in encoder.fields]
+        parsed: list[list[ParsedColumn]] = [[] for _ in encoder.fields]
         for block in blocks:
-            for readings, field in zip(kept, encoder.fields, strict=True):
-                readings.append(field.read(block[field.column]))
-        for readings, field in zip(kept, encoder.fields, strict=True):
-            field.unreadable = sum(reading.unreadable for reading in readings)
-            field.fit(CellsInMemory(readings))
-        encoder.check_readable(sum(len(reading.kept) for reading in kept[0]))
+            for blocks_of_field, field in zip(parsed, encoder.fields, strict=True):
+                blocks_of_field.append(field.parse(block[field.column]))
+        for blocks_of_field, field in zip(parsed, encoder.fields, strict=True):
+            field.unreadable = sum(column.unreadable for column in blocks_of_field)
+            field.fit(CellsInMemory(blocks_of_field))
+        encoder.check_readable(sum(len(column.cells) for column in parsed[0]))
         return encoder
 
     def check_readable(self, num_rows: int) -> None:
-        """DataError if too many of the cells of a numeric or time column could not be read."""
+        """Raise DataError if too many cells of a numeric or timestamp column could not be read."""
         for field in self.fields:
             if field.unreadable > MAX_UNREADABLE_SHARE * num_rows:
                 raise DataError(
@@ -94,11 +103,11 @@ class FieldEncoder:
                 )
 
     def sharers(self, field: Field) -> list[ListField]:
-        """The lists whose elements have this field's ids."""
+        """The list fields that share this field's vocabulary."""
         return [other for other in self.list_fields if other.shares == field.name]
 
     def transform(self, block: pl.DataFrame) -> EncodedBlock:
-        """Encode rows of String columns with the fitted vocabularies and statistics; an empty text is missing, like null.
+        """Encode rows of String columns with the fitted vocabularies and statistics; an empty text counts as missing, like null.
 
         Raises:
             DataError: a column is missing.
@@ -123,7 +132,7 @@ class FieldEncoder:
     def save(self, folder: Path) -> None:
         """Write `encoder.json` and `vocabulary.parquet` into a folder."""
         (folder / ENCODER_FILE).write_text(json.dumps({"version": _VERSION, "fields": self._states()}, indent=1))
-        # A row group a field: one vocabulary at a time is turned into Arrow's lists. Texts are distinct, a dictionary is no use.
+        # One row group per field, so that only one vocabulary is converted at a time. Texts are distinct: no dictionary encoding.
         schema = pa.schema([("field", pa.large_string()), ("text", pa.large_list(pa.large_string()))])
         with pq.ParquetWriter(folder / VOCABULARY_FILE, schema, compression="zstd", use_dictionary=False) as file:
             for name, texts in self._vocabularies().items():
@@ -133,7 +142,7 @@ class FieldEncoder:
 
     @classmethod
     def load(cls, folder: Path) -> Self:
-        """The inverse of `save`.
+        """Load an encoder that `save` wrote.
 
         Raises:
             DataError: the files are missing, damaged or of another version.
@@ -149,7 +158,7 @@ class FieldEncoder:
         return cls([restore_field(state, vocabularies[state["name"]]) for state in stored["fields"]])
 
     def _assemble(self, encode: Callable[[Field], NDArray[Any]], num_rows: int) -> EncodedBlock:
-        columns = in_threads(encode, [*self.id_fields, *self.value_fields, *self.list_fields])
+        columns = map_in_threads(encode, [*self.id_fields, *self.value_fields, *self.list_fields])
         ids, lists = len(self.id_fields), len(self.id_fields) + len(self.value_fields)
         return EncodedBlock(
             _stack(columns[:ids], num_rows, np.int32),
@@ -158,13 +167,13 @@ class FieldEncoder:
         )
 
     def _link(self) -> None:
-        """Give lists that share a field's vocabulary that field's."""
+        """Connect list fields to the fields whose vocabulary they share."""
         by_name = {field.name: field for field in self.fields}
         for field in self.list_fields:
             if field.shares is not None:
                 shared = by_name.get(field.shares)
                 if not isinstance(shared, TextField):
-                    raise DataError(f"list {field.name!r} shares the ids of {field.shares!r}, which is no categorical field")
+                    raise DataError(f"list {field.name!r} shares the ids of {field.shares!r}, which is not a categorical field")
                 field.share_with(shared)
 
     @staticmethod
@@ -175,7 +184,7 @@ class FieldEncoder:
 
     def _digests(self) -> dict[str, str]:
         vocabularies = self._vocabularies()
-        return dict(zip(vocabularies, in_threads(_digest, vocabularies.values()), strict=True))
+        return dict(zip(vocabularies, map_in_threads(_digest, vocabularies.values()), strict=True))
 
     def _states(self) -> list[dict[str, Any]]:
         return [field_state(field) for field in self.fields]
@@ -189,7 +198,7 @@ class FieldEncoder:
 
 
 def _digest(texts: pl.Series) -> str:
-    """A hash of a vocabulary that does not depend on the version of any library."""
+    """SHA-256 of a vocabulary, independent of library versions."""
     digest = hashlib.sha256()
     for start in range(0, len(texts), 1 << 16):
         digest.update(texts[start : start + (1 << 16)].str.join("\0")[0].encode())
@@ -198,7 +207,7 @@ def _digest(texts: pl.Series) -> str:
 
 
 def _stack(columns: list[Any], num_rows: int, dtype: type) -> NDArray[Any]:
-    """Columns (n,) and (n, width) side by side."""
+    """Columns (n,) and (n, width) concatenated along the second axis."""
     parts = [column[:, None] if column.ndim == 1 else column for column in columns]
     stacked: NDArray[Any] = np.empty((num_rows, sum(part.shape[1] for part in parts)), dtype)
     start = 0

@@ -1,4 +1,4 @@
-"""What the summary of a dataset counts of a field while its cells pass by."""
+"""Per-field statistics for the dataset summary, collected while the cells are encoded."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Self
@@ -16,7 +16,7 @@ HEAD_SHARE = 0.01
 
 @dataclass
 class _Rows:
-    """train, missing: training rows, and those without a value. others, unknown: cells outside them, and those with id 0."""
+    """train, missing: training rows, and those without a value. others, unknown: cells of other rows, and those with id 0."""
 
     train: int = 0
     missing: int = 0
@@ -24,28 +24,31 @@ class _Rows:
     unknown: int = 0
 
 
-class FieldTally:
-    """counts: training cells of each id, int64 (field_dim,); a list's padding is not counted."""
+class FieldStats:
+    """Counts of one field.
+
+    counts: occurrences of each id in the training rows, int64 (field_dim,), without the padding of lists.
+    """
 
     def __init__(self, field: Field, counts: NDArray[np.int64] | None = None, rows: _Rows | None = None) -> None:
         self.field = field
         self.counts = np.zeros(field.field_dim, np.int64) if counts is None else counts
         self._rows = rows or _Rows()
 
-    def add(self, result: NDArray[Any], kept: NDArray[Any], train: Mask) -> None:
-        """Count rows by what became of their cells, and what was kept of those."""
+    def add(self, encoded: NDArray[Any], cells: NDArray[Any], train: Mask) -> None:
+        """Count a block of rows by its encoded and parsed cells."""
         num_train = int(np.count_nonzero(train))
         self._rows.train += num_train
-        if self.field.gives == "values":
-            self._rows.missing += int(np.count_nonzero(np.isnan(kept[train])))
+        if self.field.output == "values":
+            self._rows.missing += int(np.count_nonzero(np.isnan(cells[train])))
             return
-        if self.field.gives == "lists":
-            self._rows.missing += int(np.count_nonzero(result[train, 0] == PADDING_ID))
-            train = np.repeat(train, result.shape[1])
-            result = result.reshape(-1)
-            present = result != PADDING_ID
-            result, train = result[present], train[present]
-        self._count(result, train)
+        if self.field.output == "lists":
+            self._rows.missing += int(np.count_nonzero(encoded[train, 0] == PADDING_ID))
+            train = np.repeat(train, encoded.shape[1])
+            encoded = encoded.reshape(-1)
+            present = encoded != PADDING_ID
+            encoded, train = encoded[present], train[present]
+        self._count(encoded, train)
 
     def _count(self, ids: NDArray[np.int32], train: Mask) -> None:
         from ctrlab.data.encoding.compiled.rows import tally
@@ -54,7 +57,7 @@ class FieldTally:
         self._rows.unknown += int(tally(ids, train, self.counts))
 
     def state(self) -> dict[str, int]:
-        """All but the counts, as JSON."""
+        """Everything but `counts`, as JSON."""
         return asdict(self._rows)
 
     @classmethod
@@ -63,20 +66,22 @@ class FieldTally:
         return cls(field, counts, _Rows(**state))
 
     def summary(self) -> FieldSummary:
-        """Its line of the summary."""
-        own, rows = self.field, self._rows
-        if own.gives == "values":
-            return FieldSummary(own.name, own.column, "numeric", 0, rows.missing / max(1, rows.train), 0.0, 0.0, own.unreadable)
+        """The field's entry in the summary."""
+        field, rows = self.field, self._rows
+        if field.output == "values":
+            return FieldSummary(
+                field.name, field.column, "numeric", 0, rows.missing / max(1, rows.train), 0.0, 0.0, field.unreadable
+            )
         cells = max(1, int(self.counts.sum()))
-        # Buckets that no training row fell into are not in use.
+        # Buckets without a training row do not count.
         used = np.sort(self.counts[NUM_RESERVED_IDS:])[::-1]
         used = used[used > 0]
         return FieldSummary(
-            own.name, own.column,
-            kind="list" if own.gives == "lists" else "categorical",
+            field.name, field.column,
+            kind="list" if field.output == "lists" else "categorical",
             cardinality=len(used),
-            missing_share=rows.missing / max(1, rows.train) if own.gives == "lists" else int(self.counts[MISSING_ID]) / cells,
+            missing_share=rows.missing / max(1, rows.train) if field.output == "lists" else int(self.counts[MISSING_ID]) / cells,
             oov_share=rows.unknown / max(1, rows.others),
             head_share=int(used[: max(1, round(HEAD_SHARE * len(used)))].sum()) / cells,
-            unreadable=own.unreadable,
+            unreadable=field.unreadable,
         )  # fmt: skip

@@ -1,13 +1,13 @@
-"""Raw files to what fields keep of their cells, in rounds of blocks that are parsed side by side.
+"""Parses raw files into the fields' parsed cells, in rounds of blocks that are parsed in parallel.
 
-Delimited text is cut at line ends and split by a compiled loop, straight to keys and numbers: no string is made of a cell that
-needs none. Whatever that loop does not know, in a block of any file (quotes, ragged rows, text that is not UTF-8), is left to
-Arrow, block by block: both give the same cells, and a fault gets Arrow's diagnosis. Files with line feeds in quotes and Parquet
-files go through Arrow altogether.
+Delimited text is cut at line ends and split by a compiled loop directly into keys and numbers, without making strings. A block
+with anything that the loop does not support (quotes, ragged rows, invalid UTF-8) is parsed by Arrow instead: both give the same
+cells, and errors carry Arrow's diagnosis. Files with line feeds in quotes and Parquet files are parsed by Arrow entirely.
 """
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from dataclasses import field as dataclass_field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
@@ -15,33 +15,33 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.encoding.encoder import FieldEncoder
-from ctrlab.data.encoding.fields import Field, NumericField, Reading, read_numbers
-from ctrlab.data.encoding.fields.vocabulary import LongSeen, arrow_texts, long_texts
-from ctrlab.data.encoding.threads import in_threads, num_threads
+from ctrlab.data.encoding.fields import Field, NumericField, ParsedColumn, read_numbers
+from ctrlab.data.encoding.fields.vocabulary import RecentHashes, arrow_texts, long_texts
+from ctrlab.data.encoding.threads import map_in_threads, num_threads
 from ctrlab.data.tables.reader import TableReader
 
-#: Bytes of text split in one piece, and pieces of a round for each thread.
+#: Bytes of text per chunk, and chunks of a round for each thread.
 CHUNK_BYTES = 4 << 20
 CHUNKS_PER_THREAD = 2
 
 
 class ParsedBlock(NamedTuple):
-    """Rows of a file: what each field keeps of them, in the order of the fields, and the columns wanted as text."""
+    """A block of rows: the parsed cells of each field, in the order of the fields, and the columns requested as text."""
 
     rows: int
-    readings: list[Reading]
+    columns: list[ParsedColumn]
     texts: dict[str, pl.Series]
 
 
 class Round(NamedTuple):
-    """Blocks in the order of the file; `position`: where the next round begins, see `Rounds`."""
+    """Blocks in the order of the file. position: start of the next round, in the parser's unit (rows or bytes)."""
 
     blocks: list[ParsedBlock]
     position: int
 
 
 class _Pieces(NamedTuple):
-    """Unparsed pieces, and the position after them."""
+    """Unparsed pieces of a round, and the position after them."""
 
     pieces: list[Any]
     position: int
@@ -53,11 +53,11 @@ class _Parser(Protocol):
     def parse(self, piece: Any) -> ParsedBlock: ...
 
 
-def open_rounds(reader: TableReader, encoder: FieldEncoder, as_text: Sequence[str], start: int = 0) -> Iterator[Round]:
-    """The rest of a file from `start`, the position of an earlier round or 0.
+def parse_rounds(reader: TableReader, encoder: FieldEncoder, as_text: Sequence[str], start: int = 0) -> Iterator[Round]:
+    """Parse a file from `start`, the position of an earlier round or 0.
 
     Args:
-        as_text: columns whose texts are wanted besides the fields.
+        as_text: columns to return as text, besides the fields.
 
     Raises:
         DataError: as `TableReader.blocks`.
@@ -65,24 +65,24 @@ def open_rounds(reader: TableReader, encoder: FieldEncoder, as_text: Sequence[st
     plain = reader.layout.format != "parquet" and not reader.layout.multiline and reader.layout.plain_lines
     parser: _Parser = _TextParser(reader, encoder, as_text) if plain else _ArrowParser(reader, encoder, as_text)
     for pieces, position in parser.pieces(start):
-        yield Round(in_threads(parser.parse, pieces), position)
+        yield Round(map_in_threads(parser.parse, pieces), position)
 
 
 @dataclass
 class _ArrowParser:
-    """Positions are numbers of rows."""
+    """Parses with Arrow. Positions are numbers of rows."""
 
     reader: TableReader
     encoder: FieldEncoder
     as_text: Sequence[str]
 
     def pieces(self, start: int) -> Iterator[_Pieces]:
-        names = dict.fromkeys([*self.as_text, *(own.column for own in self.encoder.fields)])
+        names = dict.fromkeys([*self.as_text, *(field.column for field in self.encoder.fields)])
         frames, rows = [], start
         for frame in self.reader.blocks(list(names), start_row=start):
             frames.append(frame)
             rows += len(frame)
-            # One block first: formats are found in it, whatever the threads do.
+            # The first round is one block: timestamp formats are detected in it, independent of the number of threads.
             if start == 0 or len(frames) == num_threads():
                 yield _Pieces(frames, rows)
                 frames, start = [], rows
@@ -90,23 +90,23 @@ class _ArrowParser:
             yield _Pieces(frames, rows)
 
     def parse(self, piece: pl.DataFrame) -> ParsedBlock:
-        readings = [own.read(piece[own.column]) for own in self.encoder.fields]
-        return ParsedBlock(len(piece), readings, {name: piece[name] for name in self.as_text})
+        columns = [field.parse(piece[field.column]) for field in self.encoder.fields]
+        return ParsedBlock(len(piece), columns, {name: piece[name] for name in self.as_text})
 
 
 @dataclass
 class _TextParser:
-    """Positions are bytes of the text, unpacked and without its first line if that holds names."""
+    """Parses delimited text with the compiled loop. Positions are bytes of the uncompressed text after the header line."""
 
     reader: TableReader
     encoder: FieldEncoder
     as_text: Sequence[str]
-    _kinds: "_Kinds" = field(init=False)
-    _seen: dict[str, LongSeen] = field(init=False)
+    _plan: "_ColumnPlan" = dataclass_field(init=False)
+    _recent: dict[str, RecentHashes] = dataclass_field(init=False)
 
     def __post_init__(self) -> None:
-        self._kinds = _Kinds(self.reader.column_names, self.encoder.fields, self.as_text)
-        self._seen = {name: LongSeen() for name in self._kinds.keys}
+        self._plan = _ColumnPlan(self.reader.column_names, self.encoder.fields, self.as_text)
+        self._recent = {name: RecentHashes() for name in self._plan.keys}
 
     def pieces(self, start: int) -> Iterator[_Pieces]:
         position, chunks = start, []
@@ -126,39 +126,39 @@ class _TextParser:
         return _ArrowParser(self.reader, self.encoder, self.as_text).parse(self.reader.frame_of(chunk))
 
     def _split(self, chunk: bytes) -> ParsedBlock | None:
-        """The chunk by the compiled loop; None if there is anything in it the loop does not know."""
+        """The chunk split by the compiled loop; None if it contains anything that the loop does not support."""
         if b"\r" in chunk:
             chunk = chunk.replace(b"\r\n", b"\n")
         if not chunk.endswith(b"\n"):
             chunk += b"\n"
         if b"\r" in chunk or b"\0" in chunk or (self.reader.layout.quoted and b'"' in chunk) or not _is_utf8(chunk):
             return None
-        cells = self._kinds.split(np.frombuffer(chunk, np.uint8), ord(self.reader.layout.delimiter), chunk.count(b"\n"))
+        cells = self._plan.split(np.frombuffer(chunk, np.uint8), ord(self.reader.layout.delimiter), chunk.count(b"\n"))
         if cells is None:
             return None
         long = {name: self._long_texts(name, keys, cells) for name, keys in cells.keys.items()}
-        readings = [self._reading(own, cells, long) for own in self.encoder.fields]
-        return ParsedBlock(cells.rows, readings, {name: cells.text_of(name) for name in self.as_text})
+        columns = [self._column(field, cells, long) for field in self.encoder.fields]
+        return ParsedBlock(cells.rows, columns, {name: cells.text_of(name) for name in self.as_text})
 
-    def _reading(self, own: Field, cells: "_CellColumns", long: dict[str, pl.DataFrame | None]) -> Reading:
-        if own.column in cells.keys:
-            return Reading(cells.keys[own.column], 0, long[own.column])
-        if own.column in cells.numbers and isinstance(own, NumericField):
-            return Reading(own.keep(cells.numbers[own.column]), cells.unreadable[own.column])
-        return own.read(cells.text_of(own.column))
+    def _column(self, field: Field, cells: "_CellColumns", long: dict[str, pl.DataFrame | None]) -> ParsedColumn:
+        if field.column in cells.keys:
+            return ParsedColumn(cells.keys[field.column], 0, long[field.column])
+        if field.column in cells.numbers and isinstance(field, NumericField):
+            return ParsedColumn(field.parse_numbers(cells.numbers[field.column]), cells.unreadable[field.column])
+        return field.parse(cells.text_of(field.column))
 
     def _long_texts(self, name: str, keys: NDArray[np.uint64], cells: "_CellColumns") -> pl.DataFrame | None:
-        new = self._seen[name].unseen(keys)
+        new = self._recent[name].unseen(keys)
         if not len(new):
             return None
-        texts = _Kinds((*self.reader.column_names,), (), [name]).split(cells.chunk, cells.delimiter, cells.rows)
+        texts = _ColumnPlan((*self.reader.column_names,), (), [name]).split(cells.chunk, cells.delimiter, cells.rows)
         assert texts is not None
         return long_texts(keys[new], texts.text_of(name).gather(new))
 
 
 @dataclass
 class _CellColumns:
-    """What the compiled loop made of a chunk."""
+    """Columns of a chunk as the compiled loop returns them; spans are start and stop offsets int64 (n, 2) of texts in `chunk`."""
 
     chunk: NDArray[np.uint8]
     delimiter: int
@@ -169,21 +169,21 @@ class _CellColumns:
     spans: dict[str, NDArray[np.int64]]
 
     def text_of(self, name: str) -> pl.Series:
-        """A column's texts; null where empty."""
+        """A column as texts; null where empty."""
         from ctrlab.data.encoding.compiled.rows import gather_spans
 
         offsets, text = gather_spans(self.chunk, self.spans[name], self.rows)
         return arrow_texts(offsets, text).replace("", None).alias(name)
 
 
-class _Kinds:
-    """What becomes of each column of a text: key, number, or the text itself."""
+class _ColumnPlan:
+    """How the compiled loop parses each column: as key, as number, as text span, or not at all."""
 
     def __init__(self, columns: tuple[str, ...], fields: Sequence[Field], as_text: Sequence[str]) -> None:
         wanted: dict[str, set[str]] = {name: {"texts"} for name in as_text}
-        for own in fields:
-            wanted.setdefault(own.column, set()).add(own.reads)
-        # A column that is wanted in two ways is read as text, which serves any.
+        for field in fields:
+            wanted.setdefault(field.column, set()).add(field.input)
+        # A column that is needed in two forms is read as text, from which both are made.
         kinds = {name: next(iter(ways)) if len(ways) == 1 else "texts" for name, ways in wanted.items()}
         self.columns = columns
         self.keys, self.numbers, self.spans = (
@@ -191,7 +191,7 @@ class _Kinds:
         )
 
     def split(self, chunk: NDArray[np.uint8], delimiter: int, lines: int) -> _CellColumns | None:
-        """None where a row is ragged or more than a tenth of the numbers are no plain decimals."""
+        """Split whole lines; None if a row is ragged or more than a tenth of the numbers are not plain decimals."""
         from ctrlab.data.encoding.compiled import rows as compiled
 
         groups = ((compiled.AS_KEY, self.keys), (compiled.AS_NUMBER, self.numbers), (compiled.AS_SPAN, self.spans))
@@ -199,27 +199,27 @@ class _Kinds:
         kinds, slots = np.array([places.get(name, (compiled.SKIPPED, 0)) for name in self.columns], np.int64).T.copy()
         keys = np.empty((len(self.keys), lines), np.uint64)
         numbers, spans = np.empty((len(self.numbers), lines)), np.empty((len(self.spans), lines, 2), np.int64)
-        odd = np.empty((16 + numbers.size // 10, 4), np.int64)
-        rows, num_odd = compiled.split_rows(chunk, delimiter, kinds, slots, keys, numbers, spans, odd)
+        irregular = np.empty((16 + numbers.size // 10, 4), np.int64)
+        rows, num_irregular = compiled.split_rows(chunk, delimiter, kinds, slots, keys, numbers, spans, irregular)
         if rows < 0:
             return None
-        unreadable = _read_odd_numbers(chunk, odd[:num_odd], numbers)
+        unreadable = _read_irregular_numbers(chunk, irregular[:num_irregular], numbers)
         return _CellColumns(
             chunk, delimiter, rows,
-            keys={name: own[:rows] for name, own in zip(self.keys, keys, strict=True)},
-            numbers={name: own[:rows] for name, own in zip(self.numbers, numbers, strict=True)},
+            keys={name: column[:rows] for name, column in zip(self.keys, keys, strict=True)},
+            numbers={name: column[:rows] for name, column in zip(self.numbers, numbers, strict=True)},
             unreadable=dict(zip(self.numbers, unreadable, strict=True)),
             spans=dict(zip(self.spans, spans, strict=True)),
         )  # fmt: skip
 
 
-def _read_odd_numbers(chunk: NDArray[np.uint8], odd: NDArray[np.int64], numbers: NDArray[np.float64]) -> list[int]:
-    """Fill in the numbers that are no plain decimals, as `read_numbers` reads them; how many of each column are unreadable."""
+def _read_irregular_numbers(chunk: NDArray[np.uint8], irregular: NDArray[np.int64], numbers: NDArray[np.float64]) -> list[int]:
+    """Fill in the numbers that are not plain decimals, with `read_numbers`; returns the unreadable cells of each column."""
     unreadable = [0] * len(numbers)
-    for slot in np.unique(odd[:, 0]).tolist():
-        own = odd[odd[:, 0] == slot]
-        texts = pl.Series([bytes(chunk[start:stop]).decode() for start, stop in own[:, 2:].tolist()], dtype=pl.String)
-        numbers[slot, own[:, 1]], unreadable[slot] = read_numbers(texts)
+    for slot in np.unique(irregular[:, 0]).tolist():
+        cells = irregular[irregular[:, 0] == slot]
+        texts = pl.Series([bytes(chunk[start:stop]).decode() for start, stop in cells[:, 2:].tolist()], dtype=pl.String)
+        numbers[slot, cells[:, 1]], unreadable[slot] = read_numbers(texts)
     return unreadable
 
 

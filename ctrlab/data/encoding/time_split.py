@@ -1,4 +1,4 @@
-"""Where in time a split by time cuts: found in one pass over the time column, with bounded memory."""
+"""Borders of a split by time, computed in one pass over the time column with bounded memory."""
 
 from collections.abc import Callable
 
@@ -13,26 +13,26 @@ from ctrlab.data.tables.reader import TableReader
 from ctrlab.data.tables.timestamps import find_format, parse_timestamps
 from ctrlab.errors import DataError
 
-#: Distinct times kept while looking for the borders of a split by time; beyond, times are coarsened.
+#: Largest number of distinct times that are counted; beyond it their resolution is reduced.
 MAX_DISTINCT_TIMES = 1 << 21
 
 
 def time_borders(times: NDArray[np.int64], counts: NDArray[np.int64], config: SplitConfig) -> NDArray[np.int64]:
-    """The last time of train, finetune and valid, int64 (3,); rows of one time stay together.
+    """The last time of train, finetune and valid, int64 (3,). Rows with equal times stay in one split.
 
     Args:
-        times: int64, distinct and ascending. counts: rows at each of them.
+        times: int64, distinct and ascending. counts: number of rows at each time.
     """
-    ends = np.cumsum([config.fractions[part] for part in TIME_ORDER])[:3]
+    ends = np.cumsum([config.fractions[split] for split in TIME_ORDER])[:3]
     cumulative = np.cumsum(counts)
-    # The time at which a share is nearest to what was asked for.
+    # The time whose cumulative share is nearest to the requested one.
     targets = ends * cumulative[-1]
     after = np.searchsorted(cumulative, targets).clip(0, len(times) - 1)
     before = (after - 1).clip(0)
     nearer = np.where(np.abs(cumulative[before] - targets) < np.abs(cumulative[after] - targets), before, after)
     borders: NDArray[np.int64] = times[nearer]
-    for i, part in enumerate(TIME_ORDER[1:3], 1):
-        if config.fractions[part] == 0:  # an empty part ends where the one before it does
+    for i, split in enumerate(TIME_ORDER[1:3], 1):
+        if config.fractions[split] == 0:  # an empty split ends with the one before it
             borders[i] = borders[i - 1]
     if config.test == 0:
         borders[2] = times[-1]
@@ -40,7 +40,7 @@ def time_borders(times: NDArray[np.int64], counts: NDArray[np.int64], config: Sp
 
 
 class TimeCounts:
-    """How many rows there are at each time; memory is bounded by making times coarser."""
+    """Number of rows at each time. Memory is bounded by reducing the resolution of the times."""
 
     def __init__(self) -> None:
         self._resolution = 1
@@ -67,7 +67,7 @@ class TimeCounts:
 
 
 class TimeReader:
-    """Times of rows, for a split by time."""
+    """Parses the time column, for a split by time."""
 
     def __init__(self, config: DatasetConfig) -> None:
         assert config.split.time_column is not None
@@ -79,19 +79,19 @@ class TimeReader:
         self.rows = 0
 
     def borders(self, reader: TableReader, report: Callable[[float], None]) -> NDArray[np.int64]:
-        """The last time of train, finetune and valid; one pass over the time column."""
+        """The last time of train, finetune and valid, from one pass over the time column."""
         counts, self.rows = TimeCounts(), 0
         for block in reader.blocks([self.column]):
             counts.add(self.read(block[self.column]))
             report(reader.bytes_read / reader.total_bytes)
         return counts.borders(self.config)
 
-    def take_up(self, timestamp_format: str | None, rows: int) -> None:
-        """Read on after so many rows, in the format that `borders` found."""
+    def resume(self, timestamp_format: str | None, rows: int) -> None:
+        """Continue after `rows` rows, in the format that `borders` found."""
         self.timestamp_format, self._known, self.rows = timestamp_format, True, rows
 
     def read(self, texts: pl.Series) -> NDArray[np.int64]:
-        """Microseconds int64 (n,); plain numbers, such as a day's number, are taken as seconds: only their order matters."""
+        """Times in microseconds, int64 (n,). Plain numbers, such as days, are read as seconds: only their order matters."""
         if not self._known:
             self.timestamp_format, self._known = find_format(texts, "time"), True
         if self.timestamp_format is None:

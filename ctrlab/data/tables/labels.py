@@ -1,4 +1,4 @@
-"""Click labels: two values, written in any of the usual ways, to 0 and 1."""
+"""Click labels: converts the usual spellings of two values to 0 and 1."""
 
 from collections.abc import Iterable
 
@@ -14,7 +14,11 @@ ALLOWED_TEXT = "0/1, -1/1, true/false or yes/no"
 
 
 def label_value(text: str) -> float | None:
-    """The number a label's text stands for; None when it is neither a number nor a yes or no."""
+    """The number that a label text means; None if it is neither a number nor yes/no/true/false.
+
+    >>> label_value("yes"), label_value("-1"), label_value("maybe")
+    (1.0, -1.0, None)
+    """
     word = text.strip().lower()
     if word in _WORDS:
         return _WORDS[word]
@@ -25,31 +29,31 @@ def label_value(text: str) -> float | None:
 
 
 def is_label(values: Iterable[str]) -> bool:
-    """Whether these texts are exactly one pair of label values."""
+    """Whether the texts are exactly one pair of label values."""
     return {label_value(value) for value in values} in _ALLOWED
 
 
 class LabelEncoder:
-    """Encodes the label column block by block and remembers what it has seen, for a fault may show only late."""
+    """Encodes the label column block by block; keeps the distinct texts, because a third value may occur late in the file."""
 
     def __init__(self, column: str) -> None:
         self.column = column
         self._texts: dict[str, float | None] = {}
 
     @property
-    def learnt(self) -> list[str]:
-        """The texts seen so far."""
+    def seen(self) -> list[str]:
+        """The distinct texts so far."""
         return list(self._texts)
 
-    def learn(self, texts: Iterable[str]) -> None:
-        """Take up `learnt` of an earlier pass that was broken off."""
+    def restore(self, texts: Iterable[str]) -> None:
+        """Continue with the `seen` texts of an interrupted pass."""
         self._texts = {text: label_value(text) for text in texts}
 
     def encode(self, labels: pl.Series, first_row: int) -> NDArray[np.uint8]:
         """Labels uint8 (n,), 1 = click.
 
         Raises:
-            DataError: an empty cell, a third value, or values that are no labels.
+            DataError: an empty cell, a third value, or values that are not labels.
         """
         if labels.null_count():
             row = first_row + int(labels.is_null().arg_max() or 0) + 1
@@ -62,7 +66,7 @@ class LabelEncoder:
         return labels.replace_strict(clicks, return_dtype=pl.Boolean).to_numpy().astype(np.uint8)
 
     def _fault(self) -> str:
-        # Several spellings of one value count once; what is no number stands for itself.
+        # Several spellings of one value count once; a text that is not a number counts as itself.
         spellings = {value if value is not None else text: text for text, value in reversed(self._texts.items())}
         shown = ", ".join(sorted(spellings.values())[:5]) + (", ..." if len(spellings) > 5 else "")
         number = f"{len(spellings)} different values" if len(spellings) > 1 else "the value"

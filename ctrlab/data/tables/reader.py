@@ -18,7 +18,7 @@ import pyarrow.csv as pa_csv
 import pyarrow.parquet as pq
 
 from ctrlab.data.configs import SourceConfig
-from ctrlab.errors import DataError
+from ctrlab.errors import DataError, FileReadError
 
 #: A block holds about this many cells, whatever the number of columns.
 BLOCK_CELLS = 1_000_000
@@ -450,6 +450,8 @@ def _not_utf8(name: str, where: str) -> DataError:
 
 
 def _damaged(path: Path, error: Exception) -> DataError:
+    if isinstance(error, OSError) and error.errno:
+        return FileReadError(f"{path.name} could not be read ({os.strerror(error.errno)}); check the drive and try again")
     if "runcated" in str(error):
         return DataError(f"{path.name} ends too early (its compressed data is cut off); copy or download it again")
     reason = str(error).splitlines()[0].rstrip(".") if str(error) else type(error).__name__

@@ -5,9 +5,9 @@ from typing import Literal
 
 from ctrlab.config import Config, option
 from ctrlab.data.schema import FeatureSchema
-from ctrlab.registry import Registry
+from ctrlab.registry import ConfigRegistry
 
-MODELS: Registry["ModelConfig"] = Registry("model")
+MODELS: ConfigRegistry["ModelConfig"] = ConfigRegistry("model")
 
 #: What becomes of a numeric field: a vector scaled by its value, as FuxiCTR does, or the bare number, as DeepCTR does.
 NumericFields = Literal["embedding", "raw"]

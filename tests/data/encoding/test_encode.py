@@ -258,7 +258,7 @@ def test_a_part_of_one_class_is_refused_with_advice(write, table, config_for, tm
     split = SplitConfig(method="time", time_column="when", train=0.75, valid=0.125, test=0.125)
     path = write("t.csv", table.with_columns(click=clicks).write_csv())
     message = refusal(config_for(path, split=split), tmp_path)
-    assert "the valid part has one class only, 0" in message
+    assert "the valid split has one class only, 0" in message
     assert "stratified" in message
 
 

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from ctrlab.data.configs import ColumnConfig, SourceConfig
 from ctrlab.data.encoding import parsing
 from ctrlab.data.encoding.encoder import FieldEncoder
-from ctrlab.data.encoding.parsing import _ArrowParser, _TextParser, open_rounds
+from ctrlab.data.encoding.parsing import _ArrowParser, _TextParser, parse_rounds
 from ctrlab.data.tables.reader import open_table
 from ctrlab.errors import DataError
 
@@ -35,19 +35,19 @@ NUMBERS = st.one_of(
 ROW = st.tuples(WORDS, NUMBERS, WORDS, NUMBERS, WORDS, st.lists(WORDS, max_size=3).map("|".join))
 
 
-def kept(parsed, encoder):
+def cells_of(parsed, encoder):
     return [
         {
             field.name: (
-                reading.kept.tolist() if reading.kept.dtype != float else reading.kept.view(np.uint64).tolist(),
-                reading.unreadable,
+                column.cells.tolist() if column.cells.dtype != float else column.cells.view(np.uint64).tolist(),
+                column.unreadable,
             )
-            for field, reading in zip(encoder.fields, parsed.readings, strict=True)
+            for field, column in zip(encoder.fields, parsed.columns, strict=True)
         },
         {name: series.to_list() for name, series in parsed.texts.items()},
         {
-            field.name: set() if reading.texts is None else set(reading.texts.iter_rows())
-            for field, reading in zip(encoder.fields, parsed.readings, strict=True)
+            field.name: set() if column.texts is None else set(column.texts.iter_rows())
+            for field, column in zip(encoder.fields, parsed.columns, strict=True)
         },
     ]
 
@@ -64,7 +64,7 @@ def test_split_cells_are_those_that_arrow_gives(tmp_path_factory, rows, end, las
     split = parser._split(chunk)
     by_arrow = _ArrowParser(reader, encoder, ["both"]).parse(reader.frame_of(chunk))
     assert split is not None
-    assert kept(split, encoder) == kept(by_arrow, encoder)
+    assert cells_of(split, encoder) == cells_of(by_arrow, encoder)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -75,12 +75,12 @@ def test_rounds_of_any_size_and_beginning_hold_all_rows_in_order(tmp_path, monke
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
     reader = open_table(SourceConfig(paths=(str(path),), format="tsv"))
     encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
-    rounds = list(open_rounds(reader, encoder, ["word"]))
+    rounds = list(parse_rounds(reader, encoder, ["word"]))
     words = [[word for block in one.blocks for word in block.texts["word"]] for one in rounds]
     assert list(chain(*words)) == [f"w{i}" for i in range(300)]
     assert len(rounds) > 3
     for number in (0, 1, len(rounds) - 2):
-        again = open_rounds(reader, encoder, ["word"], rounds[number].position)
+        again = parse_rounds(reader, encoder, ["word"], rounds[number].position)
         assert [word for one in again for block in one.blocks for word in block.texts["word"]] == list(
             chain(*words[number + 1 :])
         )
@@ -91,7 +91,7 @@ def test_a_quote_beyond_the_beginning_of_a_csv_is_read_as_arrow_reads_it(tmp_pat
     (tmp_path / "t.csv").write_text("click,word\n" + rows + '1,"a, b"\n' + rows)
     reader = open_table(SourceConfig(paths=(str(tmp_path / "t.csv"),)))
     encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
-    words = [word for one in open_rounds(reader, encoder, ["word"]) for block in one.blocks for word in block.texts["word"]]
+    words = [word for one in parse_rounds(reader, encoder, ["word"]) for block in one.blocks for word in block.texts["word"]]
     assert words == pl.concat(list(reader.blocks(["word"])))["word"].to_list()
     assert words[40_000] == "a, b"
 
@@ -101,4 +101,4 @@ def test_a_line_without_end_is_refused(tmp_path):
     reader = open_table(SourceConfig(paths=(str(tmp_path / "t.tsv"),)))
     encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
     with pytest.raises(DataError, match="longer than 4 MB"):
-        list(open_rounds(reader, encoder, ["word"]))
+        list(parse_rounds(reader, encoder, ["word"]))

@@ -11,8 +11,7 @@ import polars as pl
 import pytest
 
 from ctrlab.data.configs import ColumnConfig, SplitConfig
-from ctrlab.data.encoding import parsing
-from ctrlab.data.encoding import write_splits as dealing
+from ctrlab.data.encoding import parsing, write_splits
 from ctrlab.data.encoding.encode import encode_dataset
 
 ROWS = 6000
@@ -27,11 +26,10 @@ COLUMNS = (
 )
 DIE = """
 import os, signal, sys
-from ctrlab.data.encoding import write_splits as dealing
-from ctrlab.data.encoding import parsing
+from ctrlab.data.encoding import parsing, write_splits
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.data.encoding.encode import encode_dataset
-parsing.CHUNK_BYTES, dealing.DEAL_ROWS = 1 << 14, 50
+parsing.CHUNK_BYTES, write_splits.BLOCK_ROWS = 1 << 14, 50
 config, folder, step, calls = DatasetConfig.from_json(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
 
 def die_at(fraction, message):
@@ -64,7 +62,7 @@ def frame() -> pl.DataFrame:
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
     monkeypatch.setattr(parsing, "CHUNK_BYTES", 1 << 14)
-    monkeypatch.setattr(dealing, "DEAL_ROWS", 50)
+    monkeypatch.setattr(write_splits, "BLOCK_ROWS", 50)
 
 
 def written(frame: pl.DataFrame, kind: str, folder) -> str:
@@ -85,7 +83,7 @@ def bytes_of(folder) -> dict[str, bytes]:
     ("kind", "method", "step", "calls"),
     [
         ("tsv", "random", "read", 2),
-        ("tsv", "stratified", "settled", 1),
+        ("tsv", "stratified", "fitted", 1),
         ("tsv", "random", "wrote", 2),
         ("tsv.gz", "time", "read", 3),
         ("parquet", "stratified", "read", 2),
@@ -98,7 +96,9 @@ def test_a_killed_encoding_goes_on_to_the_bytes_of_an_unbroken_one(
     config = config_for(written(frame, kind, tmp_path), columns=COLUMNS, split=split)
     if kind == "parquet":
         monkeypatch.setattr("ctrlab.data.tables.reader.BLOCK_CELLS", 7 * 700)
-    script = DIE if kind != "parquet" else "import ctrlab.data.tables.reader\nctrlab.data.readers.BLOCK_CELLS = 7 * 700\n" + DIE
+    script = (
+        DIE if kind != "parquet" else "import ctrlab.data.tables.reader\nctrlab.data.tables.reader.BLOCK_CELLS = 7 * 700\n" + DIE
+    )
     ended = subprocess.run(
         [sys.executable, "-c", script, config.to_json(), str(tmp_path / "broken"), step, str(calls)],
         env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
@@ -118,7 +118,7 @@ def test_a_killed_encoding_goes_on_to_the_bytes_of_an_unbroken_one(
         assert rows[0] > ROWS * 0.15
     else:
         assert "read" not in seen
-    assert "looking" not in seen
+    assert "reading" not in seen
 
 
 def test_a_changed_file_is_read_anew(frame, config_for, tmp_path):

@@ -1,4 +1,4 @@
-"""Fields: what a raw column becomes, and how."""
+"""Fields: how each raw column is parsed, fitted and encoded."""
 
 from collections.abc import Callable
 from typing import Any
@@ -6,14 +6,14 @@ from typing import Any
 import polars as pl
 
 from ctrlab.data.configs import ColumnConfig
-from ctrlab.data.encoding.fields.base import NUM_RESERVED_IDS, Cells, Field, Mask, NumericField, Reading
-from ctrlab.data.encoding.fields.keys import ClockField, CriteoField
+from ctrlab.data.encoding.fields.base import NUM_RESERVED_IDS, Field, Mask, NumericField, ParsedCells, ParsedColumn
+from ctrlab.data.encoding.fields.buckets import ClockField, CriteoField
 from ctrlab.data.encoding.fields.lists import ListField
 from ctrlab.data.encoding.fields.numbers import NumberField, QuantileField, read_numbers
 from ctrlab.data.encoding.fields.text import TextField
 
 __all__ = [
-    "NUM_RESERVED_IDS", "Cells", "Field", "ListField", "Mask", "NumericField", "Reading", "TextField", "field_state",
+    "NUM_RESERVED_IDS", "Field", "ListField", "Mask", "NumericField", "ParsedCells", "ParsedColumn", "TextField", "field_state",
     "make_fields", "read_numbers", "restore_field",
 ]  # fmt: skip
 
@@ -28,20 +28,20 @@ _KINDS: dict[str, type[Field]] = {
 
 
 def make_fields(column: ColumnConfig) -> list[Field]:
-    """The unfitted fields a raw column becomes: none, one, or hour and weekday."""
+    """The unfitted fields of a raw column: none, one, or two (hour and weekday)."""
     return _MAKERS[column.role](column)
 
 
 def field_state(field: Field) -> dict[str, Any]:
-    """What `restore_field` needs, as JSON."""
+    """The state for `restore_field`, as JSON."""
     return {"kind": next(kind for kind, cls in _KINDS.items() if type(field) is cls), **field.state()}
 
 
 def restore_field(state: dict[str, Any], vocabulary: pl.Series) -> Field:
-    """The inverse of `field_state`; `vocabulary` matters to fields of texts only."""
+    """The inverse of `field_state`; `vocabulary` is used by fields of texts only."""
     field = _KINDS[state["kind"]].restore(state)
     if isinstance(field, (TextField, ListField)):
-        field.settle(vocabulary)
+        field.set_vocabulary(vocabulary)
     return field
 
 

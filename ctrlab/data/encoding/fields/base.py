@@ -1,14 +1,14 @@
-"""From a raw column to a field: one class a kind of field, all with the same life.
+"""Base classes of the fields: one class per kind of field, all with the same four steps.
 
-    read(texts) -> Reading             what the field keeps of a block's cells: 64-bit keys, small whole numbers, or numbers
-    fit(cells)                         settles the vocabulary or statistics from the training rows among all kept cells
-    encode(kept) -> ids | values       kept cells to what a model reads
-    transform(texts) -> ids | values   rows seen later, in one step
+    parse(texts) -> ParsedColumn       the cells of a block in compact form: 64-bit keys, small integers, or floats
+    fit(cells)                         learns the vocabulary or the statistics from the training rows of all parsed cells
+    encode(cells) -> ids | values      parsed cells to the model's input
+    transform(texts) -> ids | values   parse and encode in one step, for rows seen later
 
-Cells, ids and values are (n,) for a plain field and (n, width) for a list.
+Arrays are (n,) for a plain field and (n, width) for a list field.
 
-The text of a cell is parsed once, in `read`. What is kept of it is small enough to lie in a file until the whole table is read,
-a column a file, so that a vocabulary is settled with one column in hand whatever the size of the table.
+The text of a cell is parsed only once. Parsed cells are small enough to be cached on disk, one file per field, until the whole
+table has been read; a vocabulary is then fitted with a single column in memory, however large the table is.
 """
 
 from abc import ABC, abstractmethod
@@ -21,11 +21,11 @@ from numpy.typing import NDArray
 
 from ctrlab.data.schema import MISSING_ID, OUT_OF_VOCABULARY_ID
 
-#: Ids before the vocabulary's: out of vocabulary, missing.
+#: Reserved ids, before those of the vocabulary: out of vocabulary, missing.
 NUM_RESERVED_IDS = max(OUT_OF_VOCABULARY_ID, MISSING_ID) + 1
-#: What is kept of a missing cell of keys or small numbers.
+#: The parsed form of a missing cell, in columns of keys or small integers.
 MISSING_CODE = 0
-#: Texts that say "no value here" in a numeric or time column, in lower case.
+#: Lower-case texts that count as missing in a numeric or timestamp column.
 MISSING_WORDS = ("", "na", "n/a", "nan", "null", "none", "\\n", "?", "-", "inf", "-inf", "+inf", "infinity", "-infinity")
 
 Ids = NDArray[np.int32]
@@ -33,42 +33,42 @@ Numbers = NDArray[np.float64]
 Mask = NDArray[np.bool_]
 
 
-class Reading(NamedTuple):
-    """What a field keeps of a block.
+class ParsedColumn(NamedTuple):
+    """One field's parsed cells of a block of rows.
 
-    kept: (n,) or (n, width), of the field's `kept_dtype`.
-    unreadable: cells that were neither empty nor readable.
-    texts: `key` UInt64 and `text` String of texts whose key is a hash; None where there are none.
+    cells: (n,) or (n, width), of the field's `cell_dtype`.
+    unreadable: number of cells that were neither empty nor readable.
+    texts: columns `key` UInt64 and `text` String, for the texts whose key is a hash; None if there are none.
     """
 
-    kept: NDArray[Any]
+    cells: NDArray[Any]
     unreadable: int = 0
     texts: pl.DataFrame | None = None
 
 
-class Cells(Protocol):
-    """All kept cells of one field, to be gone through as often as needed."""
+class ParsedCells(Protocol):
+    """All parsed cells of one field. Can be iterated any number of times."""
 
     def blocks(self) -> Iterator[tuple[NDArray[Any], Mask]]:
-        """Kept cells of successive rows, and which of the rows are training rows."""
+        """Parsed cells of successive blocks of rows, and a mask of the training rows among them."""
         ...
 
     def texts(self) -> Iterator[pl.DataFrame]:
-        """The `texts` of all readings; a text may come more than once."""
+        """`ParsedColumn.texts` of the blocks; a text may occur more than once."""
         ...
 
 
 class Field(ABC):
-    """One field; see the module's docstring for its life.
+    """One field of the dataset; the module's docstring lists its steps.
 
-    name: of the field. column: of the raw column it reads. unreadable: cells so far that were neither empty nor readable.
+    name: of the field. column: name of the raw column. unreadable: cells that were neither empty nor readable.
     """
 
-    #: What the result is: ids (int32), values (float32), or a list of ids (int32).
-    gives: ClassVar[Literal["ids", "values", "lists"]]
-    #: What `read` can make do with: the text's key, its number, or only the text itself.
-    reads: ClassVar[Literal["keys", "numbers", "texts"]]
-    kept_dtype: ClassVar[type[np.generic]]
+    #: Kind of result: ids (int32), values (float32), or lists of ids (int32).
+    output: ClassVar[Literal["ids", "values", "lists"]]
+    #: The least that `parse` needs of a cell: the key of its text, its number, or the text itself.
+    input: ClassVar[Literal["keys", "numbers", "texts"]]
+    cell_dtype: ClassVar[type[np.generic]]
 
     def __init__(self, name: str, column: str) -> None:
         self.name, self.column = name, column
@@ -77,28 +77,28 @@ class Field(ABC):
     @property
     @abstractmethod
     def field_dim(self) -> int:
-        """Number of ids, reserved ones included; 0 for a field of values."""
+        """Number of ids, including the reserved ones; 0 for a field of values."""
 
     @property
     def width(self) -> int:
-        """Columns of what is kept and of the result."""
+        """Number of columns of the parsed cells and of the result."""
         return 1
 
     @abstractmethod
-    def read(self, texts: pl.Series) -> Reading: ...
+    def parse(self, texts: pl.Series) -> ParsedColumn: ...
 
     @abstractmethod
-    def fit(self, cells: Cells) -> None: ...
+    def fit(self, cells: ParsedCells) -> None: ...
 
     @abstractmethod
-    def encode(self, kept: NDArray[Any]) -> NDArray[Any]: ...
+    def encode(self, cells: NDArray[Any]) -> NDArray[Any]: ...
 
     def transform(self, texts: pl.Series) -> NDArray[Any]:
-        return self.encode(self.read(texts).kept)
+        return self.encode(self.parse(texts).cells)
 
     @abstractmethod
     def state(self) -> dict[str, Any]:
-        """Everything fitted, as JSON, but for a vocabulary of texts."""
+        """The fitted state as JSON, without a vocabulary of texts."""
 
     @classmethod
     @abstractmethod
@@ -107,13 +107,13 @@ class Field(ABC):
 
 
 class NumericField(Field):
-    """A field that needs no more of a cell than its number."""
+    """A field that only needs the number in each cell."""
 
-    reads = "numbers"
+    input = "numbers"
 
     @abstractmethod
-    def keep(self, numbers: Numbers) -> NDArray[Any]:
-        """What is kept of numbers float64 (n,), nan where missing."""
+    def parse_numbers(self, numbers: Numbers) -> NDArray[Any]:
+        """Parsed cells of numbers float64 (n,), NaN where missing."""
 
 
 def shifted(codes: pl.Series, by: int, missing: int) -> Ids:

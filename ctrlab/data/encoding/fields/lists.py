@@ -1,4 +1,4 @@
-"""Columns whose cells hold several values: what a person did before, the genres of a film."""
+"""List-valued columns: behaviour histories, the genres of a film."""
 
 from collections.abc import Iterator
 from typing import Any, Self
@@ -7,26 +7,26 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctrlab.data.encoding.fields.base import MISSING_CODE, Cells, Field, Ids, Mask, Reading
+from ctrlab.data.encoding.fields.base import MISSING_CODE, Field, Ids, Mask, ParsedCells, ParsedColumn
 from ctrlab.data.encoding.fields.text import TextField
 from ctrlab.data.schema import PADDING_ID
 from ctrlab.data.tables.reader import LIST_SEPARATOR
 
 
 class ListField(Field):
-    """A list of ids a row: its elements in their order, the last `max_length` of them, then padding.
+    """A list of ids per row: the last `max_length` elements in their original order, then padding.
 
-    The last are kept because behaviour lists are written oldest first. Empty elements are no elements.
+    The last elements are kept because behaviour lists are written oldest first. Empty elements are dropped.
 
-    separator: what stands between two elements; None for lists of a Parquet file.
-    shares: the categorical field whose vocabulary is taken, which that field's own training cells alone decide: a list added
-        to a dataset does not change the ids of its items. None for a vocabulary of its own, by falling count of the elements
-        that are kept in the training rows.
+    separator: text between two elements; None for lists of a Parquet file.
+    shares: name of the categorical field whose vocabulary the elements use. That vocabulary is fitted on the categorical field's
+        own cells only, so adding a list to a dataset does not change the ids of its items. None: the list has its own vocabulary,
+        by falling count of the elements within `max_length` in the training rows.
     """
 
-    gives = "lists"
-    reads = "texts"
-    kept_dtype = np.uint64
+    output = "lists"
+    input = "texts"
+    cell_dtype = np.uint64
 
     def __init__(
         self, name: str, column: str, min_count: int, separator: str | None, max_length: int, shares: str | None
@@ -49,20 +49,20 @@ class ListField(Field):
         return self._elements.vocabulary
 
     def share_with(self, field: TextField) -> None:
-        """Take `field`'s vocabulary; must come before that field is fitted."""
+        """Use `field`'s vocabulary. Call before that field is fitted."""
         self._elements = field
 
-    def read(self, texts: pl.Series) -> Reading:
+    def parse(self, texts: pl.Series) -> ParsedColumn:
         elements, rows, places = self._split(texts)
-        reading = self._elements.read(elements)
-        return reading._replace(kept=self._padded(reading.kept, rows, places, len(texts), MISSING_CODE))
+        parsed = self._elements.parse(elements)
+        return parsed._replace(cells=self._padded(parsed.cells, rows, places, len(texts), MISSING_CODE))
 
-    def fit(self, cells: Cells) -> None:
+    def fit(self, cells: ParsedCells) -> None:
         if not self.shares:
             self._elements.fit(_Elements(cells))
 
-    def encode(self, kept: NDArray[np.uint64]) -> Ids:
-        return self._elements.encode(kept)  # a missing element's id is PADDING_ID
+    def encode(self, cells: NDArray[np.uint64]) -> Ids:
+        return self._elements.encode(cells)  # the id of a missing element is PADDING_ID
 
     def transform(self, texts: pl.Series) -> Ids:
         elements, rows, places = self._split(texts)
@@ -76,18 +76,18 @@ class ListField(Field):
     def restore(cls, state: dict[str, Any]) -> Self:
         return cls(*(state[key] for key in ("name", "column", "min_count", "separator", "max_length", "shares")))
 
-    def settle(self, vocabulary: pl.Series) -> None:
-        """Fix the vocabulary, unless it is another field's."""
+    def set_vocabulary(self, vocabulary: pl.Series) -> None:
+        """Set the vocabulary; ignored when the list shares another field's."""
         if not self.shares:
-            self._elements.settle(vocabulary)
+            self._elements.set_vocabulary(vocabulary)
 
-    def forget(self) -> None:
-        """As of `TextField`; a shared vocabulary is its field's to forget."""
+    def release(self) -> None:
+        """Free the vocabulary; ignored when the list shares another field's."""
         if not self.shares:
-            self._elements.forget()
+            self._elements.release()
 
     def _split(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.intp], NDArray[np.intp]]:
-        """The elements of all lists, with the row and the place within its list of each."""
+        """The elements of all lists, and for each its row and its position within the list."""
         cells = texts.fill_null("").str.split(self.separator or LIST_SEPARATOR)
         kept = cells.list.eval(pl.element().filter(pl.element() != "")).list.tail(self.max_length)
         lengths = kept.list.len().to_numpy().astype(np.intp)
@@ -104,14 +104,14 @@ class ListField(Field):
 
 
 class _Elements:
-    """A list's cells as a text field counts them: element by element."""
+    """Parsed cells of a list field as single elements, as `TextField.fit` counts them."""
 
-    def __init__(self, cells: Cells) -> None:
+    def __init__(self, cells: ParsedCells) -> None:
         self._cells = cells
 
     def blocks(self) -> Iterator[tuple[NDArray[Any], Mask]]:
-        for kept, train in self._cells.blocks():
-            yield kept.reshape(-1), np.repeat(train, kept.shape[1])
+        for cells, train in self._cells.blocks():
+            yield cells.reshape(-1), np.repeat(train, cells.shape[1])
 
     def texts(self) -> Iterator[pl.DataFrame]:
         return self._cells.texts()

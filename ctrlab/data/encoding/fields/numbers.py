@@ -1,4 +1,4 @@
-"""Numeric columns, as standardised values or as buckets between quantiles."""
+"""Numeric columns, as standardised values or as quantile buckets."""
 
 import math
 from typing import Any, Self
@@ -7,21 +7,29 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctrlab.data.encoding.fields.base import MISSING_WORDS, NUM_RESERVED_IDS, Cells, Ids, Numbers, NumericField, Reading
+from ctrlab.data.encoding.fields.base import (
+    MISSING_WORDS,
+    NUM_RESERVED_IDS,
+    Ids,
+    Numbers,
+    NumericField,
+    ParsedCells,
+    ParsedColumn,
+)
 from ctrlab.data.schema import MISSING_ID
 
-#: Training values kept to find quantiles; up to this many the quantiles are exact.
+#: Size of the sample that quantiles are computed from; exact up to this many training rows.
 QUANTILE_SAMPLE_ROWS = 1 << 20
 
 
 class NumberField(NumericField):
-    """A number, standardised over the training rows; with `log`, sign(x) log(1 + |x|) first. A missing one becomes 0, the mean.
+    """A standardised number (mean 0, variance 1 over the training rows); with `log`, of sign(x) log(1 + |x|).
 
-    A value is therefore 0 both where the cell is average and where it is empty.
+    A missing number becomes 0, the mean.
     """
 
-    gives = "values"
-    kept_dtype = np.float64
+    output = "values"
+    cell_dtype = np.float64
 
     def __init__(self, name: str, column: str, log: bool) -> None:
         super().__init__(name, column)
@@ -33,25 +41,25 @@ class NumberField(NumericField):
     def field_dim(self) -> int:
         return 0
 
-    def read(self, texts: pl.Series) -> Reading:
+    def parse(self, texts: pl.Series) -> ParsedColumn:
         numbers, unreadable = read_numbers(texts)
-        return Reading(self.keep(numbers), unreadable)
+        return ParsedColumn(self.parse_numbers(numbers), unreadable)
 
-    def keep(self, numbers: Numbers) -> Numbers:
+    def parse_numbers(self, numbers: Numbers) -> Numbers:
         return np.sign(numbers) * np.log1p(np.abs(numbers)) if self.log else numbers
 
-    def fit(self, cells: Cells) -> None:
+    def fit(self, cells: ParsedCells) -> None:
         self._moments = (0, 0.0, 0.0)
         for numbers, train in cells.blocks():
             seen = numbers[train]
             self._merge(seen[~np.isnan(seen)])
         count, mean, squares = self._moments
         std = math.sqrt(squares / count) if count else 0.0
-        # A constant column has no spread to divide by; its values become 0.
+        # A constant column has no standard deviation to divide by; its values become 0.
         self.mean, self.std = mean, std if std > 1e-12 * abs(mean) and std > 0 else 1.0
 
-    def encode(self, kept: Numbers) -> NDArray[np.float32]:
-        return np.nan_to_num((kept - self.mean) / self.std, nan=0.0).astype(np.float32)
+    def encode(self, cells: Numbers) -> NDArray[np.float32]:
+        return np.nan_to_num((cells - self.mean) / self.std, nan=0.0).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
         return {"name": self.name, "column": self.column, "log": self.log, "mean": self.mean, "std": self.std}
@@ -63,7 +71,7 @@ class NumberField(NumericField):
         return field
 
     def _merge(self, numbers: Numbers) -> None:
-        """Chan's update: exact where sum of squares minus squared mean is not."""
+        """Chan's parallel update of count, mean and sum of squared deviations; numerically stable."""
         if not len(numbers):
             return
         n, mean, squares = self._moments
@@ -74,43 +82,43 @@ class NumberField(NumericField):
 
 
 class QuantileField(NumericField):
-    """A number as the bucket it falls into; borders are quantiles of the training rows, so that buckets fill alike."""
+    """A number as its quantile bucket; borders are quantiles of the training rows, so that buckets hold equally many rows."""
 
-    gives = "ids"
-    kept_dtype = np.float64
+    output = "ids"
+    cell_dtype = np.float64
 
     def __init__(self, name: str, column: str, num_buckets: int) -> None:
         super().__init__(name, column)
         self.num_buckets = num_buckets
         self.borders: Numbers = np.empty(0)
         self._sample: list[Numbers] = []
-        self._stride, self._skip, self._kept = 1, 0, 0
+        self._stride, self._skip, self._sample_size = 1, 0, 0
 
     @property
     def field_dim(self) -> int:
         return NUM_RESERVED_IDS + len(self.borders) + 1
 
-    def read(self, texts: pl.Series) -> Reading:
-        return Reading(*read_numbers(texts))
+    def parse(self, texts: pl.Series) -> ParsedColumn:
+        return ParsedColumn(*read_numbers(texts))
 
-    def keep(self, numbers: Numbers) -> Numbers:
+    def parse_numbers(self, numbers: Numbers) -> Numbers:
         return numbers
 
-    def fit(self, cells: Cells) -> None:
-        self._sample, self._stride, self._skip, self._kept = [], 1, 0, 0
+    def fit(self, cells: ParsedCells) -> None:
+        self._sample, self._stride, self._skip, self._sample_size = [], 1, 0, 0
         for numbers, train in cells.blocks():
             seen = numbers[train]
-            self._keep(seen[~np.isnan(seen)])
+            self._add_to_sample(seen[~np.isnan(seen)])
         seen = np.concatenate(self._sample) if self._sample else np.empty(0)
         inner = np.arange(1, self.num_buckets) / self.num_buckets
-        # Equal quantiles (many equal numbers) make one border; the largest number needs no bucket above it.
+        # Equal quantiles (many equal numbers) give one border; no bucket lies above the largest number.
         borders = np.unique(np.quantile(seen, inner, method="inverted_cdf")) if len(seen) else np.empty(0)
         self.borders = borders[borders < seen.max()] if len(seen) else borders
         self._sample = []
 
-    def encode(self, kept: Numbers) -> Ids:
-        buckets = np.searchsorted(self.borders, kept, side="left") + NUM_RESERVED_IDS
-        return np.where(np.isnan(kept), MISSING_ID, buckets).astype(np.int32)
+    def encode(self, cells: Numbers) -> Ids:
+        buckets = np.searchsorted(self.borders, cells, side="left") + NUM_RESERVED_IDS
+        return np.where(np.isnan(cells), MISSING_ID, buckets).astype(np.int32)
 
     def state(self) -> dict[str, Any]:
         return {"name": self.name, "column": self.column, "num_buckets": self.num_buckets, "borders": self.borders.tolist()}
@@ -121,21 +129,21 @@ class QuantileField(NumericField):
         field.borders = np.array(state["borders"], np.float64)
         return field
 
-    def _keep(self, numbers: Numbers) -> None:
-        """Every `_stride`-th number; when too many are kept, every other is dropped and the stride doubles."""
-        kept = numbers[self._skip :: self._stride]
+    def _add_to_sample(self, numbers: Numbers) -> None:
+        """Systematic sample: every `_stride`-th number; when it grows too large, every other is dropped, the stride doubles."""
+        sampled = numbers[self._skip :: self._stride]
         self._skip = (self._skip - len(numbers)) % self._stride
-        self._sample.append(kept)
-        self._kept += len(kept)
-        while self._kept > QUANTILE_SAMPLE_ROWS:
+        self._sample.append(sampled)
+        self._sample_size += len(sampled)
+        while self._sample_size > QUANTILE_SAMPLE_ROWS:
             everything = np.concatenate(self._sample)
             self._skip += self._stride if len(everything) % 2 else 0
             self._sample, self._stride = [everything[::2]], self._stride * 2
-            self._kept = len(self._sample[0])
+            self._sample_size = len(self._sample[0])
 
 
 def read_numbers(texts: pl.Series) -> tuple[Numbers, int]:
-    """Numbers float64 (n,), NaN for an empty, infinite or unreadable cell; and how many cells were unreadable."""
+    """Numbers float64 (n,), NaN for an empty, infinite or unreadable cell; and the number of unreadable cells."""
     parsed = texts.cast(pl.Float64, strict=False)
     unreadable = 0
     if parsed.null_count() > texts.null_count():

@@ -1,7 +1,7 @@
-"""Distinct keys of a column and their counts, within a bounded table; texts to keys and back.
+"""Counts the distinct keys of a column in bounded memory; converts texts to keys and back.
 
-`ctrlab.data.encoding.compiled.keys` says what a key is. Compiled loops are imported where they run, because the dashboard
-reads fields too.
+`ctrlab.data.encoding.compiled.keys` defines the keys. The compiled loops are imported inside functions, because the dashboard
+imports the fields too and should not load numba.
 """
 
 import numpy as np
@@ -9,11 +9,11 @@ import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
-from ctrlab.data.encoding.fields.base import Cells
+from ctrlab.data.encoding.fields.base import ParsedCells
 
 Keys = NDArray[np.uint64]
 
-#: Distinct keys counted at once; of a column with more, a part of the keys is counted at a time, in more passes over its cells.
+#: Most distinct keys in the hash table; a column with more is counted in several passes, each over a part of the keys.
 MAX_DISTINCT = 1 << 22
 _LONG = np.uint64(1 << 63)
 _FIRST_SLOTS = 1 << 12
@@ -21,7 +21,7 @@ _MAX_LOAD = 0.6
 
 
 def keys_of_texts(texts: pl.Series) -> tuple[Keys, pl.DataFrame | None]:
-    """Keys (n,) of texts, 0 for null or empty; and the `key` and `text` of those whose key is a hash, each once."""
+    """Keys uint64 (n,) of texts, 0 for null or empty; and `long_texts` of the same texts."""
     from ctrlab.data.encoding.compiled.keys import keys_of
 
     array = texts.fill_null("").to_arrow(compat_level=pl.CompatLevel.oldest())
@@ -30,7 +30,7 @@ def keys_of_texts(texts: pl.Series) -> tuple[Keys, pl.DataFrame | None]:
 
 
 def long_texts(keys: Keys, texts: pl.Series) -> pl.DataFrame | None:
-    """`key` and `text` of the rows whose key is a hash, each key once; None where there are none."""
+    """Columns `key` and `text` of the texts whose key is a hash, each key once; None if there are none."""
     rows = np.flatnonzero(keys >= _LONG)
     if not len(rows):
         return None
@@ -38,8 +38,8 @@ def long_texts(keys: Keys, texts: pl.Series) -> pl.DataFrame | None:
     return pl.DataFrame({"key": found, "text": texts.gather(rows[first]).alias("text")})
 
 
-def count_distinct(cells: Cells, min_count: int) -> tuple[Keys, NDArray[np.int64]]:
-    """The keys that at least `min_count` training cells hold, in no order, and how many do."""
+def count_distinct(cells: ParsedCells, min_count: int) -> tuple[Keys, NDArray[np.int64]]:
+    """The keys that occur at least `min_count` times in the training rows, unordered, and their counts."""
     part_bits = 0
     parts: list[tuple[Keys, NDArray[np.int64]]] = []
     while len(parts) < 1 << part_bits:
@@ -51,8 +51,8 @@ def count_distinct(cells: Cells, min_count: int) -> tuple[Keys, NDArray[np.int64
     return np.concatenate([keys for keys, _ in parts]), np.concatenate([counts for _, counts in parts])
 
 
-def _count_part(cells: Cells, min_count: int, part_bits: int, part: int) -> tuple[Keys, NDArray[np.int64]] | None:
-    """One part of the keys; None if it has more than `MAX_DISTINCT`."""
+def _count_part(cells: ParsedCells, min_count: int, part_bits: int, part: int) -> tuple[Keys, NDArray[np.int64]] | None:
+    """Counts of one part of the keys; None if the part has more than `MAX_DISTINCT` keys."""
     from ctrlab.data.encoding.compiled.keys import count_keys
 
     table, used = np.zeros((_FIRST_SLOTS, 2), np.uint64), 0
@@ -66,7 +66,7 @@ def _count_part(cells: Cells, min_count: int, part_bits: int, part: int) -> tupl
 
 
 def _with_room(table: NDArray[np.uint64], used: int, more: int) -> NDArray[np.uint64]:
-    # A block seldom holds as many new keys as rows, but a full table would be searched for ever.
+    # A block rarely has as many new keys as rows, but probing a full table would never end.
     from ctrlab.data.encoding.compiled.keys import insert
 
     slots = len(table)
@@ -79,13 +79,13 @@ def _with_room(table: NDArray[np.uint64], used: int, more: int) -> NDArray[np.ui
     return grown
 
 
-def in_order(keys: Keys, counts: NDArray[np.int64], cells: Cells) -> tuple[Keys, pl.Series]:
-    """Keys and their texts by falling count, equal counts in the order of the text's bytes."""
+def order_by_count(keys: Keys, counts: NDArray[np.int64], cells: ParsedCells) -> tuple[Keys, pl.Series]:
+    """Keys and their texts by falling count, equal counts in the byte order of the text."""
     if (keys >= _LONG).any():
         table = pl.DataFrame({"key": keys, "count": counts, "text": _texts_with_long(keys, cells)})
         table = table.sort(["count", "text"], descending=[True, False])
         return table["key"].to_numpy(), table["text"]
-    # Read with the first byte highest, short keys sort as their texts do. Most keys of a long vocabulary occur once.
+    # Byte-swapped (first byte most significant), short keys sort like their texts. Most keys of a large vocabulary occur once.
     once = counts == 1
     words = keys.byteswap()
     frequent = words[~once][np.lexsort((words[~once], -counts[~once]))]
@@ -93,8 +93,8 @@ def in_order(keys: Keys, counts: NDArray[np.int64], cells: Cells) -> tuple[Keys,
     return ordered, _texts_of(ordered)
 
 
-def table_of(keys: Keys, first_id: int) -> NDArray[np.uint64]:
-    """The table that gives each key its place, counted from `first_id`."""
+def id_table(keys: Keys, first_id: int) -> NDArray[np.uint64]:
+    """Hash table from key to id; ids are consecutive from `first_id`."""
     from ctrlab.data.encoding.compiled.keys import insert
 
     table = _with_room(np.zeros((_FIRST_SLOTS, 2), np.uint64), 0, len(keys))
@@ -103,7 +103,7 @@ def table_of(keys: Keys, first_id: int) -> NDArray[np.uint64]:
 
 
 def _texts_of(keys: Keys) -> pl.Series:
-    """The texts of keys that are no hashes."""
+    """The texts of keys that are not hashes."""
     from ctrlab.data.encoding.compiled.keys import texts_of
 
     offsets, text = texts_of(keys)
@@ -111,14 +111,14 @@ def _texts_of(keys: Keys) -> pl.Series:
 
 
 def arrow_texts(offsets: NDArray[np.int64], text: NDArray[np.uint8]) -> pl.Series:
-    """Strings from Arrow's buffers: offsets (n + 1,) and UTF-8 bytes."""
+    """A String series from Arrow buffers: offsets int64 (n + 1,) and UTF-8 bytes."""
     array = pa.LargeStringArray.from_buffers(len(offsets) - 1, pa.py_buffer(offsets), pa.py_buffer(text))
     series = pl.from_arrow(array)
     assert isinstance(series, pl.Series)
     return series
 
 
-def _texts_with_long(keys: Keys, cells: Cells) -> pl.Series:
+def _texts_with_long(keys: Keys, cells: ParsedCells) -> pl.Series:
     is_long = keys >= _LONG
     wanted = pl.DataFrame({"key": np.unique(keys[is_long])})
     found = [frame.join(wanted, on="key", how="semi") for frame in cells.texts()]
@@ -136,19 +136,19 @@ def _buffers(array: pa.LargeStringArray) -> tuple[NDArray[np.int64], NDArray[np.
     return held, np.frombuffer(text, np.uint8) if text is not None and text.size else np.zeros(1, np.uint8)
 
 
-class LongSeen:
-    """Remembers hashes it met lately, so that the texts of frequent ones are not gathered again and again."""
+class RecentHashes:
+    """A direct-mapped cache of recently seen hashes, so that the texts of frequent ones are not collected again."""
 
     def __init__(self) -> None:
-        self._met = np.zeros(1 << 14, np.uint64)
+        self._recent = np.zeros(1 << 14, np.uint64)
 
     def unseen(self, keys: Keys) -> NDArray[np.intp]:
-        """A row of each hash among the keys that was not met lately; they are met now."""
+        """One row index for each hash among the keys that is not in the cache; adds those hashes to the cache."""
         rows = np.flatnonzero(keys >= _LONG)
         if not len(rows):
             return rows
-        rows = rows[self._met[keys[rows] % np.uint64(len(self._met))] != keys[rows]]
+        rows = rows[self._recent[keys[rows] % np.uint64(len(self._recent))] != keys[rows]]
         hashes, first = np.unique(keys[rows], return_index=True)
-        self._met[hashes % np.uint64(len(self._met))] = hashes
-        unmet: NDArray[np.intp] = rows[first]
-        return unmet
+        self._recent[hashes % np.uint64(len(self._recent))] = hashes
+        new: NDArray[np.intp] = rows[first]
+        return new

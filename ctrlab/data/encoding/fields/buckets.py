@@ -1,4 +1,4 @@
-"""Columns that become a small set of whole numbers: hours, weekdays, Criteo's buckets."""
+"""Categorical fields over a small fixed set of integers: hours, weekdays, Criteo buckets."""
 
 from typing import Any, ClassVar, Self
 
@@ -10,12 +10,12 @@ from ctrlab.data.encoding.fields.base import (
     MISSING_CODE,
     MISSING_WORDS,
     NUM_RESERVED_IDS,
-    Cells,
     Field,
     Ids,
     Numbers,
     NumericField,
-    Reading,
+    ParsedCells,
+    ParsedColumn,
     shifted,
 )  # fmt: skip
 from ctrlab.data.encoding.fields.numbers import read_numbers
@@ -24,88 +24,87 @@ from ctrlab.data.tables.timestamps import find_format, parse_timestamps
 from ctrlab.errors import DataError
 
 
-class KeyField(Field):
-    """A categorical field over a small set of whole numbers: hours, weekdays, Criteo buckets.
+class BucketField(Field):
+    """A categorical field over the integers 0..num_buckets-1.
 
-    num_keys: keys are 0..num_keys-1.
-
-    What is kept of a cell is its key + 1, 0 where it is missing.
+    A parsed cell is its bucket + 1, or 0 where the cell is missing. Ids are assigned by falling count in the training rows, equal
+    counts by the smaller bucket.
     """
 
-    gives = "ids"
-    kept_dtype = np.int16
-    num_keys: ClassVar[int]
+    output = "ids"
+    cell_dtype = np.int16
+    num_buckets: ClassVar[int]
 
     def __init__(self, name: str, column: str, min_count: int) -> None:
         super().__init__(name, column)
         self.min_count = min_count
-        self.keys: list[int] = []
+        self.buckets: list[int] = []
         self._ids: Ids = np.empty(0, np.int32)
 
     @property
     def field_dim(self) -> int:
-        return NUM_RESERVED_IDS + len(self.keys)
+        return NUM_RESERVED_IDS + len(self.buckets)
 
-    def fit(self, cells: Cells) -> None:
-        counts = np.zeros(self.num_keys + 1, np.int64)
+    def fit(self, cells: ParsedCells) -> None:
+        counts = np.zeros(self.num_buckets + 1, np.int64)
         for codes, train in cells.blocks():
-            counts += np.bincount(codes[train], minlength=self.num_keys + 1)
+            counts += np.bincount(codes[train], minlength=self.num_buckets + 1)
         counts = counts[1:]
         by_count = np.argsort(-counts, kind="stable")
-        self._settle([int(key) for key in by_count if counts[key] >= max(1, self.min_count)])
+        self._set_buckets([int(bucket) for bucket in by_count if counts[bucket] >= max(1, self.min_count)])
 
-    def encode(self, kept: NDArray[np.int16]) -> Ids:
-        return self._ids[kept]
+    def encode(self, cells: NDArray[np.int16]) -> Ids:
+        return self._ids[cells]
 
     def state(self) -> dict[str, Any]:
-        return {"name": self.name, "column": self.column, "min_count": self.min_count, "keys": self.keys}
+        return {"name": self.name, "column": self.column, "min_count": self.min_count, "keys": self.buckets}
 
-    def _settle(self, keys: list[int]) -> None:
-        self.keys = keys
-        self._ids = np.full(self.num_keys + 1, OUT_OF_VOCABULARY_ID, np.int32)
+    def _set_buckets(self, buckets: list[int]) -> None:
+        self.buckets = buckets
+        self._ids = np.full(self.num_buckets + 1, OUT_OF_VOCABULARY_ID, np.int32)
         self._ids[MISSING_CODE] = MISSING_ID
-        self._ids[np.array(keys, np.int64) + 1] = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(keys))
+        self._ids[np.array(buckets, np.int64) + 1] = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(buckets))
 
 
-class CriteoField(KeyField, NumericField):
-    """floor(log(x)^2) for x > 2; smaller numbers keep a bucket of their own each, down to -60 and below."""
+class CriteoField(BucketField, NumericField):
+    """Bucket floor(log(x)^2) for x > 2; each smaller integer has its own bucket, down to -60 (one bucket for all below)."""
 
     _SMALL = 63
-    num_keys = _SMALL + 2048
+    num_buckets = _SMALL + 2048
 
-    def read(self, texts: pl.Series) -> Reading:
+    def parse(self, texts: pl.Series) -> ParsedColumn:
         numbers, unreadable = read_numbers(texts)
-        return Reading(self.keep(numbers), unreadable)
+        return ParsedColumn(self.parse_numbers(numbers), unreadable)
 
-    def keep(self, numbers: Numbers) -> NDArray[np.int16]:
+    def parse_numbers(self, numbers: Numbers) -> NDArray[np.int16]:
         with np.errstate(invalid="ignore", divide="ignore"):
             large = np.floor(np.log(np.maximum(numbers, 2.0)) ** 2) + self._SMALL
             small = np.maximum(np.floor(numbers) + (self._SMALL - 3), 0.0)
-        keys = np.minimum(np.where(numbers > 2, large, small), self.num_keys - 1)
-        return np.where(np.isnan(keys), MISSING_CODE, keys + 1).astype(np.int16)
+        buckets = np.minimum(np.where(numbers > 2, large, small), self.num_buckets - 1)
+        return np.where(np.isnan(buckets), MISSING_CODE, buckets + 1).astype(np.int16)
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
         field = cls(state["name"], state["column"], state["min_count"])
-        field._settle(state["keys"])
+        field._set_buckets(state["keys"])
         return field
 
 
-class ClockField(KeyField):
-    """The hour (0..23) or the weekday (0 = Monday) of a point in time."""
+class ClockField(BucketField):
+    """The hour (0..23) or the weekday (0 = Monday) of a timestamp."""
 
-    reads = "texts"
-    num_keys = 24
+    input = "texts"
+    num_buckets = 24
 
     def __init__(self, name: str, column: str, min_count: int, unit: str, timestamp_format: str | None) -> None:
         super().__init__(name, column, min_count)
         self.unit, self.timestamp_format = unit, timestamp_format
 
-    def read(self, texts: pl.Series) -> Reading:
+    def parse(self, texts: pl.Series) -> ParsedColumn:
         times = parse_timestamps(texts, self._format(texts))
-        keys = times.dt.hour() if self.unit == "hour" else times.dt.weekday() - 1
+        buckets = times.dt.hour() if self.unit == "hour" else times.dt.weekday() - 1
         empty = texts.is_null() | texts.str.to_lowercase().is_in(MISSING_WORDS)
-        return Reading(shifted(keys, 1, MISSING_CODE).astype(np.int16), int((times.is_null() & ~empty).sum()))
+        return ParsedColumn(shifted(buckets, 1, MISSING_CODE).astype(np.int16), int((times.is_null() & ~empty).sum()))
 
     def _format(self, texts: pl.Series) -> str:
         if self.timestamp_format is None:
@@ -124,5 +123,5 @@ class ClockField(KeyField):
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
         field = cls(state["name"], state["column"], state["min_count"], state["unit"], state["timestamp_format"])
-        field._settle(state["keys"])
+        field._set_buckets(state["keys"])
         return field
