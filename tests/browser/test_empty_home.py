@@ -30,6 +30,6 @@ def test_axe_finds_nothing_serious_where_a_newcomer_begins_light_and_dark(path: 
 
 def test_the_jobs_page_says_what_to_do_first(page: Page, empty_server: Server) -> None:
     opened(page, empty_server, "/Jobs")
-    expect(page.get_by_text("Nothing has run yet")).to_be_visible()
-    page.get_by_role("link", name="To the sample").click()
+    expect(page.get_by_text("No job yet")).to_be_visible()
+    page.get_by_role("link", name="Open Home").click()
     expect(page.get_by_role("button", name="Try the sample")).to_be_visible()
