@@ -1,4 +1,4 @@
-"""`python -m ctrlab`: the dashboard's services from the command line."""
+"""`python -m ctrlab`: the command line over the services of the dashboard."""
 
 import argparse
 import os
@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import ctrlab
+from ctrlab.cli.common import declare_verb
 from ctrlab.cli.output import print_json
 from ctrlab.cli.verbs import add_verbs
 from ctrlab.errors import CtrlabError
@@ -16,7 +17,7 @@ from ctrlab.services.workspace import open_workspace
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0 on success, 1 after an error message on stderr, 130 when interrupted."""
-    args = _parser().parse_args(argv)
+    args = build_parser().parse_args(argv)
     try:
         code = args.run(args)
     except CtrlabError as error:
@@ -27,7 +28,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     return code or 0
 
 
-def _parser() -> argparse.ArgumentParser:
+def build_parser() -> argparse.ArgumentParser:
+    """The parser of all verbs; each leaves its function in `args.run`."""
     parser = argparse.ArgumentParser(prog="ctrlab", description=(ctrlab.__doc__ or "").partition("\n")[0])
     parser.add_argument("--version", action="version", version=ctrlab.__version__)
     common = argparse.ArgumentParser(add_help=False)
@@ -39,12 +41,10 @@ def _parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(required=True, metavar="VERB")
     add_verbs(subparsers, common)
 
-    worker = subparsers.add_parser("worker", help="run queued jobs until stopped", parents=[common])
+    worker = declare_verb(subparsers, common, "worker", _run_worker, "run queued jobs until stopped")
     worker.add_argument("--idle-exit-seconds", type=float, help="exit after this many seconds without a job")
-    worker.set_defaults(run=_run_worker)
-    serve = subparsers.add_parser("serve", help="start a worker and the dashboard", parents=[common])
+    serve = declare_verb(subparsers, common, "serve", _run_dashboard, "start a worker and the dashboard")
     serve.add_argument("--port", type=int, default=8501, help="port of the dashboard (default 8501)")
-    serve.set_defaults(run=_run_dashboard)
     return parser
 
 

@@ -18,6 +18,7 @@ def add_config_flags(
     config_class: type[Config],
     *,
     skip: Collection[str] = (),
+    only: Collection[str] | None = None,
     title: str = "",
     base: Config | None = None,
 ) -> None:
@@ -25,7 +26,8 @@ def add_config_flags(
     group = parser.add_argument_group(title or config_class.__name__)
     hints = type_hints(config_class)
     for field in dataclasses.fields(config_class):
-        if field.name in skip or not _is_simple(hints[field.name]):
+        wanted = field.name not in skip and (only is None or field.name in only)
+        if not wanted or not _is_simple(hints[field.name]):
             continue
         group.add_argument(
             f"--{field.name.replace('_', '-')}",
@@ -38,9 +40,14 @@ def add_config_flags(
 
 def config_from_flags(config_class: type[C], args: argparse.Namespace, *, base: C | None = None, **fixed: Any) -> C:
     """The config of the given flags and `fixed` settings; everything else is as in `base`, or the default."""
-    names = {field.name for field in dataclasses.fields(config_class)} - set(fixed)
-    given = {name: value for name, value in vars(args).items() if name in names} | fixed
+    given = flag_settings(config_class, args) | fixed
     return config_class(**given) if base is None else base.replace(**given)
+
+
+def flag_settings(config_class: type[Config], args: argparse.Namespace) -> dict[str, Any]:
+    """{name: value} of the flags of `config_class` that were given."""
+    names = {name for name, hint in type_hints(config_class).items() if _is_simple(hint)}
+    return {name: value for name, value in vars(args).items() if name in names}
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, str]:

@@ -4,8 +4,9 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from ctrlab.cli.flags import add_config_flags, config_from_flags
-from ctrlab.cli.output import ProgressLine, print_json, table_text
+from ctrlab.cli.common import Subparsers, declare_verb, open_lab
+from ctrlab.cli.flags import add_config_flags, flag_settings
+from ctrlab.cli.output import print_json, table_text
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.planner import BUDGET_KINDS, Budget, BudgetKind
 from ctrlab.services import models, plans, sensitivity
@@ -21,51 +22,47 @@ _FLAGS: dict[BudgetKind, tuple[str, str]] = {
 }
 
 
-def declare_planning(subparsers: Any, common: argparse.ArgumentParser) -> None:
+def declare_planning(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     """Add the verbs `sensitivity`, `speed` and `plan`."""
     help = "measure AUC and log loss with each layer truncated alone, at several ranks"
-    measure = subparsers.add_parser("sensitivity", help=help, description=help, parents=[common])
+    measure = declare_verb(subparsers, common, "sensitivity", run_sensitivity, help)
     measure.add_argument("model", help="id of the model")
     add_config_flags(measure, SensitivityConfig, skip=("model_id", "spectra_id"), title="rows")
-    measure.set_defaults(run=run_sensitivity)
 
     help = "time layers and tables at several ranks on this machine, for plans with a latency budget"
-    timing = subparsers.add_parser("speed", help=help, description=help, parents=[common])
+    timing = declare_verb(subparsers, common, "speed", run_speed, help)
     timing.add_argument("model", help="id of the model")
     add_config_flags(timing, SpeedConfig, skip=("model_id", "spectra_id"), title="timing")
-    timing.set_defaults(run=run_speed)
 
-    help = "find the best ranks for a budget, or for a loss of AUC"
-    plan = subparsers.add_parser("plan", help=help, description=help, parents=[common])
+    plan = declare_verb(subparsers, common, "plan", run_plan, "find the best ranks for a budget, or for a loss of AUC")
     plan.add_argument("model", help="id of the model")
-    goal = plan.add_mutually_exclusive_group(required=True)
-    for kind, (flag, text) in _FLAGS.items():
-        goal.add_argument(flag, dest=kind, type=float, metavar="N", help=text)
-    goal.add_argument(
-        "--latency-ms",
-        type=float,
-        metavar="MS",
-        help="largest latency of a batch in torch on this machine, as measured by `speed`",
-    )
-    goal.add_argument(
-        "--auc-loss",
-        type=float,
-        metavar="X",
-        help="find the smallest plan that is predicted to lose at most X of AUC, e.g. 0.0005",
-    )
+    _goals(plan.add_mutually_exclusive_group(required=True))
     plan.add_argument("--batch", type=int, default=DEFAULT_BATCH_SIZE, metavar="ROWS", help="rows per batch, for --latency-ms")
     plan.add_argument(
         "--multiple-of", type=int, default=1, metavar="M", help="ranks of linear layers are multiples of M; 8 suits most hardware"
     )
     plan.add_argument("--output", type=Path, help="write the plan to this file as JSON, for `compress --plan`")
-    plan.set_defaults(run=run_plan)
+
+
+def _goals(group: Any) -> None:
+    """The flags of which `plan` takes exactly one."""
+    for kind, (flag, text) in _FLAGS.items():
+        group.add_argument(flag, dest=kind, type=float, metavar="N", help=text)
+    group.add_argument(
+        "--latency-ms",
+        type=float,
+        metavar="MS",
+        help="largest latency of a batch in torch, as `speed` measures it",
+    )
+    group.add_argument(
+        "--auc-loss", type=float, metavar="X", help="find the smallest plan predicted to lose at most X of AUC, e.g. 0.0005"
+    )
 
 
 def run_sensitivity(args: argparse.Namespace) -> None:
     """`sensitivity`."""
-    with Lab(args.home, args.store_url, on_progress=ProgressLine()) as lab:
-        settings = config_from_flags(SensitivityConfig, args, model_id=args.model, spectra_id="").to_dict()
-        artifact = lab.sensitivity(args.model, max_rows=settings["max_rows"])
+    with open_lab(args) as lab:
+        artifact = lab.sensitivity(args.model, **flag_settings(SensitivityConfig, args))
         table = sensitivity.sensitivity_table(lab.workspace, artifact.id)
         if args.json:
             print_json({"id": artifact.id, **artifact.summary, "ranks": table.to_dict("records")})
@@ -76,10 +73,8 @@ def run_sensitivity(args: argparse.Namespace) -> None:
 
 def run_speed(args: argparse.Namespace) -> None:
     """`speed`."""
-    with Lab(args.home, args.store_url, on_progress=ProgressLine()) as lab:
-        settings = config_from_flags(SpeedConfig, args, model_id=args.model, spectra_id="").to_dict()
-        chosen = {key: settings[key] for key in ("batch_size", "threads", "seconds_per_timing")}
-        artifact = lab.speed(args.model, **chosen)
+    with open_lab(args) as lab:
+        artifact = lab.speed(args.model, **flag_settings(SpeedConfig, args))
         if args.json:
             print_json({"id": artifact.id, **artifact.summary})
             return
@@ -89,7 +84,7 @@ def run_speed(args: argparse.Namespace) -> None:
 
 def run_plan(args: argparse.Namespace) -> None:
     """`plan`."""
-    with Lab(args.home, args.store_url, on_progress=ProgressLine()) as lab:
+    with open_lab(args) as lab:
         if args.latency_ms is not None:
             _plan_for_ms(lab, args)
             return

@@ -4,15 +4,15 @@ import argparse
 import sys
 import time
 from pathlib import Path
-from typing import Any
 
+from ctrlab.cli.common import Subparsers, declare_verb
 from ctrlab.cli.output import print_json
 
 
-def declare_tables(subparsers: Any, common: argparse.ArgumentParser) -> None:
+def declare_tables(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     """Add the verb `compress-table`."""
     help = "compress an embedding table in a .npy or .safetensors file, which may be larger than memory"
-    parser = subparsers.add_parser("compress-table", help=help, description=help, parents=[common])
+    parser = declare_verb(subparsers, common, "compress-table", run_compress_table, help)
     parser.add_argument("table", type=Path, help="float32, float16 or bfloat16 of shape (num_ids, width)")
     parser.add_argument("--tensor", help="name of the tensor in a .safetensors file with several matrices")
     parser.add_argument("--counts", type=Path, help="a .npy file: how often each id occurs in training (default: once each)")
@@ -20,7 +20,6 @@ def declare_tables(subparsers: Any, common: argparse.ArgumentParser) -> None:
     size.add_argument("--rank", type=int, help="numbers kept per id")
     size.add_argument("--variance", type=float, help="share of the variance to keep, e.g. 0.95")
     parser.add_argument("--output", type=Path, required=True, help="the .safetensors or .npy file to write")
-    parser.set_defaults(run=run_compress_table)
 
 
 def run_compress_table(args: argparse.Namespace) -> None:

@@ -63,7 +63,7 @@ def test_without_json_the_layers_are_a_table(folder, capsys):
         ("no_such_module:make", "no_such_module cannot be imported"),
         ("maker_of_modules:nothing", "has no function nothing"),
         ("maker_of_modules:number", "has no function number"),
-        ("maker_of_modules:half", r"must give back a pair \(module, batches\); got Sequential"),
+        ("maker_of_modules:half", r"must return a pair \(module, batches\); got Sequential"),
     ],
 )
 def test_a_factory_that_cannot_be_used_is_one_sentence(factory, message):

@@ -1,0 +1,106 @@
+"""`spectra`, `compress` and `demo`: from a model to a compressed one."""
+
+import argparse
+from pathlib import Path
+
+from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
+from ctrlab.cli.flags import add_config_flags, config_from_flags, flag_settings, parse_ranks
+from ctrlab.cli.output import comparison_text, print_json, table_text
+from ctrlab.errors import ConfigError
+from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.ranks import PRESETS
+from ctrlab.services import comparison, models, plans, sample, spectra
+from ctrlab.services.spectra import SpectraConfig
+from ctrlab.training.configs import FINETUNE, FitConfig
+
+
+def declare_compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    """Add the verbs `spectra`, `compress` and `demo`."""
+    for declare in (_spectra, _compress, _demo):
+        declare(subparsers, common)
+
+
+def _spectra(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = declare_verb(subparsers, common, "spectra", run_spectra, "compute the spectra of all layers and tables")
+    parser.add_argument("model", help="id of the model")
+    parser.add_argument("--values", action="store_true", help="with --json: also every singular value")
+    add_config_flags(parser, SpectraConfig, skip=("model_id",), title="rows")
+
+
+def run_spectra(args: argparse.Namespace) -> None:
+    """`spectra`."""
+    with open_lab(args) as lab:
+        artifact = lab.spectra(args.model, **flag_settings(SpectraConfig, args))
+        table = spectra.spectra_table(lab.workspace, artifact.id)
+        if args.json:
+            values = {}
+            if args.values:
+                layers = spectra.load_layer_spectra(lab.workspace, artifact.id)
+                values = {name: layer.singular_values.tolist() for name, layer in layers.items()}
+            print_json({"id": artifact.id, "layers": table.to_dict("records"), "singular_values": values})
+        else:
+            print(f"{artifact.id}  {artifact.name}")
+            print(table_text(list(table.columns), table.itertuples(index=False, name=None)))
+
+
+def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = declare_verb(subparsers, common, "compress", run_compress, "compress layers and tables to low rank, then fine-tune")
+    parser.add_argument("model", help="id of the model")
+    ranks = parser.add_mutually_exclusive_group(required=True)
+    ranks.add_argument("--variance", type=float, help="share of output variance every layer and table keeps, e.g. 0.95")
+    ranks.add_argument("--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.2=64 'embedding.*=4'; other layers stay dense")
+    ranks.add_argument("--preset", choices=list(PRESETS), help="a named rule that sets all ranks")
+    ranks.add_argument("--all-dense", action="store_true", help="keep all layers dense; only --precision makes the model smaller")
+    ranks.add_argument("--plan", type=Path, metavar="FILE", help="ranks as JSON, written by `plan --output` or the dashboard")
+    parser.add_argument("--first-dense", action="store_true", help="keep the first MLP layer dense, as in the paper")
+    parser.add_argument("--no-finetune", action="store_true", help="truncate without fine-tuning")
+    parser.add_argument("--no-measure", action="store_true", help="skip the measurement of speed and accuracy")
+    parser.add_argument("--name", default="", help="shown in lists")
+    add_config_flags(parser, CompressConfig, title="compression")
+    add_config_flags(parser, FitConfig, title="fine-tuning after each stage", base=FINETUNE)
+
+
+def run_compress(args: argparse.Namespace) -> None:
+    """`compress`."""
+    ranks = parse_ranks(args.ranks) if args.ranks else None
+    with open_lab(args) as lab:
+        plan = RankPlan() if args.all_dense else None
+        if args.plan:
+            plan = plans.plan_from_json(lab.workspace, args.model, _text_of(args.plan))
+        model = lab.compress(
+            args.model, plan=plan, variance=args.variance, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
+            finetune=None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE),
+            name=args.name, measure=not args.no_measure, **flag_settings(CompressConfig, args),
+        )  # fmt: skip
+        original = models.original_of(lab.workspace, model)
+        table = comparison.comparison_table(lab.workspace, [original.id, model.id])
+        print_artifact(args, model, f"{model.id}\n{comparison_text(table)}")
+
+
+def _text_of(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"{path} cannot be read ({error}); give a file that `plan --output` wrote") from error
+
+
+def _demo(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = declare_verb(subparsers, common, "demo", run_demo, "run spectra, compression and comparison on the sample")
+    parser.add_argument(
+        "--variance", type=float, default=0.95, help="share of variance every layer and table keeps (default 0.95)"
+    )
+
+
+def run_demo(args: argparse.Namespace) -> None:
+    """`demo`."""
+    with open_lab(args) as lab:
+        ids = lab.open_sample()
+        compressed = lab.compress(
+            ids["model"], variance=args.variance, finetune=sample.SAMPLE_FINETUNE, name=f"AFM at {args.variance:.0%} variance"
+        )
+        table = lab.compare([ids["model"], compressed.id])
+        if args.json:
+            print_json({"sample": ids, "compressed": compressed.id, "models": table.to_dict("records")})
+        else:
+            print(comparison_text(table))
+            print("\nA gain in AUC may come from fine-tuning alone: compare with a control, the original fine-tuned alike.")

@@ -1,0 +1,101 @@
+"""`train`, `import`, `export`, `compare`: models from a dataset or a checkpoint, their files, and their comparison."""
+
+import argparse
+from pathlib import Path
+
+from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
+from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignments, values_for
+from ctrlab.cli.output import comparison_text, print_json
+from ctrlab.models.configs import MODELS
+from ctrlab.services import comparison, models
+from ctrlab.services.lab import Lab
+from ctrlab.services.models import TrainConfig
+from ctrlab.storage import Artifact
+from ctrlab.training.configs import FitConfig
+
+
+def declare_models(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    """Add the verbs `train`, `import`, `export` and `compare`."""
+    for declare in (_train, _import, _export, _compare):
+        declare(subparsers, common)
+
+
+def _train(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = declare_verb(subparsers, common, "train", run_train, "train a model on a dataset")
+    parser.add_argument("dataset", help="id of the dataset")
+    parser.add_argument("--model", default="deepfm", choices=MODELS.names(), help="architecture (default deepfm)")
+    parser.add_argument(
+        "--set",
+        nargs="+",
+        default=[],
+        metavar="NAME=VALUE",
+        help="settings of the architecture, e.g. embed_dim=16 mlp_dims=400,400,400",
+    )
+    parser.add_argument(
+        "--max-parameters", type=int, metavar="N", help="scale all widths down until the model has at most N parameters"
+    )
+    parser.add_argument("--teacher", default="", metavar="MODEL", help="id of the teacher model for --distillation")
+    parser.add_argument("--name", default="", help="shown in lists")
+    add_config_flags(parser, FitConfig, title="training")
+
+
+def run_train(args: argparse.Namespace) -> None:
+    """`train`."""
+    settings = values_for(MODELS[args.model].config_class, parse_assignments(args.set))
+    fit = config_from_flags(FitConfig, args)
+    config = TrainConfig(
+        dataset_id=args.dataset, architecture=args.model, model=settings, fit=fit, name=args.name,
+        max_parameters=args.max_parameters, teacher_id=args.teacher,
+    )  # fmt: skip
+    with open_lab(args) as lab:
+        model = lab.train(config)
+        print_artifact(args, model, _model_line(lab, model))
+
+
+def _model_line(lab: Lab, model: Artifact) -> str:
+    row = comparison.comparison_table(lab.workspace, [model.id]).iloc[0]
+    return (
+        f"{model.id}  {model.name}: {row.parameters / 1e6:.3f} M parameters, test AUC {row.auc:.4f}, log loss {row.log_loss:.4f}"
+    )
+
+
+def _import(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = declare_verb(subparsers, common, "import", run_import, "import a checkpoint that ctrlab wrote")
+    parser.add_argument("dataset", help="id of the dataset that the model was trained on")
+    parser.add_argument("checkpoint", type=Path, help="the .safetensors file")
+    parser.add_argument("--name", default="", help="shown in lists")
+
+
+def run_import(args: argparse.Namespace) -> None:
+    """`import`."""
+    with open_lab(args) as lab:
+        model = lab.import_checkpoint(args.dataset, args.checkpoint, args.name)
+        print_artifact(args, model, f"{model.id}  {model.name}")
+
+
+def _export(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = declare_verb(subparsers, common, "export", run_export, "write a model to files: checkpoints and ONNX")
+    parser.add_argument("model", help="id of the model")
+    parser.add_argument("folder", type=Path, help="folder to write to")
+
+
+def run_export(args: argparse.Namespace) -> None:
+    """`export`."""
+    with open_lab(args) as lab:
+        files = models.export_model(lab.workspace, args.model, args.folder)
+        print_json({"files": [str(path) for path in files]}) if args.json else print("\n".join(map(str, files)))
+
+
+def _compare(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = declare_verb(subparsers, common, "compare", run_compare, "compare AUC, size and speed of models")
+    parser.add_argument("models", nargs="+", help="ids of the models; sizes are relative to the first")
+    parser.add_argument("--csv", type=Path, help="also write the whole table to this file")
+
+
+def run_compare(args: argparse.Namespace) -> None:
+    """`compare`."""
+    with open_lab(args) as lab:
+        table = lab.compare(args.models)
+        if args.csv:
+            table.to_csv(args.csv, index=False)
+        print_json({"models": table.to_dict("records")}) if args.json else print(comparison_text(table))
