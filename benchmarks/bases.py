@@ -93,7 +93,7 @@ def _frappe(out: Path) -> EncodedDataset:
 
 
 def base_of(out: Path, name: str, architecture: str, seed: int) -> tuple[CTRModel, EncodedDataset]:
-    """A trained original with its data; stops with a sentence where it was not trained."""
+    """A trained original with its data; exits with a message where it was not trained."""
     dataset, path = dataset_of(out, name, seed), model_file(out, name, architecture, seed)
     if not path.exists():
         raise SystemExit(f"{path.name} is not there; run benchmarks/bases.py with the same --out first")
@@ -109,14 +109,14 @@ def untrained(name: str, architecture: str, dataset: EncodedDataset, seed: int, 
 
 
 def training_of(name: str, architecture: str, seed: int) -> FitConfig:
-    """How an original is trained."""
+    """Training settings of an original."""
     if name == "frappe":
         return TRAINING.replace(l2_embedding=PUBLISHED[architecture].l2, seed=seed)
     return ONE_EPOCH.replace(seed=seed)
 
 
 def train(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
-    """Train one original, and keep it with its figures in `out`."""
+    """Train one original; the model and its metrics are written to `out`."""
     dataset, path = dataset_of(out, name, seed), model_file(out, name, architecture, seed)
     fitted = fit(untrained(name, architecture, dataset, seed), dataset, training_of(name, architecture, seed))
     save_model(fitted.model, path)
@@ -131,12 +131,12 @@ def train(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
 
 
 def model_file(out: Path, name: str, architecture: str, seed: int) -> Path:
-    """Where a trained original lies."""
+    """Path of a trained original."""
     return out / f"{name}-{architecture}-{seed}.safetensors"
 
 
 def result_file(out: Path, name: str, architecture: str, seed: int) -> Path:
-    """Where its figures lie."""
+    """Path of its metrics."""
     return model_file(out, name, architecture, seed).with_suffix(".json")
 
 

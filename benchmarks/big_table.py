@@ -1,7 +1,7 @@
 """A table larger than memory, d 16 -> 4, against reading the same files twice and writing the same bytes.
 
 The files are dropped from the page cache before each run (`posix_fadvise`; no privilege needed); each run is a process of its
-own, and the two take turns. `--params 1e10` needs 50 GB of disk.
+own, and the two alternate. `--params 1e10` needs 50 GB of disk.
 """
 
 import argparse
@@ -20,7 +20,7 @@ from common import Table, Target, at_least, at_most, machine, result_path, store
 from ctrlab.compression.streaming import compress_table
 
 WIDTH, RANK = 16, 4
-#: From so many parameters on the result has a file of its own, for such a run is rare.
+#: From this many parameters on, the result is a file of its own, because such a run is rare.
 HUGE = 5e9
 _PIECE = 8 << 20
 
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def report(results: list[dict[str, Any]], **how: Any) -> None:
-    """Print and write. how: as `write_json` takes it."""
+    """Print and write. how: keyword arguments of `write_json`."""
     rows = [
         [f"{r['params']:.0e}", f"{r['plain_seconds']:.1f}", f"{r['plain_gb_per_second']:.2f}", f"{r['compress_seconds']:.1f}",
          f"{r['share_of_rate']:.0%}", f"{r['compress_cpu_seconds']:.1f}", f"{r['peak_mb']:.0f}"] for r in results
@@ -127,7 +127,7 @@ def _run(part: str, folder: Path) -> dict[str, float]:
 
 
 def plain(folder: Path) -> dict[str, float]:
-    """The table read, the counts read, the table read again, and as many zeros written as there will be latents."""
+    """The table read, the counts read, the table read again, and as many zeros written as latents will be."""
     started = time.perf_counter()
     buffer = bytearray(_PIECE)
     for name in ("table.npy", "counts.npy", "table.npy"):

@@ -1,12 +1,12 @@
-"""What the benchmarks share: where real data is, how a table is printed, and the form of a result.
+"""Shared by the benchmarks: paths of real data, Markdown tables, and the format of a result.
 
 A benchmark ends with `write_json(NAME, raw, tables=[...], targets=[...], quick=args.quick)`, which writes
-`benchmarks/results/NAME.json`; `benchmarks/report.py` draws docs/BENCHMARKS.md from all of those and knows no benchmark by name:
+`benchmarks/results/NAME.json`; `benchmarks/report.py` draws docs/BENCHMARKS.md from all of those, whatever their names:
 
     {"name": "training", "machine": {"cpu", "threads", "torch", "date", ...}, "command": "benchmarks/training.py --rounds 3",
      "tables": [{"title": "...", "headers": ["model", "rows/s"], "rows": [["DeepFM", "61.2 k"]], "note": "..."}],
      "targets": [{"what": "...", "target": "at least 2.3x", "measured": "2.61x", "met": true}],
-     "results": whatever the benchmark measured, raw}
+     "results": raw measurements}
 """
 
 import json
@@ -24,7 +24,7 @@ RESULTS = PROJECT / "benchmarks" / "results"
 
 
 def real_data(name: str) -> Path:
-    """A file or folder of the real data, which is not part of the project; stops with a sentence where it is absent."""
+    """A file or folder of the real data, which is not part of the project; exits with a message where it is missing."""
     folder = Path(os.environ.get("CTRLAB_REALDATA", PROJECT.parent / "shared" / "data"))
     path = folder / name
     if not path.exists():
@@ -33,7 +33,7 @@ def real_data(name: str) -> Path:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """CPU, threads, torch version and date of a measurement."""
     import torch
 
     cpu = next((line.split(":")[1].strip() for line in _cpuinfo() if line.startswith("model name")), platform.processor())
@@ -46,14 +46,14 @@ def _cpuinfo() -> list[str]:
 
 
 def markdown_table(headers: Sequence[str], rows: Sequence[Sequence[Any]]) -> str:
-    """A table as the documents hold it."""
+    """A Markdown table."""
     lines = ["| " + " | ".join(map(str, row)) + " |" for row in [headers, ["---"] * len(headers), *rows]]
     return "\n".join(lines)
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table of a result. rows: cells as they shall be read, texts already rounded. note: a sentence under it."""
+    """A table of a result. rows: cells as text, already rounded. note: a sentence under it."""
 
     title: str
     headers: Sequence[str]
@@ -66,7 +66,7 @@ class Table:
 
 @dataclass(frozen=True)
 class Target:
-    """A line of the acceptance table. met: None where there was nothing to judge, with `measured` saying why."""
+    """A line of the acceptance table. met: None where nothing was measured; `measured` then says why."""
 
     what: str
     target: str
@@ -79,22 +79,22 @@ class Target:
 
 
 def at_least(what: str, value: float, bound: float, form: str = "{:.2f}x") -> Target:
-    """A target that large figures meet; `form` writes both figures."""
+    """A lower bound; `form` formats both figures."""
     return Target(what, f"at least {form.format(bound)}", form.format(value), bool(value >= bound))
 
 
 def at_most(what: str, value: float, bound: float, form: str = "{:.2f}x") -> Target:
-    """A target that small figures meet; `form` writes both figures."""
+    """An upper bound; `form` formats both figures."""
     return Target(what, f"at most {form.format(bound)}", form.format(value), bool(value <= bound))
 
 
 def result_path(name: str, quick: bool = False) -> Path:
-    """Where the result of a benchmark lies. Quick runs, which only show that it runs, never replace measured figures."""
+    """Path of a benchmark's result. Quick runs are smoke tests and have a file of their own."""
     return RESULTS / f"{name}{'-quick' if quick else ''}.json"
 
 
 def stored_result(name: str) -> dict[str, Any]:
-    """A result measured before, whose tables shall be drawn again: its machine and command stay with it."""
+    """An earlier result, to draw its tables again with its own machine and command."""
     found: dict[str, Any] = json.loads(result_path(name).read_text())
     return found
 
@@ -103,10 +103,10 @@ def write_json(
     name: str, content: Any, *, tables: Sequence[Table] = (), targets: Sequence[Target] = (), quick: bool = False,
     command: str = "", measured_on: dict[str, Any] | None = None,
 ) -> Path:  # fmt: skip
-    """Write `content`, what shall be read of it, and the machine's description to benchmarks/results/<name>.json.
+    """Write `content`, its tables and targets, and the machine's description to benchmarks/results/<name>.json.
 
-    command: what makes the whole result, where that is not this run alone.
-    measured_on: the machine of figures that are only drawn again.
+    command: repeats the whole result, where this run measured a part.
+    measured_on: the machine, where figures are only drawn again.
     """
     document = {
         "name": name,
@@ -123,5 +123,5 @@ def write_json(
 
 
 def _plain(value: Any) -> Any:
-    """numpy scalars and arrays as JSON has them."""
+    """numpy scalars and arrays as plain JSON values."""
     return value.tolist() if hasattr(value, "tolist") else float(value)

@@ -1,11 +1,11 @@
-"""The process of one contender: told on its input what to do, a line of JSON each; answers with a line of JSON each.
+"""The process of one contender: reads one JSON request a line from standard input and writes one JSON response a line.
 
     {"do": "steps", "count": 20}  -> {"rows_per_second": ...}    one round
-    {"do": "gemm"}                -> the limit by matrix products
+    {"do": "gemm"}                -> the GEMM limit
     {"do": "epoch"}               -> a whole epoch as users train: {"rows_per_second", "peak_gb"}
     {"do": "auc", ...}            -> one epoch over real rows, all in one order: {"auc", "log_loss"}
 
-Its own output goes to the log, for frameworks print.
+Standard output goes to the log, because frameworks print.
 """
 
 import argparse
@@ -23,7 +23,7 @@ import zoo
 from criteo_shaped import Rows, load
 
 BATCH = 4096
-#: Batches held ready for the peers, whose loaders are left out; gone through in turn.
+#: Batches kept in memory for the peers, whose loaders are not measured; used in rotation.
 READY = 40
 
 
@@ -48,7 +48,7 @@ def main() -> None:
 
 
 class Turns:
-    """What a contender can be told to do."""
+    """The requests of a contender; each method is one."""
 
     def __init__(self, args: argparse.Namespace) -> None:
         self.args = args
@@ -65,13 +65,13 @@ class Turns:
         return self.contender
 
     def facts(self) -> dict[str, Any]:
-        """The dense part: its parameters and the multiplications of a row."""
+        """Parameters and MACs a row of the dense part."""
         made = self._made()
         macs = made.macs() if self.args.framework == "own" else matrix_macs(made, self.rows)
         return {"dense_parameters": made.dense_parameters(), "macs": macs, "torch": torch.__version__}
 
     def steps(self, count: int) -> dict[str, float]:
-        """One round of so many steps."""
+        """One round of `count` steps."""
         made = self._made()
         if self.args.framework == "own":
             return {"rows_per_second": made.timed(count)}
@@ -85,13 +85,13 @@ class Turns:
         return {"rows_per_second": count * BATCH / (time.perf_counter() - started)}
 
     def gemm(self) -> dict[str, dict[str, float]]:
-        """In float32 and bfloat16."""
+        """GEMM limit in float32 and bfloat16."""
         from gemm import limit
 
         return {str(dtype).removeprefix("torch."): limit(dtype) for dtype in (torch.float32, torch.bfloat16)}
 
     def epoch(self, valid_rows: int = 0) -> dict[str, float]:
-        """All rows once, as users train, and the most memory that this process ever had."""
+        """One epoch as users train, with the peak memory of this process."""
         made = self._made()
         before = peak_gb()
         rest = {}
@@ -105,7 +105,7 @@ class Turns:
     def auc(self, test: str, seed: int, batch_size: int, order: str) -> dict[str, float]:
         """One epoch over the rows, then AUC and log loss of other rows.
 
-        order: a file with the order of the rows, which ctrlab writes and the others keep to: by itself it moves an AUC by 0.001.
+        order: file with the row order, written by ctrlab and used by the others: the order alone changes AUC by 0.001.
         """
         torch.manual_seed(seed)
         made, held_out = self._made(), load(Path(test))
@@ -126,7 +126,7 @@ class Turns:
 
 
 def accuracy(labels: "np.ndarray[Any, Any]", probabilities: "np.ndarray[Any, Any]") -> dict[str, float]:
-    """By scikit-learn, which every environment has."""
+    """AUC and log loss by scikit-learn, which every environment has."""
     from sklearn.metrics import log_loss, roc_auc_score
 
     return {
@@ -136,7 +136,7 @@ def accuracy(labels: "np.ndarray[Any, Any]", probabilities: "np.ndarray[Any, Any
 
 
 def matrix_macs(made: Any, rows: Rows) -> int:
-    """Multiplications of one row in matrix products, counted as torch does them."""
+    """MACs of one row in matrix products, by torch's FLOP counter."""
     from torch.utils.flop_counter import FlopCounterMode
 
     with FlopCounterMode(display=False) as counter:
@@ -146,7 +146,7 @@ def matrix_macs(made: Any, rows: Rows) -> int:
 
 
 def peak_gb() -> float:
-    """The most memory this process ever held, in 1e9 bytes: of its own, not what the process that started it had."""
+    """Peak resident memory of this process in 1e9 bytes, without its parent's."""
     line = next(line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM"))
     return int(line.split()[1]) * 1024 / 1e9
 

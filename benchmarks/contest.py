@@ -1,4 +1,4 @@
-"""Contenders as processes that live through all rounds and wait, asleep, for their turn."""
+"""Contenders as processes that stay alive through all rounds and sleep between their turns."""
 
 import json
 import os
@@ -18,7 +18,7 @@ WORK = HERE / "work"
 
 @dataclass(frozen=True)
 class Entry:
-    """Who runs. label: as tables have it. wait_policy: OMP_WAIT_POLICY of its process, which users mostly leave unset."""
+    """A contender. label: its name in tables. wait_policy: OMP_WAIT_POLICY of its process, which users mostly leave unset."""
 
     label: str
     framework: str
@@ -51,10 +51,10 @@ class Running:
         )
 
     def tell(self, do: str, **order: Any) -> dict[str, Any]:
-        """Have it do something, and wait for the answer.
+        """Send a request and wait for the response.
 
         Raises:
-            RuntimeError: it died.
+            RuntimeError: the process ended.
         """
         assert self.process.stdin and self.process.stdout
         try:
@@ -78,7 +78,7 @@ class Running:
 
 @contextmanager
 def running(entry: Entry, rows: Path | None, threads: int, interop: Path) -> Iterator[Running]:
-    """A contender that ends with the block."""
+    """A contender whose process ends with the `with` block."""
     contender = Running(entry, rows, threads, interop)
     try:
         yield contender

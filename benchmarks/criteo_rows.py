@@ -1,7 +1,7 @@
-"""Makes tables in the shape of Criteo's: a label, 13 counts and 26 columns of hashes, tab-separated, of any number of rows.
+"""Generates tables in the format of Criteo's: a label, 13 counts and 26 columns of hashes, tab-separated, of any number of rows.
 
-Counts are skewed and often missing. Of a categorical column's cells a share is new, a value never seen before, so that the
-vocabulary keeps growing with the rows; the others follow a Zipf-like law over what a column of its size usually holds.
+Counts are skewed and often missing. A share of a categorical column's cells are new values, so that the
+vocabulary grows with the rows; the others follow a Zipf-like law over a vocabulary of typical size.
 """
 
 from pathlib import Path
@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from ctrlab.data.encoding.compiled.keys import mixed
 
 _ROWS = 50_000
-#: Of the categorical columns: values that come again and again, and the share of cells that are new. In all 1.3 new a row.
+#: Categorical columns: number of recurring values, and the share of cells that are new values; 1.3 new values a row in all.
 RECURRING = (1400, 550, 90_000, 60_000, 300, 20, 12_000, 630, 3, 40_000, 5000, 90_000, 3200, 26, 10_000, 90_000, 10, 5000, 2000,
              4, 90_000, 18, 15, 60_000, 80, 40_000)  # fmt: skip
 NEW_SHARE = (0, 0, 0.3, 0.06, 0, 0, 0, 0, 0, 0.02, 0, 0.26, 0, 0, 0, 0.29, 0, 0, 0, 0, 0.28, 0, 0, 0.09, 0, 0.03)

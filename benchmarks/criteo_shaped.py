@@ -1,7 +1,7 @@
-"""Rows in the shape of Criteo's, for contenders in environments of their own: numpy alone.
+"""Rows in the shape of Criteo's, for contenders in separate environments: needs numpy only.
 
 39 categorical fields: 13 of 100 ids, 26 of 10 to 350 k, 1.06 M ids in all. In each field the k-th most frequent id has a
-probability in proportion to k^-1.05; a batch of 4096 rows then holds some 23 k different ids, as many as real Criteo rows do.
+probability in proportion to k^-1.05; a batch of 4096 rows then holds about 23 k distinct ids, as many as with real Criteo rows.
 Labels are drawn from a logistic model of the ids' hashes, so that there is something to learn.
 """
 
@@ -57,7 +57,7 @@ def draw(num_rows: int, field_dims: tuple[int, ...], seed: int = 0) -> Rows:
 
 
 def save(rows: Rows, folder: Path) -> None:
-    """As files that every contender maps into memory."""
+    """Write files that every contender memory-maps."""
     folder.mkdir(parents=True, exist_ok=True)
     np.save(folder / "ids.npy", rows.ids)
     np.save(folder / "labels.npy", rows.labels)
@@ -65,13 +65,13 @@ def save(rows: Rows, folder: Path) -> None:
 
 
 def load(folder: Path) -> Rows:
-    """The inverse of `save`; ids and labels stay on the disk."""
+    """Inverse of `save`; ids and labels are memory-mapped."""
     dims = tuple(np.load(folder / "field_dims.npy").tolist())
     return Rows(np.load(folder / "ids.npy", mmap_mode="r"), np.load(folder / "labels.npy", mmap_mode="r"), dims)
 
 
 def stored(folder: Path, num_rows: int, field_dims: tuple[int, ...], seed: int = 0) -> Path:
-    """A folder below `folder` with such rows, drawn once."""
+    """A subfolder of `folder` with such rows, drawn on first use."""
     key = hashlib.sha256(repr((num_rows, field_dims, seed, EXPONENT)).encode()).hexdigest()[:12]
     place = folder / f"criteo-{key}"
     if not (place / "field_dims.npy").exists():

@@ -6,7 +6,7 @@
 AFM at ranks 64/64 in the second and third MLP layer and a quarter of the width in every table. Each row of the table is one way
 to fine-tune, on the training rows again or on held-out rows; every figure is the change from truncation alone on the test rows,
 in thousandths, mean and deviation over seeds. "not below" counts the runs that ended no worse than truncation in validation log
-loss, which is what choosing the best by log loss with step 0 among the candidates should make all of them.
+loss; choosing the best by log loss with step 0 among the candidates should make that all of them.
 """
 
 import argparse
@@ -99,7 +99,7 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
 
 
 def result_file(out: Path, name: str, architecture: str, seed: int) -> Path:
-    """Where the runs of one original lie."""
+    """Path of the runs of one original."""
     return out / f"{name}-{architecture}-{seed}.finetune.json"
 
 

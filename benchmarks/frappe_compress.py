@@ -6,8 +6,8 @@
 Ranks, by one rule for all: every layer and table keeps the same share of its variance, the largest share at which the serving
 form has at most a third of the parameters of the base's serving form. Fine-tuning is ctrlab's default (its rate and optimizer) on
 the training rows, for --epochs epochs after each of the two stages, MLP and tables. The control arm is the base with the same
-fine-tuning twice and nothing compressed. Every arm keeps the best by validation AUC, step 0 included. Results stay in --out and
-are not made again.
+fine-tuning twice and nothing compressed. Every arm keeps the best by validation AUC, step 0 included. Results are kept in
+--out and not repeated.
 """
 
 import argparse
@@ -98,19 +98,19 @@ def ranks_for(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum]) -> tu
 
 
 def arms_file(folder: Path, name: str, seed: int) -> Path:
-    """Where the result of all arms lies."""
+    """Path of the result of all arms."""
     return folder / f"{name}-{seed}.compressed.json"
 
 
 def arms_of(folder: Path, name: str, seed: int, tuning: FitConfig) -> dict[str, Any] | None:
-    """What `run` left, else None; the results of another fine-tuning do not count."""
+    """The result of `run`, or None where there is none with this fine-tuning."""
     path = arms_file(folder, name, seed)
     found: dict[str, Any] | None = json.loads(path.read_text()) if path.exists() else None
     return found if found and found["tuning"] == tuning.replace(seed=0).to_dict() else None
 
 
 def table(results: Mapping[str, list[Any]]) -> str:
-    """One row a model: mean and deviation of every arm over seeds, and who won."""
+    """One row a model: mean and deviation of every arm over seeds, and whether AFM beats the control."""
     rows = []
     for name, runs in results.items():
         gaps = [run["auc"]["afm"] - run["auc"]["control"] for run in runs]

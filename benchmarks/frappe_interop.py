@@ -1,4 +1,4 @@
-"""Frappe through other people's code: a FuxiCTR DeepFM and a DeepCTR-Torch DCN, trained, compressed and measured.
+"""Frappe with other frameworks' code: a FuxiCTR DeepFM and a DeepCTR-Torch DCN, trained, compressed and measured.
 
     make interop                                                    # once: the environment
     .venv-interop/bin/python benchmarks/frappe_interop.py [--variance 0.95] [--seeds 1 2 3] [--epochs 40]

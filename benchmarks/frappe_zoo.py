@@ -5,8 +5,8 @@
 Settings and figures are those of the BARS leaderboard (FuxiCTR): dense Adam at 1e-3, times 0.1 after every epoch that is not
 better, stop after two such epochs in a row, batch 4096, d 10, gradients clipped at norm 10, L2 on all tables, Xavier-normal
 weights, tables with deviation 1e-4. GDCN is not in that benchmark: it takes DCNv2's settings. The published figure is the mean
-of runs where there is one, else the best run. Every trained model and its result stay in --out, and what is there is not trained
-again: break off at will.
+of runs where there is one, else the best run. Every trained model and its result are kept in --out and not trained
+again, so a run can be interrupted.
 """
 
 import argparse
@@ -68,7 +68,7 @@ def _deep(dropout: float, *, batch_norm: bool = True, **settings: Any) -> dict[s
     return {"mlp_dims": (400, 400, 400), "dropout": dropout, "batch_norm": batch_norm, **settings}
 
 
-#: By registry name, the cheap ones first.
+#: By registry name, cheapest first.
 PUBLISHED: Mapping[str, Published] = {
     "deepfm": Published(0.05, 0.9842, 0.1482, 0.98395, _deep(0.2)),
     "dcn": Published(0.05, 0.9839, 0.1527, 0.9834, _deep(0.2, cross_layers=3)),
@@ -118,7 +118,7 @@ def main() -> None:
 
 
 def in_parallel(work: Any, arguments: list[tuple[Any, ...]], args: argparse.Namespace) -> None:
-    """Call `work` with each tuple in processes of their own, and print what comes back as it comes."""
+    """Call `work` with each tuple in a process of its own, and print results as they arrive."""
     context = multiprocessing.get_context("spawn")
     with ProcessPoolExecutor(args.jobs, context, initializer=torch.set_num_threads, initargs=(args.threads,)) as pool:
         for done in as_completed([pool.submit(work, *each) for each in arguments]):
@@ -136,7 +136,7 @@ def frappe(folder: Path) -> EncodedDataset:
 
 
 def start(name: str, dataset: EncodedDataset, seed: int, **settings: Any) -> CTRModel:
-    """The untrained model with FuxiCTR's initial weights: Xavier-normal and no biases, tables next to zero.
+    """The untrained model with FuxiCTR's initial weights: Xavier-normal and no biases, tables near zero.
 
     `settings` replace the published ones.
     """
@@ -175,14 +175,14 @@ def train(folder: Path, name: str, seed: int) -> dict[str, Any]:
 
 
 def keep(path: Path, result: dict[str, Any]) -> None:
-    """Write a result whole or not at all."""
+    """Write a result atomically."""
     unfinished = path.with_suffix(".part")
     unfinished.write_text(json.dumps(result, indent=1, default=float))
     unfinished.replace(path)
 
 
 def model_file(folder: Path, name: str, seed: int) -> Path:
-    """Where a trained model lies."""
+    """Path of a trained model."""
     return folder / f"{name}-{seed}.safetensors"
 
 

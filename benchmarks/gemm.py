@@ -1,7 +1,7 @@
-"""The limit that matrix products set: rows a second if a step of DeepFM's MLP were nothing but its products.
+"""Roofline of DeepFM's MLP: rows a second if a training step were only its matrix products (GEMM limit).
 
 For every layer (in -> out) at the batch size: forward (B, in) x (in, out), gradient of the input (B, out) x (out, in), gradient
-of the weight (out, B) x (B, in), each by the faster of MKL and oneDNN, operands laid out as each likes them best.
+of the weight (out, B) x (B, in), each by the faster of MKL and oneDNN, operands in that library's preferred layout.
 """
 
 import itertools
@@ -34,7 +34,7 @@ def limit(dtype: torch.dtype, batch: int = BATCH, widths: tuple[int, ...] = WIDT
 
 
 def _ways(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterator[tuple[str, Callable[[], Tensor]]]:
-    """(rows, inner) x (inner, columns), by every way there is, and whose it is. In bfloat16 `torch.mm` is oneDNN's too."""
+    """Every way to compute (rows, inner) x (inner, columns), with its library. In bfloat16 `torch.mm` uses oneDNN too."""
     left, right = torch.randn(rows, inner, dtype=dtype), torch.randn(inner, columns, dtype=dtype)
     turned, out = right.t().contiguous(), torch.empty(rows, columns, dtype=dtype)
     plain = "mkl" if dtype == torch.float32 else "onednn"
@@ -44,7 +44,7 @@ def _ways(rows: int, inner: int, columns: int, dtype: torch.dtype) -> Iterator[t
         return
     onednn = torch.ops.mkldnn._linear_pointwise
     weights = [turned]
-    if dtype == torch.float32:  # laid out once and for all, which a product with a weight that changes cannot have
+    if dtype == torch.float32:  # reordered once, which is impossible for a weight that changes
         weights.append(torch.ops.mkldnn._reorder_linear_weight(turned, rows))
     for weight in weights:
         yield "onednn", lambda weight=weight: onednn(left, weight, None, "none", [], "")  # type: ignore[misc]

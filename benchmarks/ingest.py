@@ -94,7 +94,7 @@ def main() -> None:
 
 
 def report(results: list[dict[str, Any]], **how: Any) -> None:
-    """Print and write. how: as `write_json` takes it."""
+    """Print and write. how: keyword arguments of `write_json`."""
     headers = ["rows", "ids", "threads", "rows/s", "s: read", "settled", "all", "CPU us/row", "peak GB", "encoded GB"]
     lines = [
         [f"{r['rows']:,}", f"{r['ids']:,}", r["threads"], f"{r['rows'] / r['seconds']:,.0f}", f"{r['until']['read']:.1f}",

@@ -51,7 +51,7 @@ from ctrlab.training.configs import FINETUNE, FitConfig
 from ctrlab.training.loop import fit
 from ctrlab.training.smaller import smaller_config
 
-#: The quick ones first, so that an unfinished run has much to show.
+#: Fastest first, so that an unfinished run has most results.
 DATASETS = ("avazu", "criteo", "frappe")
 FACTORS = (3, 10)
 DISTILLATION = 0.5
@@ -71,7 +71,7 @@ class Bench:
 
     @property
     def tuning(self) -> FitConfig:
-        """Of every arm that is fine-tuned."""
+        """Fine-tuning settings of every arm that is fine-tuned."""
         batch_size = training_of(self.name, self.architecture, self.seed).batch_size
         return FINETUNE.replace(batch_size=batch_size, rows="finetune", seed=self.seed + 1000, device="cpu")
 
@@ -127,7 +127,7 @@ class Bench:
         return fit(model, self.dataset, self.tuning).model
 
     def trained(self, model: CTRModel, **changes: Any) -> CTRModel:
-        """As the original was, then fine-tuned like every other arm."""
+        """Trained like the original, then fine-tuned like every other arm."""
         training = training_of(self.name, self.architecture, self.seed).replace(**changes)
         return self.finetuned(fit(model, self.dataset, training, teacher=self.base).model)
 
@@ -160,7 +160,7 @@ def _integers(precision: Precision, of: Callable[[Bench], CTRModel] = lambda ben
     return lambda bench: quantize(serving_form(of(bench)), precision)
 
 
-#: What has no budget, in the order of the table.
+#: Arms without a budget, in the order of the table.
 FIXED: Mapping[str, Callable[[Bench], CTRModel]] = {
     "original": lambda bench: bench.base,
     "original, fine-tuned": lambda bench: bench.finetuned(bench.base),
@@ -168,7 +168,7 @@ FIXED: Mapping[str, Callable[[Bench], CTRModel]] = {
     "int8": _integers("int8"),
     "int4 tables": _integers("int4"),
 }
-#: What has one.
+#: Arms with a budget.
 ARMS: Mapping[str, Callable[[Bench], CTRModel]] = {
     "AFM, truncated only": lambda bench: bench.compressed(finetune=False),
     "AFM": lambda bench: bench.compressed(),
@@ -185,7 +185,7 @@ ARMS: Mapping[str, Callable[[Bench], CTRModel]] = {
     "smaller, distilled": lambda bench: bench.smaller(distillation=DISTILLATION),
     "AFM, then int8": _integers("int8", lambda bench: bench.compressed()),
 }
-#: It has the plan of the budget and fewer bytes.
+#: Uses the budget's plan and has fewer bytes.
 BELOW = "AFM, then int8"
 CONTROL = "original, fine-tuned"
 
@@ -258,7 +258,7 @@ def result_file(out: Path, name: str, architecture: str, seed: int) -> Path:
 
 
 def result_of(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
-    """What is known of one original so far."""
+    """Results of one original so far."""
     path = result_file(out, name, architecture, seed)
     found: dict[str, Any] = {"dataset": name, "model": architecture, "seed": seed, "arms": {}}
     return json.loads(path.read_text()) if path.exists() else found

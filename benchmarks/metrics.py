@@ -73,7 +73,7 @@ def main() -> None:
 
 
 def report(results: list[dict[str, Any]], **how: Any) -> None:
-    """Print and write. how: as `write_json` takes it."""
+    """Print and write. how: keyword arguments of `write_json`."""
     tables, targets = [table_of(result) for result in results], [target_of(result) for result in results]
     print(*tables, *targets, sep="\n")
     print(write_json("metrics", results, tables=tables, targets=targets, **how))

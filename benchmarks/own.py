@@ -35,7 +35,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
 
 
 class RowsDataset:
-    """Rows as a dataset: what `fit` asks of one. No validation rows unless given."""
+    """Rows as a dataset with the attributes that `fit` reads. No validation rows unless given."""
 
     def __init__(self, train: Rows, valid: Rows | None = None) -> None:
         names = tuple(f"f{field}" for field in range(len(train.field_dims)))
@@ -111,7 +111,7 @@ def order_of_rows(rows: Rows, config: FitConfig) -> "np.ndarray[Any, np.dtype[np
 
 
 def fit_config(dtype: str, **settings: Any) -> FitConfig:
-    """bfloat16 where the engine has it."""
+    """Training settings; bfloat16 where the engine has it."""
     if dtype == "float32":
         return FitConfig(evaluations_per_epoch=1, **settings)
     if "compute_dtype" not in FitConfig.__dataclass_fields__:

@@ -65,14 +65,14 @@ class Contender:
         self.names = [f"f{field}" for field in range(len(rows.field_dims))]
         columns = [SparseFeat(n, dim, embedding_dim=zoo.EMBED_DIM) for n, dim in zip(self.names, rows.field_dims, strict=True)]
         self.model: Any = MODELS[model](columns)
-        for module in self.model.modules():  # its own start, deviation 1e-4, learns next to nothing for many epochs
+        for module in self.model.modules():  # its own initialisation, deviation 1e-4, learns almost nothing for many epochs
             if isinstance(module, nn.Linear):
                 nn.init.xavier_normal_(module.weight)
         self.model.compile(torch.optim.Adam(self.model.parameters(), lr=learning_rate), "binary_crossentropy", metrics=[])
         self.model.train()
 
     def batch(self, ids: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]") -> tuple[Tensor, Tensor]:
-        """One float matrix and the labels, as its loader hands them over."""
+        """One float matrix and the labels, in the form of its loader."""
         return torch.from_numpy(ids.astype(np.float32)), torch.from_numpy(labels.astype(np.float32))
 
     def step(self, batch: tuple[Tensor, Tensor]) -> None:

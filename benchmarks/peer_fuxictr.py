@@ -194,7 +194,7 @@ MODELS: Mapping[str, type[Model]] = {
 
 
 class Contender:
-    """A FuxiCTR model over rows. Its ids start at 1, for 0 is the padding."""
+    """A FuxiCTR model over rows. Its ids start at 1, because 0 is the padding."""
 
     framework = "FuxiCTR"
 
@@ -212,7 +212,7 @@ class Contender:
         self.root = root
 
     def batch(self, ids: "np.ndarray[Any, Any]", labels: "np.ndarray[Any, Any]") -> dict[str, Tensor]:
-        """As its data loader hands it over."""
+        """In the form of its data loader."""
         columns = torch.from_numpy(ids.astype(np.int64) + 1)
         return {name: columns[:, n] for n, name in enumerate(self.names)} | {"label": torch.from_numpy(labels.astype(np.float32))}
 
@@ -228,7 +228,7 @@ class Contender:
         return probabilities
 
     def epoch(self, rows: Rows) -> None:
-        """As its users train: its own loader and `fit`, with a few validation rows, which it insists on."""
+        """As its users train: its own loader and `fit`, with a few validation rows, which it requires."""
         for name, part in (("train", slice(None)), ("valid", slice(0, 4096))):
             ids = rows.ids[part].astype(np.int64) + 1
             write_npz(

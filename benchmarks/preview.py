@@ -1,11 +1,11 @@
-"""How soon the measured AUC of a plan is there, and how long the planner takes: DeepFM at Criteo size.
+"""Latency of a plan's measured AUC, and of the planner: DeepFM at Criteo size.
 
     python benchmarks/preview.py [--threads 2]
 
-Criteo size: 39 tables of 16 (13 small, 26 large), 1.06 M ids, MLP 400x3, random rows and weights, for time does not depend on
+Criteo size: 39 tables of 16 (13 small, 26 large), 1.06 M ids, MLP 400x3, random rows and weights, because time does not depend on
 them. A preview is what the page's process does after a slider is released: truncated layers swapped in, one pass over the rows,
 DeLong intervals, layers swapped out. Also: the process's round trip on the sample, pipes and JSON included, and the greatest
-difference between a preview's AUC and that of the really compressed model. Ends with status 1 when a median misses its target.
+difference between a preview's AUC and that of the compressed model. Ends with status 1 when a median misses its target.
 """
 
 import argparse
@@ -67,7 +67,7 @@ def main() -> None:
 
 
 def report(found: dict[str, Any], **how: Any) -> list[Target]:
-    """Print and write. how: as `write_json` takes it."""
+    """Print and write. how: keyword arguments of `write_json`."""
     times, worst = found["ms"], found["auc_difference"]
     rows = [[name, f"{statistics.median(own):.0f}", f"{max(own):.0f}"] for name, own in times.items()]
     note = f"{found['threads']} threads. AUC of a preview and of the really compressed model: within {worst:.1e}."
@@ -118,7 +118,7 @@ def _spectra(model: Any, split: Split) -> dict[str, Any]:
 
 
 def preview(probe: Probe, plan: dict[str, int]) -> None:
-    """What the process does for one question."""
+    """The work of the preview process for one request."""
     found = probe.measure(CompressionSpec.of(plan))
     auc_interval(probe.labels, found.logits)
     auc_difference(probe.labels, found.logits, probe.original.logits)
@@ -126,13 +126,13 @@ def preview(probe: Probe, plan: dict[str, int]) -> None:
 
 
 def difference(probe: Probe, split: Split, plan: dict[str, int]) -> float:
-    """Between the AUC of a preview and of the model really compressed, on the same rows."""
+    """Difference between the AUC of a preview and of the compressed model on the same rows."""
     built = compress_model(probe.model, CompressionSpec.of(plan), probe.spectra).model
     return abs(evaluate_model(built, split).auc - probe.measure(CompressionSpec.of(plan)).auc)
 
 
 def planner_times(probe: Probe, split: Split, repeats: int) -> dict[str, list[float]]:
-    """Of every kind of budget, of a loss, and of the front."""
+    """Milliseconds for every kind of budget, for a loss, and for the front."""
     fewer = Probe(probe.model, probe.spectra, split, max_rows=2048)
     sensitivity = measure_sensitivity(fewer)
     profile, whole = probe.profile, serving_cost(probe.profile, {})
@@ -152,7 +152,7 @@ def planner_times(probe: Probe, split: Split, repeats: int) -> dict[str, list[fl
 
 
 def round_trips(repeats: int) -> list[float]:
-    """Of questions about the sample's model, through the process."""
+    """Milliseconds of requests about the sample's model, through the process."""
     with tempfile.TemporaryDirectory() as home, Lab(Path(home)) as lab:
         ids = lab.open_sample()
         process = preview_process(lab.workspace)

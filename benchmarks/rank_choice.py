@@ -4,8 +4,8 @@
     python benchmarks/rank_choice.py --out runs/bases --seeds 3
 
 Truncation by AFM, nothing fine-tuned. Size is that of the served form in bytes, first-order weights included. Sensitivity and the
-joint measurement see validation rows only; the plan that measures best there is reported on the test rows too. Where no plan in
-float32 is small enough, all three are served in int8 and measured so; the row says it.
+joint measurement use validation rows only; the plan that measures best there is reported on the test rows too. Where no plan in
+float32 is small enough, all three are served and measured in int8; the row says so.
 """
 
 import argparse
@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def report(results: list[dict[str, Any]], **how: Any) -> None:
-    """Print and write. how: as `write_json` takes it."""
+    """Print and write. how: keyword arguments of `write_json`."""
     wins = [
         row for row in results if all(row["plans"][baseline]["valid_log_loss"] >= row["valid_log_loss"] for baseline in BASELINES)
     ]
@@ -124,7 +124,7 @@ def _measured(base: Any, plan: RankPlan, spectra: Any, dataset: Any, split: str,
 
 
 def result_file(out: Path, name: str, architecture: str, seed: int) -> Path:
-    """Where the runs of one original lie."""
+    """Path of the runs of one original."""
     return out / f"{name}-{architecture}-{seed}.ranks.json"
 
 

@@ -22,7 +22,7 @@ def criteo_splits(folder: Path) -> tuple[Path, Path]:
 
 
 def _encoded() -> "tuple[np.ndarray, np.ndarray, tuple[int, ...]]":  # type: ignore[type-arg]
-    """Vocabularies are of all rows: no contender gains by it."""
+    """Vocabularies come from all rows, for every contender alike."""
     import pandas as pd
 
     frame = pd.read_parquet(real_data("criteo_137k.parquet")).fillna("")

@@ -2,8 +2,8 @@
 
     python benchmarks/report.py
 
-A result's "targets" join the table of acceptance, its "tables" become its section, and a remark of
-the same name is put below them. Quick runs are ignored; what has not been run is absent, or said so by its remark.
+A result's "targets" are added to the table of targets, its "tables" are its section, and a remark of
+the same name follows them. Quick runs are ignored.
 """
 
 import json
@@ -14,9 +14,9 @@ from common import PROJECT, RESULTS, Table, markdown_table
 
 COMMENTARY = PROJECT / "benchmarks" / "commentary"
 DOCUMENT = PROJECT / "docs" / "BENCHMARKS.md"
-#: What readers look for first; others follow by name.
+#: Sections in this order first; others follow by name.
 ORDER = ("training", "inference", "spectra", "ingest", "big_table", "big_table_1e10", "metrics", "preview", "scaling")
-#: Their targets are the planner's own and not counted among those of speed.
+#: Results with targets of the planner, which have a table of their own.
 PLANNER = ("preview", "rank_choice", "speed_model")
 VERDICTS = {True: "met", False: "**not met**", None: "not measured"}
 INTRODUCTION = """# Benchmarks

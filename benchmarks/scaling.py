@@ -2,10 +2,10 @@
 
     python benchmarks/scaling.py [--threads 2] [--steps 40] [--quick]
 
-DeepFM by ctrlab's own `fit`, batch 4096, Criteo-shaped rows; where nothing else is said 39 fields x 16, MLP 400x3, 1.06 M ids.
-Each setting is a process of its own. A step must cost the same whatever the number of rows, and whatever the number of ids: what
-it adds up is the batch's different ids, which grow slowly with the table. An L2 term over whole tables shows the other way.
-The result is written after every sweep, so that a run that is cut short leaves those it finished.
+DeepFM by ctrlab's own `fit`, batch 4096, Criteo-shaped rows; by default 39 fields x 16, MLP 400x3, 1.06 M ids.
+Each setting is a process of its own. The cost of a step must not depend on the number of rows or ids: it
+is set by the batch's distinct ids, which grow slowly with the table. An L2 term over whole tables is the counter-example.
+The result is written after every sweep, so that an interrupted run keeps the finished ones.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from contest import WORK, Entry, running
 from criteo_shaped import TOTAL_IDS, criteo_dims, stored
 
 BATCH, NUM_ROWS, STEPS = 4096, 170_000, 40
-#: A step over 10 M ids against one over 1.06 M, and over most rows against fewest: more than noise would be growth.
+#: Largest allowed ratio of a step over 10 M ids to one over 1.06 M, and over most rows to fewest.
 GROWTH = 1.25
 
 
@@ -37,7 +37,7 @@ def main() -> None:
 
 
 def sweeps(quick: bool) -> dict[str, list[tuple[str, dict[str, Any]]]]:
-    """{what grows: (its value, what differs from the usual setting)}."""
+    """{swept setting: [(its value, changes to the defaults)]}."""
     rows = (20_000, 40_000) if quick else (50_000, 200_000, 800_000)
     ids = (10_000, 100_000) if quick else (10_000, 100_000, TOTAL_IDS, 10_000_000)
     dense = (10_000,) if quick else (10_000, 100_000, TOTAL_IDS)
@@ -86,7 +86,7 @@ def table_of(title: str, runs: list[dict[str, Any]]) -> Table:
 
 
 def targets_of(raw: dict[str, Any]) -> list[Target]:
-    """Linear in rows, and no growth with the table beyond that of the batch's different ids."""
+    """Linear in rows, and no growth with the table beyond that of the batch's distinct ids."""
     pairs = {"cost is linear in rows": "Rows (whole epoch)", "Adam: ids": "Ids, Adam", "lazy Adam: ids": "Ids, lazy Adam"}
     targets = []
     for what, title in pairs.items():

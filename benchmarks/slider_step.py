@@ -2,8 +2,8 @@
 
     python benchmarks/slider_step.py [--steps 40]
 
-The server process is the dashboard's own, with a stopwatch around Streamlit's script run; plans are "measured" at once by a
-stand-in, for how long that really takes is benchmarks/preview.py's. Measured with the 26 table rows
+The server process is the dashboard's own, with a stopwatch around Streamlit's script run; the process that measures plans is
+replaced by a stub (benchmarks/preview.py measures it). Measured with the 26 table rows
 folded away and with all of them open. Also reported: the time until the browser shows the new prediction, and whether the
 server process has loaded torch or scikit-learn (it must not). Ends with status 1 when the median is 50 ms or more.
 """
@@ -61,7 +61,7 @@ def serve() -> None:
 
 
 class _AtOnce:
-    """Stands in for the preview process."""
+    """Stub of the preview process that answers immediately."""
 
     def ask(self, request: object, asker: str) -> "Future[Preview]":
         nothing = Interval(0.0, 0.0, 0.0, 0.0, 0.95)
@@ -173,7 +173,7 @@ def _written(value: Any) -> str:
 
 
 def main() -> None:
-    """Measure, print, write, judge."""
+    """Measure, print and write; 1 where a target is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--steps", type=int, default=40)
     parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)

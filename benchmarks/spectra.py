@@ -1,7 +1,7 @@
 """Spectra of every layer and table against a plain forward pass over the same rows, and against scikit-learn's IncrementalPCA.
 
-DeepFM, 39 fields x 16, MLP 400x3, 1.06 M ids, Criteo-shaped rows. IncrementalPCA reads features that a forward pass dumped, which
-is not charged to it, of fewer rows: its time goes with their number.
+DeepFM, 39 fields x 16, MLP 400x3, 1.06 M ids, Criteo-shaped rows. IncrementalPCA reads features dumped by a
+forward pass that is not counted, of fewer rows: its time is proportional to their number.
 
     python benchmarks/spectra.py [--rows 500000] [--pca-rows 40000] [--quick]
 """
@@ -75,7 +75,7 @@ def incremental_pca(paths: dict[str, Path], batch_size: int | None) -> dict[str,
 
 
 def seconds(work: Callable[[], Any], rounds: int) -> tuple[float, Any]:
-    """The shortest of some runs, and what the last gave."""
+    """Shortest time of some runs, and the last result."""
     best, result = float("inf"), None
     for _ in range(rounds):
         started = time.perf_counter()

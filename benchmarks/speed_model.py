@@ -3,7 +3,7 @@
     python benchmarks/speed_model.py [--batch 4096] [--plans 12] [--threads 2]
 
 The speed model times uniform plans (measuring/speed_probe.py); then random plans are predicted, built, folded and timed. In each,
-every layer is left dense or gets a rank of its own. Last, what a budget of half the original's milliseconds gives.
+every layer is left dense or gets a rank of its own. Finally a plan for a budget of half the original's milliseconds.
 """
 
 import argparse
@@ -58,7 +58,7 @@ def main() -> None:
 
 
 def report(found: dict[str, Any], **how: Any) -> None:
-    """Print and write. how: as `write_json` takes it."""
+    """Print and write. how: keyword arguments of `write_json`."""
     plans = found["plans"]
     errors = [abs(row["error"]) for row in plans]
     rows = [[row["form"], f"{row['predicted_ms']:.2f}", f"{row['measured_ms']:.2f}", f"{row['error']:+.1%}"] for row in plans]
@@ -77,7 +77,7 @@ def report(found: dict[str, Any], **how: Any) -> None:
 
 
 def random_plan(probe: Probe, random: np.random.Generator) -> dict[str, int]:
-    """A tenth of the layers dense, the others at ranks around a share that is the plan's own."""
+    """A tenth of the layers dense, the others at ranks around a share drawn for the plan."""
     share = random.uniform(0, 1)
     ranks = {}
     for layer in probe.profile.compressible:
@@ -88,7 +88,7 @@ def random_plan(probe: Probe, random: np.random.Generator) -> dict[str, int]:
 
 
 def half_the_time(probe: Probe, split, speed, seconds: float) -> list[dict[str, float]]:
-    """What the planner finds for half the original's milliseconds, and what it took."""
+    """Attempts of the planner for half the original's milliseconds, predicted and measured."""
     sensitivity = measure_sensitivity(Probe(probe.model, probe.spectra, split, max_rows=2048))
     tried = plan_that_runs(
         Budget(kind="latency_ms", limit=speed.original_ms / 2, batch_size=speed.batch_size),

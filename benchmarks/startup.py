@@ -21,7 +21,7 @@ BUDGET_SECONDS = 3.0
 
 
 def main() -> int:
-    """Print the table; 1 where the median is over budget."""
+    """Print the table; returns 1 where the median is over budget."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--runs", type=int, default=5)
     parser.add_argument("--chromium", default="/usr/bin/chromium")
@@ -60,7 +60,7 @@ def one_run(browser: Browser) -> dict[str, float]:
 
 
 def wait_until_up(port: int) -> float:
-    """The moment the server answers."""
+    """Time of the server's first response."""
     while True:
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).read()
@@ -70,7 +70,7 @@ def wait_until_up(port: int) -> float:
 
 
 def stop_worker(home: str) -> None:
-    """End the worker the dashboard started in `home`, and wait for it: the folder is about to go."""
+    """End the worker the dashboard started in `home`, and wait for it, because the folder is deleted next."""
     from ctrlab.services.jobs import worker_state
     from ctrlab.services.workspace import open_workspace
 

@@ -4,13 +4,13 @@
     python benchmarks/training.py [--models deepfm ...] [--rounds 3] [--parts speed memory auc] [--quick]
 
 39 fields x 16, MLP 400x3, 1.06 M ids, 500k Criteo-shaped rows (`criteo_shaped.py`), batch 4096; the settings of every model are
-in `zoo.py`. Each contender is a process of its own, all with as many threads; rounds are interleaved, medians compared.
-ctrlab runs its own `fit` from rows on the disk; the peers get batches that lie ready in memory, for their loaders go row by row
-(with those they are slower still: part `memory` has a whole epoch of each as its users run it). All have Adam over all rows,
-which is all that the peers offer; ctrlab makes up for a row's missed steps when the row is next read.
+in `zoo.py`. Each contender is a process of its own, all with equally many threads; rounds are interleaved, medians compared.
+ctrlab runs its own `fit` from rows on the disk; the peers get batches that are ready in memory, because their loaders collect
+row by row (with those they are slower still: part `memory` has a whole epoch of each as its users run it).
+All have Adam over all rows, which is all that the peers offer; ctrlab applies a row's missed updates when the row is next read.
 
 A run replaces what it measured in benchmarks/results/training.json and leaves the rest, so that models can be run one by one;
-`--parts` with nothing after it measures nothing and draws the tables again.
+`--parts` without values only draws the tables again.
 """
 
 import argparse
@@ -33,12 +33,12 @@ OTHER_TARGET, BF16_TARGET = 2.3, 5.0
 SHARES = {"float32": 0.75, "bfloat16": 0.55}
 MEMORY_GB, AUC_DIFFERENCE = 1.0, 0.002
 OWN, OWN_BF16, PEERS = "ctrlab", "ctrlab, bf16", ("FuxiCTR", "DeepCTR-Torch")
-#: For AUC, where the optimizer counts.
+#: Measured for AUC only.
 OWN_LAZY = "ctrlab, lazy Adam"
 OWN_ALL = (OWN, OWN_BF16, OWN_LAZY)
-#: Models whose epochs take minutes: what no target asks for is left out.
+#: Models whose epochs take minutes: measured only where a target needs it.
 SLOW = ("fibinet", "afn_plus")
-#: Seconds of one round of one contender, where that is more than a few steps.
+#: Seconds of one round of one contender, and its fewest steps.
 ROUND_SECONDS, FEWEST_STEPS = 3.0, 2
 
 Results = dict[str, Any]
@@ -64,7 +64,7 @@ def main() -> None:
 
 
 def write(found: Results, args: argparse.Namespace) -> Path:
-    """After every model: a run that is cut short leaves those it finished."""
+    """Called after every model, so that an interrupted run keeps the finished ones."""
     found["threads"] = args.threads
     tables = [table for table in tables_of(found) if table.rows]
     command = "benchmarks/training.py --parts speed memory auc"
@@ -94,7 +94,7 @@ def read(path: Path) -> Results:
 
 
 def entries(model: str, args: argparse.Namespace) -> list[Entry]:
-    """Who trains a model: ctrlab in both precisions where it has them, and the peers that have the model."""
+    """Contenders of a model: ctrlab in both precisions, and the peers that have the model."""
     own = [Entry(OWN, "own", model=model)]
     if has_bf16():
         own.append(Entry(OWN_BF16, "own", "bfloat16", model))
@@ -135,14 +135,14 @@ def speed(model: str, rows: Path, args: argparse.Namespace) -> Results:
 
 
 def steps_of(contender: Running, quick: bool) -> int:
-    """Steps of a round: some seconds' worth, by a first few steps, which also warm up."""
+    """Number of steps in a round of some seconds, from a first step, which also warms up."""
     rate = contender.tell("steps", count=1)["rows_per_second"]
     fitting = int(ROUND_SECONDS * rate / BATCH)
     return FEWEST_STEPS if quick else min(max(fitting, FEWEST_STEPS), NUM_ROWS // BATCH - 1)
 
 
 def memory(rows: Path, args: argparse.Namespace) -> Results:
-    """Of a whole epoch of DeepFM as users train it: {contender: {"rows_per_second", "peak_gb", "before_gb"}}."""
+    """A whole epoch of DeepFM as users train it: {contender: {"rows_per_second", "peak_gb", "before_gb"}}."""
     found = {}
     for entry in entries("deepfm", args):
         with running(entry, rows, args.threads, args.interop_python) as contender:
@@ -156,7 +156,7 @@ def memory(rows: Path, args: argparse.Namespace) -> Results:
 def accuracy(model: str, measured: Results | None, args: argparse.Namespace) -> Results:
     """{contender: [AUC of each seed]} after one epoch of the real Criteo rows, of ctrlab and of the faster peer.
 
-    All go through the rows in ctrlab's order. ctrlab also with row-wise lazy Adam, which is another optimizer.
+    All use ctrlab's row order. ctrlab also with row-wise lazy Adam, a different optimizer.
     """
     train, test = criteo_splits(WORK)
     chosen = [entry for entry in entries(model, args) if entry.label not in PEERS or entry.label == faster_peer(measured, model)]
@@ -172,7 +172,7 @@ def accuracy(model: str, measured: Results | None, args: argparse.Namespace) -> 
 
 
 def faster_peer(measured: Results | None, model: str) -> str:
-    """The one that trained faster, FuxiCTR where that was not measured."""
+    """Name of the peer that trained faster; FuxiCTR where that was not measured."""
     if measured is None or not peer_rates(measured):
         return PEERS[0]
     rates = peer_rates(measured)
@@ -184,7 +184,7 @@ def peer_rates(measured: Results) -> dict[str, float]:
 
 
 def ratio(measured: Results, label: str) -> float | None:
-    """Of a contender to the faster peer."""
+    """Rate of a contender over the faster peer's."""
     rates = peer_rates(measured)
     own = measured["rows_per_second"].get(label)
     return statistics.median(own) / max(rates.values()) if own and rates else None
@@ -234,7 +234,7 @@ def limit_table(found: Results) -> Table:
 
 
 def bound_table(found: Results) -> Table:
-    """What matrix products leave possible for each model: 6 operations a multiplication at the measured rate."""
+    """Roofline of each model: 6 operations a multiplication at the measured GEMM rate."""
     rows = []
     for model, measured in ordered(found.get("speed", {})):
         cells = [zoo.TITLES[model]]
@@ -318,7 +318,7 @@ def targets_of(found: Results) -> list[Target]:
 
 
 def auc_targets(aucs: Results) -> list[Target]:
-    """A higher AUC than the peer's is no fault."""
+    """One-sided: a higher AUC than the peer's meets the target."""
     targets = []
     for label, name in ((OWN, "fp32"), (OWN_BF16, "bf16")):
         what, target = f"AUC of the paper's seven after one epoch of Criteo, {name}, against the faster peer", "within 0.002"
