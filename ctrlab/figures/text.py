@@ -2,6 +2,8 @@
 
 import math
 
+MINUS = "\N{MINUS SIGN}"
+
 
 def percent(share: float, digits: int | None = None) -> str:
     """0.0123 -> '1.2 %'; small shares keep two significant digits, nothing is rounded to a false 0 or 100."""
@@ -45,6 +47,14 @@ def three_digits(number: float) -> str:
 def times(factor: float) -> str:
     """2.9 -> '2.9x'; 12.3 -> '12x'."""
     return f"{factor:.1f}x" if factor < 9.95 else f"{factor:.0f}x"
+
+
+def difference(value: float) -> str:
+    """0.00061 -> '+0.0006', -0.0012 -> '−0.0012' (a true minus sign), 0.00001 -> '±0.0000'."""
+    text = f"{abs(value):.4f}"
+    if float(text) == 0:
+        return f"±{text}"
+    return f"{'+' if value > 0 else MINUS}{text}"
 
 
 def plural(number: int, noun: str) -> str:

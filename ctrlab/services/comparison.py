@@ -7,18 +7,17 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from numpy.typing import NDArray
 
 from ctrlab.config import Config, option
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.evaluation.delong import Interval, auc_difference
+from ctrlab.reports.comparison import LATENCY_BATCH_SIZES
 from ctrlab.services.controls import kind_of
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
-LATENCY_BATCH_SIZES = (1, 256, 4096)
 #: Of an evaluation: float32 (n,), the logits of the split's rows.
 LOGITS_FILE = "logits.npy"
 
@@ -118,16 +117,6 @@ def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
             for key in ("p50_ms", "p99_ms", "rows_per_second"):
                 row[f"{runtime}_{key}_{batch_size}"] = timing.get(key, np.nan)
     return row
-
-
-def pareto_mask(table: pd.DataFrame, cost: str = "parameters", benefit: str = "auc") -> NDArray[np.bool_]:
-    """(rows,) bool: True where no other row costs no more and benefits no less, one of them strictly; never where NaN."""
-    costs, benefits = table[cost].to_numpy(float), table[benefit].to_numpy(float)
-    no_worse = (costs[None] <= costs[:, None]) & (benefits[None] >= benefits[:, None])
-    better = (costs[None] < costs[:, None]) | (benefits[None] > benefits[:, None])
-    dominated: NDArray[np.bool_] = (no_worse & better).any(axis=1)
-    on_front: NDArray[np.bool_] = ~dominated & ~np.isnan(costs) & ~np.isnan(benefits)
-    return on_front
 
 
 def config_difference(workspace: Workspace, id_a: str, id_b: str) -> pd.DataFrame:

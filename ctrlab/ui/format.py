@@ -4,12 +4,14 @@ import math
 from datetime import UTC, datetime
 from typing import Any
 
-from ctrlab.figures.text import count, percent, plural, size, times
+from ctrlab.figures import text
+from ctrlab.figures.text import MINUS, count, percent, plural, size, times
 
-__all__ = ["ago", "auc", "count", "difference", "duration", "number", "percent", "plural", "rate", "setting", "size", "times"]
+__all__ = [
+    "MINUS", "ago", "auc", "count", "difference", "duration", "number", "percent", "plural", "rate", "setting", "size", "times",
+]  # fmt: skip
 
 NONE = "\N{EN DASH}"
-MINUS = "\N{MINUS SIGN}"
 
 
 def _missing(value: float | None) -> bool:
@@ -28,12 +30,7 @@ def auc(value: float | None) -> str:
 
 def difference(value: float | None) -> str:
     """0.00061 -> '+0.0006', -0.0012 -> '−0.0012' (a true minus sign)."""
-    if value is None or math.isnan(value):
-        return NONE
-    text = f"{abs(value):.4f}"
-    if float(text) == 0:
-        return f"±{text}"
-    return f"{'+' if value > 0 else '−'}{text}"  # noqa: RUF001
+    return NONE if _missing(value) else text.difference(value)  # type: ignore[arg-type]
 
 
 def rate(rows_per_second: float | None) -> str:

@@ -12,7 +12,7 @@ from ctrlab.figures.gallery import FIGURES, cumulative_variance, describe_cumula
 from ctrlab.figures.text import count, percent, size, times
 from ctrlab.models.profile import Cost
 from ctrlab.plans.sensitivity import LayerSensitivity
-from ctrlab.services.comparison import pareto_mask
+from ctrlab.reports.comparison import pareto_mask
 
 BATCHES = (1, 256, 4096)
 

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import pandas as pd
 import pytest
 
 import ctrlab
@@ -186,24 +185,6 @@ def test_two_uploads_of_one_name_are_both_kept(lab):
     paths = [datasets.stage_upload(lab.workspace, "a/../clicks.csv.gz", io.BytesIO(content)) for content in (b"1", b"2")]
     assert [path.read_bytes() for path in paths] == [b"1", b"2"]
     assert {path.parent for path in paths} == {lab.workspace.home / "uploads"}
-
-
-def test_pareto_front_matches_a_brute_force_search():
-    random = np.random.default_rng(0)
-    table = pd.DataFrame({"parameters": random.integers(1, 9, 40).astype(float), "auc": random.integers(1, 9, 40) / 10})
-    table.loc[3, "auc"] = np.nan
-
-    def dominated(i):
-        here = table.loc[i]
-        return any(
-            there.parameters <= here.parameters
-            and there.auc >= here.auc
-            and (there.parameters, there.auc) != (here.parameters, here.auc)
-            for _, there in table.iterrows()
-        )
-
-    expected = [not np.isnan(table.auc[i]) and not dominated(i) for i in table.index]
-    assert comparison.pareto_mask(table).tolist() == expected
 
 
 def test_artifact_summaries_are_plain_json(lab, dataset, model, compressed):

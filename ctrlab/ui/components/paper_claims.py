@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ctrlab.services.paper_claims import PAPER, SPEED_BATCH, claims_table
+from ctrlab.reports.comparison import SPEED_BATCH
+from ctrlab.reports.paper_claims import PAPER, claims_table
 from ctrlab.ui import format
 from ctrlab.ui.components.downloads import download_table
 

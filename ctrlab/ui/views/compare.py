@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, pareto_mask
+from ctrlab.reports.verdict import verdict
 from ctrlab.services import comparison as service
 from ctrlab.services import models
 from ctrlab.services.controls import effort_of, kind_of, tuning_of
@@ -28,7 +30,6 @@ if TYPE_CHECKING:
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compare.css"
 _MODELS = "models"
-_BATCHES = service.LATENCY_BATCH_SIZES
 _RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
 _SIZES = {"parameters": "Parameters", "bytes": "Bytes", "macs": "MACs per row"}
 
@@ -133,61 +134,6 @@ def _only_one() -> None:
 # -- Verdict --------------------------------------------------------------------------------------------------------------------
 
 
-def verdict(original: "pd.Series", other: "pd.Series", table: "pd.DataFrame") -> str:
-    """One honest sentence about `other` against `original`: size, speed, AUC, what fine-tuning alone gave, how many seeds.
-
-    Args:
-        table: all models beside them, with columns tuning and effort, the same for what differs by its seed alone.
-    """
-    factor = original["bytes"] / max(other["bytes"], 1)
-    parts = [f"{format.times(factor)} smaller" if factor >= 1.05 else "no smaller"]
-    speed = other[f"torch_rows_per_second_{_BATCHES[-1]}"] / original[f"torch_rows_per_second_{_BATCHES[-1]}"]
-    if speed == speed:
-        faster = (
-            f"{format.times(speed)} faster"
-            if speed >= 1.05
-            else (f"{format.times(1 / speed)} slower" if speed < 0.95 else "as fast")
-        )
-        parts.append(f"{faster} at batch {_BATCHES[-1]}")
-    text = ", ".join(parts)
-    change = other["auc"] - original["auc"]
-    if change != change:
-        return f"{text}; its AUC has not been measured."
-    rows = f"{format.count(other['measured_rows'])} {other['split']} rows"
-    text += f"; AUC {format.difference(change)}{_certainty(other, change)} on {rows}"
-    text += _fine_tuning_alone(other, change, table)
-    return text + _seeds(other, table)
-
-
-def _fine_tuning_alone(row: "pd.Series", change: float, table: "pd.DataFrame") -> str:
-    """What the control arm gave; without one, a warning where there is a gain to explain."""
-    if not row["tuning"] or row["kind"] == "control":
-        return "."
-    controls = table[(table["kind"] == "control") & (table["tuning"] == row["tuning"])]["auc_change"].dropna()
-    if len(controls):
-        return f"; fine-tuning alone gave {format.difference(controls.mean())}."
-    gain = change > 0 and not row["auc_change_low"] <= 0  # an interval with 0 in it needs no explanation
-    return ". Without the original fine-tuned alike, that gain may be the fine-tuning." if gain else "."
-
-
-def _seeds(row: "pd.Series", table: "pd.DataFrame") -> str:
-    """Mean and spread over the models that differ by their seed alone."""
-    alike = table[(table["effort"] == row["effort"]) & (table["kind"] == row["kind"])]["auc_change"].dropna()
-    if len(alike) < 2:
-        return " One seed."
-    return f" Over {len(alike)} seeds {format.difference(alike.mean())}, standard deviation {alike.std():.4f}."
-
-
-def _certainty(row: "pd.Series", change: float) -> str:
-    """The interval of the change and what it allows to say; nothing where the rows were not the same."""
-    low, high = row["auc_change_low"], row["auc_change_high"]
-    if low != low:
-        return ""
-    unclear = "no measurable loss" if change <= 0 else "no measurable gain"
-    said = unclear if low <= 0 <= high else "a measurable gain" if low > 0 else "a measurable loss"
-    return f" (95 % {format.difference(low)} to {format.difference(high)}), {said},"
-
-
 def _verdict(table: "pd.DataFrame") -> None:
     originals = table[table["kind"] == "original"]
     if originals.empty or len(table) < 2:
@@ -247,7 +193,7 @@ def _sections() -> dict[str, list[_Line]]:
     for runtime, name in _RUNTIMES.items():
         sections[f"Speed in {name}"] = [
             line
-            for batch in _BATCHES
+            for batch in LATENCY_BATCH_SIZES
             for line in (
                 _Line(f"Batch {batch}", f"{runtime}_rows_per_second_{batch}", format.count, 1, "rows/s"),
                 _Line("p50 / p99", f"{runtime}_p50_ms_{batch}", format.count, -1, "ms"),
@@ -301,7 +247,7 @@ def _charts(table: "pd.DataFrame") -> None:
     if table["auc"].isna().all():
         return
     cost = st.session_state.get("compare-size") or "parameters"
-    marked = table.assign(on_front=service.pareto_mask(table, cost))
+    marked = table.assign(on_front=pareto_mask(table, cost))
     figure("auc_size_scatter", marked, size=cost, key=f"scatter-{cost}", file=f"auc-against-{cost}", topic="honesty")
     st.segmented_control(
         "Size as", list(_SIZES), key="compare-size", default="parameters", required=True, label_visibility="collapsed",

@@ -1,0 +1,76 @@
+"""One sentence about a model against its original: size, speed, AUC with its certainty, controls and seeds."""
+
+import pandas as pd
+
+from ctrlab.figures.text import count, difference, times
+from ctrlab.reports.comparison import SPEED_BATCH, SPEED_COLUMN
+
+#: Ratios of speed or size within 5 % are reported as no difference.
+_SAME = 1.05
+
+
+def verdict(original: "pd.Series", other: "pd.Series", table: pd.DataFrame) -> str:
+    """What `other` gains and loses against `original`, in a sentence or two.
+
+    Args:
+        original, other: rows of `table`.
+        table: `comparison_table` with the columns tuning (how a model was fine-tuned; "" if it was not) and effort (equal for
+            models that differ in their seed alone).
+    """
+    text = ", ".join(part for part in (_size(original, other), _speed(original, other)) if part)
+    change = other["auc"] - original["auc"]
+    if change != change:
+        return f"{text}; its AUC has not been measured."
+    rows = f"{count(other['measured_rows'])} {other['split']} rows"
+    interval = certainty(other["auc_change_low"], other["auc_change_high"], change)
+    text += f"; AUC {difference(change)}{interval} on {rows}"
+    return text + _control(other, change, table) + _seeds(other, table)
+
+
+def certainty(low: float, high: float, change: float) -> str:
+    """The 95 % interval of a change of AUC and whether it is measurable; "" without an interval (NaN).
+
+    >>> certainty(0.0002, 0.0010, 0.0006)
+    ' (95 % +0.0002 to +0.0010), a measurable gain,'
+    >>> certainty(float("nan"), float("nan"), 0.0006)
+    ''
+    """
+    if low != low:
+        return ""
+    within_noise = "no measurable loss" if change <= 0 else "no measurable gain"
+    finding = within_noise if low <= 0 <= high else "a measurable gain" if low > 0 else "a measurable loss"
+    return f" (95 % {difference(low)} to {difference(high)}), {finding},"
+
+
+def _size(original: "pd.Series", other: "pd.Series") -> str:
+    factor = original["bytes"] / max(other["bytes"], 1)
+    return f"{times(factor)} smaller" if factor >= _SAME else "no smaller"
+
+
+def _speed(original: "pd.Series", other: "pd.Series") -> str:
+    """The ratio of throughput; "" where one was not measured."""
+    ratio = other[SPEED_COLUMN] / original[SPEED_COLUMN]
+    if ratio != ratio:
+        return ""
+    if ratio >= _SAME:
+        return f"{times(ratio)} faster at batch {SPEED_BATCH}"
+    return f"{times(1 / ratio)} slower at batch {SPEED_BATCH}" if ratio < 0.95 else f"as fast at batch {SPEED_BATCH}"
+
+
+def _control(row: "pd.Series", change: float, table: pd.DataFrame) -> str:
+    """What fine-tuning alone gave; without a control, a warning where there is a gain to explain."""
+    if not row["tuning"] or row["kind"] == "control":
+        return "."
+    controls = table[(table["kind"] == "control") & (table["tuning"] == row["tuning"])]["auc_change"].dropna()
+    if len(controls):
+        return f"; fine-tuning alone gave {difference(controls.mean())}."
+    gain = change > 0 and not row["auc_change_low"] <= 0  # an interval that holds 0 needs no explanation
+    return ". Without a control (the original with the same fine-tuning) this gain may come from fine-tuning." if gain else "."
+
+
+def _seeds(row: "pd.Series", table: pd.DataFrame) -> str:
+    """Mean and standard deviation over the models that differ in their seed alone."""
+    alike = table[(table["effort"] == row["effort"]) & (table["kind"] == row["kind"])]["auc_change"].dropna()
+    if len(alike) < 2:
+        return " One seed."
+    return f" Over {len(alike)} seeds {difference(alike.mean())}, standard deviation {alike.std():.4f}."
