@@ -1,6 +1,6 @@
-"""Spectra of any module from one pass over calibration batches: outputs of linear layers, and how often tables are looked up."""
+"""Spectra of any module from one pass over calibration batches: moments of linear outputs, look-up counts of tables."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from contextlib import ExitStack
 from typing import Any, cast
 
@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.anymodule.calls import run
-from ctrlab.anymodule.inventory import Filter, Layer, find_layers, openings, unwrapped
-from ctrlab.anymodule.unfused import opened
+from ctrlab.anymodule.module_layers import Filter, ForeignLayer, find_layers, unfused_forms, unwrapped
+from ctrlab.anymodule.unfused import unfused
 from ctrlab.decomposition.collect import table_moments, weight_singular_values
 from ctrlab.decomposition.covariance import Moments, decompose
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -18,21 +18,21 @@ from ctrlab.errors import SpectrumError
 
 
 def collect(module: nn.Module, batches: Iterable[Any], filter_fn: Filter | None = None) -> dict[str, LayerSpectrum]:
-    """{layer_name: spectrum} of every linear layer and table of `module` that can be compressed and that ran.
+    """{layer_name: spectrum} of every compressible linear layer and table of `module` that ran.
 
-    The module runs in evaluation mode and without gradients; its modes, hooks and gradients are left as they were found. While it
-    runs, attention and recurrent layers are in open form (`anymodule.opened`): their maps are layers of their own.
+    The module runs in evaluation mode and without gradients; its modes, hooks and gradients are unchanged afterwards. Meanwhile
+    attention and recurrent layers are unfused (`anymodule.unfused`), so that their maps are layers.
 
     Args:
-        module: wrappers of `torch.compile`, DataParallel and DistributedDataParallel are looked through.
-        batches: each is what the module takes: a tensor, a tuple of arguments, a dict (see `anymodule.calls.run`).
+        module: any wrapper of `torch.compile`, DataParallel or DistributedDataParallel is removed.
+        batches: each is what the module takes: a tensor, a tuple of arguments, or a dict (see `anymodule.calls.run`).
         filter_fn: filter_fn(name, module) selects layers; by default all.
 
     Raises:
         SpectrumError: a layer's output is not finite.
     """
     module = unwrapped(module)
-    with opened(module, openings(module)) as module:
+    with unfused(module, unfused_forms(module)) as module:
         return _collect(module, batches, filter_fn)
 
 
@@ -51,15 +51,15 @@ def _collect(module: nn.Module, batches: Iterable[Any], filter_fn: Filter | None
 
 
 class _LinearWatcher:
-    """Moments of a linear layer's outputs."""
+    """A forward hook that accumulates moments of a linear layer's outputs."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: ForeignLayer) -> None:
         self.layer = layer
         self.weight: Tensor = layer.module.weight  # type: ignore[assignment]
         self.moments = Moments(layer.out_features, self.weight.device)
 
     def watch(self, module: nn.Module, args: Any, kwargs: Any, output: Tensor) -> None:
-        # Nothing is returned: a tensor from a hook would replace the layer's output.
+        # Returns nothing: a hook's return value would replace the layer's output.
         if not bool(torch.isfinite(output).all()):
             raise SpectrumError(f"layer {self.layer.layer_name} gave numbers that are not finite; look at its weights and inputs")
         self.moments.update(output.detach())
@@ -71,9 +71,9 @@ class _LinearWatcher:
 
 
 class _TableWatcher:
-    """How often each row of a table is looked up; padding does not count, for it stays zero."""
+    """A forward hook that counts the look-ups of each row of a table; the padding row, which is zero, does not count."""
 
-    def __init__(self, layer: Layer) -> None:
+    def __init__(self, layer: ForeignLayer) -> None:
         self.layer = layer
         self.table = cast("nn.Embedding | nn.EmbeddingBag", layer.module)
         self.counts = torch.zeros(layer.in_features, dtype=torch.int64, device=self.table.weight.device)
@@ -93,6 +93,5 @@ class _TableWatcher:
         return decompose(self.layer.layer_name, "embedding", table_moments(weight, self.counts), weight_singular_values(weight))
 
 
-def _watcher(layer: Layer) -> _LinearWatcher | _TableWatcher:
-    makers: dict[str, Callable[[Layer], _LinearWatcher | _TableWatcher]] = {"linear": _LinearWatcher, "embedding": _TableWatcher}
-    return makers[layer.kind](layer)
+def _watcher(layer: ForeignLayer) -> _LinearWatcher | _TableWatcher:
+    return _LinearWatcher(layer) if layer.kind == "linear" else _TableWatcher(layer)

@@ -14,10 +14,10 @@ from safetensors.torch import load_model, save_model
 from torch import nn
 
 from ctrlab.anymodule.bilinear import FactoredBilinear
-from ctrlab.anymodule.inventory import Filter, Layer, find_layers, openings, profile_of, unwrapped
+from ctrlab.anymodule.module_layers import Filter, ForeignLayer, find_layers, profile_of, unfused_forms, unwrapped
 from ctrlab.anymodule.spectra import collect
 from ctrlab.anymodule.tables import FactoredBag, FactoredTable
-from ctrlab.anymodule.unfused import opened
+from ctrlab.anymodule.unfused import unfused
 from ctrlab.compression.afm import AFM
 from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of, like_module
 from ctrlab.compression.projection import project_rows_
@@ -99,8 +99,8 @@ def compress(
         SpectrumError: a layer's output is not finite.
     """
     module = unwrapped(module)
-    forms = openings(module)
-    with opened(module, forms) as form:
+    forms = unfused_forms(module)
+    with unfused(module, forms) as form:
         layers, skipped = find_layers(form, filter_fn)
         if spectra is None:
             if batches is None:
@@ -118,7 +118,7 @@ def compress(
         })  # fmt: skip
     asked = RankPlan.of(_asked(profile, spectra, variance, ranks or {}))
     return CompressionResult(
-        model=_closed_again(model, module, forms, chosen), plan=plan, bottleneck=bottleneck,
+        model=_with_fused(model, module, forms, chosen), plan=plan, bottleneck=bottleneck,
         rows=layer_rows(profile, chosen, CompressionSpec(bottleneck=bottleneck)),
         skipped=skipped | skipped_layers(profile, asked, chosen),
     )  # fmt: skip
@@ -136,13 +136,13 @@ def restore(module: nn.Module, path: str | Path) -> nn.Module:
     """
     path, module = Path(path), unwrapped(module)
     ranks, bottleneck = _read_description(path.with_suffix(".json"))
-    forms = openings(module)
-    with opened(module, forms) as form:
+    forms = unfused_forms(module)
+    with unfused(module, forms) as form:
         layers = {layer.layer_name: layer for layer in find_layers(form)[0]}
         if unknown := [name for name in ranks if name not in layers]:
             raise CompressionError(f"{path.name} has a layer {unknown[0]}, this module has not; {_GIVE}")
         blanks = {layers[name]: _blank(layers[name], rank, bottleneck) for name, rank in ranks.items()}
-        model = _closed_again(_rebuilt(form, blanks), module, forms, ranks)
+        model = _with_fused(_rebuilt(form, blanks), module, forms, ranks)
     try:
         load_model(model, str(path))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -163,7 +163,7 @@ def _read_description(path: Path) -> tuple[dict[str, int], Bottleneck]:
     return ranks, bottleneck
 
 
-def _rebuilt(form: nn.Module, new: Mapping[Layer, nn.Module]) -> nn.Module:
+def _rebuilt(form: nn.Module, new: Mapping[ForeignLayer, nn.Module]) -> nn.Module:
     """A copy of `form` with new modules in the places of layers; what they replace is not copied."""
     model = copy.deepcopy(form, {id(layer.module): layer.module for layer in new})
     for layer, module in new.items():
@@ -174,7 +174,7 @@ def _rebuilt(form: nn.Module, new: Mapping[Layer, nn.Module]) -> nn.Module:
     return model
 
 
-def _closed_again(model: nn.Module, module: nn.Module, forms: Mapping[str, nn.Module], ranks: Mapping[str, int]) -> nn.Module:
+def _with_fused(model: nn.Module, module: nn.Module, forms: Mapping[str, nn.Module], ranks: Mapping[str, int]) -> nn.Module:
     """`model` with its unchanged attention and recurrent layers in torch's own, faster form.
 
     The layers of a Transformer stay open where they changed elsewhere: torch would go round the new modules in one operation.
@@ -194,9 +194,9 @@ def _closed_again(model: nn.Module, module: nn.Module, forms: Mapping[str, nn.Mo
     return model
 
 
-def _unseen(layer: Layer) -> Layer:
+def _unseen(layer: ForeignLayer) -> ForeignLayer:
     reason = "it did not run on these batches, or weighs its rows by sample"
-    return Layer(**{**vars(layer), "skip_reason": reason})
+    return ForeignLayer(**{**vars(layer), "skip_reason": reason})
 
 
 def _asked(
@@ -210,7 +210,7 @@ def _asked(
     return asked | {name: rank for name, rank in ranks.items() if name in names}
 
 
-def _blank(layer: Layer, rank: int, bottleneck: Bottleneck) -> nn.Module:
+def _blank(layer: ForeignLayer, rank: int, bottleneck: Bottleneck) -> nn.Module:
     """What takes the layer's place, without values: same call, type, device, mode, and gradients where it had them."""
     old = layer.module
     if isinstance(old, nn.Linear):
@@ -222,7 +222,7 @@ def _blank(layer: Layer, rank: int, bottleneck: Bottleneck) -> nn.Module:
 
 
 @torch.no_grad()
-def _factored(layer: Layer, rank: int, spectrum: LayerSpectrum, bottleneck: Bottleneck) -> nn.Module:
+def _factored(layer: ForeignLayer, rank: int, spectrum: LayerSpectrum, bottleneck: Bottleneck) -> nn.Module:
     """What takes the layer's place, by AFM."""
     old, new = layer.module, _blank(layer, rank, bottleneck)
     if isinstance(old, (nn.Linear, nn.Bilinear)):

@@ -1,8 +1,7 @@
-"""Attention and recurrent layers of torch with their maps as layers: the same function, but every matrix is a Linear's.
+"""Unfused forms of torch's attention and recurrent layers: the same function, with an nn.Linear for every matrix.
 
-torch runs `nn.MultiheadAttention`, `nn.RNN`, `nn.GRU` and `nn.LSTM` as one operation that takes matrices. What is to be looked
-at or replaced must be a layer, so these forms take their place: for a pass over calibration data, and for good where a map is
-compressed.
+torch runs `nn.MultiheadAttention`, `nn.RNN`, `nn.GRU` and `nn.LSTM` as one fused operation on raw matrices. Hooks and compression
+need layers, so unfused forms replace them during calibration, and permanently where one of their maps is compressed.
 """
 
 from collections.abc import Iterator
@@ -19,13 +18,13 @@ from ctrlab.models.recurrent import gru_step
 _RECURRENT = (nn.RNN, nn.LSTM, nn.GRU)
 
 
-def refusal(module: nn.Module, tied: str | None) -> str | None:
-    """Why an attention or recurrent layer has to stay closed; None where it can be opened, or is neither.
+def fused_reason(module: nn.Module, tied: str | None) -> str | None:
+    """Why an attention or recurrent layer must stay fused; None where it can be unfused, or is neither.
 
     tied: why its weights may not be replaced.
     """
     if isinstance(module, nn.RNNCellBase):
-        return "a recurrent cell; its maps run inside one operation, which takes their matrices and no layers"
+        return "a recurrent cell; it is one fused operation on raw matrices"
     if not isinstance(module, (nn.MultiheadAttention, nn.RNNBase)):
         return None
     forwards = {base.forward for base in (nn.MultiheadAttention, *_RECURRENT)}
@@ -38,37 +37,37 @@ def refusal(module: nn.Module, tied: str | None) -> str | None:
     return tied
 
 
-def open_form(module: nn.Module) -> nn.Module:
-    """The same function with its maps as layers, which share the memory of the module's own weights."""
+def unfused_form(module: nn.Module) -> nn.Module:
+    """The unfused form of an attention or recurrent layer, whose layers share the memory of the module's weights."""
     if isinstance(module, nn.MultiheadAttention):
-        return OpenAttention(module)
-    return OpenRecurrent(cast(nn.RNNBase, module))
+        return UnfusedAttention(module)
+    return UnfusedRecurrent(cast(nn.RNNBase, module))
 
 
 @contextmanager
-def opened(module: nn.Module, slots: dict[str, nn.Module]) -> Iterator[nn.Module]:
-    """`module` with open forms in the given slots while the block runs; the closed ones are put back behind it.
+def unfused(module: nn.Module, forms: dict[str, nn.Module]) -> Iterator[nn.Module]:
+    """`module` with unfused forms in place inside the block; the fused layers are restored after it.
 
-    slots: {qualified name: open form}; a module that is itself open has the name "".
+    forms: {qualified name: unfused form}; the name is "" if `module` itself is the layer.
     """
-    closed = {name: module.get_submodule(name) for name in slots if name}
+    fused = {name: module.get_submodule(name) for name in forms if name}
     try:
-        for name, form in slots.items():
+        for name, form in forms.items():
             if name:
                 module.set_submodule(name, form)
-        yield slots.get("", module)
+        yield forms.get("", module)
     finally:
-        for name, old in closed.items():
+        for name, old in fused.items():
             module.set_submodule(name, old)
 
 
-class OpenAttention(nn.Module):
+class UnfusedAttention(nn.Module):
     """Multi-head attention: in_proj_q, in_proj_k, in_proj_v from the widths of query, key and value to E, and out_proj (E, E).
 
-    Called as `nn.MultiheadAttention` is. Parameters: those of the module it opens.
+    Called like `nn.MultiheadAttention`. Parameters: those of the fused layer.
     """
 
-    #: torch's transformer layers ask for these before they go round the attention layer in one operation of their own.
+    #: torch's transformer layers read these attributes to decide whether to use their fused fast path.
     in_proj_bias = None
     _qkv_same_embed_dim = False
 
@@ -94,7 +93,7 @@ class OpenAttention(nn.Module):
         self, query: Tensor, key: Tensor, value: Tensor, key_padding_mask: Tensor | None = None, need_weights: bool = True,
         attn_mask: Tensor | None = None, average_attn_weights: bool = True, is_causal: bool = False,
     ) -> tuple[Tensor, Tensor | None]:  # fmt: skip
-        """-> (output of the query's shape, attention weights or None), as `nn.MultiheadAttention` gives them."""
+        """-> (output of the query's shape, attention weights or None), as `nn.MultiheadAttention` returns them."""
         batched = query.dim() == 3
         inputs = [query, key, value]
         if not batched:
@@ -125,7 +124,7 @@ class OpenAttention(nn.Module):
         return (output if self.batch_first else output.transpose(0, 1)), weights
 
     def _mask(self, q: Tensor, k: Tensor, padding: Tensor | None, attention: Tensor | None) -> Tensor | None:
-        """What is added to the scores, (B or 1, h or 1, L or 1, S); what a bias or a zero adds to the keys is never masked."""
+        """The additive mask of the scores, (B or 1, h or 1, L or 1, S). Keys of `bias_k` and `add_zero_attn` are never masked."""
         parts = []
         if padding is not None:
             parts.append(_additive(padding, q)[:, None, None, :])
@@ -136,10 +135,10 @@ class OpenAttention(nn.Module):
         return sum(padded[1:], padded[0]) if padded else None
 
 
-class OpenRecurrent(nn.Module):
-    """RNN, GRU or LSTM; of layer 0, `ih_l0` maps the inputs of all times at once and `hh_l0` the state, time by time.
+class UnfusedRecurrent(nn.Module):
+    """RNN, GRU or LSTM as a Python loop over time: in layer 0, `ih_l0` maps the inputs of all times at once, `hh_l0` the state.
 
-    Called as the module it opens is. Parameters: those of the module it opens.
+    Called like the fused layer. Parameters: those of the fused layer.
     """
 
     def __init__(self, recurrent: nn.RNNBase) -> None:
@@ -159,10 +158,10 @@ class OpenRecurrent(nn.Module):
         self.train(recurrent.training)
 
     def flatten_parameters(self) -> None:
-        """Nothing to do: there is no block of memory for a fused operation."""
+        """Nothing: only the fused operation needs its parameters in one block of memory."""
 
     def forward(self, input: Tensor | PackedSequence, hx: Any = None) -> tuple[Any, Any]:
-        """-> (outputs of all times, last state), as the module it opens gives them."""
+        """-> (outputs of all times, last state), as the fused layer returns them."""
         lengths, batched = None, True
         if isinstance(input, PackedSequence):
             x, lengths = pad_packed_sequence(input, batch_first=True)
@@ -194,7 +193,7 @@ class OpenRecurrent(nn.Module):
     def _run(
         self, suffix: str, x: Tensor, state: tuple[Tensor, ...], lengths: Tensor | None
     ) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """One layer in one direction: (B, T, in) -> outputs (B, T, H) and the last state; behind a row's end nothing moves."""
+        """One layer in one direction: (B, T, in) -> outputs (B, T, H), last state; the state is constant after a row's end."""
         gates, hidden = self.get_submodule(f"ih_{suffix}")(x), self.get_submodule(f"hh_{suffix}")
         outputs: list[Tensor] = [x] * x.shape[1]
         for t in reversed(range(x.shape[1])) if suffix.endswith("_reverse") else range(x.shape[1]):
@@ -207,7 +206,7 @@ class OpenRecurrent(nn.Module):
         return torch.stack(outputs, dim=1), state
 
     def _step(self, x: Tensor, h: Tensor, state: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
-        """torch keeps the gates of a GRU in the order r, z, n, those of an LSTM in the order i, f, g, o."""
+        """The next state. torch stores the gates of a GRU in the order r, z, n, those of an LSTM in the order i, f, g, o."""
         if self.mode == "GRU":
             return (gru_step(x, h, state[0]),)
         if self.mode == "LSTM":
@@ -218,7 +217,7 @@ class OpenRecurrent(nn.Module):
 
 
 def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
-    """A layer on this memory."""
+    """A linear layer that shares the memory of these tensors."""
     linear = nn.Linear(weight.shape[1], weight.shape[0], bias=bias is not None, device="meta")
     linear.weight = nn.Parameter(weight)
     if bias is not None:
@@ -227,7 +226,7 @@ def _linear(weight: Tensor, bias: Tensor | None) -> nn.Linear:
 
 
 def _additive(mask: Tensor, like: Tensor) -> Tensor:
-    """True becomes minus infinity; a mask of numbers is added as it is."""
+    """A boolean mask as 0 and minus infinity (True); a mask of numbers unchanged."""
     if mask.dtype is not torch.bool:
         return mask.to(like.dtype)
     return torch.zeros(mask.shape, dtype=like.dtype, device=mask.device).masked_fill(mask, float("-inf"))

@@ -15,7 +15,8 @@ from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
 from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.qr_hash import QuotientRemainderGroup
-from ctrlab.compression.quantize import is_quantized, prepare_
+from ctrlab.compression.quantize import prepare_
+from ctrlab.compression.quantized import is_quantized
 from ctrlab.compression.rare_ids import KeptIdsGroup
 from ctrlab.compression.shared import SharedBasisEmbedding
 from ctrlab.compression.tensor_train import TensorTrainGroup

@@ -1,1 +1,1 @@
-"""Models trained in other frameworks, compressed in place of ours. The frameworks themselves are not imported here."""
+"""Compression of models trained in FuxiCTR and DeepCTR-Torch. The frameworks themselves are not imported."""

@@ -1,4 +1,4 @@
-"""Models trained in DeepCTR-Torch: `compress` gives back a model that its own `predict`, `evaluate` and `fit` accept.
+"""Compression of models trained in DeepCTR-Torch: the result works with its own `predict`, `evaluate` and `fit`.
 
 from ctrlab.interop import deepctr_torch
 
@@ -18,14 +18,20 @@ from ctrlab.anymodule import CompressionResult
 from ctrlab.anymodule import compress as compress_any
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import DataError
-from ctrlab.interop.replaced_parameters import Heirs, check_methods, heirs_of, laid_aside, optimizer_for
+from ctrlab.interop.replaced_parameters import (
+    ReplacedParameters,
+    check_methods,
+    detached_attributes,
+    optimizer_for,
+    replaced_parameters,
+)
 from ctrlab.plans.configs import Bottleneck
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[str, Array] | Sequence[Array] | Array | Tensor
 
-#: The auxiliary loss of the last step belongs to a graph, which cannot be copied.
-_LAID_ASIDE = ("optim", "regularization_weight", "aux_loss")
+#: The auxiliary loss of the last step belongs to an autograd graph, which cannot be copied.
+_DETACHED = ("optim", "regularization_weight", "aux_loss")
 
 
 def compress(
@@ -41,24 +47,24 @@ def compress(
 ) -> CompressionResult:
     """A copy of a DeepCTR-Torch model with low-rank layers and tables; the original is not changed.
 
-    `result.model` is of the same class. Its optimizer and its `regularization_weight` hold the new weights: where L2 was asked
-    for a weight, it is now on both factors (not on means and biases).
+    `result.model` is of the same class. Its optimizer and its `regularization_weight` hold the new parameters: an L2 penalty on a
+    weight becomes one on both of its factors (not on means and biases).
 
     Args:
         model: a trained `deepctr_torch.models.basemodel.BaseModel`.
         x: calibration rows as `model.predict` takes them, {feature: array} or a list of arrays in the model's order, or the one
             matrix (rows, columns) that its `forward` takes.
-        variance, ranks, spectra, filter_fn, bottleneck: as in `ctrlab.compress`. Layers are called by their qualified names, such
-            as "embedding_dict.C1" or "dnn.linears.0".
-        batch_size: rows a forward pass.
+        variance, ranks, spectra, filter_fn, bottleneck: as in `ctrlab.compress`. Layers have their qualified names, such as
+            "embedding_dict.C1" or "dnn.linears.0".
+        batch_size: rows per forward pass.
 
     Raises:
-        DataError: `x` has not the model's columns, or an id that its table has no row for.
-        CompressionError: `model` is not DeepCTR-Torch's, or the plan does not fit it.
+        DataError: `x` lacks columns of the model, or has an id beyond the rows of its table.
+        CompressionError: `model` is not a DeepCTR-Torch model, or the plan does not fit it.
     """
     check_methods(model, "DeepCTR-Torch", ("predict", "get_regularization_loss", "input_from_feature_columns"))
     batches = batches_of(model, x, batch_size)
-    with laid_aside(model, _LAID_ASIDE):
+    with detached_attributes(model, _DETACHED):
         result = compress_any(
             model, batches, variance=variance, ranks=ranks, spectra=spectra, filter_fn=filter_fn, bottleneck=bottleneck
         )
@@ -97,20 +103,20 @@ def _check_columns(model: Any, matrix: Tensor) -> None:
 
 
 def _rebuild(model: nn.Module, compressed: Any) -> None:
-    """Give the copy what was laid aside: over its own weights."""
-    state, heirs = vars(model), heirs_of(model, compressed)
+    """In place: give the copy the detached attributes, over its own parameters."""
+    state, replaced = vars(model), replaced_parameters(model, compressed)
     if "optim" in state:
-        compressed.optim = optimizer_for(state["optim"], heirs)
+        compressed.optim = optimizer_for(state["optim"], replaced)
     compressed.aux_loss = torch.zeros((1,), device=compressed.device)
     compressed.regularization_weight = [
-        (_regularized(weights, heirs), l1, l2) for weights, l1, l2 in state["regularization_weight"]
+        (_regularized(weights, replaced), l1, l2) for weights, l1, l2 in state["regularization_weight"]
     ]
 
 
-def _regularized(weights: Sequence[Any], heirs: Heirs) -> list[nn.Parameter]:
-    """The weights to penalize in place of `weights`, which are parameters or (name, parameter)."""
+def _regularized(weights: Sequence[Any], replaced: ReplacedParameters) -> list[nn.Parameter]:
+    """The new parameters to penalise in place of `weights`, which are parameters or (name, parameter)."""
     found: dict[int, nn.Parameter] = {}
     for weight in weights:
-        now = heirs[id(weight[1] if isinstance(weight, tuple) else weight)]
-        found |= {id(heir): heir for heir in now if len(now) == 1 or heir.ndim > 1}
+        new = replaced[id(weight[1] if isinstance(weight, tuple) else weight)]
+        found |= {id(parameter): parameter for parameter in new if len(new) == 1 or parameter.ndim > 1}
     return list(found.values())

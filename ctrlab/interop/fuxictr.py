@@ -1,4 +1,4 @@
-"""Models trained in FuxiCTR: `compress` gives back a model that FuxiCTR's own `evaluate`, `predict` and `fit` accept.
+"""Compression of models trained in FuxiCTR: the result works with FuxiCTR's own `evaluate`, `predict` and `fit`.
 
 from ctrlab.interop import fuxictr
 
@@ -16,11 +16,11 @@ from torch import Tensor, nn
 from ctrlab.anymodule import CompressionResult
 from ctrlab.anymodule import compress as compress_any
 from ctrlab.decomposition.spectrum import LayerSpectrum
-from ctrlab.interop.replaced_parameters import check_methods, heirs_of, laid_aside, optimizer_for
+from ctrlab.interop.replaced_parameters import check_methods, detached_attributes, optimizer_for, replaced_parameters
 from ctrlab.plans.configs import Bottleneck
 
-#: `fit` leaves the validation loader on the model; a copy of it would be a copy of the data.
-_LAID_ASIDE = ("optimizer", "valid_gen")
+#: `fit` leaves the validation loader on the model, and copying it would copy the data.
+_DETACHED = ("optimizer", "valid_gen")
 
 
 def compress(
@@ -35,27 +35,27 @@ def compress(
 ) -> CompressionResult:
     """A copy of a FuxiCTR model with low-rank layers and tables; the original is not changed.
 
-    `result.model` is of the same class. Its optimizer holds the new weights with the learning rate the old one had come down
-    to; `result.model.compile(...)` chooses another. Its `model_id` ends in "_compressed", so that `fit`, which saves the best
-    epoch, does not write over the checkpoint of the original.
+    `result.model` is of the same class. Its optimizer holds the new parameters at the old one's current learning rate;
+    `result.model.compile(...)` sets another. Its `model_id` ends in "_compressed": `fit` saves the best epoch under that name and
+    must not overwrite the original's checkpoint.
 
     Args:
         model: a trained `fuxictr.pytorch.models.BaseModel`.
-        loader: what `model.fit` takes, or any list of its batches; labels may be among the columns. Calibration reads it once.
-        variance, ranks, spectra, filter_fn, bottleneck: as in `ctrlab.compress`. Layers are called by their qualified names,
-            such as "embedding_layer.embedding_layer.embedding_layers.C1" or "mlp.mlp.0".
+        loader: what `model.fit` takes, or any list of its batches, with or without labels. Read once, for calibration.
+        variance, ranks, spectra, filter_fn, bottleneck: as in `ctrlab.compress`. Layers have their qualified names, such as
+            "embedding_layer.embedding_layer.embedding_layers.C1" or "mlp.mlp.0".
 
     Raises:
-        CompressionError: `model` is not FuxiCTR's, or the plan does not fit it.
+        CompressionError: `model` is not a FuxiCTR model, or the plan does not fit it.
     """
     check_methods(model, "FuxiCTR", ("evaluate", "train_step", "get_inputs"))
-    with laid_aside(model, _LAID_ASIDE):
+    with detached_attributes(model, _DETACHED):
         result = compress_any(
             model, loader, variance=variance, ranks=ranks, spectra=spectra, filter_fn=filter_fn, bottleneck=bottleneck
         )
     compressed: Any = result.model
     if "optimizer" in vars(model):
-        compressed.optimizer = optimizer_for(vars(model)["optimizer"], heirs_of(model, compressed))
+        compressed.optimizer = optimizer_for(vars(model)["optimizer"], replaced_parameters(model, compressed))
     compressed.model_id = f"{compressed.model_id}_compressed"
     compressed.checkpoint = str(Path(compressed.checkpoint).with_name(f"{compressed.model_id}.model"))
     return result

@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 import ctrlab
-from ctrlab.anymodule.inventory import find_layers, openings
-from ctrlab.anymodule.unfused import opened
+from ctrlab.anymodule.module_layers import find_layers, unfused_forms
+from ctrlab.anymodule.unfused import unfused
 from ctrlab.errors import CompressionError, SpectrumError
 from ctrlab.plans.configs import RankPlan
 
@@ -61,7 +61,7 @@ COMPRESSIBLE = {
 
 
 def test_layers_are_found_once_and_everything_else_has_a_reason(sample):
-    with opened(sample, openings(sample)) as form:
+    with unfused(sample, unfused_forms(sample)) as form:
         layers, skipped = find_layers(form)
     assert {layer.layer_name for layer in layers if layer.skip_reason is None} == set(COMPRESSIBLE)
     reasons = {layer.layer_name: layer.skip_reason for layer in layers} | skipped

@@ -9,7 +9,7 @@ from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 import ctrlab
-from ctrlab.anymodule.unfused import OpenAttention, OpenRecurrent, open_form
+from ctrlab.anymodule.unfused import UnfusedAttention, UnfusedRecurrent, unfused_form
 from ctrlab.errors import CompressionError
 
 B, L, S, E, HEADS = 3, 4, 5, 8, 2
@@ -58,14 +58,14 @@ def test_open_attention_is_torchs(options, need_weights, mask):
         masks["attn_mask"] = torch.rand(B * HEADS, L, S) > 0.7
         masks["attn_mask"][..., 0] = False
     expected = module(*inputs, need_weights=need_weights, **masks)
-    assert_same(open_form(module)(*inputs, need_weights=need_weights, **masks), expected)
+    assert_same(unfused_form(module)(*inputs, need_weights=need_weights, **masks), expected)
 
 
 def test_open_attention_takes_one_row_and_gives_weights_of_every_head():
     module = attention()
     inputs = torch.randn(L, E), torch.randn(S, E), torch.randn(S, E)
-    assert_same(open_form(module)(*inputs), module(*inputs))
-    assert_same(open_form(module)(*inputs, average_attn_weights=False), module(*inputs, average_attn_weights=False))
+    assert_same(unfused_form(module)(*inputs), module(*inputs))
+    assert_same(unfused_form(module)(*inputs, average_attn_weights=False), module(*inputs, average_attn_weights=False))
 
 
 RECURRENT = list(product([nn.RNN, nn.GRU, nn.LSTM], [1, 2], [False, True], [True, False]))
@@ -79,7 +79,7 @@ def recurrent(kind, layers, both, bias, **options):
 @pytest.mark.parametrize(("kind", "layers", "both", "bias"), RECURRENT)
 def test_open_recurrence_is_torchs(kind, layers, both, bias):
     module = recurrent(kind, layers, both, bias, batch_first=True)
-    x, form = torch.randn(B, L, 6), open_form(module)
+    x, form = torch.randn(B, L, 6), unfused_form(module)
     assert_same(form(x), module(x))
     state = torch.randn(layers * (1 + both), B, 5)
     hx = (state, torch.randn_like(state)) if kind is nn.LSTM else state
@@ -92,7 +92,7 @@ def test_open_recurrence_takes_packed_sequences(kind, in_order):
     module = recurrent(kind, 2, both=True, bias=True)
     lengths = torch.tensor([4, 3, 1] if in_order else [2, 4, 1])
     packed = pack_padded_sequence(torch.randn(B, L, 6), lengths, batch_first=True, enforce_sorted=in_order)
-    (out, state), (expected, final) = open_form(module)(packed), module(packed)
+    (out, state), (expected, final) = unfused_form(module)(packed), module(packed)
     assert_same(pad_packed_sequence(out), pad_packed_sequence(expected))
     assert_same(state if isinstance(state, tuple) else (state,), final if isinstance(final, tuple) else (final,))
 
@@ -100,10 +100,10 @@ def test_open_recurrence_takes_packed_sequences(kind, in_order):
 def test_open_recurrence_takes_one_row_relu_and_time_first():
     module = recurrent(nn.RNN, 1, both=False, bias=True, nonlinearity="relu")
     for x in (torch.randn(L, 6), torch.randn(L, B, 6)):
-        assert_same(open_form(module)(x), module(x))
+        assert_same(unfused_form(module)(x), module(x))
     lstm, x = recurrent(nn.LSTM, 2, both=True, bias=True), torch.randn(L, 6)
     hx = torch.randn(4, 5), torch.randn(4, 5)
-    assert_same(open_form(lstm)(x, hx), lstm(x, hx))
+    assert_same(unfused_form(lstm)(x, hx), lstm(x, hx))
 
 
 class Reader(nn.Module):
@@ -113,7 +113,7 @@ class Reader(nn.Module):
         self.head = nn.Linear(E, 1)
 
     def forward(self, x):
-        y = self.inner(x, x, x)[0] if isinstance(self.inner, (nn.MultiheadAttention, OpenAttention)) else self.inner(x)
+        y = self.inner(x, x, x)[0] if isinstance(self.inner, (nn.MultiheadAttention, UnfusedAttention)) else self.inner(x)
         return self.head(y[0] if isinstance(y, tuple) else y).squeeze(-1)
 
 
@@ -184,7 +184,7 @@ def test_what_is_not_compressed_keeps_torchs_form():
             return self.parts["lstm"](self.parts["gru"](x)[0])[0]
 
     result = ctrlab.compress(Both().eval(), of_rank(3), ranks={"parts.gru.hh_l0": 2})
-    assert isinstance(result.model.parts["gru"], OpenRecurrent)
+    assert isinstance(result.model.parts["gru"], UnfusedRecurrent)
     assert isinstance(result.model.parts["lstm"], nn.LSTM)
 
 

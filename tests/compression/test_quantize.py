@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from torch import nn
 
 from ctrlab.compression.fold import fold, serving_form
-from ctrlab.compression.quantize import QuantizedLinear, QuantizedTable, pack, quantize, unpack
+from ctrlab.compression.quantize import quantize
+from ctrlab.compression.quantized import QuantizedLinear, QuantizedTable, pack, unpack
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError, ConfigError, StorageError
 from ctrlab.evaluation.latency import open_onnx

@@ -1,4 +1,4 @@
-"""What takes the place of replaced weights, for optimizers and regularizers; needs neither framework."""
+"""Which new parameters replace which old ones, for optimizers and regularizers; needs neither framework."""
 
 import copy
 
@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from ctrlab.errors import CompressionError
-from ctrlab.interop.replaced_parameters import check_methods, heirs_of, laid_aside, optimizer_for
+from ctrlab.interop.replaced_parameters import check_methods, detached_attributes, optimizer_for, replaced_parameters
 
 
 def pair():
@@ -22,27 +22,27 @@ def ids(parameters):
     return [id(parameter) for parameter in parameters]
 
 
-def test_a_replaced_layers_heirs_are_all_its_successors_weights_and_others_inherit_themselves():
+def test_parameters_of_a_replaced_layer_map_to_all_of_the_new_layers_and_others_to_their_copies():
     before, after = pair()
-    heirs = heirs_of(before, after)
-    assert ids(heirs[id(before[0].weight)]) == ids(after[0].parameters())
-    assert ids(heirs[id(before[0].bias)]) == ids(after[0].parameters())
-    assert ids(heirs[id(before[2].weight)]) == [id(after[2].weight)]
+    replaced = replaced_parameters(before, after)
+    assert ids(replaced[id(before[0].weight)]) == ids(after[0].parameters())
+    assert ids(replaced[id(before[0].bias)]) == ids(after[0].parameters())
+    assert ids(replaced[id(before[2].weight)]) == [id(after[2].weight)]
 
 
-def test_a_shared_layer_has_its_heirs_once():
+def test_a_shared_layers_new_parameters_are_listed_once():
     shared = nn.Linear(3, 3)
     before = nn.ModuleDict({"a": shared, "b": shared})
     after = copy.deepcopy(before)
     after["a"] = after["b"] = nn.Sequential(nn.Linear(3, 1), nn.Linear(1, 3))
-    assert ids(heirs_of(before, after)[id(shared.weight)]) == ids(after["a"].parameters())
+    assert ids(replaced_parameters(before, after)[id(shared.weight)]) == ids(after["a"].parameters())
 
 
 def test_the_new_optimizer_holds_every_new_weight_once_in_the_group_of_the_old_with_its_settings():
     before, after = pair()
     groups = [{"params": before[0].parameters(), "lr": 0.5}, {"params": before[2].parameters()}]
     optimizer = torch.optim.AdamW(groups, lr=0.1, weight_decay=0.3)
-    new = optimizer_for(optimizer, heirs_of(before, after))
+    new = optimizer_for(optimizer, replaced_parameters(before, after))
     assert type(new) is torch.optim.AdamW
     assert [ids(group["params"]) for group in new.param_groups] == [ids(after[0].parameters()), ids(after[2].parameters())]
     assert [group["lr"] for group in new.param_groups] == [0.5, 0.1]
@@ -55,7 +55,7 @@ def test_the_new_optimizer_holds_every_new_weight_once_in_the_group_of_the_old_w
 def test_a_step_of_the_new_optimizer_moves_the_copy_and_not_the_original(make):
     before, after = pair()
     kept = copy.deepcopy(before.state_dict())
-    optimizer = optimizer_for(make(before.parameters(), lr=0.1), heirs_of(before, after))
+    optimizer = optimizer_for(make(before.parameters(), lr=0.1), replaced_parameters(before, after))
     start = [parameter.detach().clone() for parameter in after.parameters()]
     after(torch.randn(32, 6)).square().sum().backward()
     optimizer.step()
@@ -63,10 +63,10 @@ def test_a_step_of_the_new_optimizer_moves_the_copy_and_not_the_original(make):
     assert all(torch.equal(now, kept[name]) for name, now in before.state_dict().items())
 
 
-def test_attributes_laid_aside_come_back_also_after_an_error():
+def test_detached_attributes_come_back_also_after_an_error():
     model = nn.Linear(2, 2)
     model.optimizer = "theirs"
-    with pytest.raises(ValueError, match="stop"), laid_aside(model, ["optimizer", "never_there"]):
+    with pytest.raises(ValueError, match="stop"), detached_attributes(model, ["optimizer", "never_there"]):
         assert not hasattr(model, "optimizer")
         raise ValueError("stop")
     assert model.optimizer == "theirs" and not hasattr(model, "never_there")

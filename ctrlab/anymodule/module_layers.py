@@ -1,4 +1,4 @@
-"""Which parts of any module are affine maps of features, and why the others are left alone."""
+"""The compressible layers of any `nn.Module`, and the reason why each other layer with a matrix cannot be compressed."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from typing import Literal
 
 from torch import nn
 
-from ctrlab.anymodule.unfused import open_form, refusal
+from ctrlab.anymodule.unfused import fused_reason, unfused_form
 from ctrlab.models.inventory import linear_skip_reason
 from ctrlab.models.profile import Cost, LayerProfile, ModelProfile
 
@@ -15,10 +15,10 @@ Filter = Callable[[str, nn.Module], bool]
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
-class Layer:
-    """A linear layer, or a table; a bilinear layer is a linear one of all products of its two inputs.
+class ForeignLayer:
+    """A linear layer or a table of any module; a bilinear layer is a linear one of all products of its two inputs.
 
-    slots: every qualified name it has in the model; one that is used in several places is one layer.
+    slots: every qualified name of it in the module; a layer used in several places is one layer.
     skip_reason: why it cannot be compressed; None where it can.
     """
 
@@ -31,7 +31,7 @@ class Layer:
     skip_reason: str | None = None
 
     def profile(self) -> LayerProfile:
-        """As plans see it."""
+        """The layer's torch-free profile."""
         return LayerProfile(
             layer_name=self.layer_name,
             kind=self.kind,
@@ -44,7 +44,7 @@ class Layer:
 
 
 def unwrapped(module: nn.Module) -> nn.Module:
-    """The module inside `torch.compile`, DataParallel and DistributedDataParallel wrappers."""
+    """The module inside any `torch.compile`, DataParallel and DistributedDataParallel wrappers."""
     while True:
         if hasattr(module, "_orig_mod"):
             module = module._orig_mod  # type: ignore[assignment]
@@ -54,24 +54,24 @@ def unwrapped(module: nn.Module) -> nn.Module:
             return module
 
 
-def openings(module: nn.Module) -> dict[str, nn.Module]:
-    """{qualified name: open form} of the attention and recurrent layers of `module`; one used twice has one form."""
+def unfused_forms(module: nn.Module) -> dict[str, nn.Module]:
+    """{qualified name: unfused form} of the attention and recurrent layers of `module`; a layer used twice has one form."""
     tied = _tied(module)
     forms: dict[int, nn.Module] = {}
     found: dict[str, nn.Module] = {}
     for name, part in module.named_modules(remove_duplicate=False):
-        if isinstance(part, (nn.MultiheadAttention, nn.RNNBase)) and refusal(part, _shared_weights(part, tied)) is None:
-            found[name] = forms.setdefault(id(part), open_form(part))
+        if isinstance(part, (nn.MultiheadAttention, nn.RNNBase)) and fused_reason(part, _shared_weights(part, tied)) is None:
+            found[name] = forms.setdefault(id(part), unfused_form(part))
     return found
 
 
-def find_layers(module: nn.Module, filter_fn: Filter | None = None) -> tuple[list[Layer], dict[str, str]]:
+def find_layers(module: nn.Module, filter_fn: Filter | None = None) -> tuple[list[ForeignLayer], dict[str, str]]:
     """The linear layers and tables of `module`, and {name: reason} of everything else with a matrix in it."""
     slots: dict[int, list[str]] = {}
     for name, part in module.named_modules(remove_duplicate=False):
         slots.setdefault(id(part), []).append(name)
     tied = _tied(module)
-    layers: list[Layer] = []
+    layers: list[ForeignLayer] = []
     skipped: dict[str, str] = {}
     closed: list[str] = []
     for name, part in module.named_modules():
@@ -88,8 +88,8 @@ def find_layers(module: nn.Module, filter_fn: Filter | None = None) -> tuple[lis
     return layers, skipped
 
 
-def profile_of(layers: list[Layer]) -> ModelProfile:
-    """What `compression.plan` chooses ranks for."""
+def profile_of(layers: list[ForeignLayer]) -> ModelProfile:
+    """The profile for which `plans.ranks` chooses ranks."""
     return ModelProfile(architecture="any", layers=tuple(layer.profile() for layer in layers), cost=Cost(), folded_fixed=Cost())
 
 
@@ -98,11 +98,11 @@ def _is_layer(part: nn.Module) -> bool:
 
 
 def _closed_reason(part: nn.Module, tied: dict[int, str]) -> str | None:
-    """Why nothing inside `part` is looked at; None where it is."""
+    """Why nothing inside `part` is listed; None where it is."""
     note = getattr(part, "compression_note", None)
     if isinstance(note, str):
         return note
-    return refusal(part, _shared_weights(part, tied))
+    return fused_reason(part, _shared_weights(part, tied))
 
 
 def _shared_weights(part: nn.Module, tied: dict[int, str]) -> str | None:
@@ -110,22 +110,22 @@ def _shared_weights(part: nn.Module, tied: dict[int, str]) -> str | None:
     return next((tied[id(own)] for own in part.modules() if id(own) in tied), None)
 
 
-def _layer(name: str, part: nn.Module, slots: tuple[str, ...], tied: str | None, filter_fn: Filter | None) -> Layer:
+def _layer(name: str, part: nn.Module, slots: tuple[str, ...], tied: str | None, filter_fn: Filter | None) -> ForeignLayer:
     reason = tied if tied is not None else _reason(part)
     if filter_fn is not None and not any(filter_fn(slot, part) for slot in slots):
         reason = "left out by filter_fn"
     if isinstance(part, nn.Bilinear):
-        return Layer(
+        return ForeignLayer(
             layer_name=name, kind="linear", module=part, in_features=part.in1_features * part.in2_features,
             out_features=part.out_features, slots=slots, skip_reason=reason,
         )  # fmt: skip
     if isinstance(part, nn.Linear):
-        return Layer(
+        return ForeignLayer(
             layer_name=name, kind="linear", module=part, in_features=part.in_features, out_features=part.out_features,
             slots=slots, skip_reason=reason,
         )  # fmt: skip
     assert isinstance(part, (nn.Embedding, nn.EmbeddingBag))
-    return Layer(
+    return ForeignLayer(
         layer_name=name, kind="embedding", module=part, in_features=part.num_embeddings, out_features=part.embedding_dim,
         slots=slots, skip_reason=reason,
     )  # fmt: skip
@@ -142,9 +142,9 @@ def _reason(part: nn.Module) -> str | None:
     if part.embedding_dim == 1:
         return "one-dimensional table"
     if part.max_norm is not None:
-        return "it renormalises its rows while it looks them up (max_norm)"
+        return "it renormalises rows at look-up (max_norm)"
     if isinstance(part, nn.EmbeddingBag) and part.mode == "max":
-        return "the largest of a bag's numbers is no linear map of its rows"
+        return "max pooling is not linear in the rows"
     return None
 
 

@@ -1,0 +1,126 @@
+"""Choice of the range that integer codes span: per column, the grid scale c + offset of least squared error.
+
+Ranges narrower than the values' own are tried as well: clipping a few outliers lowers the error of all other values.
+"""
+
+from collections.abc import Callable, Iterable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+_CHUNK_ROWS = 65_536
+#: Fractions of the full range that are tried; below the last, clipping costs more than any finer step saves.
+_SHRINKS = tuple(0.9**step for step in range(30))
+#: Ranges are searched on at most this many rows of a table, evenly spaced; the refits use all rows.
+_SEARCH_ROWS = 65_536
+_REFITS = 3
+_LARGEST_WEIGHT_CODE = 127
+
+
+class Grid(NamedTuple):
+    """Per column the numbers scale c + offset for the codes c = lowest .. highest; scale and offset (d,)."""
+
+    scale: Tensor
+    offset: Tensor
+    lowest: int
+    highest: int
+
+    def nearest(self, values: Tensor) -> Tensor:
+        """values (n, d) -> codes (n, d), as floats; values outside the range are clipped to its ends."""
+        return ((values - self.offset) / self.scale).round().clamp(self.lowest, self.highest)
+
+    def to(self, dtype: torch.dtype) -> "Grid":
+        """The grid in the dtype it is stored in; scales that would round to zero become the smallest normal number."""
+        return self._replace(scale=self.scale.to(dtype).clamp(min=torch.finfo(dtype).tiny), offset=self.offset.to(dtype))
+
+    def where(self, columns: Tensor, other: "Grid") -> "Grid":
+        """This grid where `columns` (d,) is true, `other` elsewhere."""
+        scale, offset = torch.where(columns, self.scale, other.scale), torch.where(columns, self.offset, other.offset)
+        return self._replace(scale=scale, offset=offset)
+
+
+class Columns:
+    """Values (n, d) with a weight per row (n,), read in float64 chunks; sums over the rows have shape (d,)."""
+
+    def __init__(self, values: Tensor, weights: Tensor | None) -> None:
+        self.values = values
+        self.weights = weights if weights is not None else torch.ones(len(values), dtype=torch.float64, device=values.device)
+
+    def thinned(self, limit: int) -> "Columns":
+        """Evenly spaced rows, at most `limit`."""
+        every = -(-len(self.values) // limit)
+        return Columns(self.values[::every], self.weights[::every])
+
+    def sums(self, terms: Callable[[Tensor], Iterable[Tensor]]) -> list[Tensor]:
+        """The weighted sum over all rows of each of `terms(rows (n, d))`, each (d,)."""
+        totals = [torch.stack([weights @ term for term in terms(rows)]) for rows, weights in self._chunks()]
+        return list(torch.stack(totals).sum(0))
+
+    def squared_error(self, grid: Grid) -> Tensor:
+        """Weighted sum of squared rounding and clipping errors of each column (d,)."""
+        return self.sums(lambda rows: [(grid.scale * grid.nearest(rows) + grid.offset - rows).square()])[0]
+
+    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
+        for rows, weights in zip(self.values.split(_CHUNK_ROWS), self.weights.split(_CHUNK_ROWS), strict=True):
+            yield rows.double(), weights
+
+
+def symmetric_grid(values: Tensor) -> Grid:
+    """The grid of a linear layer's weights, values (in, out): codes -127 .. 127 and no offset, one scale per output."""
+    largest = values.abs().amax(0).double().clamp(min=torch.finfo(values.dtype).tiny)
+    step, zero = largest / _LARGEST_WEIGHT_CODE, torch.zeros_like(largest)
+    grids = [Grid(shrink * step, zero, -_LARGEST_WEIGHT_CODE, _LARGEST_WEIGHT_CODE) for shrink in _SHRINKS]
+    return _best(Columns(values, None), grids)[0].to(values.dtype)
+
+
+def asymmetric_grid(columns: Columns, highest: int) -> Grid:
+    """The grid of a table's columns: codes 0 .. highest.
+
+    The range is shrunk about the mean, first at both ends alike, then at one end alone, because outliers often lie on one side.
+    Then scale and offset are fitted to the codes by least squares, repeatedly.
+    """
+    low, high = columns.values.amin(0).double(), columns.values.amax(0).double()
+    mean = columns.sums(lambda rows: [rows])[0] / columns.weights.sum()
+    whole, some = _between(low, high, mean, highest, 1.0, 1.0), columns.thinned(_SEARCH_ROWS)
+    grid, error = _best(some, [_between(low, high, mean, highest, shrink, shrink) for shrink in _SHRINKS])
+    low, high = grid.offset, grid.offset + highest * grid.scale
+    one_sided = [pair for shrink in _SHRINKS[2::2] for pair in ((shrink, 1.0), (1.0, shrink))]
+    grid, _ = _best(some, [_between(low, high, mean, highest, *pair) for pair in one_sided], (grid, error))
+    grid, error = _best(columns, [whole, grid])
+    for _ in range(_REFITS):
+        grid, error = _best(columns, [_refitted(columns, grid, mean)], (grid, error))
+    return grid
+
+
+def _between(low: Tensor, high: Tensor, mean: Tensor, highest: int, below: float, above: float) -> Grid:
+    """The range low .. high, its part below the mean scaled by `below` and its part above by `above`."""
+    start, end = mean + below * (low - mean), mean + above * (high - mean)
+    return Grid(((end - start) / highest).clamp(min=torch.finfo(torch.float32).tiny), start, 0, highest)
+
+
+def _best(columns: Columns, grids: Iterable[Grid], best: tuple[Grid, Tensor] | None = None) -> tuple[Grid, Tensor]:
+    """Per column the grid of least squared error, and that error; the first of equal ones."""
+    for grid in grids:
+        error = columns.squared_error(grid)
+        if best is None:
+            best = grid, error
+            continue
+        lower = error < best[1]
+        best = grid.where(lower, best[0]), torch.where(lower, error, best[1])
+    assert best is not None
+    return best
+
+
+def _refitted(columns: Columns, grid: Grid, mean: Tensor) -> Grid:
+    """Scale and offset fitted by least squares to the codes that the values have now."""
+    total = columns.weights.sum()
+    c, cc, v, cv = columns.sums(lambda rows: _moments(grid.nearest(rows), rows - mean))
+    spread = total * cc - c.square()
+    scale = (total * cv - c * v) / spread
+    fitted = grid._replace(scale=scale, offset=mean + (v - scale * c) / total)
+    return fitted.where((spread > 0) & (scale > 0), grid)
+
+
+def _moments(codes: Tensor, values: Tensor) -> tuple[Tensor, ...]:
+    return codes, codes.square(), values, codes * values
