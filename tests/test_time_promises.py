@@ -25,7 +25,7 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import JobCancelled
 from ctrlab.evaluation.latency import measure_latency
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.models.cost import profile_model
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.ranks import plan_ranks
