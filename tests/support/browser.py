@@ -1,4 +1,4 @@
-"""A running dashboard for the browser tests, and a page that remembers what went wrong on it."""
+"""A running dashboard for the browser tests, and a page that records console errors and requests to other machines."""
 
 import os
 import signal
@@ -19,7 +19,7 @@ from tests.support.patience import PATIENCE
 
 _CHROMIUM = ("/usr/bin/chromium", "/usr/bin/chromium-browser", "/usr/bin/google-chrome")
 ROOT = Path(__file__).parents[2]
-#: Streamlit asks for these below the page's own address first and then below the root; the first answer is a 404 by design.
+#: Streamlit requests these below the page's own address first and then below the root; the first response is a 404 by design.
 _PROBES = ("/_stcore/health", "/_stcore/host-config")
 
 #: Every page of the dashboard and its title.
@@ -37,7 +37,7 @@ PAGES = {
 
 @dataclass
 class Server:
-    """A running dashboard. `restart` is what a person does after a crash: same home, same port, fresh process."""
+    """A running dashboard. `restart` starts a new process with the same home and port."""
 
     home: Path
     port: int
@@ -117,7 +117,7 @@ def launch_settings() -> dict[str, Any]:
 
 @contextmanager
 def running_server(home: Path) -> Iterator[Server]:
-    """A server of its own on a home; at the end its worker goes too."""
+    """A server of its own on a home, ended with its worker."""
     server = Server(home, free_port())
     server.start()
     try:
@@ -129,7 +129,7 @@ def running_server(home: Path) -> Iterator[Server]:
 
 @dataclass
 class Dashboard:
-    """A browser page on a server, with everything that a clean page must not do."""
+    """A browser page on a server, with the complaints that a clean page does not have."""
 
     page: Page
     server: Server

@@ -1,4 +1,4 @@
-"""How long tests wait for what will come, and how promises of time are held to their word."""
+"""How long tests wait for a condition, and how promises of time are measured."""
 
 import time
 from collections.abc import Callable
@@ -6,7 +6,7 @@ from collections.abc import Callable
 import psutil
 import pytest
 
-#: How long to wait for what will come, in seconds; waiting costs nothing when it comes early.
+#: Seconds to wait for a condition; waiting costs nothing when it comes true early.
 PATIENCE = 120.0
 
 
@@ -18,7 +18,7 @@ def seconds_of(action: Callable[[], object]) -> float:
 
 
 def assert_within(limit: float, measured: Callable[[], float], attempts: int = 3) -> None:
-    """One of a few measurements must be under the limit, in seconds: the other ones may have met another process's burst."""
+    """Fail unless one of a few measurements, in seconds, is under the limit: others may have met another process's burst."""
     seen: list[float] = []
     while len(seen) < attempts:
         seen.append(measured())
@@ -28,7 +28,7 @@ def assert_within(limit: float, measured: Callable[[], float], attempts: int = 3
 
 
 def wait_for_a_quiet_machine(most_busy_percent: float = 25.0, seconds: float = 30.0) -> None:
-    """Return once other processes leave the processors alone for half a second; skip the test where they do not."""
+    """Return after half a second in which other processes use few CPUs; skip the test if there is none."""
     end = time.monotonic() + seconds
     while (busy := psutil.cpu_percent(interval=0.5)) > most_busy_percent:
         if time.monotonic() > end:

@@ -42,14 +42,14 @@ def count(config: CountConfig, context: JobContext) -> dict[str, str]:
 @JOB_HANDLERS.register("deaf", builder="tests.support.sample_handlers:deaf", title="Deaf")
 @dataclass(frozen=True, kw_only=True)
 class DeafConfig(Config):
-    """Run for a minute without ever looking whether to stop."""
+    """Run for a minute without checking whether to stop."""
 
     ignore_sigterm: bool = False
     with_helper: bool = False
 
 
 def deaf(config: DeafConfig, context: JobContext) -> dict[str, str]:
-    """Writes the process ids of itself and of its helper where the test finds them."""
+    """Write the process ids of itself and of its helper to pids.txt."""
     if config.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     helper = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"]) if config.with_helper else None

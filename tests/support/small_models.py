@@ -92,7 +92,7 @@ def _random_list(seed: int, schema: FeatureSchema, feature: ListFeature, num_row
 
 @dataclass
 class MemoryDataset:
-    """Stands in for an EncodedDataset; labels depend on the fields, so that there is something to learn."""
+    """An EncodedDataset in memory whose labels depend on the fields."""
 
     schema: FeatureSchema = SCHEMA
     num_train: int = 1200

@@ -1,4 +1,4 @@
-"""What the worker tests share: start a worker, wait for something, look whether a process lives."""
+"""Helpers of the worker tests: start a worker, wait for a condition, check whether a process is alive."""
 
 import os
 import sys

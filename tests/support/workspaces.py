@@ -18,7 +18,7 @@ from ctrlab.storage import Artifact, NewArtifact
 def deepfm_workspace(home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, ...] = (400, 400, 400, 400)) -> dict[str, str]:
     """A dataset, an original DeepFM and its spectra; returns their ids by kind.
 
-    Half of the tables have rank 2 in effect, and so have all linear layers but the first, as on real click logs.
+    Half of the tables have effective rank 2, and so have all linear layers but the first, as on real click logs.
     """
     workspace = open_workspace(home)
     schema = FeatureSchema(

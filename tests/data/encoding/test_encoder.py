@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from ctrlab.data.configs import ColumnConfig
 from ctrlab.data.encoding.encoder import FieldEncoder
 from ctrlab.errors import DataError
-from tests.support.observing import encode_in_blocks
+from tests.support.encode_in_memory import encode_in_blocks
 
 CELLS = st.one_of(st.none(), st.sampled_from(["a", "b", "c", "B", "ä", "1", "01", " a"]), st.text(min_size=1, max_size=2))
 NUMBERS = st.one_of(

@@ -14,7 +14,7 @@ from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.data.encoding.encoder import FieldEncoder
 from ctrlab.data.schema import FeatureSchema, ListFeature
 from ctrlab.errors import ConfigError, DataError
-from tests.support.observing import encode_in_blocks
+from tests.support.encode_in_memory import encode_in_blocks
 
 WORDS = st.sampled_from(["a", "b", "c", "ä", "1", ""])
 CELLS = st.one_of(st.none(), st.lists(WORDS, max_size=6).map("^".join))
