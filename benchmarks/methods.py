@@ -44,8 +44,9 @@ from ctrlab.measuring.probe import Probe, measure_sensitivity
 from ctrlab.models.base import CTRModel
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import CompressConfig, CompressionSpec, Precision, RankPlan, table_form
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, Precision, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.methods import METHODS
 from ctrlab.plans.planner import Budget, BudgetError, PlanOptions, plan_for_budget
 from ctrlab.training.configs import FINETUNE, FitConfig
 from ctrlab.training.loop import fit
@@ -99,7 +100,7 @@ class Bench:
 
     def plan(self, method: str, basis: str) -> RankPlan:
         """Of all methods alike that keep tables in the same form."""
-        if table_form(method) == "latents":
+        if METHODS[method].keeps_latents:
             plan = self._plan("afm")
             return plan if basis == "per_field" else self._shared(plan)
         plan = self._plan("tensor_train")

@@ -43,6 +43,10 @@ class Registry(Generic[E]):
             raise ValueError(f"{self.kind} {entry.name!r} is registered twice")
         self._entries[entry.name] = entry
 
+    def remove(self, name: str) -> None:
+        """Take the entry called `name` out again."""
+        del self._entries[self[name].name]
+
     def __getitem__(self, name: str) -> E:
         try:
             return self._entries[name]
@@ -75,8 +79,17 @@ class Entry:
 
     def builder(self) -> Callable[..., Any]:
         """The callable at `builder_path`, imported now."""
-        module_name, _, attribute = self.builder_path.partition(":")
-        return getattr(importlib.import_module(module_name), attribute)  # type: ignore[no-any-return]
+        return load(self.builder_path)  # type: ignore[no-any-return]
+
+
+def load(path: str) -> Any:
+    """The object that an import path "module:attribute" names, imported now.
+
+    >>> load("math:sqrt")(9.0)
+    3.0
+    """
+    module_name, _, attribute = path.partition(":")
+    return getattr(importlib.import_module(module_name), attribute)
 
 
 class ConfigRegistry(Registry[Entry], Generic[C]):

@@ -5,7 +5,7 @@ from typing import Protocol, Self, TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.afm import Compressor, LinearFactors
+from ctrlab.compression.factors import Compressor, LinearFactors
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.models.folding import first_layer, register_reader
 from ctrlab.plans.configs import Bottleneck

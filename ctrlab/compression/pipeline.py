@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ctrlab.compression.surgery import CompressedLayer, compress_model, compressor_for, layer_rows, skipped_layers
+from ctrlab.compression.surgery import CompressedLayer, compress_model, layer_rows, skipped_layers
 from ctrlab.data.schema import fingerprint_of
 from ctrlab.decomposition.collect import CalibrationData, collect_spectra, look_up_counts
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -18,6 +18,7 @@ from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.profile import ModelProfile
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.methods import METHODS
 from ctrlab.plans.ranks import effective_ranks, validate_plan
 from ctrlab.training.loop import Dataset, FitProgress, fit
 
@@ -163,7 +164,7 @@ def _with_all_spectra(
     report: OnProgress, should_stop: Callable[[], bool],
 ) -> Spectra:  # fmt: skip
     """`spectra`, and those of the original that the plan needs beside them."""
-    if not compressor_for(config.method).needs_spectra:
+    if not METHODS[config.method].needs_spectra:
         return spectra
     missing = [name for name in ranks if name not in spectra or spectra[name].eigenvectors is None]
     if not missing:
@@ -223,7 +224,7 @@ class _Stage:
         return model
 
     def _spectra_of_stage(self) -> Spectra:
-        if not compressor_for(self.config.method).needs_spectra:
+        if not METHODS[self.config.method].needs_spectra:
             return {}
         if all(name in self.spectra and self.spectra[name].eigenvectors is not None for name in self.ranks):
             return self.spectra

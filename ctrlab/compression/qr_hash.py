@@ -7,16 +7,11 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctrlab.compression.afm import AFM
 from ctrlab.compression.embedding import PartTable, ReducedGroup, TableSource
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding
 from ctrlab.plans.table_forms import quotient_remainder_rows
-
-
-class QuotientRemainder(AFM):
-    """Linear layers as AFM factors them; tables are `QuotientRemainderGroup`, which know nothing of the old ones."""
 
 
 def with_tables_drawn_anew(model: CTRModel, seed: int) -> CTRModel:

@@ -5,15 +5,10 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.afm import AFM
 from ctrlab.compression.embedding import PartTable, ReducedGroup, TableSource
 from ctrlab.data.schema import OUT_OF_VOCABULARY_ID, FeatureSchema
 from ctrlab.errors import CompressionError
 from ctrlab.plans.table_forms import kept_ids
-
-
-class DropRareIds(AFM):
-    """Linear layers as AFM factors them; tables are `KeptIdsGroup`."""
 
 
 class IdIndex(nn.Module):

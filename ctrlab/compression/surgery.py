@@ -9,17 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.afm import Compressor, TableFactors
 from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, ReducedGroup, TableGroup, TableSource
+from ctrlab.compression.factors import Compressor, TableFactors
 from ctrlab.compression.fold import fold
 from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
 from ctrlab.compression.projection import project_rows_
-from ctrlab.compression.qr_hash import QuotientRemainderGroup
 from ctrlab.compression.quantize import prepare_
 from ctrlab.compression.quantized import is_quantized
-from ctrlab.compression.rare_ids import KeptIdsGroup
 from ctrlab.compression.shared import SharedBasisEmbedding
-from ctrlab.compression.tensor_train import TensorTrainGroup
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.base import CTRModel
@@ -27,15 +24,10 @@ from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding
 from ctrlab.models.profile import LayerProfile, ModelProfile
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, CompressionSpec, RankPlan, TableForm
+from ctrlab.plans.configs import Basis, Bottleneck, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import activation_parameters
+from ctrlab.plans.methods import METHODS, method_keeping
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
-from ctrlab.plans.table_forms import table_shape
-
-#: What holds the reduced tables of each form.
-_GROUPS: Mapping[TableForm, type[ProjectedGroup | ReducedGroup]] = {
-    "latents": ProjectedGroup, "tensor_train": TensorTrainGroup, "rare_ids": KeptIdsGroup, "qr_hash": QuotientRemainderGroup,
-}  # fmt: skip
 
 #: {layer_name of a table: how often training looks up each of its ids, (num_ids,)}.
 Counts = Mapping[str, np.ndarray[Any, Any]]
@@ -89,12 +81,13 @@ def compress_model(
     """
     profile = profile_model(model)
     validate_plan(profile, spec.plan)
-    bottleneck, basis, form = spec.bottleneck, spec.basis, spec.tables
+    method, bottleneck, basis = METHODS[spec.method], spec.bottleneck, spec.basis
+    form = method.table_form
     _check_earlier_compression(model, bottleneck, basis, form)
     ranks = effective_ranks(profile, spec, respect_break_even=respect_break_even)
-    compressor = compressor_for(spec.method)
+    compressor: Compressor = method.compressor()
     spectra = spectra or {}
-    if compressor.needs_spectra:
+    if method.needs_spectra:
         _check_spectra(profile, spectra, ranks)
     compressed = _copy_around(model, [profile.by_name[name].embedding or name for name in ranks])
     with torch.random.fork_rng(devices=[]):  # new modules draw their initial values, which are overwritten
@@ -110,11 +103,6 @@ def compress_model(
         model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, spec),
         skipped=skipped_layers(profile, spec.plan, ranks),
     )  # fmt: skip
-
-
-def compressor_for(method: str) -> Compressor:
-    """The registered method called `method`."""
-    return cast(Compressor, COMPRESSORS[method].builder()())
 
 
 def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
@@ -136,7 +124,7 @@ def _check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], 
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model and load them with their eigenvectors")
 
 
-def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: Basis, form: TableForm) -> None:
+def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: Basis, form: str) -> None:
     """Checkpoints keep one kind of bottleneck, one of basis and one of reduced tables, a model."""
     before = getattr(model, "structure", None)
     if not before:
@@ -164,7 +152,7 @@ def _copy_around(model: CTRModel, replaced: list[str]) -> CTRModel:
 
 
 def _replace_layers(
-    model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis, form: TableForm
+    model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis, form: str
 ) -> None:  # fmt: skip
     """In place: put factored modules, with no values yet, where the plan wants them."""
     planned = [layer for layer in list_layers(model) if layer.layer_name in ranks]
@@ -178,9 +166,11 @@ def _replace_layers(
         model.set_submodule(name, _reduced(old, by_field, basis, form).to(old.categorical.table.weight).train(old.training))
 
 
-def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis, form: TableForm) -> nn.Module:
+def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis, form: str) -> nn.Module:
     if basis == "per_field":
-        return FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values, reduced=_GROUPS[form])
+        return FactoredEmbedding(
+            old.schema, old.embed_dim, by_field, raw_values=old.raw_values, reduced=method_keeping(form).group_class()
+        )
     (rank,) = set(by_field)
     return SharedBasisEmbedding(old.schema, old.embed_dim, cast(int, rank), raw_values=old.raw_values)
 
@@ -234,7 +224,7 @@ def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) 
 
 def _state_structure(
     model: CTRModel, before: Mapping[str, Any] | None, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis,
-    form: TableForm,
+    form: str,
 ) -> None:  # fmt: skip
     """Write down on the model what `rebuild` needs; JSON types only."""
     earlier = before["ranks"] if before else {}
@@ -263,7 +253,7 @@ def _parameters_after(layer: LayerProfile, rank: int | None, spec: CompressionSp
     if layer.kind == "embedding" and spec.basis == "shared":
         return layer.in_features * rank
     if layer.kind == "embedding":
-        return table_shape(spec.tables, layer.in_features, layer.out_features, rank).parameters
+        return METHODS[spec.method].table_shape(layer.in_features, layer.out_features, rank).parameters
     in_tables, dense, _ = layer.factored(rank, activation_parameters(spec.bottleneck, rank))
     return in_tables + dense
 

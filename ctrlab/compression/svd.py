@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctrlab.compression.afm import LinearFactors, TableFactors
+from ctrlab.compression.factors import LinearFactors, TableFactors
 from ctrlab.decomposition.spectrum import LayerSpectrum
 
 _CHUNK_ROWS = 65_536
@@ -13,8 +13,6 @@ _CHUNK_ROWS = 65_536
 
 class WeightSVD:
     """W = P diag(s) Q^T cut to its k largest singular values; tables likewise, every id counting alike."""
-
-    needs_spectra = False
 
     def linear_factors(self, weight: Tensor, bias: Tensor, spectrum: LayerSpectrum | None, rank: int) -> LinearFactors:
         """W1 = diag(s_k) Q_k^T, b1 = 0, W2 = P_k, b2 = b. Directions beyond the rank of W are zero."""

@@ -4,7 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from ctrlab.compression.afm import LinearFactors, TableFactors, principal
+from ctrlab.compression.afm import principal
+from ctrlab.compression.factors import LinearFactors, TableFactors
 from ctrlab.compression.svd import WeightSVD
 from ctrlab.decomposition.spectrum import LayerSpectrum
 
@@ -15,8 +16,6 @@ class CorrectedSVD(WeightSVD):
     E[x] itself is not needed: the mean output mu = W E[x] + b is in the layer's spectrum, and W_k = P_k P_k^T W, hence
     b' = mu - P_k P_k^T (mu - b). (Bias correction as Nagel et al., 2019, use it for quantisation.)
     """
-
-    needs_spectra = True
 
     def linear_factors(self, weight: Tensor, bias: Tensor, spectrum: LayerSpectrum | None, rank: int) -> LinearFactors:
         """W1, b1, W2 as WeightSVD, b2 = b'."""

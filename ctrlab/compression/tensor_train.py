@@ -7,16 +7,11 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.afm import AFM
 from ctrlab.compression.embedding import PartTable, ReducedGroup, TableSource
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.plans.table_forms import TensorTrainShape, tensor_train_shape
 
 _CHUNK_ROWS = 16_384
-
-
-class TensorTrain(AFM):
-    """Linear layers as AFM factors them; tables are `TensorTrainGroup`."""
 
 
 class TensorTrainTable(nn.Module):

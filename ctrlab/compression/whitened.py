@@ -5,7 +5,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from ctrlab.compression.afm import LinearFactors, TableFactors, principal
+from ctrlab.compression.afm import principal
+from ctrlab.compression.factors import LinearFactors, TableFactors
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.plans.shared_basis import principal_basis, second_moment
@@ -18,8 +19,6 @@ class WhitenedSVD:
     W S S^T W^T = E[(y - b)(y - b)^T], which the spectrum of the outputs holds, so that W' = U_k U_k^T W and no input is needed.
     AFM does the same about the mean of y, and is never worse on the calibration rows.
     """
-
-    needs_spectra = True
 
     def linear_factors(self, weight: Tensor, bias: Tensor, spectrum: LayerSpectrum | None, rank: int) -> LinearFactors:
         """W1 = U_k^T W, b1 = 0, W2 = U_k, b2 = b."""

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from sklearn.isotonic import IsotonicRegression
 from torch import Tensor, nn
 
-from ctrlab.compression.afm import Compressor
+from ctrlab.compression.factors import Compressor
 from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
-from ctrlab.compression.surgery import Counts, compress_model, compressor_for
+from ctrlab.compression.surgery import Counts, compress_model
 from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
@@ -30,7 +30,8 @@ from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding, with_raw_values
 from ctrlab.models.profile import LayerProfile, ModelProfile
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import COMPRESSORS, Basis, Bottleneck, CompressionSpec, retrains
+from ctrlab.plans.configs import Basis, Bottleneck, CompressionSpec
+from ctrlab.plans.methods import METHODS
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
 
@@ -113,21 +114,17 @@ class Probe:
         effective = effective_ranks(self.profile, spec, respect_break_even=respect_break_even)
         if not effective:
             return self.original
-        compressor = compressor_for(spec.method)
-        if compressor.needs_spectra and (
-            faults := spectrum_faults(self.profile, self.spectra, effective, with_eigenvectors=True)
-        ):
+        method = METHODS[spec.method]
+        if method.needs_spectra and (faults := spectrum_faults(self.profile, self.spectra, effective, with_eigenvectors=True)):
             raise CompressionError("; ".join(faults) + "; collect the spectra of this model first")
-        if retrains(spec.method):
-            raise CompressionError(
-                f"{COMPRESSORS[spec.method].title} draws its tables anew; there is nothing to measure before training"
-            )
-        if spec.tables != "latents":
+        if method.retrains:
+            raise CompressionError(f"{method.title} draws its tables anew; there is nothing to measure before training")
+        if not method.keeps_latents:
             built = compress_model(
                 self.model, spec, self.spectra, counts=self.counts, respect_break_even=respect_break_even
             ).model
             return self._run(should_stop, built.eval())
-        with truncated(self.model, effective, self.spectra, compressor, spec.bottleneck, spec.basis):
+        with truncated(self.model, effective, self.spectra, method.compressor(), spec.bottleneck, spec.basis):
             return self._run(should_stop)
 
     def _run(self, should_stop: Callable[[], bool], model: CTRModel | None = None) -> Measurement:

@@ -1,15 +1,13 @@
-"""What to compress, how, and the compressors' registry; loads without torch."""
+"""What is done to a model: ranks by layer, the spec of a compression, and the settings of one run; loads without torch."""
 
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 from ctrlab.config import Config, option
-from ctrlab.registry import ConfigRegistry
+from ctrlab.plans.methods import METHODS
 from ctrlab.training.configs import FitConfig
-
-COMPRESSORS: ConfigRegistry["MethodConfig"] = ConfigRegistry("compression method")
 
 BOTTLENECKS = ("none", "relu", "prelu")
 ORDERS = ("mlp_first", "tables_first", "joint")
@@ -20,8 +18,6 @@ Bottleneck = Literal["none", "relu", "prelu"]
 Order = Literal["mlp_first", "tables_first", "joint"]
 #: Of the numbers that are served (see `compression.quantize`); what is trained is float32 in any case.
 Precision = Literal["float32", "int8", "int4"]
-#: What a reduced table is kept as: latents with a projection (every low-rank method), or what the method of that name makes.
-TableForm = Literal["latents", "tensor_train", "rare_ids", "qr_hash"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +52,7 @@ class RankPlan(Config):
 
 
 def _method_titles() -> dict[str, str]:
-    return {entry.name: entry.title for entry in COMPRESSORS}
+    return {method.name: method.title for method in METHODS}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,16 +91,11 @@ class CompressionSpec(Config):
         """A spec from {layer_name: rank} and other settings by name."""
         return cls(plan=RankPlan.of(ranks), **settings)
 
-    @property
-    def tables(self) -> "TableForm":
-        """What the method keeps reduced tables as."""
-        return table_form(self.method)
-
     def faults(self) -> list[str]:
-        if self.method not in COMPRESSORS:  # a fault of that field alone
+        if self.method not in METHODS:  # a fault of that field alone
             return []
-        if self.basis == "shared" and self.tables != "latents":
-            title = COMPRESSORS[self.method].title
+        if self.basis == "shared" and not METHODS[self.method].keeps_latents:
+            title = METHODS[self.method].title
             return [f"{title} has no basis that tables could share; choose per_field, or another method"]
         return []
 
@@ -126,123 +117,10 @@ class CompressConfig(CompressionSpec):
 
     def faults(self) -> list[str]:
         faults = super().faults()
-        if self.method in COMPRESSORS and self.finetune is None and retrains(self.method) and self.plan.ranks:
-            title = COMPRESSORS[self.method].title
+        if self.method in METHODS and self.finetune is None and METHODS[self.method].retrains and self.plan.ranks:
+            title = METHODS[self.method].title
             faults.append(f"{title} draws tables anew; give fine-tuning, for as long as the original was trained")
         return faults
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodConfig(Config):
-    """Base of every compression method's settings.
-
-    tables: what the method keeps reduced tables as. Linear layers are factored in any case.
-    retrains: it throws away what the tables have learnt, so that its result needs a whole training.
-    """
-
-    tables: ClassVar[TableForm] = "latents"
-    retrains: ClassVar[bool] = False
-
-
-def table_form(method: str) -> TableForm:
-    """What the registered method called `method` keeps reduced tables as."""
-    form: TableForm = _config_class(method).tables
-    return form
-
-
-def retrains(method: str) -> bool:
-    """Whether the registered method called `method` needs a whole training."""
-    return _config_class(method).retrains
-
-
-def _config_class(method: str) -> type["MethodConfig"]:
-    return COMPRESSORS[method].config_class  # type: ignore[return-value]
-
-
-@COMPRESSORS.register(
-    "afm",
-    builder="ctrlab.compression.afm:AFM",
-    title="AFM",
-    description="Atomic feature mimicking: projects each layer's output on its principal directions, and so keeps what is used.",
-)
-@dataclass(frozen=True, kw_only=True)
-class AFMConfig(MethodConfig):
-    """AFM has no settings beyond the plan."""
-
-
-@COMPRESSORS.register(
-    "svd",
-    builder="ctrlab.compression.svd:WeightSVD",
-    title="SVD of the weights",
-    description="Truncates each weight matrix itself, whatever the data; the baseline AFM is measured against.",
-)
-@dataclass(frozen=True, kw_only=True)
-class SVDConfig(MethodConfig):
-    """SVD has no settings beyond the plan."""
-
-
-@COMPRESSORS.register(
-    "svd_corrected",
-    builder="ctrlab.compression.svd_corrected:CorrectedSVD",
-    title="SVD with bias correction",
-    description="Truncates the weights, and shifts the bias so that each layer's mean output stays what it was.",
-)
-@dataclass(frozen=True, kw_only=True)
-class CorrectedSVDConfig(MethodConfig):
-    """It has no settings beyond the plan."""
-
-
-@COMPRESSORS.register(
-    "whitened_svd",
-    builder="ctrlab.compression.whitened:WhitenedSVD",
-    title="Input-whitened SVD",
-    description="The best low-rank weights for the inputs the data give, with the bias as it was; AFM without its mean.",
-)
-@dataclass(frozen=True, kw_only=True)
-class WhitenedSVDConfig(MethodConfig):
-    """It has no settings beyond the plan."""
-
-
-@COMPRESSORS.register(
-    "tensor_train",
-    builder="ctrlab.compression.tensor_train:TensorTrain",
-    title="Tensor-train tables",
-    description="Tables as products of three small cores, of the size that the ranks would give; linear layers as AFM does them.",
-)
-@dataclass(frozen=True, kw_only=True)
-class TensorTrainConfig(MethodConfig):
-    """It has no settings beyond the plan."""
-
-    tables: ClassVar[TableForm] = "tensor_train"
-
-
-@COMPRESSORS.register(
-    "rare_ids",
-    builder="ctrlab.compression.rare_ids:DropRareIds",
-    title="Dropping rare ids",
-    description="The ids seen least in training share one row, as many as must for the size that the ranks would give; linear "
-    "layers as AFM does them.",
-)
-@dataclass(frozen=True, kw_only=True)
-class RareIdsConfig(MethodConfig):
-    """It has no settings beyond the plan."""
-
-    tables: ClassVar[TableForm] = "rare_ids"
-
-
-@COMPRESSORS.register(
-    "qr_hash",
-    builder="ctrlab.compression.qr_hash:QuotientRemainder",
-    title="QR hash (retrains)",
-    description="Every id's vector is the product of two rows of small tables, of the size that the ranks would give. They are "
-    "drawn anew: train as long as the original was. Linear layers as AFM does them.",
-)
-@dataclass(frozen=True, kw_only=True)
-class QuotientRemainderConfig(MethodConfig):
-    """It has no settings beyond the plan."""
-
-    tables: ClassVar[TableForm] = "qr_hash"
-    retrains: ClassVar[bool] = True
 
 
 #: Nothing is factored, and float32 is served.

@@ -11,10 +11,11 @@ from typing import Self
 
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
-from ctrlab.plans.configs import UNCOMPRESSED, Basis, Bottleneck, CompressionSpec, Precision, TableForm
+from ctrlab.plans import methods
+from ctrlab.plans.configs import UNCOMPRESSED, Basis, Bottleneck, CompressionSpec, Precision
+from ctrlab.plans.methods import METHODS, Method
 from ctrlab.plans.ranks import Spectra, effective_ranks, require_spectra, validate_plan
 from ctrlab.plans.shared_basis import shared_variance_lost
-from ctrlab.plans.table_forms import table_shape
 
 #: A linear layer of fewer weights is not quantised: there is nothing to save.
 MIN_QUANTIZED_WEIGHTS = 64
@@ -31,7 +32,7 @@ class Prediction:
     ranks: the layers that are factored; kept_dense: planned layers whose rank is at or above break-even, hence left dense.
     variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra,
         and without the tables that are reduced to something else than latents.
-    tables: what reduced tables are kept as.
+    method: decides what reduced tables are kept as, and their size.
     variance_lost_total: the mean of `variance_lost` over all compressible layers, so that every layer counts alike whatever
     the scale of its outputs; 0 without spectra.
     """
@@ -46,7 +47,7 @@ class Prediction:
     kept_dense: tuple[str, ...]
     variance_lost: dict[str, float]
     variance_lost_total: float
-    tables: TableForm = "latents"
+    method: Method = methods.AFM
 
     @property
     def serving_original(self) -> Cost:
@@ -83,7 +84,7 @@ def predict(
     served = Forms.of(profile, ranks, spec)
     forms = dataclasses.replace(served, precision="float32")
     lost = _variance_lost(profile, spectra, ranks, spec.basis) if spectra else {}
-    if forms.tables != "latents":
+    if not forms.method.keeps_latents:
         reduced = {layer.layer_name for embedding in profile.embeddings for layer in _tables_of(profile, embedding, ranks)}
         lost = {name: share for name, share in lost.items() if name not in reduced}
     return Prediction(
@@ -97,7 +98,7 @@ def predict(
         kept_dense=tuple(name for name in spec.plan.as_dict() if name not in ranks),
         variance_lost=lost,
         variance_lost_total=sum(lost.values()) / len(lost) if lost else 0.0,
-        tables=forms.tables,
+        method=forms.method,
     )
 
 
@@ -144,14 +145,14 @@ class Forms:
     bottleneck: Bottleneck
     basis: Basis
     precision: Precision = "float32"
-    tables: TableForm = "latents"
+    method: Method = methods.AFM
 
     @classmethod
     def of(cls, profile: ModelProfile, ranks: Mapping[str, int], spec: CompressionSpec) -> Self:
         """With these ranks, and the other settings of `spec`."""
         return cls(
             profile=profile, ranks=ranks, bottleneck=spec.bottleneck, basis=spec.basis, precision=spec.precision,
-            tables=spec.tables,
+            method=METHODS[spec.method],
         )  # fmt: skip
 
     def explicit(self) -> Cost:
@@ -171,7 +172,7 @@ class Forms:
         for embedding in self.profile.embeddings:
             if self.basis == "shared" and embedding.readers and self._reduced_tables(embedding):
                 part, first_layers = self._shared_fold(embedding)
-            elif embedding.foldable and not (self.tables != "latents" and self._reduced_tables(embedding)):
+            elif embedding.foldable and (self.method.keeps_latents or not self._reduced_tables(embedding)):
                 part, first_layers = self._per_field_fold(embedding)
             else:
                 part, first_layers = self._unfolded(embedding), set()
@@ -268,7 +269,7 @@ class Forms:
 
     def _reduced_table(self, layer: LayerProfile, rank: int) -> Cost:
         """A table in the trainable form, in a basis of its own or as something else."""
-        shape = table_shape(self.tables, layer.in_features, layer.out_features, rank)
+        shape = self.method.table_shape(layer.in_features, layer.out_features, rank)
         cost = self._cost(shape.dense, layer.positions * shape.macs) + Cost(bytes_tables=shape.index_bytes)
         return sum((self._table(rows, width) for rows, width in shape.tables), cost)
 

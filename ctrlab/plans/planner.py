@@ -21,6 +21,7 @@ from ctrlab.errors import CompressionError
 from ctrlab.models.profile import Cost, LayerProfile, ModelProfile
 from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.methods import METHODS
 from ctrlab.plans.ranks import Spectra, pays, plan_ranks
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.plans.serving_forms import FormSearch, FormSums
@@ -266,7 +267,7 @@ class _Problem:
         self.spec = options.spec.replace(plan=RankPlan(), method="afm", basis="per_field")
         self.whole_spec = options.spec.replace(plan=RankPlan(), basis="per_field")
         # Other forms of tables cost at most what latents cost that do not fold, and little less.
-        self.profile = profile if options.spec.tables == "latents" else profile.unfolded()
+        self.profile = profile if METHODS[options.spec.method].keeps_latents else profile.unfolded()
         self.whole_profile = profile
         self.sensitivity, self.kind, self.speed = sensitivity, kind, speed
         self.layers = [layer for layer in profile.compressible if layer.layer_name in sensitivity.layers]

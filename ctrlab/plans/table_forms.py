@@ -1,15 +1,12 @@
-"""How large a table is in each form at a given rank; loads without torch.
+"""The size of a reduced table in each form at a given rank; loads without torch.
 
-A rank stands for as many numbers as latents of that rank with their projection and mean would be, n k + k d + d for a table of n
-ids and width d. Every other form is made as large as fits into that, so that one plan means one size whatever the method.
+A rank stands for the parameters of latents of that rank with their projection and mean: n k + k d + d for a table of n ids and
+width d. Every other form is made as large as fits into that, so that one plan means one size whatever the method.
 """
 
-from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import ceil, prod
-
-from ctrlab.plans.configs import TableForm
 
 Triple = tuple[int, int, int]
 
@@ -40,12 +37,8 @@ def table_numbers(num_ids: int, width: int, rank: int) -> int:
     return num_ids * rank + rank * width + width
 
 
-def table_shape(form: TableForm, num_ids: int, width: int, rank: int) -> TableShape:
-    """A table (num_ids, width) in `form`, at the size that `rank` stands for."""
-    return _SHAPES[form](num_ids, width, rank)
-
-
-def _latents(num_ids: int, width: int, rank: int) -> TableShape:
+def latents_shape(num_ids: int, width: int, rank: int) -> TableShape:
+    """Latents (num_ids, rank) with a projection and a mean."""
     return TableShape(tables=((num_ids, rank),), dense=rank * width + width, macs=rank * width)
 
 
@@ -92,7 +85,8 @@ def _ranks(rank: int, bounds: tuple[int, int], ids: Triple, widths: Triple) -> t
     return min(first, middle * second), min(second, middle * first)
 
 
-def _tensor_train(num_ids: int, width: int, rank: int) -> TableShape:
+def tensor_train_table_shape(num_ids: int, width: int, rank: int) -> TableShape:
+    """Three cores and a mean."""
     shape = tensor_train_shape(num_ids, width, rank)
     return TableShape(tables=shape.cores, dense=width, macs=shape.macs)
 
@@ -119,7 +113,8 @@ def kept_ids(num_ids: int, width: int, rank: int) -> int:
     return min(max(1, (table_numbers(num_ids, width, rank) - num_ids) // width), num_ids)
 
 
-def _rare_ids(num_ids: int, width: int, rank: int) -> TableShape:
+def kept_ids_shape(num_ids: int, width: int, rank: int) -> TableShape:
+    """Rows of the ids that are kept, one row for all others, and an index."""
     return TableShape(tables=((kept_ids(num_ids, width, rank), width),), index_bytes=_INDEX_BYTES * num_ids)
 
 
@@ -139,11 +134,7 @@ def quotient_remainder_rows(num_ids: int, width: int, rank: int) -> tuple[int, i
     return rows // 2, rows - rows // 2
 
 
-def _qr_hash(num_ids: int, width: int, rank: int) -> TableShape:
+def quotient_remainder_shape(num_ids: int, width: int, rank: int) -> TableShape:
+    """Two tables whose rows are multiplied."""
     quotients, remainders = quotient_remainder_rows(num_ids, width, rank)
     return TableShape(tables=((quotients, width), (remainders, width)), macs=width)
-
-
-_SHAPES: Mapping[TableForm, Callable[[int, int, int], TableShape]] = {
-    "latents": _latents, "tensor_train": _tensor_train, "rare_ids": _rare_ids, "qr_hash": _qr_hash,
-}  # fmt: skip

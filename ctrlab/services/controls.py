@@ -10,8 +10,8 @@ from typing import Any
 
 from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError
-from ctrlab.plans.configs import retrains
 from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.methods import METHODS
 from ctrlab.services.compression import CompressJobConfig, submit_compress
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import TrainConfig, model_profile, require_artifact, submit_train
@@ -60,7 +60,7 @@ def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds:
         tuned = tuning.replace(seed=tuning.seed + number) if tuning else None
         own = config.replace(compress=config.compress.replace(finetune=tuned), name=_numbered(prefix, number, seeds))
         queued.append(submit_compress(workspace, own))
-    anew = retrains(config.compress.method)
+    anew = METHODS[config.compress.method].retrains
     if tuning:
         for number in range(seeds):
             control = ControlConfig(

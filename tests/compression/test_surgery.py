@@ -13,7 +13,8 @@ from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.errors import CompressionError
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import COMPRESSORS, CompressionSpec, RankPlan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
+from ctrlab.plans.methods import METHODS
 from tests.support.small_models import (
     ARCHITECTURES,
     SCHEMA,
@@ -78,7 +79,7 @@ def test_the_compressed_layers_error_is_the_sum_of_the_discarded_eigenvalues(off
     assert spectra["embedding.ad"].discarded(3) == pytest.approx(float(table_error), rel=1e-6)
 
 
-@pytest.mark.parametrize("method", COMPRESSORS.names())
+@pytest.mark.parametrize("method", METHODS.names())
 @pytest.mark.parametrize("architecture", ARCHITECTURES)
 def test_every_method_builds_what_the_plan_says_and_leaves_the_original_alone(method, architecture):
     model, fields = make_model(architecture), random_fields(200)

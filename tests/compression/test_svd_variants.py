@@ -7,11 +7,12 @@ import torch
 from ctrlab.compression.surgery import compress_model
 from ctrlab.compression.whitened import WhitenedSVD
 from ctrlab.errors import CompressionError
-from ctrlab.plans.configs import COMPRESSORS, CompressionSpec, RankPlan, table_form
+from ctrlab.plans.configs import CompressionSpec, RankPlan
+from ctrlab.plans.methods import METHODS
 from tests.support.small_models import MemoryDataset, logits, make_model, spectra_of
 
 DATA = MemoryDataset()
-LOW_RANK = [name for name in COMPRESSORS.names() if table_form(name) == "latents"]
+LOW_RANK = [name for name in METHODS.names() if METHODS[name].keeps_latents]
 
 
 def inputs_and_layer(model):

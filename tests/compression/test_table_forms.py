@@ -23,14 +23,14 @@ from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profile import table_break_even
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import COMPRESSORS, CompressConfig, CompressionSpec, RankPlan, retrains, table_form
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.methods import METHODS
 from ctrlab.plans.planner import Budget, PlanOptions, plan_for_budget
 from ctrlab.plans.table_forms import (
     kept_ids,
     quotient_remainder_rows,
     table_numbers,
-    table_shape,
     tensor_train_shape,
 )
 from ctrlab.serving.onnx_export import export_onnx
@@ -38,7 +38,7 @@ from ctrlab.training.configs import FitConfig
 from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 
 DATA, FIELDS = MemoryDataset(), random_fields(64)
-OTHER = [name for name in COMPRESSORS.names() if table_form(name) != "latents"]
+OTHER = [name for name in METHODS.names() if not METHODS[name].keeps_latents]
 METHOD = pytest.mark.parametrize("method", OTHER)
 #: Interaction by products, by attention, by lists.
 ARCHITECTURES = ("deepfm", "dcn", "autoint", "din", "finalmlp", "gru4rec")
@@ -68,7 +68,7 @@ def only_table(method, weight, counts, rank, field="ad"):
     return built, lambda ids: built.embedding.look_up(torch.as_tensor(ids), number).detach()
 
 
-@pytest.mark.parametrize("method", COMPRESSORS.names())
+@pytest.mark.parametrize("method", METHODS.names())
 @pytest.mark.parametrize("precision", ["float32", "int8", "int4"])
 @pytest.mark.parametrize("name", ["deepfm", "dcn"])
 def test_size_on_disk_is_what_the_plan_promised(name, method, precision, tmp_path):
@@ -119,13 +119,13 @@ def test_no_form_is_larger_than_latents_of_the_rank(num_ids, width, rank):
     if rank >= table_break_even(num_ids, width):
         return
     limit = 4 * table_numbers(num_ids, width, rank)
-    for form in map(table_form, OTHER):
-        shape = table_shape(form, num_ids, width, rank)
-        smallest = form == "tensor_train" and tensor_train_shape(num_ids, width, rank).ranks == (1, 1)
+    for name in OTHER:
+        shape = METHODS[name].table_shape(num_ids, width, rank)
+        smallest = name == "tensor_train" and tensor_train_shape(num_ids, width, rank).ranks == (1, 1)
         assert smallest or 0 < 4 * shape.parameters + shape.index_bytes <= limit
     ids, widths = tensor_train_shape(num_ids, width, rank).ids, tensor_train_shape(num_ids, width, rank).widths
     assert np.prod(ids) >= num_ids and np.prod(widths) == width
-    kept = table_shape("rare_ids", num_ids, width, rank)
+    kept = METHODS["rare_ids"].table_shape(num_ids, width, rank)
     assert limit - (4 * kept.parameters + kept.index_bytes) < 4 * width or kept_ids(num_ids, width, rank) == num_ids
 
 
@@ -293,4 +293,4 @@ def test_a_budget_holds_for_what_the_method_costs(method, kind):
 
 
 def test_only_the_hash_retrains():
-    assert [name for name in COMPRESSORS.names() if retrains(name)] == ["qr_hash"]
+    assert [name for name in METHODS.names() if METHODS[name].retrains] == ["qr_hash"]

@@ -12,7 +12,8 @@ from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.measuring.probe import Probe, measure_sensitivity, monotone, rank_grid
 from ctrlab.models.configs import MODELS
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import BOTTLENECKS, COMPRESSORS, CompressionSpec, RankPlan, retrains
+from ctrlab.plans.configs import BOTTLENECKS, CompressionSpec, RankPlan
+from ctrlab.plans.methods import METHODS
 from ctrlab.plans.sensitivity import load_sensitivity, save_sensitivity
 from tests.support.small_models import MemoryDataset, logits, make_model, spectra_of
 
@@ -44,7 +45,7 @@ def test_a_measured_plan_has_the_logits_and_the_auc_of_the_really_compressed_mod
     assert measured.log_loss == pytest.approx(metrics.log_loss, abs=1e-6)
 
 
-@pytest.mark.parametrize("method", [name for name in COMPRESSORS.names() if not retrains(name)])
+@pytest.mark.parametrize("method", [name for name in METHODS.names() if not METHODS[name].retrains])
 @pytest.mark.parametrize("bottleneck", BOTTLENECKS)
 def test_every_method_and_bottleneck_is_measured_as_it_would_be_built(method, bottleneck):
     model, probe = probe_of("deepfm")

@@ -7,7 +7,8 @@ import pytest
 from ctrlab.cli.flags import add_config_flags, config_from_flags
 from ctrlab.config import choices_of
 from ctrlab.errors import ConfigError
-from ctrlab.plans.configs import COMPRESSORS, CompressConfig, CompressionSpec, RankPlan
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
+from ctrlab.plans.methods import METHODS
 from ctrlab.services.previews import PreviewRequest
 
 RANKS = {"mlp.0": 3, "embedding.ad": 2}
@@ -59,7 +60,7 @@ def test_every_setting_but_plan_and_training_becomes_a_flag():
 
 
 def test_the_methods_to_choose_from_are_those_registered_with_their_titles():
-    assert choices_of(CompressionSpec, "method") == {entry.name: entry.title for entry in COMPRESSORS}
+    assert choices_of(CompressionSpec, "method") == {entry.name: entry.title for entry in METHODS}
     with pytest.raises(ConfigError, match="method must be one of afm, svd"):
         CompressionSpec(method="nothing")
 

@@ -26,7 +26,7 @@ import json, os, sys, time
 preview = json.loads(sys.argv[1])
 for line in sys.stdin:
     request = json.loads(line)
-    rank = sum(entry["rank"] for entry in request["plan"]["ranks"])
+    rank = sum(entry["rank"] for entry in request["spec"]["plan"]["ranks"])
     if rank == 99:
         os._exit(3)
     if rank == 97:

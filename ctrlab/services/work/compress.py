@@ -6,7 +6,7 @@ from typing import Any
 
 from ctrlab.compression.pipeline import PipelineResult, compress_and_finetune
 from ctrlab.decomposition.spectrum import load_spectra
-from ctrlab.plans.configs import COMPRESSORS
+from ctrlab.plans.methods import METHODS
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.handlers import JobContext
@@ -37,7 +37,7 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
         context,
         result.model,
         precision=config.compress.precision,
-        name=config.name or f"{original.name}, {COMPRESSORS[config.compress.method].title}",
+        name=config.name or f"{original.name}, {METHODS[config.compress.method].title}",
         parents=[original.id, config.spectra_id],
         config={
             "dataset_id": original.config["dataset_id"],

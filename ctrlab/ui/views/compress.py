@@ -12,7 +12,6 @@ from ctrlab.models.profile import LayerProfile
 from ctrlab.plans.configs import (
     BASES,
     BOTTLENECKS,
-    COMPRESSORS,
     PRECISIONS,
     Basis,
     Bottleneck,
@@ -21,13 +20,11 @@ from ctrlab.plans.configs import (
     Order,
     Precision,
     RankPlan,
-    retrains,
-    table_form,
 )
 from ctrlab.plans.cost_prediction import Prediction, predict
+from ctrlab.plans.methods import METHODS
 from ctrlab.plans.planner import PlanOptions
 from ctrlab.plans.ranks import PRESETS, plan_ranks
-from ctrlab.plans.table_forms import table_shape
 from ctrlab.services import compression as service
 from ctrlab.services import controls, models, spectra
 from ctrlab.services.workspace import Workspace
@@ -112,7 +109,7 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     bottleneck: Bottleneck = st.session_state.get("bottleneck") or "none"
     method: str = st.session_state.get("method") or "afm"
     # Only latents have a basis.
-    basis: Basis = st.session_state.get("basis") or "per_field" if table_form(method) == "latents" else "per_field"
+    basis: Basis = st.session_state.get("basis") or "per_field" if METHODS[method].keeps_latents else "per_field"
     plan = rank_plan.as_plan(ranks, bench.profile)
     precision: Precision = st.session_state.get("precision") or "float32"
     spec = CompressionSpec(plan=plan, method=method, bottleneck=bottleneck, basis=basis, precision=precision)
@@ -262,7 +259,9 @@ def _moved(key: str, apply: Callable[[int], None]) -> None:
 
 def _sized(layers: Sequence[LayerProfile], prediction: Prediction) -> str:
     """The note shown for tables of a method whose rank sets a size instead of keeping variance; else ""."""
-    other = prediction.tables != "latents" and any(x.kind == "embedding" and x.layer_name in prediction.ranks for x in layers)
+    other = not prediction.method.keeps_latents and any(
+        x.kind == "embedding" and x.layer_name in prediction.ranks for x in layers
+    )
     return "size of rank" if other else ""
 
 
@@ -289,7 +288,7 @@ def _parameters(layer: LayerProfile, rank: int, prediction: Prediction) -> int:
     if layer.layer_name not in prediction.ranks:
         return layer.parameters
     if layer.kind == "embedding":
-        return table_shape(prediction.tables, layer.in_features, layer.out_features, rank).parameters
+        return prediction.method.table_shape(layer.in_features, layer.out_features, rank).parameters
     return sum(layer.factored(rank)[:2])
 
 
@@ -343,7 +342,7 @@ def _prediction(prediction: Prediction, bottleneck: Bottleneck) -> None:
     )
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Serving form", "Original", "Planned", "Smaller"))
     st.html(f"<table class='costs'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
-    if prediction.tables != "latents":
+    if not prediction.method.keeps_latents:
         st.caption(
             "The variance lost counts linear layers alone: tables of this method are not projections of the original ones."
         )
@@ -372,7 +371,7 @@ def _run(bench: Bench, prediction: Prediction, config: CompressConfig) -> None:
         model_id=bench.model.id,
         spectra_id=bench.spectra_id,
         compress=config,
-        name=f"{bench.model.name}, {COMPRESSORS[config.method].title} {times(factor)}",
+        name=f"{bench.model.name}, {METHODS[config.method].title} {times(factor)}",
     )
     task(
         "compress",
@@ -397,9 +396,9 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
     method_box, left, middle, right = st.columns(4, gap="small")
     with method_box:
         method = st.selectbox(
-            "Method", COMPRESSORS.names(), key="method", format_func=lambda name: COMPRESSORS[name].title,
+            "Method", METHODS.names(), key="method", format_func=lambda name: METHODS[name].title,
             help="How the two factors of a layer are found: " + "; ".join(
-                f"{entry.title}: {entry.description.rstrip('.').lower()}" for entry in COMPRESSORS
+                f"{entry.title}: {entry.description.rstrip('.').lower()}" for entry in METHODS
             ) + ".",
         )  # fmt: skip
     with left:
@@ -417,7 +416,7 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
             BASES,
             format_func=_BASIS_NAMES.__getitem__,
             key="basis",
-            disabled=table_form(method) != "latents",
+            disabled=not METHODS[method].keeps_latents,
             help="Each table has its own principal directions, which lose least; or all tables share one basis and rank, so that "
             "inner products need no projection.",
         )
@@ -465,7 +464,7 @@ def _settings(bench: Bench, plan: RankPlan, bottleneck: Bottleneck, basis: Basis
                 help="Repeat the run and its controls with this many random seeds.",
             )
     finetune = FINETUNE.replace(epochs=epochs, learning_rate=rate, rows=rows) if epochs else None
-    if retrains(method):
+    if METHODS[method].retrains:
         finetune, order = _whole_training(bench), "joint"
     return CompressConfig(
         plan=plan, method=method, bottleneck=bottleneck, basis=basis, order=order, finetune=finetune, precision=precision
