@@ -1,4 +1,4 @@
-"""Linear layers and MLPs on the vectors side by side: the first layer absorbs the projections."""
+"""Folding of linear layers and MLPs that read all vectors side by side: the first layer absorbs the projections."""
 
 from typing import cast
 
