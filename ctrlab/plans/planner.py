@@ -56,6 +56,11 @@ class Budget:
 
     kind: "parameters"; "table_bytes" or "bytes", of the tables or in all; "macs", per row; "latency_ms", of one call.
     batch_size: rows of that call; given with this kind alone.
+
+    >>> Budget(kind="bytes", limit=2e6).limit
+    2000000.0
+    >>> Budget(kind="latency_ms", limit=5.0, batch_size=4096).batch_size
+    4096
     """
 
     kind: BudgetKind

@@ -41,6 +41,11 @@ class Lab:
         home: where everything is kept; default CTRLAB_HOME, else the user's data folder.
         url: SQLAlchemy address of another store than the SQLite file in `home`.
         on_progress: called with the running Job a few times a second.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home, Lab(home) as lab:
+    ...     lab.workspace.store.jobs.list()
+    []
     """
 
     def __init__(
