@@ -23,7 +23,7 @@ from ctrlab.plans.configs import (
 )
 from ctrlab.plans.cost_prediction import Prediction, predict
 from ctrlab.plans.methods import METHODS
-from ctrlab.plans.planner import PlanOptions
+from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.plans.ranks import PRESETS, plan_ranks
 from ctrlab.services import compression as service
 from ctrlab.services import controls, models, spectra
