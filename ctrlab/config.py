@@ -130,7 +130,7 @@ def choices_of(config_class: type[Config], name: str) -> dict[Any, str]:
 
     >>> from ctrlab.plans.configs import CompressConfig
     >>> choices_of(CompressConfig, "order")
-    {'mlp_first': 'MLP first, then tables', 'tables_first': 'Tables first, then MLP', 'joint': 'All at once'}
+    {'mlp_first': 'MLP first, then tables', 'tables_first': 'Tables first, then MLP', 'joint': 'All together'}
     """
     hint = _without_none(type_hints(config_class)[name])
     field = next(field for field in dataclasses.fields(config_class) if field.name == name)

@@ -15,15 +15,7 @@ A message says what was got, what is allowed and what to do next.
 
 
 class CtrlabError(Exception):
-    """Base of all expected errors; `str(error)` is one sentence for the user.
-
-    >>> import ctrlab
-    >>> try:
-    ...     ctrlab.FitConfig(epochs=0)
-    ... except ctrlab.CtrlabError as error:
-    ...     print(type(error).__name__)
-    ConfigError
-    """
+    """Base of all expected errors; `str(error)` is one sentence for the user."""
 
 
 class ConfigError(CtrlabError, ValueError):

@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any, Literal, Self
 
 from ctrlab.config import Config, option
@@ -30,14 +30,7 @@ class LayerRank(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class RankPlan(Config):
-    """Which layers are factored, and to what rank; a layer that is absent stays dense.
-
-    >>> plan = RankPlan.of({"mlp.0": 64, "embedding.item": 4})
-    >>> plan.as_dict()["mlp.0"], len(plan)
-    (64, 2)
-    >>> RankPlan.from_json(plan.to_json()) == plan
-    True
-    """
+    """Which layers are factored, and to what rank; a layer that is absent stays dense."""
 
     ranks: tuple[LayerRank, ...] = option((), help="One entry per layer that is compressed.")
 
@@ -75,22 +68,23 @@ class CompressionSpec(Config):
     method: str = option("afm", choices=_method_titles, help="How the factors of a layer are found.")
     bottleneck: Bottleneck = option(
         "none",
-        label="Nonlinearity in the bottleneck",
-        choices={"none": "Nothing", "relu": "ReLU (the paper)", "prelu": "PReLU"},
-        help="Between the two factors of a linear layer. prelu starts as none; relu (the paper) needs fine-tuning.",
+        label="Activation between factors",
+        choices={"none": "None", "relu": "ReLU (paper)", "prelu": "PReLU"},
+        help="Nonlinearity between the two factors of a linear layer. prelu starts as the identity and is learnt while "
+        "fine-tuning; with relu, the paper's choice, the predicted variance does not hold before fine-tuning.",
     )
     basis: Basis = option(
         "per_field",
-        label="Basis of the tables",
-        choices={"per_field": "Each its own", "shared": "One for all fields"},
-        help="per_field: every table keeps its own principal directions. shared: one basis for all fields, which needs no "
-        "projection in inner products; all tables get one rank.",
+        label="Table basis",
+        choices={"per_field": "One per table", "shared": "Shared by all tables"},
+        help="per_field: every table has its own principal directions, which lose least. shared: all tables have one basis and "
+        "rank, so that inner products need no projection.",
     )
     precision: Precision = option(
         "float32",
-        label="Numbers when served",
-        choices={"float32": "32 bits, as trained", "int8": "8 bits", "int4": "4 bits, linear layers 8"},
-        help="int8: tables and linear layers in 8 bits. int4: tables in 4 bits, linear layers in 8. With any ranks, or none.",
+        choices={"float32": "32 bits", "int8": "8 bits", "int4": "4 bits (linear layers 8)"},
+        help="Bits of the served weights. int8: tables and linear layers in 8 bits. int4: tables in 4 bits, linear layers in 8. "
+        "With any ranks, or none.",
     )
 
     @classmethod
@@ -109,23 +103,23 @@ class CompressionSpec(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class CompressConfig(CompressionSpec):
-    """One compression run: what is done to the model, and the fine-tuning between the stages.
-
-    >>> config = CompressConfig(plan=RankPlan.of({"mlp.0": 64}), bottleneck="prelu")
-    >>> config.method, config.order, config.finetune
-    ('afm', 'mlp_first', None)
-    """
+    """One compression run: what is done to the model, and the fine-tuning between the stages."""
 
     order: Order = option(
         "mlp_first",
-        choices={"mlp_first": "MLP first, then tables", "tables_first": "Tables first, then MLP", "joint": "All at once"},
-        help="Which layers are compressed first; each stage is followed by fine-tuning.",
+        choices={"mlp_first": "MLP first, then tables", "tables_first": "Tables first, then MLP", "joint": "All together"},
+        help="Which layers are compressed first; fine-tuning follows each stage.",
     )
-    finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; none truncates only.")
+    finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; without it, only truncation.")
     max_rows: int | None = option(
         None, minimum=1, advanced=True, label="Calibration rows",
-        help="For spectra collected between stages; all training rows if empty.",
+        help="Rows for the spectra collected between stages; all training rows if empty.",
     )  # fmt: skip
+
+    @property
+    def spec(self) -> CompressionSpec:
+        """What is done to the model, without order and fine-tuning."""
+        return CompressionSpec(**{field.name: getattr(self, field.name) for field in fields(CompressionSpec)})
 
     def faults(self) -> list[str]:
         faults = super().faults()

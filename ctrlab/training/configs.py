@@ -11,15 +11,7 @@ ComputeDtype = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
-    """How to train, or fine-tune, a model.
-
-    >>> config = FitConfig(epochs=2, learning_rate=1e-3)
-    >>> config.optimizer, config.replace(patience=2).patience
-    ('adam', 2)
-    >>> FitConfig(epochs=0)
-    Traceback (most recent call last):
-    ctrlab.errors.ConfigError: ...
-    """
+    """How to train, or fine-tune, a model."""
 
     epochs: int = option(1, minimum=1, maximum=1000, help="Passes over the rows. CTR models mostly overfit after one.")
     batch_size: int = option(
@@ -74,7 +66,9 @@ class FitConfig(Config):
         False, help="Count the model as it came as a candidate for the best: fine-tuning that only harms then changes nothing."
     )
     rows: str = option(
-        "train", choices=("train", "finetune"), help="The part of the data to train on; finetune is one kept aside."
+        "train",
+        choices={"train": "Training rows", "finetune": "Fine-tuning rows"},
+        help="The part of the data to train on; finetune is one kept aside.",
     )
     distillation: float = option(
         0.0,

@@ -1,10 +1,12 @@
-"""What the dashboard keeps in memory: the workspace, and heavy reads by artifact id.
+"""What the dashboard's process keeps in memory: the workspace, and what is read from artifacts, by home and artifact id.
 
-Artifacts never change once written, so their id is the whole key. Keys are never arrays or tables.
+Artifacts never change once written, so the id is the whole key within a home. What is returned is shared between sessions: do not
+change it.
 """
 
 import os
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import streamlit as st
 
@@ -16,35 +18,19 @@ if TYPE_CHECKING:
     from ctrlab.models.profile import ModelProfile
     from ctrlab.plans.sensitivity import Sensitivity
 
+F = TypeVar("F", bound=Callable[..., Any])
+_KEY: dict[str | type[Any], Callable[[Any], Any]] = {Workspace: lambda workspace: (str(workspace.home), workspace.url)}
+
+
+def per_workspace(max_entries: int) -> Callable[[F], F]:
+    """A decorator: `st.cache_resource` for a function of a workspace and ids; a workspace is keyed by its home and URL."""
+    decorate: Callable[[F], F] = st.cache_resource(show_spinner=False, max_entries=max_entries, hash_funcs=_KEY)  # type: ignore[assignment]
+    return decorate
+
 
 def workspace() -> Workspace:
     """The workspace of this server: the home and store that the environment names."""
     return _open(os.environ.get("CTRLAB_HOME"), os.environ.get("CTRLAB_STORE_URL"))
-
-
-def keep_worker_alive() -> None:
-    """Start a worker where none lives; looks at most every five seconds."""
-    _ensured(str(workspace().home))
-
-
-def layer_spectra(spectra_id: str) -> "dict[str, LayerSpectrum]":
-    """Every layer's spectrum, without eigenvectors. Shared between sessions: do not change it."""
-    return _layer_spectra(str(workspace().home), spectra_id)
-
-
-def sensitivity(sensitivity_id: str) -> "Sensitivity":
-    """What each layer costs in accuracy at each rank. Shared between sessions: do not change it."""
-    return _sensitivity(str(workspace().home), sensitivity_id)
-
-
-def model_profile(model_id: str) -> "ModelProfile":
-    """Layers, shapes and costs of a model. Shared between sessions: do not change it."""
-    return _model_profile(str(workspace().home), model_id)
-
-
-def dataset_summary(dataset_id: str) -> dict[str, Any]:
-    """Row counts, CTR and per-field facts of an encoded dataset. Shared between sessions: do not change it."""
-    return _dataset_summary(str(workspace().home), dataset_id)
 
 
 @st.cache_resource(show_spinner=False, max_entries=4)
@@ -52,34 +38,39 @@ def _open(home: str | None, url: str | None) -> Workspace:
     return open_workspace(home, url)
 
 
-@st.cache_resource(show_spinner=False, ttl=5, max_entries=4)
-def _ensured(home: str) -> None:
-    jobs.ensure_worker(workspace())
+@st.cache_resource(show_spinner=False, max_entries=4, ttl=5, hash_funcs=_KEY)
+def keep_worker_alive(workspace: Workspace) -> None:
+    """Start a worker where none is alive; checked at most every five seconds."""
+    jobs.ensure_worker(workspace)
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _layer_spectra(home: str, spectra_id: str) -> "dict[str, LayerSpectrum]":
+@per_workspace(max_entries=16)
+def layer_spectra(workspace: Workspace, spectra_id: str) -> "dict[str, LayerSpectrum]":
+    """{layer: spectrum} without eigenvectors."""
     from ctrlab.services import spectra
 
-    return spectra.load_layer_spectra(workspace(), spectra_id)
+    return spectra.load_layer_spectra(workspace, spectra_id)
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _sensitivity(home: str, sensitivity_id: str) -> "Sensitivity":
+@per_workspace(max_entries=16)
+def sensitivity(workspace: Workspace, sensitivity_id: str) -> "Sensitivity":
+    """AUC and log loss with each layer truncated alone, by rank."""
     from ctrlab.services import sensitivity
 
-    return sensitivity.load_model_sensitivity(workspace(), sensitivity_id)
+    return sensitivity.load_model_sensitivity(workspace, sensitivity_id)
 
 
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _model_profile(home: str, model_id: str) -> "ModelProfile":
+@per_workspace(max_entries=64)
+def model_profile(workspace: Workspace, model_id: str) -> "ModelProfile":
+    """Layers, shapes and costs of a model."""
     from ctrlab.services import models
 
-    return models.model_profile(workspace(), model_id)
+    return models.model_profile(workspace, model_id)
 
 
-@st.cache_resource(show_spinner=False, max_entries=64)
-def _dataset_summary(home: str, dataset_id: str) -> dict[str, Any]:
+@per_workspace(max_entries=64)
+def dataset_summary(workspace: Workspace, dataset_id: str) -> dict[str, Any]:
+    """Row counts, CTR and per-field statistics of an encoded dataset."""
     from ctrlab.services import datasets
 
-    return datasets.dataset_summary(workspace(), dataset_id)
+    return datasets.dataset_summary(workspace, dataset_id)

@@ -34,7 +34,7 @@ def frame(page: str) -> Iterator[None]:
     st.html(_ASSETS / "style.css")
     with guarded() as outcome:
         workspace = cache.workspace()
-        cache.keep_worker_alive()
+        cache.keep_worker_alive(workspace)
         dropped = state.sync(workspace, page)
         _sidebar(workspace, shown)
         if page != "Learn":

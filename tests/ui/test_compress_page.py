@@ -22,7 +22,10 @@ def test_every_layer_and_table_has_a_slider_and_each_kind_a_group_slider(ids):
 
 
 def test_the_page_starts_at_99_percent_and_its_button_says_what_predict_says(ids):
-    profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
+    profile, spectra = (
+        cache.model_profile(cache.workspace(), ids["model"]),
+        cache.layer_spectra(cache.workspace(), ids["spectra"]),
+    )
     expected = predict(profile, spectra, CompressionSpec(plan=plan_ranks(profile, spectra, variance=0.99))).serving.parameters
     assert run_button(open_compress(model=ids["model"])).label == f"Compress to {count(expected)} parameters"
 
@@ -67,7 +70,10 @@ def test_the_button_says_why_it_cannot_run(ids):
 def test_a_variance_preset_keeps_that_share_in_every_layer(ids, preset, share):
     page = open_compress(model=ids["model"])
     page.button(key=f"preset-{preset}").click().run()
-    spectra, profile = cache.layer_spectra(ids["spectra"]), cache.model_profile(ids["model"])
+    spectra, profile = (
+        cache.layer_spectra(cache.workspace(), ids["spectra"]),
+        cache.model_profile(cache.workspace(), ids["model"]),
+    )
     for layer in profile.compressible:
         rank = slider(page, f"Rank of {layer.layer_name}").value
         assert rank == layer.out_features or spectra[layer.layer_name].cumulative[rank - 1] >= share
@@ -76,16 +82,19 @@ def test_a_variance_preset_keeps_that_share_in_every_layer(ids, preset, share):
 def test_relu_in_the_bottleneck_is_labelled_as_invalidating_the_prediction(ids):
     page = open_compress(model=ids["model"])
     assert not any("does not hold" in caption.value for caption in page.caption)
-    page.selectbox(key="bottleneck").set_value("relu").run()
+    page.selectbox(key="compress-bottleneck").set_value("relu").run()
     assert any("does not hold" in caption.value for caption in page.caption)
 
 
 def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
     page = open_compress(model=ids["model"])
-    page.selectbox(key="basis").set_value("shared").run()
+    page.selectbox(key="compress-basis").set_value("shared").run()
     assert not any("embedding." in slider.label for slider in page.slider)
     slider(page, "Rank of all tables").set_value(2).run()
-    profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
+    profile, spectra = (
+        cache.model_profile(cache.workspace(), ids["model"]),
+        cache.layer_spectra(cache.workspace(), ids["spectra"]),
+    )
     run_button(page).click().run()
     (job,) = open_workspace(tmp_path).store.jobs.list(5)
     compress = CompressJobConfig.from_dict(job.config).compress
@@ -98,8 +107,8 @@ def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
 def test_run_queues_exactly_the_settings_on_the_page(ids, tmp_path):
     page = open_compress(model=ids["model"])
     slider(page, "Rank of all MLP layers").set_value(7).run()
-    page.selectbox(key="order").set_value("joint").run()
-    page.number_input(key="epochs").set_value(2).run()
+    page.selectbox(key="compress-order").set_value("joint").run()
+    page.number_input(key="finetune-epochs").set_value(2).run()
     promised = re.search(r"to (.*) parameters", run_button(page).label).group(1)
     run_button(page).click().run()
     (job,) = open_workspace(tmp_path).store.jobs.list(5)
@@ -107,16 +116,36 @@ def test_run_queues_exactly_the_settings_on_the_page(ids, tmp_path):
     assert (config.model_id, config.spectra_id) == (ids["model"], ids["spectra"])
     assert config.compress.order == "joint" and config.compress.finetune.epochs == 2 and config.compress.finetune.keep_initial
     assert {config.compress.plan.as_dict()[name] for name in ("mlp.0", "mlp.2")} == {7}
-    profile, spectra = cache.model_profile(ids["model"]), cache.layer_spectra(ids["spectra"])
+    profile, spectra = (
+        cache.model_profile(cache.workspace(), ids["model"]),
+        cache.layer_spectra(cache.workspace(), ids["spectra"]),
+    )
     assert count(predict(profile, spectra, CompressionSpec(plan=config.compress.plan)).serving.parameters) == promised
     assert run_button(page).disabled and page.query_params["job"] == job.id
 
 
-def test_zero_epochs_truncate_only(ids, tmp_path):
+def test_without_fine_tuning_it_only_truncates(ids, tmp_path):
     page = open_compress(model=ids["model"])
-    page.number_input(key="epochs").set_value(0).run()
+    page.toggle(key="finetune-wanted").set_value(False).run()
     run_button(page).click().run()
     assert open_workspace(tmp_path).store.jobs.list(1)[0].config["compress"]["finetune"] is None
+
+
+def test_every_setting_of_a_compression_has_a_widget_and_reaches_the_job(ids, tmp_path):
+    page = open_compress(model=ids["model"])
+    page.selectbox(key="compress-precision").set_value("int8")
+    page.number_input(key="compress-max_rows").set_value(500)
+    page.number_input(key="finetune-learning_rate").set_value(1e-3).run()
+    run_button(page).click().run()
+    config = CompressJobConfig.from_dict(open_workspace(tmp_path).store.jobs.list(1)[0].config).compress
+    assert (config.precision, config.max_rows, config.finetune.learning_rate) == ("int8", 500, 1e-3)
+
+
+def test_a_faulty_setting_is_named_and_nothing_can_be_queued(ids):
+    page = open_compress(model=ids["model"])
+    page.number_input(key="compress-max_rows").set_value(0).run()
+    assert not page.exception and any("Calibration rows must be" in error.value for error in page.error)
+    assert run_button(page).disabled and slider(page, "Rank of mlp.2").value == 4
 
 
 def test_a_link_carries_the_plan(ids):
@@ -141,13 +170,13 @@ def test_without_spectra_the_page_says_what_to_do_first(ids, tmp_path):
 def test_tables_of_another_method_are_predicted_and_queued_as_such(ids, tmp_path, method):
     page = open_compress(model=ids["model"])
     slider(page, "Rank of all tables").set_value(3).run()
-    page.selectbox(key="method").set_value(method).run()
-    assert not page.exception and page.selectbox(key="basis").disabled
+    page.selectbox(key="compress-method").set_value(method).run()
+    assert not page.exception and page.selectbox(key="compress-basis").disabled
     assert any("not projections of the original ones" in caption.value for caption in page.caption)
     run_button(page).click().run()
     (job,) = open_workspace(tmp_path).store.jobs.list(5)
     config = CompressJobConfig.from_dict(job.config).compress
-    profile = cache.model_profile(ids["model"])
+    profile = cache.model_profile(cache.workspace(), ids["model"])
     promised = predict(profile, None, CompressionSpec(plan=config.plan, method=method)).serving.parameters
     assert config.method == method and run_button(page).label == f"Compress to {count(promised)} parameters"
     assert (config.order == "joint" and not config.finetune.keep_initial) == (method == "qr_hash")
@@ -155,6 +184,6 @@ def test_tables_of_another_method_are_predicted_and_queued_as_such(ids, tmp_path
 
 def test_a_method_that_retrains_says_so_whatever_the_settings_of_fine_tuning(ids):
     page = open_compress(model=ids["model"])
-    page.number_input(key="epochs").set_value(0).run()
-    page.selectbox(key="method").set_value("qr_hash").run()
+    page.toggle(key="finetune-wanted").set_value(False).run()
+    page.selectbox(key="compress-method").set_value("qr_hash").run()
     assert not page.exception and any("initialised anew" in caption.value for caption in page.caption)

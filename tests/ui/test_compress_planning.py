@@ -20,7 +20,7 @@ def add_sensitivity(home, ids):
     """Losses that fall with the rank, filed as the job files them."""
     workspace = open_workspace(home)
     layers = {}
-    for number, layer in enumerate(cache.model_profile(ids["model"]).compressible):
+    for number, layer in enumerate(cache.model_profile(cache.workspace(), ids["model"]).compressible):
         ranks = tuple(rank for rank in range(1, layer.out_features) if pays(layer, rank))
         losses = tuple((0.01 * (number + 1) / np.array(ranks)).tolist())
         layers[layer.layer_name] = LayerSensitivity(
@@ -46,7 +46,7 @@ def planned_page(ids, tmp_path):
 
 
 def planned_parameters(page, ids):
-    profile = cache.model_profile(ids["model"])
+    profile = cache.model_profile(cache.workspace(), ids["model"])
     ranks = {layer.layer_name: slider(page, f"Rank of {layer.layer_name}").value for layer in profile.compressible}
     return serving_cost(profile, {name: rank for name, rank in ranks.items() if pays(profile.by_name[name], rank)}).parameters
 
@@ -63,7 +63,7 @@ def test_without_a_sensitivity_the_planner_offers_to_measure_it(ids):
 
 @pytest.mark.parametrize("share", [0.3, 0.5])
 def test_the_ranks_found_meet_the_budget_and_undo_takes_them_back(planned_page, ids, share):
-    limit = int(share * serving_cost(cache.model_profile(ids["model"]), {}).parameters)
+    limit = int(share * serving_cost(cache.model_profile(cache.workspace(), ids["model"]), {}).parameters)
     before = run_button(planned_page).label
     planned_page.number_input(key="planner-parameters").set_value(limit).run()
     planned_page.button(key="planner-find").click().run()
@@ -96,8 +96,9 @@ def test_the_front_is_drawn_with_the_current_plan_predicted_and_measured(planned
 def test_every_slider_step_asks_for_its_plan_and_shows_what_was_measured(ids, measured):
     page = open_compress(model=ids["model"])
     slider(page, "Rank of mlp.2").set_value(7).run()
-    page.selectbox(key="method").set_value("svd").run()
-    assert measured[-2].plan.as_dict()["mlp.2"] == 7 and measured[-2].method == "afm" and measured[-1].method == "svd"
+    page.selectbox(key="compress-method").set_value("svd").run()
+    assert measured[-2].spec.plan.as_dict()["mlp.2"] == 7
+    assert [request.spec.method for request in measured[-2:]] == ["afm", "svd"]
     text = html(page)
     assert "0.7650" in text and "0.0050 <small>" in text and "0.0070 to " in text and "on 1,000 validation rows" in text
 
@@ -123,7 +124,7 @@ def add_speed(home, ids):
     workspace = open_workspace(home)
     layers = {
         layer.layer_name: LayerSpeed(ranks=(1,), ms=((0.01,),), dense_ms=(0.01 * layer.out_features,))
-        for layer in cache.model_profile(ids["model"]).compressible if layer.kind == "linear"
+        for layer in cache.model_profile(cache.workspace(), ids["model"]).compressible if layer.kind == "linear"
     }  # fmt: skip
     form = FormSpeed(widths=(1,), base_ms=(0.5, 1.0), group_ms=0.0, first=(), layers=layers)
     original = 1.0 + sum(layer.dense_ms[0] for layer in layers.values())

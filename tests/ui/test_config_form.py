@@ -106,3 +106,33 @@ def test_a_number_without_a_default_asks_to_be_typed() -> None:
 def test_units_and_bounds_are_told(app: AppTest) -> None:
     assert app.number_input(key="f-rate").label == "Rate (1/s)"
     assert app.number_input(key="f-epochs").help == "Passes. From 1 to 10."
+
+
+def locking_form() -> None:
+    from dataclasses import dataclass
+
+    import streamlit as st
+
+    from ctrlab.config import Config, option
+    from ctrlab.ui.components.config_form import config_form
+
+    @dataclass(frozen=True, kw_only=True)
+    class Inner(Config):
+        kind: str = option("a", choices=("a", "b"))
+        order: str = option("up", choices={"up": "Upwards", "down": "Downwards"})
+        other: int = option(3)
+
+    def locked(values):
+        return {"order": "down"} if values.get("kind") == "b" else {}
+
+    config = config_form(Inner, key="f", only=("kind", "order"), locked=locked)
+    st.session_state["result"] = None if config is None else (config.kind, config.order, config.other)
+
+
+def test_settings_decided_by_others_are_shown_disabled_and_the_rest_is_left_out() -> None:
+    app = AppTest.from_function(locking_form).run()
+    assert app.session_state["result"] == ("a", "up", 3) and not app.number_input
+    app.selectbox(key="f-kind").set_value("b").run()
+    assert app.selectbox(key="f-order").disabled and app.session_state["result"] == ("b", "down", 3)
+    app.selectbox(key="f-kind").set_value("a").run()
+    assert not app.selectbox(key="f-order").disabled and app.session_state["result"] == ("a", "up", 3)

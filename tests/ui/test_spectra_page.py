@@ -5,6 +5,7 @@ from streamlit.testing.v1 import AppTest
 
 from ctrlab.services.spectra import SpectraConfig
 from ctrlab.services.workspace import open_workspace
+from ctrlab.ui import cache
 from ctrlab.ui.components.layers import layer_table
 from tests.support.patience import PATIENCE
 from tests.support.workspaces import deepfm_workspace
@@ -68,7 +69,7 @@ def test_choosing_a_layer_changes_charts_sentence_and_address(ids):
 
 
 def test_the_table_lists_linear_layers_before_tables_with_their_ranks(ids):
-    table = layer_table(ids["model"], ids["spectra"]).set_index("layer")
+    table = layer_table(cache.workspace(), ids["model"], ids["spectra"]).set_index("layer")
     assert list(table.index) == ["mlp.0", "mlp.2", "embedding.C1", "embedding.C2", "embedding.C3"]
     assert table.loc["mlp.2", ["k90", "k95", "k99", "break_even"]].tolist() == [
         2,

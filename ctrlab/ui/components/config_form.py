@@ -6,7 +6,7 @@ Input is kept across page changes, valid or not; the class validates it, and all
 import dataclasses
 import types
 import typing
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any, TypeVar
 
 import streamlit as st
@@ -18,6 +18,8 @@ from ctrlab.ui.feedback import sentence
 
 C = TypeVar("C", bound=Config)
 _REQUIRED = dataclasses.MISSING
+#: From the values of a form so far to {name: value} of the settings that they decide.
+Locked = Callable[[Mapping[str, Any]], Mapping[str, Any]]
 
 
 def config_form(
@@ -26,7 +28,9 @@ def config_form(
     key: str,
     values: Mapping[str, Any] | C | None = None,
     omit: Collection[str] = (),
+    only: Collection[str] | None = None,
     fixed: Mapping[str, Any] | None = None,
+    locked: Locked = lambda values: {},
     columns: int = 3,
 ) -> C | None:
     """Draw the settings of `config_class`; returns the config, or None after showing the faults.
@@ -35,20 +39,23 @@ def config_form(
         key: prefix of the widgets' keys; a form with another key has its own state.
         values: initial values instead of the class's defaults.
         omit: settings not shown; they keep their initial value.
+        only: where given, all other settings are omitted.
         fixed: settings not shown, set to these values.
+        locked: given the values of the settings above, {name: value} of settings that are shown disabled with that value.
         columns: number of widgets per row.
     """
     start = _start_values(config_class, values) | dict(fixed or {})
-    shown = [field for field in dataclasses.fields(config_class) if field.name not in {*omit, *(fixed or {})}]
+    hidden = {*omit, *(fixed or {})} | ({field.name for field in dataclasses.fields(config_class)} - set(only) if only else set())
+    shown = [field for field in dataclasses.fields(config_class) if field.name not in hidden]
     plain = [field for field in shown if not _is_config(type_hints(config_class)[field.name])]
     faults: list[str] = []
     result = dict(start)
     advanced = [field for field in plain if field.metadata.get("advanced")]
     with st.container(gap="small", key=f"{key}-form"):
-        result |= _draw(config_class, [f for f in plain if f not in advanced], start, key, columns, faults)
+        result |= _draw(config_class, [f for f in plain if f not in advanced], start, key, columns, faults, locked)
         if advanced:
             with st.expander("More settings"):
-                result |= _draw(config_class, advanced, start, key, columns, faults)
+                result |= _draw(config_class, advanced, start, key, columns, faults, locked)
     if not faults:
         try:
             return config_class(**{name: value for name, value in result.items() if value is not _REQUIRED})
@@ -87,29 +94,32 @@ def _is_config(hint: Any) -> bool:
 
 def _draw(
     config_class: type[Config], fields: list["dataclasses.Field[Any]"], start: dict[str, Any], key: str, columns: int,
-    faults: list[str],
+    faults: list[str], locked: Locked,
 ) -> dict[str, Any]:  # fmt: skip
     hints = type_hints(config_class)
-    result = {}
+    result: dict[str, Any] = {}
     for first in range(0, len(fields), columns):
         for column, field in zip(st.columns(columns, vertical_alignment="bottom"), fields[first : first + columns], strict=False):
             with column:
                 try:
-                    choices = choices_of(config_class, field.name)
-                    result[field.name] = _widget(field, hints[field.name], choices, start[field.name], f"{key}-{field.name}")
+                    choices, locks = choices_of(config_class, field.name), locked(result)
+                    value = _widget(
+                        field, hints[field.name], choices, start[field.name], f"{key}-{field.name}", field.name in locks
+                    )
+                    result[field.name] = locks.get(field.name, value)
                 except ValueError as error:
                     faults.append(str(error))
     return result
 
 
-def _widget(field: "dataclasses.Field[Any]", hint: Any, choices: Mapping[Any, str], start: Any, key: str) -> Any:
+def _widget(field: "dataclasses.Field[Any]", hint: Any, choices: Mapping[Any, str], start: Any, key: str, disabled: bool) -> Any:
     """Draw the widget of a setting and return its value; ValueError when text cannot be parsed as the setting's type."""
     facts = field.metadata
     label, unit = label_of(field), facts.get("unit")
     label = f"{label} ({unit})" if unit else label
     optional, inner = _unwrap(hint)
     start = None if start is _REQUIRED else start
-    common: dict[str, Any] = {"key": key, "help": _help(facts), "persist_state": "session"}
+    common: dict[str, Any] = {"key": key, "help": _help(facts), "persist_state": "session", "disabled": disabled}
     if choices and typing.get_origin(inner) is not tuple:
         options = [*([None] if optional else []), *choices]
         index = options.index(start) if start in options else 0

@@ -17,7 +17,7 @@ _PART_NAMES = {"train": "Training", "valid": "Validation", "test": "Test", "fine
 
 def dataset_overview(dataset: Artifact) -> None:
     """Draw splits, charts of the categorical fields, and the table of all fields."""
-    summary = cache.dataset_summary(dataset.id)
+    summary = cache.dataset_summary(cache.workspace(), dataset.id)
     table = field_table(summary)
     _parts(summary)
     categorical = table[table["kind"] == "categorical"]

@@ -3,8 +3,7 @@
 import math
 from typing import TYPE_CHECKING
 
-import streamlit as st
-
+from ctrlab.services.workspace import Workspace
 from ctrlab.ui import cache, format
 
 if TYPE_CHECKING:
@@ -24,20 +23,16 @@ def shape(layer: "LayerProfile") -> str:
     return f"{layer.in_features} {_TIMES} {layer.out_features}"
 
 
-def layer_table(model_id: str, spectra_id: str) -> "pd.DataFrame":
+@cache.per_workspace(max_entries=16)
+def layer_table(workspace: Workspace, model_id: str, spectra_id: str) -> "pd.DataFrame":
     """One row a compressible layer with a spectrum, linear layers first. Shared between sessions: do not change it.
 
     Columns: layer, kind, shape (text), width, parameters, k90, k95, k99, effective_rank, break_even (the lowest rank that
     stays dense), head (list: the first singular values divided by the largest).
     """
-    return _layer_table(str(cache.workspace().home), model_id, spectra_id)
-
-
-@st.cache_resource(show_spinner=False, max_entries=16)
-def _layer_table(home: str, model_id: str, spectra_id: str) -> "pd.DataFrame":
     import pandas as pd
 
-    spectra, profile = cache.layer_spectra(spectra_id), cache.model_profile(model_id)
+    spectra, profile = cache.layer_spectra(workspace, spectra_id), cache.model_profile(workspace, model_id)
     layers = sorted(
         (layer for layer in profile.compressible if layer.layer_name in spectra), key=lambda layer: layer.kind != "linear"
     )

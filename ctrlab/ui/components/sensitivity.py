@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ctrlab.services import sensitivity as service
+from ctrlab.services.workspace import Workspace
 from ctrlab.ui import cache
 from ctrlab.ui.components.task import task
 
@@ -29,11 +30,11 @@ def measure_sensitivity(model_id: str, spectra_id: str) -> None:
         )
 
 
-def importance_table(spectra_id: str, sensitivity_id: str, layers: "pd.DataFrame") -> "pd.DataFrame":
+def importance_table(workspace: Workspace, spectra_id: str, sensitivity_id: str, layers: "pd.DataFrame") -> "pd.DataFrame":
     """One row a measured layer at an eighth of its width, as in the paper: layer, kind, rank, variance_lost, auc_loss."""
     import pandas as pd
 
-    spectra, measured = cache.layer_spectra(spectra_id), cache.sensitivity(sensitivity_id)
+    spectra, measured = cache.layer_spectra(workspace, spectra_id), cache.sensitivity(workspace, sensitivity_id)
     rows = []
     for layer, kind, width in zip(layers["layer"], layers["kind"], layers["width"], strict=True):
         if layer in measured.layers:

@@ -71,11 +71,12 @@ def _compute(workspace: Workspace, model: Artifact) -> None:
 @st.fragment
 def _explorer(model_id: str, model_name: str, spectra_id: str) -> None:
     """Everything that depends on the selected layer."""
-    table = layer_table(model_id, spectra_id)
+    workspace = cache.workspace()
+    table = layer_table(workspace, model_id, spectra_id)
     layer = _selected(table)
     row = table[table["layer"] == layer].iloc[0]
     _chooser(table, layer, row)
-    spectrum = cache.layer_spectra(spectra_id)[layer]
+    spectrum = cache.layer_spectra(workspace, spectra_id)[layer]
     left, right = st.columns(2, gap="large")
     with left:
         figure("spectrum", spectrum, key="spectrum", file=_stem(model_name, layer, "singular-values"), topic="low-rank")
@@ -98,14 +99,15 @@ def _explorer(model_id: str, model_name: str, spectra_id: str) -> None:
 
 def _sensitivity(model_id: str, model_name: str, spectra_id: str, table: "pd.DataFrame", layer: str) -> None:
     """AUC lost by the selected layer, and variance against AUC of all layers; or the button that measures them."""
-    found = sensitivity.latest_sensitivity(cache.workspace(), model_id)
+    workspace = cache.workspace()
+    found = sensitivity.latest_sensitivity(workspace, model_id)
     if found is None:
         measure_sensitivity(model_id, spectra_id)
         return
-    measured = cache.sensitivity(found.id)
+    measured = cache.sensitivity(workspace, found.id)
     if layer not in measured.layers:
         return
-    spectrum = cache.layer_spectra(spectra_id)[layer]
+    spectrum = cache.layer_spectra(workspace, spectra_id)[layer]
     left, right = st.columns(2, gap="large")
     with left:
         figure(
@@ -115,7 +117,7 @@ def _sensitivity(model_id: str, model_name: str, spectra_id: str, table: "pd.Dat
     with right:
         key = f"importance-{spectra_id}"
         figure(
-            "variance_against_accuracy", importance_table(spectra_id, found.id, table), selected=layer, key=key,
+            "variance_against_accuracy", importance_table(workspace, spectra_id, found.id, table), selected=layer, key=key,
             file=_stem(model_name, "variance-and-auc"), on_select=lambda: _select_from_chart(key), selection_mode="points",
         )  # fmt: skip
 

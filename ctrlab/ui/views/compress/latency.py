@@ -4,36 +4,35 @@ from collections.abc import Callable, Mapping
 
 import streamlit as st
 
-from ctrlab.plans.budgets import Budget
-from ctrlab.plans.planner import plan_for_budget
-from ctrlab.plans.rank_problem import PlanOptions
+from ctrlab.plans.planner import Budget, PlanOptions, plan_for_budget
 from ctrlab.services import plans
 from ctrlab.services import speed as service
+from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.ui import cache, format
-from ctrlab.ui.components.bench import Bench
 from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import escape
+from ctrlab.ui.views.compress.context import CompressContext
 
 Apply = Callable[[Mapping[str, int]], None]
 _LIMIT = "planner-latency_ms"
 _START_SHARE = 0.6
 
 
-def plan_for_milliseconds(bench: Bench, sensitivity_id: str, apply: Apply) -> None:
+def plan_for_milliseconds(context: CompressContext, sensitivity_id: str, apply: Apply) -> None:
     """The button that measures speed where that is missing; else the limit and the job that finds and times a plan."""
-    found = service.latest_speed(cache.workspace(), bench.model.id)
+    found = service.latest_speed(context.workspace, context.model.id)
     if found is None:
-        _measure(bench)
+        _measure(context)
         return
     batch, original = found.summary["batch_size"], found.summary["original_ms"]
     st.number_input("Milliseconds", 1e-6, None, _start(original), format="%.4g", key=_LIMIT, width=150)
     task(
         "plan_speed",
         "Find ranks",
-        lambda: _submit(bench, sensitivity_id, found),
-        belongs=lambda job: job.config.get("model_id") == bench.model.id,
-        done=lambda job: _done(job, apply),
+        lambda: _submit(context, sensitivity_id, found),
+        belongs=lambda job: job.config.get("model_id") == context.model.id,
+        done=lambda job: _done(context.workspace, job, apply),
     )
     where = f"{escape(found.summary['machine'])}, {format.plural(found.summary['threads'], 'thread')}"
     st.caption(
@@ -41,8 +40,8 @@ def plan_for_milliseconds(bench: Bench, sensitivity_id: str, apply: Apply) -> No
     )
 
 
-def _measure(bench: Bench) -> None:
-    config = service.SpeedConfig(model_id=bench.model.id, spectra_id=bench.spectra_id)
+def _measure(context: CompressContext) -> None:
+    config = service.SpeedConfig(model_id=context.model.id, spectra_id=context.spectra_id)
     with st.container(border=True, key="measure-speed"):
         st.markdown(
             "**Latency depends on this machine, so it is measured.** Models of a few dozen plans are timed at batch "
@@ -51,28 +50,28 @@ def _measure(bench: Bench) -> None:
         task(
             "speed",
             "Measure speed",
-            lambda: service.submit_speed(cache.workspace(), config),
-            belongs=lambda job: job.config.get("model_id") == bench.model.id,
+            lambda: service.submit_speed(context.workspace, config),
+            belongs=lambda job: job.config.get("model_id") == context.model.id,
         )
 
 
-def _submit(bench: Bench, sensitivity_id: str, found: Artifact) -> str:
+def _submit(context: CompressContext, sensitivity_id: str, found: Artifact) -> str:
     """Queue the job. A limit below every prediction is refused at once, with the nearest that can be met."""
     limit, multiple_of = float(st.session_state[_LIMIT]), 8 if st.session_state.get("planner-eights") else 1
-    speed = service.load_model_speed(cache.workspace(), found.id)
+    speed = service.load_model_speed(context.workspace, found.id)
     budget = Budget(kind="latency_ms", limit=limit, batch_size=speed.batch_size)
-    options = PlanOptions(spectra=bench.spectra, multiple_of=multiple_of, speed=speed)
-    plan_for_budget(bench.profile, cache.sensitivity(sensitivity_id), budget, options)
+    options = PlanOptions(spectra=context.spectra, multiple_of=multiple_of, speed=speed)
+    plan_for_budget(context.profile, cache.sensitivity(context.workspace, sensitivity_id), budget, options)
     config = service.PlanSpeedConfig(
-        model_id=bench.model.id, spectra_id=bench.spectra_id, sensitivity_id=sensitivity_id, speed_id=found.id, limit_ms=limit,
-        multiple_of=multiple_of,
+        model_id=context.model.id, spectra_id=context.spectra_id, sensitivity_id=sensitivity_id, speed_id=found.id,
+        limit_ms=limit, multiple_of=multiple_of,
     )  # fmt: skip
-    return service.submit_plan_speed(cache.workspace(), config)
+    return service.submit_plan_speed(context.workspace, config)
 
 
-def _done(job: Job, apply: Apply) -> None:
+def _done(workspace: Workspace, job: Job, apply: Apply) -> None:
     """Predicted and measured latency, and the button that applies the plan."""
-    artifact = cache.workspace().store.artifacts.get(job.result["plan"])
+    artifact = workspace.store.artifacts.get(job.result["plan"])
     tried = artifact.summary["tried"]
     last = tried[-1]
     st.markdown(
@@ -82,7 +81,7 @@ def _done(job: Job, apply: Apply) -> None:
     if len(tried) > 1:
         earlier = " and ".join(milliseconds(one["measured_ms"]) for one in tried[:-1])
         st.caption(f"{len(tried)} attempts; the earlier ones took {earlier}.")
-    ranks = plans.load_plan(cache.workspace(), artifact.id).as_dict()
+    ranks = plans.load_plan(workspace, artifact.id).as_dict()
     st.button("Apply plan", key=f"apply-timed-{artifact.id}", on_click=apply, args=(ranks,))
 
 

@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
-import streamlit as st
-
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.models.profile import LayerProfile, ModelProfile
+from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache
 
 
 @dataclass(frozen=True)
-class Bench:
-    """A model with its profile and spectra. Shared between sessions: do not change it."""
+class CompressContext:
+    """A model with its profile and spectra; `linear` and `tables` are its compressible layers that have a spectrum."""
 
+    workspace: Workspace
     model: Artifact
     spectra_id: str
     profile: ModelProfile
@@ -30,18 +30,18 @@ class Bench:
         return self.linear + self.tables
 
 
-@st.cache_resource(show_spinner=False, max_entries=16)
-def load_bench(model_id: str, spectra_id: str) -> Bench:
-    """The context of a model; one object for all sessions."""
-    model = cache.workspace().store.artifacts.get(model_id)
-    profile, found = cache.model_profile(model_id), cache.layer_spectra(spectra_id)
-    layers = [layer for layer in profile.compressible if layer.layer_name in found]
-    return Bench(
+def load_context(workspace: Workspace, model_id: str, spectra_id: str) -> CompressContext:
+    """The context of a model, of parts that `cache` shares between sessions."""
+    model = workspace.store.artifacts.get(model_id)
+    profile, spectra = cache.model_profile(workspace, model_id), cache.layer_spectra(workspace, spectra_id)
+    layers = [layer for layer in profile.compressible if layer.layer_name in spectra]
+    return CompressContext(
+        workspace=workspace,
         model=model,
         spectra_id=spectra_id,
         profile=profile,
-        spectra=found,
+        spectra=spectra,
         linear=tuple(layer for layer in layers if layer.kind == "linear"),
         tables=tuple(layer for layer in layers if layer.kind == "embedding"),
-        finetune_rows=cache.dataset_summary(model.config["dataset_id"])["rows"].get("finetune", 0),
+        finetune_rows=cache.dataset_summary(workspace, model.config["dataset_id"])["rows"].get("finetune", 0),
     )

@@ -13,9 +13,9 @@ from ctrlab.plans.cost_prediction import Prediction
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import previews
 from ctrlab.services.previews import Preview, PreviewRequest, Superseded
-from ctrlab.ui import cache, format
-from ctrlab.ui.components.bench import Bench
+from ctrlab.ui import format
 from ctrlab.ui.feedback import sentence
+from ctrlab.ui.views.compress.context import CompressContext
 
 #: Polling interval; each poll also lets a newer slider step interrupt this one.
 _POLL_SECONDS = 0.05
@@ -23,11 +23,11 @@ _POLL_SECONDS = 0.05
 _TIMEOUT_SECONDS = 120.0
 
 
-def ask(bench: Bench, spec: CompressionSpec) -> "Future[Preview]":
+def ask(context: CompressContext, spec: CompressionSpec) -> "Future[Preview]":
     """Request the measurement of the plan, in float32; the future is done at once for a plan that was measured before."""
-    request = PreviewRequest(model_id=bench.model.id, spectra_id=bench.spectra_id, spec=spec.replace(precision="float32"))
+    request = PreviewRequest(model_id=context.model.id, spectra_id=context.spectra_id, spec=spec.replace(precision="float32"))
     client = st.session_state.setdefault("preview-client", uuid.uuid4().hex)
-    return previews.preview_process(cache.workspace()).ask(request, client)
+    return previews.preview_process(context.workspace).ask(request, client)
 
 
 def known(answer: "Future[Preview]") -> Preview | None:

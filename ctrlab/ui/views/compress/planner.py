@@ -8,54 +8,71 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ctrlab.errors import CtrlabError
-from ctrlab.plans.budgets import BUDGET_KINDS, COUNTED_KINDS, LATENCY, Budget
+from ctrlab.models.profile import Cost
 from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import Prediction, serving_cost
-from ctrlab.plans.planner import plan_for_budget, plan_for_loss, planned_front
-from ctrlab.plans.rank_problem import PlannedRanks, PlanOptions
+from ctrlab.plans.planner import (
+    Budget,
+    BudgetKind,
+    PlannedRanks,
+    PlanOptions,
+    plan_for_budget,
+    plan_for_loss,
+    planned_front,
+)
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import sensitivity as service
+from ctrlab.services.workspace import Workspace
 from ctrlab.ui import cache
-from ctrlab.ui.components.bench import Bench, load_bench
 from ctrlab.ui.components.figure import figure
 from ctrlab.ui.components.sensitivity import measure_sensitivity
-from ctrlab.ui.components.speed import plan_for_milliseconds
 from ctrlab.ui.feedback import sentence
+from ctrlab.ui.views.compress.context import CompressContext, load_context
+from ctrlab.ui.views.compress.latency import plan_for_milliseconds
 
 if TYPE_CHECKING:
     import pandas as pd
 
 Apply = Callable[[Mapping[str, int]], None]
 
-_AUC = "auc"
-_GOALS = {kind.name: kind.goal for kind in BUDGET_KINDS} | {_AUC: "AUC lost, at most"}
+_AUC, _LATENCY = "auc", "latency_ms"
+_GOALS: dict[str, str] = {
+    "parameters": "Parameters, at most",
+    "bytes": "Size in MB, at most",
+    "table_bytes": "Tables in MB, at most",
+    "macs": "MACs per row, at most",
+    _LATENCY: "Milliseconds a call, at most",
+    _AUC: "AUC lost, at most",
+}
+#: Factor from the number in the box to the unit of the budget.
+_UNITS: dict[str, float] = {"parameters": 1.0, "bytes": 1e6, "table_bytes": 1e6, "macs": 1.0}
 _START_SHARE = 1 / 3
 _START_LOSS = 0.0005
 _FAULT = "planner-fault"
 _LOOK_UP_SECONDS = 2.0
 
 
-def model_sensitivity(model_id: str) -> Sensitivity | None:
-    """The newest sensitivity of a model; None where none was measured."""
-    found = _sensitivity_id(model_id)
-    return cache.sensitivity(found) if found else None
+def model_sensitivity(context: CompressContext) -> Sensitivity | None:
+    """The newest sensitivity of the model; None where none was measured."""
+    found = _sensitivity_id(context)
+    return cache.sensitivity(context.workspace, found) if found else None
 
 
-def _sensitivity_id(model_id: str) -> str | None:
+def _sensitivity_id(context: CompressContext) -> str | None:
     """The id of the newest sensitivity, cached in the session; a miss is looked up again after two seconds."""
-    key = f"sensitivity:{model_id}"
+    key = f"sensitivity:{context.model.id}"
     known: str | None
     known, looked = st.session_state.get(key, (None, -_LOOK_UP_SECONDS))
     if known is None and time.monotonic() - looked >= _LOOK_UP_SECONDS:
-        found = service.latest_sensitivity(cache.workspace(), model_id)
+        found = service.latest_sensitivity(context.workspace, context.model.id)
         known = found.id if found else None
         st.session_state[key] = (known, time.monotonic())
     return known
 
 
 def planner(
-    bench: Bench, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None, options: PlanOptions,
-    apply: Apply,
+    context: CompressContext, prediction: Prediction, sensitivity: Sensitivity | None, measured_auc: float | None,
+    options: PlanOptions, apply: Apply,
 ) -> None:  # fmt: skip
     """The planner, in an expander.
 
@@ -69,67 +86,71 @@ def planner(
         return
     with section:
         if sensitivity is None:
-            measure_sensitivity(bench.model.id, bench.spectra_id)
+            measure_sensitivity(context.model.id, context.spectra_id)
             return
-        goal = _form(bench, sensitivity, options, apply)
-        counted = goal if goal in COUNTED_KINDS else "parameters"
-        _front(bench, prediction, sensitivity, measured_auc, counted, options, apply)
+        goal = _form(context, sensitivity, options, apply)
+        counted = goal if goal in _UNITS else "parameters"
+        _front(context, prediction, sensitivity, measured_auc, counted, options, apply)
 
 
-def _form(bench: Bench, sensitivity: Sensitivity, options: PlanOptions, apply: Apply) -> str:
+def _form(context: CompressContext, sensitivity: Sensitivity, options: PlanOptions, apply: Apply) -> str:
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
         goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
-        if goal != LATENCY:
-            _limit(bench, goal)
+        if goal != _LATENCY:
+            _limit(context, goal)
         st.checkbox(
             "Ranks in multiples of 8", key="planner-eights", help="For linear layers: multiples of 8 run faster on most hardware."
         )
-        if goal != LATENCY:
-            arguments = (bench, sensitivity, options, apply)
+        if goal != _LATENCY:
+            arguments = (context, sensitivity, options, apply)
             st.button("Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=arguments)
-    if goal == LATENCY:
-        plan_for_milliseconds(bench, _sensitivity_id(bench.model.id) or "", apply)
+    if goal == _LATENCY:
+        plan_for_milliseconds(context, _sensitivity_id(context) or "", apply)
     if fault := st.session_state.pop(_FAULT, None):
         st.error(sentence(fault), icon=":material/error:")
     return goal
 
 
-def _find(bench: Bench, sensitivity: Sensitivity, options: PlanOptions, apply: Apply) -> None:
+def _find(context: CompressContext, sensitivity: Sensitivity, options: PlanOptions, apply: Apply) -> None:
     """Find a plan and apply it. A callback cannot draw, so an error is kept for the next run.
 
     The inputs are read from the session: they may be newer than the values that the button was drawn with.
     """
     goal = st.session_state["planner-goal"]
-    limit = float(st.session_state[f"planner-{goal}"]) * (BUDGET_KINDS[goal].entry_scale if goal != _AUC else 1.0)
+    limit = float(st.session_state[f"planner-{goal}"]) * _UNITS.get(goal, 1.0)
     options = replace(options, multiple_of=8 if st.session_state["planner-eights"] else 1)
     try:
-        apply(_solve(bench, sensitivity, goal, limit, options).plan.as_dict())
+        apply(_solve(context, sensitivity, goal, limit, options).plan.as_dict())
     except CtrlabError as error:
         st.session_state[_FAULT] = str(error)
 
 
-def _limit(bench: Bench, goal: str) -> None:
+def _limit(context: CompressContext, goal: str) -> None:
     """The number of the goal; `_find` reads it."""
     if goal == _AUC:
         st.number_input("AUC", 0.0, 0.5, _START_LOSS, step=0.0001, format="%.4f", key="planner-auc", width=150)
         return
-    kind = BUDGET_KINDS[goal]
-    start = kind.amount(serving_cost(bench.profile, {})) / kind.entry_scale * _START_SHARE
-    if not kind.entry_unit:
+    start = _amount(serving_cost(context.profile, {}), goal) / _UNITS[goal] * _START_SHARE
+    if _UNITS[goal] == 1.0:
         st.number_input("Number", 1, None, int(start), key=f"planner-{goal}", width=150)
     else:
-        st.number_input(kind.entry_unit, 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
+        st.number_input("MB", 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
 
 
-def _solve(bench: Bench, sensitivity: Sensitivity, goal: str, limit: float, options: PlanOptions) -> PlannedRanks:
+def _solve(context: CompressContext, sensitivity: Sensitivity, goal: str, limit: float, options: PlanOptions) -> PlannedRanks:
     if goal == _AUC:
-        return plan_for_loss(bench.profile, sensitivity, limit, options=options)
-    return plan_for_budget(bench.profile, sensitivity, Budget(kind=goal, limit=limit), options)
+        return plan_for_loss(context.profile, sensitivity, limit, options=options)
+    return plan_for_budget(context.profile, sensitivity, Budget(kind=_kind(goal), limit=limit), options)
+
+
+def _kind(goal: str) -> BudgetKind:
+    kinds: dict[str, BudgetKind] = {kind: kind for kind in ("parameters", "bytes", "table_bytes", "macs")}
+    return kinds[goal]
 
 
 def _front(
-    bench: Bench,
+    context: CompressContext,
     prediction: Prediction,
     sensitivity: Sensitivity,
     measured_auc: float | None,
@@ -137,19 +158,20 @@ def _front(
     options: PlanOptions,
     apply: Apply,
 ) -> None:
-    found = _sensitivity_id(bench.model.id)
+    found = _sensitivity_id(context)
     assert found is not None  # `sensitivity` was loaded from it
-    table, plans = _front_table(bench.model.id, bench.spectra_id, found, goal, options.spec.replace(plan=RankPlan()))
+    spec = options.spec.replace(plan=RankPlan())
+    table, plans = _front_table(context.workspace, context.model.id, context.spectra_id, found, goal, spec)
     key = f"front-{goal}"
     figure(
         "planned_front",
         table,
-        (BUDGET_KINDS[goal].amount(serving_cost(bench.profile, {})), sensitivity.auc),
-        planned=(BUDGET_KINDS[goal].amount(prediction.serving), sensitivity.predicted_auc(prediction.ranks)),
+        (_amount(serving_cost(context.profile, {}), goal), sensitivity.auc),
+        planned=(_amount(prediction.serving, goal), sensitivity.predicted_auc(prediction.ranks)),
         measured_auc=measured_auc,
         kind=goal,
         key=key,
-        file=f"{bench.model.name} front",
+        file=f"{context.model.name} front",
         topic="sensitivity",
         on_select=lambda: _select_point(key, plans, apply),
         selection_mode="points",
@@ -162,14 +184,19 @@ def _select_point(key: str, plans: list[dict[str, int]], apply: Apply) -> None:
         apply(plans[int(number[0] if isinstance(number, list) else number)])
 
 
-@st.cache_resource(show_spinner=False, max_entries=32)
+def _amount(cost: Cost, goal: str) -> float:
+    values = {"parameters": cost.parameters, "bytes": cost.size_bytes, "table_bytes": cost.bytes_tables, "macs": cost.macs}
+    return float(values[goal])
+
+
+@cache.per_workspace(max_entries=32)
 def _front_table(
-    model_id: str, spectra_id: str, sensitivity_id: str, goal: str, spec: CompressionSpec
+    workspace: Workspace, model_id: str, spectra_id: str, sensitivity_id: str, goal: str, spec: CompressionSpec
 ) -> "tuple[pd.DataFrame, list[dict[str, int]]]":
     """Columns cost and auc, cheapest first, and the ranks of each row."""
     import pandas as pd
 
-    bench, sensitivity = load_bench(model_id, spectra_id), cache.sensitivity(sensitivity_id)
-    plans = planned_front(bench.profile, sensitivity, goal, PlanOptions(spec=spec, spectra=bench.spectra))
-    table = pd.DataFrame({"cost": [BUDGET_KINDS[goal].amount(plan.cost) for plan in plans], "auc": [plan.auc for plan in plans]})
+    context, sensitivity = load_context(workspace, model_id, spectra_id), cache.sensitivity(workspace, sensitivity_id)
+    plans = planned_front(context.profile, sensitivity, _kind(goal), PlanOptions(spec=spec, spectra=context.spectra))
+    table = pd.DataFrame({"cost": [_amount(plan.cost, goal) for plan in plans], "auc": [plan.auc for plan in plans]})
     return table, [plan.plan.as_dict() for plan in plans]

@@ -1,0 +1,62 @@
+"""The button that compresses, the progress of its job, and the result."""
+
+import streamlit as st
+
+from ctrlab.plans.configs import CompressConfig
+from ctrlab.plans.cost_prediction import Prediction
+from ctrlab.plans.methods import METHODS
+from ctrlab.services import compression as service
+from ctrlab.services import controls
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Job
+from ctrlab.ui import state
+from ctrlab.ui.components.task import task
+from ctrlab.ui.feedback import escape
+from ctrlab.ui.format import count, size, times
+from ctrlab.ui.navigation import PAGES
+from ctrlab.ui.views.compress.context import CompressContext
+from ctrlab.ui.views.compress.settings import RunSettings
+
+_ALL_DENSE = "every layer is dense; lower the rank of at least one layer below break-even, or choose fewer bits"
+_FAULTY = "correct the settings first"
+
+
+def run(context: CompressContext, prediction: Prediction, config: CompressConfig, settings: RunSettings) -> None:
+    """The button that queues the compression, and the progress of its job."""
+    after = prediction.serving
+    factor = prediction.serving_original.size_bytes / max(after.size_bytes, 1)
+    left = f"{count(after.parameters)} parameters" if config.precision == "float32" else size(after.size_bytes)
+    job_config = service.CompressJobConfig(
+        model_id=context.model.id,
+        spectra_id=context.spectra_id,
+        compress=config,
+        name=f"{context.model.name}, {METHODS[config.method].title} {times(factor)}",
+    )
+    task(
+        "compress",
+        f"Compress to {left}",
+        lambda: _submit(context.workspace, job_config, settings),
+        belongs=lambda job: job.config.get("model_id") == context.model.id,
+        disabled=_FAULTY if settings.config is None else "" if prediction.ranks or config.precision != "float32" else _ALL_DENSE,
+        done=lambda job: _done(context, job),
+    )
+
+
+def _submit(workspace: Workspace, config: service.CompressJobConfig, settings: RunSettings) -> str:
+    """Queue the compression, with its controls where they are chosen; returns the id of the compression's job."""
+    if settings.controls:
+        return controls.submit_with_controls(workspace, config, settings.seeds)[0]
+    return service.submit_compress(workspace, config)
+
+
+def _done(context: CompressContext, job: Job) -> None:
+    compressed = context.workspace.store.artifacts.get(job.result["model"])
+    cost = compressed.summary["cost_serving"]
+    st.success(
+        f"{escape(compressed.name)} is ready: {count(cost['parameters_tables'] + cost['parameters_dense'])} parameters.",
+        icon=":material/check_circle:",
+    )
+    st.page_link(
+        PAGES["Compare"].path, label="Compare with the original", icon=":material/arrow_forward:",
+        query_params=state.current().params(job=None) | {"models": f"{context.model.id},{compressed.id}"},
+    )  # fmt: skip
