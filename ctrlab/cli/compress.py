@@ -10,6 +10,7 @@ from ctrlab.errors import ConfigError
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.ranks import PRESETS
 from ctrlab.services import comparison, models, plans, sample, spectra
+from ctrlab.services.paths import input_path
 from ctrlab.services.spectra import SpectraConfig
 from ctrlab.training.configs import FINETUNE, FitConfig
 
@@ -66,7 +67,7 @@ def run_compress(args: argparse.Namespace) -> None:
     with open_lab(args) as lab:
         plan = RankPlan() if args.all_dense else None
         if args.plan:
-            plan = plans.plan_from_json(lab.workspace, args.model, _text_of(args.plan))
+            plan = plans.plan_from_json(lab.workspace, args.model, _text_of(input_path(lab.workspace, args.plan)))
         model = lab.compress(
             args.model, plan=plan, variance=args.variance, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
             finetune=None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE),

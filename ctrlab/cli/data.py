@@ -9,6 +9,8 @@ from ctrlab.cli.output import print_json, table_text
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.services import datasets
+from ctrlab.services.paths import input_path
+from ctrlab.services.workspace import Workspace
 
 
 def declare_data(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
@@ -54,22 +56,21 @@ def run_inspect(args: argparse.Namespace) -> None:
 def run_encode(args: argparse.Namespace) -> None:
     """`data encode`."""
     with open_lab(args) as lab:
-        dataset = lab.encode(_dataset_config(args))
+        dataset = lab.encode(_dataset_config(args, lab.workspace))
         rows = ", ".join(f"{split} {count:,}" for split, count in dataset.summary["rows"].items())
         print_artifact(args, dataset, f"{dataset.id}  {dataset.name}: {rows} rows; {len(dataset.summary['fields'])} fields")
 
 
-def _dataset_config(args: argparse.Namespace) -> DatasetConfig:
+def _dataset_config(args: argparse.Namespace, workspace: Workspace) -> DatasetConfig:
     if args.config:
-        return DatasetConfig.from_json(args.config.read_text())
+        return DatasetConfig.from_json(input_path(workspace, args.config).read_text())
     paths = tuple(str(Path(path).absolute()) for path in args.paths)
     if args.known:
         config = DATASETS[args.known].config_for(paths)
     else:
         source = config_from_flags(SourceConfig, args, paths=paths)
-        config = datasets.draft_config(
-            datasets.inspect_source(source), args.name or Path(paths[0]).name.split(".")[0], label=args.label
-        )
+        inspection = datasets.inspect_source(source, workspace=workspace)
+        config = datasets.draft_config(inspection, args.name or Path(paths[0]).name.split(".")[0], label=args.label)
     columns = config.columns
     if args.min_count:
         columns = tuple(c.replace(min_count=args.min_count) if c.role in ("categorical", "list") else c for c in columns)

@@ -12,6 +12,8 @@ from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.models.header import read_model_header
 from ctrlab.models.profile import ModelProfile
 from ctrlab.services.handlers import JOB_HANDLERS
+from ctrlab.services.inspector import inspector
+from ctrlab.services.paths import input_path
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.training.configs import FitConfig
@@ -84,18 +86,26 @@ def submit_train(workspace: Workspace, config: TrainConfig) -> str:
     return workspace.store.jobs.submit("train", f"Train {title}", config.to_dict()).id
 
 
-def import_checkpoint(workspace: Workspace, dataset_id: str, path: Path, name: str = "") -> str:
-    """Check a checkpoint's header now (no pickle, this schema), then queue its import; returns the job id."""
+def import_checkpoint(
+    workspace: Workspace, dataset_id: str, path: Path, name: str = "", *, in_child: bool = False, uploaded: bool = False
+) -> str:
+    """Check a checkpoint's header now (no pickle, this schema), then queue its import; returns the job id.
+
+    Args:
+        in_child: read the header in a child process: for the dashboard.
+        uploaded: the file is in the workspace's upload folder.
+    """
     dataset = require_artifact(workspace, dataset_id, "dataset")
-    header = read_model_header(path)
+    path = input_path(workspace, path, uploaded=uploaded)
+    fingerprint = inspector(workspace).fingerprint(path) if in_child else read_model_header(path).schema.fingerprint
     wanted = dataset.summary.get("fingerprint")
-    if header.schema.fingerprint != wanted:
+    if fingerprint != wanted:
         raise DataError(
-            f"{Path(path).name} was trained on data of another encoding (fingerprint {header.schema.fingerprint}, "
+            f"{path.name} was trained on data of another encoding (fingerprint {fingerprint}, "
             f"this dataset has {wanted}); choose the dataset it was trained on"
         )
-    config = ImportConfig(dataset_id=dataset_id, path=str(Path(path).expanduser().absolute()), name=name)
-    return workspace.store.jobs.submit("import", f"Import {Path(path).name}", config.to_dict()).id
+    config = ImportConfig(dataset_id=dataset_id, path=str(path), name=name)
+    return workspace.store.jobs.submit("import", f"Import {path.name}", config.to_dict()).id
 
 
 def schema_of(dataset: Artifact) -> FeatureSchema:

@@ -7,6 +7,7 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +42,15 @@ class Database:
 
     def __str__(self) -> str:
         return str(self.url.database) if self.is_sqlite else self.url.render_as_string(hide_password=True)
+
+    @cached_property
+    def file(self) -> Path | None:
+        """The file of an SQLite database, as SQLite itself names it; None for another database."""
+        if not self.is_sqlite:
+            return None
+        with self.read() as connection:
+            rows = connection.exec_driver_sql("PRAGMA database_list").all()
+        return next(Path(file) for _, name, file in rows if name == "main")
 
     @contextmanager
     def read(self) -> Iterator[sa.Connection]:

@@ -9,7 +9,7 @@ from ctrlab.data.catalog import DATASETS
 from ctrlab.data.catalog.criteo import COLUMN_NAMES
 from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.data.encoding.encoder import FieldEncoder
-from ctrlab.errors import ConfigError, UnknownNameError
+from ctrlab.errors import ConfigError, DataError, UnknownNameError
 
 
 def test_every_known_dataset_says_where_it_is_how_large_and_what_it_may_be_used_for():
@@ -82,3 +82,45 @@ def test_the_frappe_files_encode_as_they_are_split(realdata, tmp_path):
     dataset = encode_dataset(DATASETS["frappe_x1"].config_for([str(path) for path in paths]), tmp_path / "a")
     assert dataset.summary.rows == {"train": 202_027, "valid": 57_722, "test": 28_860}
     assert dataset.summary.ctr["test"] == pytest.approx(0.330, abs=1e-3)
+
+
+def written(path, lines: list[str]) -> str:
+    path.write_text("\n".join(lines) + "\n")
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        ["root:x:0:0:root:/root:/bin/bash"] * 3 + ["alice:SECRET:1:1::/home/alice:/bin/sh"] * 90,
+        ["SECRET,SECRET,b", *["1,2,3"] * 90],
+        ["\t".join(["SECRET"] * 40)] * 90,
+        ["SECRET"] * 90,
+        ['a,"SEC', 'RET",b', "1,2,3"],
+        ["click,SECRET", *["SECRET,1,2"] * 90],
+    ],
+)
+def test_a_file_in_another_format_is_refused_without_its_cells(tmp_path, lines):
+    path = written(tmp_path / "private.txt", lines)
+    for known in DATASETS:
+        with pytest.raises(DataError) as caught:
+            known.inspect([path] * known.num_files)
+        assert "private.txt" in str(caught.value)
+        assert not any(word in str(caught.value) for word in ("SECRET", "alice", "/root", "SEC"))
+
+
+def test_the_second_file_is_checked_too(tmp_path):
+    good = written(tmp_path / "train.csv", ["label,user_id,item_id,tag_id", *["1,2,3,4", "0,3,4,5"] * 30])
+    bad = written(tmp_path / "valid.csv", ["SECRET:x:0,0", *["SECRET:1,2"] * 30])
+    movielens = DATASETS["movielens"]
+    assert movielens.inspect([good] * 3).rows == 60
+    with pytest.raises(DataError, match=r"valid.csv is not in the format of MovieLens") as caught:
+        movielens.inspect([good, bad, good])
+    assert "SECRET" not in str(caught.value)
+
+
+def test_a_label_with_other_values_is_refused_without_them(tmp_path):
+    path = written(tmp_path / "t.csv", ["label,user_id,item_id,tag_id", *["SECRET,2,3,4", "7,3,4,5"] * 30])
+    with pytest.raises(DataError, match="other values than 0 and 1 in label") as caught:
+        DATASETS["movielens"].inspect([path] * 3)
+    assert "SECRET" not in str(caught.value)

@@ -127,7 +127,7 @@ def test_the_difference_of_two_configs_shows_only_what_differs(lab, model, compr
 def test_a_checkpoint_of_another_encoding_is_refused_before_it_is_queued(lab, dataset, model, tmp_path):
     other = encoded(lab, write_table(tmp_path / "other.csv", seed=1), "other")
     with pytest.raises(DataError, match="another encoding"):
-        models.import_checkpoint(lab.workspace, other.id, models.model_file(model))
+        models.import_checkpoint(lab.workspace, other.id, models.export_model(lab.workspace, model.id, tmp_path)[0])
 
 
 def test_a_pickle_is_refused_before_it_is_queued(lab, dataset, tmp_path):

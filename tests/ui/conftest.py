@@ -32,11 +32,12 @@ SCHEMA = FeatureSchema(field_names=("ad_id",), field_dims=(1202,), value_names=(
 @pytest.fixture
 def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """An empty home that the pages use too; no worker is started for it."""
-    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
+    home = tmp_path / "home"
+    monkeypatch.setenv("CTRLAB_HOME", str(home))
     monkeypatch.delenv("CTRLAB_STORE_URL", raising=False)
     monkeypatch.setattr(jobs, "ensure_worker", lambda workspace, command=None: None)
     st.cache_resource.clear()
-    return open_workspace(tmp_path)
+    return open_workspace(home)
 
 
 @pytest.fixture(autouse=True)
@@ -111,6 +112,7 @@ def model(workspace: Workspace, dataset: str) -> str:
 @pytest.fixture
 def ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Ids of a dataset, a DeepFM with three tables and its spectra, in the home that the pages use."""
-    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
+    home = tmp_path / "home"
+    monkeypatch.setenv("CTRLAB_HOME", str(home))
     monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
     return deepfm_workspace(tmp_path, num_tables=3, mlp_dims=(40, 40))

@@ -1,4 +1,4 @@
-"""Known public datasets: where they are, how large, and the settings that read them."""
+"""Known public datasets: source, size, licence and the config that reads them."""
 
 from ctrlab.data.catalog.avazu import AVAZU
 from ctrlab.data.catalog.criteo import CRITEO, CRITEO_X1

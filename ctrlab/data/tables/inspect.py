@@ -1,8 +1,8 @@
-"""A first look at a raw table: what each column seems to be, and a draft of how to encode it."""
+"""Inspects a raw table: infers the role of each column and drafts the config that encodes it."""
 
 import re
 from dataclasses import asdict, dataclass, replace
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import polars as pl
@@ -16,20 +16,20 @@ from ctrlab.data.tables.reader import open_table
 from ctrlab.data.tables.timestamps import find_format
 from ctrlab.errors import DataError
 
-#: Cells looked at in all: a very wide table is judged by fewer rows.
+#: Largest number of cells that are inspected: of a very wide table fewer rows are read.
 MAX_CELLS = 20_000_000
-#: A column counts as numeric or as an identifier when at least this share of its cells is.
+#: A column counts as numeric if at least this share of its cells is.
 _NEARLY_ALL = 0.99
-#: Whole numbers with at most this many different values are codes rather than quantities.
+#: Integers with at most this many distinct values are codes rather than quantities.
 _FEW_NUMBERS = 20
-#: Counts start at or below this, and their largest is so many times the median; codes often do neither.
+#: Counts start at or below the first number, and their maximum is the second times their median; codes often do neither.
 _SMALL_NUMBER, _SKEW = 10, 8
-#: Identifiers: this share of the rows has a value of its own, in a table of at least so many rows.
+#: Identifiers: at least this share of distinct values, in a table of at least this many rows.
 _IDENTIFIER_SHARE, _IDENTIFIER_ROWS = 0.95, 200
 #: A field with more values than this gets a minimum count of 2, so that its out-of-vocabulary id is trained.
 _MANY_VALUES = 1000
 _NUM_EXAMPLES = 5
-#: A list shares the ids of a column when at least this share of the values of either occurs in both.
+#: A list shares the ids of a column if the Jaccard index of their values is at least this.
 _SAME_VALUES = 0.5
 _LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "converted")
 _ID_NAME = re.compile(r"(?i:(^|_)(id|uid|user|item|code|zip|cat|category|type)(_|$|\d))|[a-z]Id$")
@@ -37,12 +37,12 @@ _ID_NAME = re.compile(r"(?i:(^|_)(id|uid|user|item|code|zip|cat|category|type)(_
 
 @dataclass(frozen=True)
 class ColumnInspection:
-    """What one column holds, in the rows that were looked at.
+    """One column of the inspected rows.
 
-    role: what it seems to be, and reason: why, as half a sentence.
-    distinct: different values, empty cells not counted. missing_share: 0..1.
-    examples: its most frequent values. minimum, maximum: of its numbers, None if it has none.
-    min_count, transform, timestamp_format, separator, max_length, shares: the draft's settings for it.
+    role: inferred role. reason: why, as half a sentence.
+    distinct: number of distinct values, without empty cells. missing_share: share of empty cells, 0..1.
+    examples: the most frequent values. minimum, maximum: of the numbers; None if the column is not numeric.
+    min_count, transform, timestamp_format, separator, max_length, shares: settings of the draft.
     """
 
     name: str
@@ -63,12 +63,12 @@ class ColumnInspection:
 
 @dataclass(frozen=True)
 class TableInspection:
-    """A first look at a table.
+    """The result of `inspect_table`.
 
-    source: the source with everything filled in that was found out. columns: in the order of the file.
-    rows: how many rows were looked at; complete: whether that is all of them.
-    label_candidates: columns that could be the label, the likeliest first; empty if none can.
-    ctr: share of clicks in the first candidate, None without one.
+    source: the source with the detected format, header, delimiter and names. columns: in the order of the file.
+    rows: number of inspected rows. complete: whether these are all rows.
+    label_candidates: columns that could be the label, the likeliest first.
+    ctr: share of clicks in the first candidate; None if there is none.
     size_bytes: of the file on disk.
     """
 
@@ -86,18 +86,34 @@ class TableInspection:
         return {column.name: column for column in self.columns}
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"source": self.source.to_dict(), "columns": [asdict(column) for column in self.columns]}
+        """Plain JSON types."""
+        columns = [asdict(column) | {"examples": list(column.examples)} for column in self.columns]
+        own = {"source": self.source.to_dict(), "columns": columns, "label_candidates": list(self.label_candidates)}
+        return asdict(self) | own
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> Self:
+        """The inverse of `to_dict`."""
+        columns = tuple(ColumnInspection(**column | {"examples": tuple(column["examples"])}) for column in values["columns"])
+        own = {"source": SourceConfig.from_dict(values["source"]), "columns": columns}
+        return cls(**values | own | {"label_candidates": tuple(values["label_candidates"])})
 
 
 def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: int | None = None) -> TableInspection:
-    """Look at the first rows of a raw table (of the first file, if there are several).
+    """Inspect the first rows of a raw table (of the first file, if there are several).
 
     Args:
-        max_rows: rows to look at; fewer in a table of hundreds of columns.
+        max_rows: rows to read; fewer in a table of hundreds of columns.
         max_bytes: refuse a larger file.
 
     Raises:
         DataError: the file cannot be read as a table.
+
+    >>> import tempfile, pathlib
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "log.csv"
+    >>> _ = path.write_text("click,site\\n" + "1,a\\n0,b\\n" * 50)
+    >>> [(column.name, column.role) for column in inspect_table(SourceConfig(paths=(str(path),))).columns]
+    [('click', 'label'), ('site', 'categorical')]
     """
     reader = open_table(source, max_bytes=max_bytes)
     wanted = max(1, min(max_rows, MAX_CELLS // max(1, len(reader.column_names))))
@@ -133,13 +149,13 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
 
 
 def draft_config(inspection: TableInspection, name: str, *, label: str | None = None) -> DatasetConfig:
-    """The dataset as the inspection sees it, to be corrected by a person.
+    """A dataset config with the inferred roles, to be corrected by the user.
 
     Args:
         label: the label column; by default the first candidate.
 
     Raises:
-        DataError: there is no label, or nothing but the label to learn from.
+        DataError: no column can be the label, or no feature is left.
     """
     label = label or next(iter(inspection.label_candidates), None)
     if label is None:
@@ -162,7 +178,7 @@ def draft_config(inspection: TableInspection, name: str, *, label: str | None = 
 def _draft_column(column: ColumnInspection, label: str) -> ColumnConfig:
     if column.name == label:
         return ColumnConfig(name=column.name, role="label")
-    # A candidate that was not chosen is a field like any other.
+    # Another label candidate becomes a categorical field.
     role = "categorical" if column.role == "label" else column.role
     return ColumnConfig(
         name=column.name,
@@ -177,7 +193,7 @@ def _draft_column(column: ColumnInspection, label: str) -> ColumnConfig:
 
 
 def _label_candidates(frame: pl.DataFrame) -> tuple[str, ...]:
-    """Two-valued columns without gaps: those with a telling name first, else in the order of the file."""
+    """Columns with two label values and no empty cell: first those with a usual label name, then in the order of the file."""
 
     def could_be(column: pl.Series) -> bool:
         values = column.head(10_000).unique()
@@ -233,7 +249,7 @@ def _inspect_list(texts: pl.Series, separator: str | None, what: str) -> ColumnI
 
 
 def _shared_vocabulary(column: ColumnInspection, others: tuple[ColumnInspection, ...], frame: pl.DataFrame) -> str | None:
-    """The categorical column whose values a list's elements are, as those of a behaviour list are the item's."""
+    """The categorical column with the same values as a list's elements, for example the item column of a behaviour list."""
     if column.role != "list":
         return None
     elements = elements_of(frame[column.name], column.separator)
@@ -257,9 +273,9 @@ def _categorical_or_numeric(
 
 
 def _quantity(facts: dict[str, Any], counts: pl.DataFrame, numbers: NDArray[np.float64]) -> str | None:
-    """Why these numbers are quantities rather than codes; None if they are codes.
+    """Why the numbers are quantities rather than codes; None if they are codes.
 
-    Quantities have fractions, or are counts: they begin near 0 and the larger, the rarer. The names of codes often say id.
+    Quantities have fractions, or are counts: they start near 0, and larger ones are rarer. Names of codes often contain "id".
     """
     real = numbers[~np.isnan(numbers)]
     if bool((real != np.floor(real)).any()):

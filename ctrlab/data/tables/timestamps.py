@@ -1,4 +1,4 @@
-"""Points in time as logs write them, to hours and weekdays."""
+"""Parses timestamps in the formats that logs use."""
 
 import re
 from collections.abc import Callable
@@ -6,19 +6,20 @@ from typing import Literal
 
 import polars as pl
 
-#: Formats known by name; anything else is a strptime pattern.
-NAMED_FORMATS = ("iso", "yyyymmdd", "yymmddhh", "epoch_s", "epoch_ms")
 _ISO = r"^\d{4}-\d\d-\d\d([ T]\d\d:\d\d(:\d\d(\.\d+)?)?)?(Z|[+-]\d\d:?\d\d)?$"
 _TIME_NAME = re.compile(r"time|date|stamp|epoch|hour|day|(^|_)ts($|_)|_at$", re.IGNORECASE)
 _EARLIEST_YEAR, _LATEST_YEAR = 1995, 2050
 
 
 def parse_timestamps(texts: pl.Series, timestamp_format: str) -> pl.Series:
-    """Local wall-clock times, Datetime; null where a cell is empty or unreadable. A UTC offset in the text is dropped.
+    """Local wall-clock times as Datetime; null where a cell is empty or unreadable. A UTC offset in the text is dropped.
 
     Args:
         texts: String series.
-        timestamp_format: one of `NAMED_FORMATS` or a strptime pattern.
+        timestamp_format: iso, yyyymmdd, yymmddhh, epoch_s, epoch_ms, or a strptime pattern.
+
+    >>> parse_timestamps(pl.Series(["14102113"]), "yymmddhh").dt.hour().to_list()
+    [13]
     """
     parser = _PARSERS.get(timestamp_format)
     return _by_pattern(texts, timestamp_format) if parser is None else parser(texts)
@@ -27,7 +28,10 @@ def parse_timestamps(texts: pl.Series, timestamp_format: str) -> pl.Series:
 def find_format(texts: pl.Series, name: str) -> str | None:
     """The named format in which every cell is a plausible time, or None.
 
-    Whole numbers of seconds or milliseconds pass only in a column whose name speaks of time: ids look the same.
+    Integers count as seconds or milliseconds only in a column whose name suggests a time: ids look the same.
+
+    >>> find_format(pl.Series(["2014-10-21 13:00"]), "hour")
+    'iso'
     """
     texts = texts.drop_nulls()
     if not len(texts):
@@ -64,7 +68,7 @@ def _epoch(texts: pl.Series, unit: Literal["s", "ms"]) -> pl.Series:
 
 
 def _by_pattern(texts: pl.Series, pattern: str) -> pl.Series:
-    # polars reads a date without a clock, or an hour without minutes, only when they are completed.
+    # polars does not parse a date without a time, or an hour without minutes, so both are completed.
     if not re.search(r"%[HIklTRcs+X]", pattern):
         texts, pattern = texts + " 00:00", pattern + " %H:%M"
     elif not re.search(r"%[MTRcs+X]", pattern):

@@ -1,24 +1,27 @@
 """The forms that add a dataset: the sample, a table of the user, a known public format. Each queues a job."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
+from ctrlab.data.configs import SPLIT_NAMES, DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.errors import CtrlabError, DataError
 from ctrlab.services import datasets, sample
+from ctrlab.services.inspector import inspector
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.components.column_editor import column_configs, column_editor, column_faults, column_table, summary_line
 from ctrlab.ui.components.config_form import config_form, show_faults
 from ctrlab.ui.components.explain import explain
 from ctrlab.ui.components.job_progress import watch
 from ctrlab.ui.feedback import escape, guarded
+from ctrlab.ui.path_sources import paths_offered
 
 if TYPE_CHECKING:
     import pandas as pd
+    from streamlit.runtime.uploaded_file_manager import UploadedFile
 
     from ctrlab.data.catalog import KnownDataset
     from ctrlab.data.tables.inspect import TableInspection
@@ -45,6 +48,8 @@ def new_dataset(*, busy: bool) -> None:
         "Where the data comes from", _SOURCES, default=_SOURCES[0], required=True, key="data-way", label_visibility="collapsed",
         persist_state="session",
     )  # fmt: skip
+    if way != "Sample":
+        inspector(cache.workspace()).warm_up()
     {"Sample": _sample, "Your table": _table, "Known format": _known}[way or _SOURCES[0]](busy)
     draft: Draft | None = st.session_state.get("draft")
     if draft is not None and way != "Sample":
@@ -74,36 +79,47 @@ def _table(busy: bool) -> None:
             "Upload a table", key="data-upload", help="CSV, TSV (with or without header) or Parquet; plain, gz or zst."
         )
     with right:
-        typed = st.text_input(
-            "Or the path of a table on this machine", key="data-path", persist_state="session", placeholder="/data/train.tsv.gz",
-            help="Read in place, nothing is copied: for large files. For a table that is already split, "
-            "give the train, valid and test files separated by semicolons.",
-        )  # fmt: skip
+        typed = None
+        if paths_offered():
+            typed = st.text_input(
+                "Or the path of a table on this machine", key="data-path", persist_state="session",
+                placeholder="/data/train.tsv.gz",
+                help="Read in place, nothing is copied: for large files. For a table that is already split, "
+                "give the train, valid and test files separated by semicolons.",
+            )  # fmt: skip
         with st.expander("File format"):
             source = config_form(SourceConfig, key="source", omit=("paths",), values={"paths": ("-",)}, columns=2)
     if st.button("Inspect table", type="primary", key="inspect", disabled=busy or source is None, icon=":material/search:"):
-        paths: tuple[str, ...]
         with guarded(), st.spinner("Reading the first rows", show_time=True):
-            if upload is not None:
-                staged = datasets.stage_upload(cache.workspace(), upload.name, upload)
-                paths, name = (str(staged),), upload.name
-            else:
-                paths = _paths(typed or "")
-                name = Path(paths[0]).name
             if source is not None:
-                _inspect(source.replace(paths=paths), name.split(".")[0] or "table")
+                _inspect(source, _given([upload], typed))
 
 
-def _paths(text: str) -> tuple[str, ...]:
-    paths = tuple(str(Path(part.strip()).expanduser()) for part in text.split(";") if part.strip())
+@dataclass(frozen=True)
+class _Given:
+    """Files that were uploaded or whose paths were typed. name: of the first file."""
+
+    paths: tuple[str, ...]
+    name: str
+    uploaded: bool
+
+
+def _given(uploads: "Sequence[UploadedFile | None]", typed: str | None) -> _Given:
+    """The files to read: the uploads, else the typed paths, separated by semicolons."""
+    found = [upload for upload in uploads if upload is not None]
+    if found:
+        staged = tuple(str(datasets.stage_upload(cache.workspace(), upload.name, upload)) for upload in found)
+        return _Given(staged, found[0].name, uploaded=True)
+    paths = tuple(str(Path(part.strip()).expanduser()) for part in (typed or "").split(";") if part.strip())
     if not paths:
         raise DataError("no table given; upload a file or type its path")
-    return paths
+    return _Given(paths, Path(paths[0]).name, uploaded=False)
 
 
-def _inspect(source: SourceConfig, name: str) -> None:
-    inspection = datasets.inspect_source(source)
-    _start_draft(inspection, datasets.draft_config(inspection, name))
+def _inspect(source: SourceConfig, given: _Given) -> None:
+    source = source.replace(paths=given.paths)
+    inspection = datasets.inspect_source_in_child(cache.workspace(), source, uploaded=given.uploaded)
+    _start_draft(inspection, datasets.draft_config(inspection, given.name.split(".")[0] or "table"))
 
 
 def _start_draft(inspection: "TableInspection", config: DatasetConfig) -> None:
@@ -124,17 +140,24 @@ def _known(busy: bool) -> None:
     known = known_by_name[name]
     st.caption(escape(known.description))
     _facts(known)
-    typed = st.text_input(
-        "Path of the file you downloaded"
-        if known.num_files == 1
-        else "Paths of the train, valid and test files, separated by semicolons",
-        key=f"known-path-{name}",
-        persist_state="session",
-    )
+    uploads: list[UploadedFile | None] = []
+    typed = None
+    if paths_offered():
+        typed = st.text_input(
+            "Path of the file you downloaded"
+            if known.num_files == 1
+            else "Paths of the train, valid and test files, separated by semicolons",
+            key=f"known-path-{name}",
+            persist_state="session",
+        )
+    else:
+        parts = ("file",) if known.num_files == 1 else SPLIT_NAMES[: known.num_files]
+        uploads = [st.file_uploader(f"Upload the {part} you downloaded", key=f"known-upload-{name}-{part}") for part in parts]
     if st.button("Inspect table", type="primary", key="inspect-known", disabled=busy, icon=":material/search:"):
         with guarded(), st.spinner("Reading the first rows", show_time=True):
-            config = known.config_for(_paths(typed or ""))
-            inspection = datasets.inspect_source(config.source)
+            given = _given(uploads, typed)
+            config = known.config_for(given.paths)
+            inspection = datasets.inspect_known_in_child(cache.workspace(), known, given.paths, uploaded=given.uploaded)
             _start_draft(inspection, config.replace(source=inspection.source))
 
 

@@ -20,6 +20,7 @@ from ctrlab.ui.components.downloads import download_table
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
 from ctrlab.ui.feedback import empty, escape, guarded, sentence
 from ctrlab.ui.navigation import PAGES
+from ctrlab.ui.path_sources import paths_offered
 
 _KIND_NOTES = {"original": "", "compressed": ", compressed", "control": ", a control", "rival": ", small from scratch"}
 
@@ -200,11 +201,16 @@ def _import(dataset: Artifact, busy: bool) -> None:
         with left:
             upload = st.file_uploader("Upload a checkpoint", key="checkpoint-upload")
         with right:
-            typed = st.text_input("Or the path of a checkpoint on this machine", key="checkpoint-path", persist_state="session")
+            typed = None
+            if paths_offered():
+                typed = st.text_input(
+                    "Or the path of a checkpoint on this machine", key="checkpoint-path", persist_state="session"
+                )
         if st.button("Import", key="import", disabled=busy or not (upload or typed), icon=":material/download:"):
             with guarded() as outcome:
                 workspace = cache.workspace()
-                path = datasets.stage_upload(workspace, upload.name, upload) if upload else Path(typed or "").expanduser()
-                watch(models.import_checkpoint(workspace, dataset.id, path))
+                path = datasets.stage_upload(workspace, upload.name, upload) if upload else Path(typed or "")
+                uploaded = upload is not None
+                watch(models.import_checkpoint(workspace, dataset.id, path, in_child=True, uploaded=uploaded))
             if not outcome.failed:
                 st.rerun()

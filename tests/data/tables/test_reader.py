@@ -1,3 +1,4 @@
+import errno
 import gzip
 import io
 
@@ -11,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ctrlab.data.configs import SourceConfig
+from ctrlab.data.tables.faults import read_fault
 from ctrlab.data.tables.reader import open_table
-from ctrlab.errors import DataError
+from ctrlab.errors import DataError, FileReadError
 
 PACKERS = {"": lambda raw: raw, ".gz": gzip.compress, ".zst": zstandard.compress}
 
@@ -184,7 +186,7 @@ def test_a_ragged_row_is_refused_with_its_number(write, filler, row, cells):
 
 
 def test_duplicate_names_are_refused(write, tmp_path):
-    assert "more than one column named a" in refusal(write("t.csv", "a,b,a\n1,2,3\n"))
+    assert "columns with equal names (1, 3)" in refusal(write("t.csv", "a,b,a\n1,2,3\n"))
 
 
 def test_a_file_over_the_cap_is_refused(write):
@@ -232,3 +234,22 @@ def test_elements_of_parquet_lists_are_joined_and_empty_lists_are_null(tmp_path)
 
 def test_names_that_do_not_fit_the_file_are_refused(write):
     assert "gives 2 names" in refusal(write("t.csv", "1,2,3\n"), column_names=("a", "b"))
+
+
+def test_a_quote_that_is_open_at_the_end_of_the_first_line_is_one_sentence(write):
+    assert "a quote in the first line is not closed" in refusal(write("t.csv", 'a,"b\nc",d\n1,2,3\n'))
+
+
+def test_many_equal_names_are_refused_at_once(write):
+    assert "columns with equal names (1, 2, 3, 4, 5, 6)" in refusal(
+        write("t.csv", ",".join(["a"] * 20_000) + "\n" + "," * 19_999 + "\n")
+    )
+
+
+def test_an_error_of_the_operating_system_is_told_from_a_damaged_file(tmp_path):
+    path = tmp_path / "t.csv"
+    assert isinstance(read_fault(path, OSError(errno.EIO, "Input/output error")), FileReadError)
+    assert "Input/output error" in str(read_fault(path, OSError(errno.EIO, "Input/output error")))
+    damaged = read_fault(path, pa.ArrowInvalid("CSV parse error: Expected 2 columns, got 3: SECRET,1,2"))
+    assert type(damaged) is DataError
+    assert "SECRET" not in str(damaged)
