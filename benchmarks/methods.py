@@ -40,14 +40,17 @@ from ctrlab.decomposition.collect import collect_spectra, look_up_counts
 from ctrlab.evaluation.delong import auc_difference
 from ctrlab.evaluation.metrics import auc, log_loss
 from ctrlab.evaluation.prediction import predict_logits
-from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.models.base import CTRModel
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
+from ctrlab.plans.budgets import Budget, BudgetError
 from ctrlab.plans.configs import CompressConfig, CompressionSpec, Precision, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.methods import METHODS
-from ctrlab.plans.planner import Budget, BudgetError, PlanOptions, plan_for_budget
+from ctrlab.plans.planner import plan_for_budget
+from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.training.configs import FINETUNE, FitConfig
 from ctrlab.training.loop import fit
 from ctrlab.training.smaller import smaller_config

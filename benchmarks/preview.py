@@ -28,12 +28,15 @@ from ctrlab.decomposition.collect import collect_covariances, table_moments
 from ctrlab.decomposition.covariance import decompose
 from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import DeepFMConfig
+from ctrlab.plans.budgets import COUNTED_KINDS, Budget
 from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
-from ctrlab.plans.planner import BUDGET_KINDS, Budget, PlanOptions, plan_for_budget, plan_for_loss, planned_front
+from ctrlab.plans.planner import plan_for_budget, plan_for_loss, planned_front
+from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.services.lab import Lab
 from ctrlab.services.previews import PreviewRequest, preview_process
 
@@ -138,7 +141,7 @@ def planner_times(probe: Probe, split: Split, repeats: int) -> dict[str, list[fl
     profile, whole = probe.profile, serving_cost(probe.profile, {})
     limits = {"parameters": whole.parameters, "bytes": whole.size_bytes, "table_bytes": whole.bytes_tables, "macs": whole.macs}
     found: dict[str, list[float]] = {}
-    for kind in BUDGET_KINDS:
+    for kind in COUNTED_KINDS:
         budget = Budget(kind=kind, limit=limits[kind] / 3)
         found[f"planner, {kind} to a third"] = [
             timed(lambda budget=budget: plan_for_budget(profile, sensitivity, budget, PlanOptions(spectra=probe.spectra)))

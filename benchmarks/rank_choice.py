@@ -25,10 +25,13 @@ from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.measuring.choose import candidate_plans, choose_plan
-from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.sensitivity_probe import measure_sensitivity
+from ctrlab.plans.budgets import Budget, BudgetError
 from ctrlab.plans.configs import CompressionSpec, Precision, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
-from ctrlab.plans.planner import Budget, BudgetError, PlanOptions, plan_for_budget
+from ctrlab.plans.planner import plan_for_budget
+from ctrlab.plans.rank_problem import PlanOptions
 
 FACTORS = (3, 5, 10)
 BASELINES = ("uniform variance", "uniform rank")

@@ -17,9 +17,12 @@ from common import Table, at_most, stored_result, write_json
 from preview import criteo_sized
 
 from ctrlab.measuring.latency_search import plan_that_runs
-from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed
-from ctrlab.plans.planner import Budget, PlanOptions, plan_for_budget
+from ctrlab.plans.budgets import Budget
+from ctrlab.plans.planner import plan_for_budget
+from ctrlab.plans.rank_problem import PlanOptions
 
 TARGET = 0.15
 

@@ -15,7 +15,15 @@ A message says what was got, what is allowed and what to do next.
 
 
 class CtrlabError(Exception):
-    """Base of all expected errors; `str(error)` is one sentence for the user."""
+    """Base of all expected errors; `str(error)` is one sentence for the user.
+
+    >>> import ctrlab
+    >>> try:
+    ...     ctrlab.FitConfig(epochs=0)
+    ... except ctrlab.CtrlabError as error:
+    ...     print(type(error).__name__)
+    ConfigError
+    """
 
 
 class ConfigError(CtrlabError, ValueError):

@@ -25,3 +25,8 @@ def test_examples_in_docstrings_run(name: str, tmp_path: Path, monkeypatch: pyte
     monkeypatch.setenv("CTRLAB_HOME", str(tmp_path / "home"))
     result = doctest.testmod(importlib.import_module(name), optionflags=_FLAGS)
     assert result.attempted > 0 and result.failed == 0, "see the captured output"
+
+
+@pytest.mark.parametrize("name", [name for name in ctrlab.__all__ if callable(getattr(ctrlab, name))])
+def test_every_public_name_has_an_example(name: str) -> None:
+    assert ">>> " in (getattr(ctrlab, name).__doc__ or "")

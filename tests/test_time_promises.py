@@ -4,6 +4,7 @@
 measured up to three times and must keep its promise once.
 """
 
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -66,7 +67,7 @@ def test_a_prediction_for_30_layers_takes_under_5_milliseconds():
     profile = profile_model(make_model("deepfm", schema=schema, embed_dim=16, mlp_dims=(400, 400, 400)))
     spectra = {layer.layer_name: spectrum_of(layer) for layer in profile.compressible}
     spec = CompressionSpec(plan=plan_ranks(profile, spectra, variance=0.95))
-    assert_within(0.005, lambda: seconds_of(lambda: predict(profile, spectra, spec)))
+    assert_within(0.005, lambda: statistics.median(seconds_of(lambda: predict(profile, spectra, spec)) for _ in range(20)))
 
 
 def spectrum_of(layer) -> LayerSpectrum:

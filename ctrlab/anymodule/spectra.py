@@ -30,6 +30,12 @@ def collect(module: nn.Module, batches: Iterable[Any], filter_fn: Filter | None 
 
     Raises:
         SpectrumError: a layer's output is not finite.
+
+    >>> import torch
+    >>> module = torch.nn.Sequential(torch.nn.Linear(8, 6), torch.nn.ReLU(), torch.nn.Linear(6, 1))
+    >>> found = collect(module, [torch.randn(100, 8)])
+    >>> list(found), found["0"].eigenvalues.shape
+    (['0'], (6,))
     """
     module = unwrapped(module)
     with unfused(module, unfused_forms(module)) as module:

@@ -97,6 +97,14 @@ def compress(
     Raises:
         CompressionError: neither or both of `variance` and `ranks`, or a plan or spectra that do not fit the module.
         SpectrumError: a layer's output is not finite.
+
+    >>> import torch
+    >>> module = torch.nn.Sequential(torch.nn.Linear(32, 24), torch.nn.ReLU(), torch.nn.Linear(24, 1))
+    >>> result = compress(module, [torch.randn(200, 32)], ranks={"0": 4})
+    >>> result.model(torch.randn(5, 32)).shape
+    torch.Size([5, 1])
+    >>> sum(p.numel() for p in module.parameters()), sum(p.numel() for p in result.model.parameters())
+    (817, 277)
     """
     module = unwrapped(module)
     forms = unfused_forms(module)
@@ -133,6 +141,15 @@ def restore(module: nn.Module, path: str | Path) -> nn.Module:
 
     Raises:
         CompressionError: the files are not there, are damaged, or belong to another architecture.
+
+    >>> import tempfile, torch
+    >>> module = torch.nn.Sequential(torch.nn.Linear(32, 24), torch.nn.ReLU(), torch.nn.Linear(24, 1))
+    >>> result, x = compress(module, [torch.randn(200, 32)], ranks={"0": 4}), torch.randn(5, 32)
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     path = Path(folder) / "small.safetensors"
+    ...     _ = result.save(path)
+    ...     torch.equal(restore(module, path)(x), result.model(x))
+    True
     """
     path, module = Path(path), unwrapped(module)
     ranks, bottleneck = _read_description(path.with_suffix(".json"))

@@ -7,19 +7,12 @@ from typing import Any
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab
 from ctrlab.cli.flags import add_config_flags, flag_settings
 from ctrlab.cli.output import print_json, table_text
+from ctrlab.plans.budgets import BUDGET_KINDS, COUNTED_KINDS, LATENCY, Budget
 from ctrlab.plans.cost_prediction import serving_cost
-from ctrlab.plans.planner import BUDGET_KINDS, Budget, BudgetKind
 from ctrlab.services import models, plans, sensitivity
 from ctrlab.services.lab import Lab
 from ctrlab.services.sensitivity import SensitivityConfig
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE, SpeedConfig
-
-_FLAGS: dict[BudgetKind, tuple[str, str]] = {
-    "parameters": ("--parameters", "largest number of parameters when served"),
-    "bytes": ("--bytes", "largest size in bytes when served"),
-    "table_bytes": ("--table-bytes", "largest size of the tables in bytes when served"),
-    "macs": ("--macs", "largest number of MACs per row"),
-}
 
 
 def declare_planning(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
@@ -46,14 +39,8 @@ def declare_planning(subparsers: Subparsers, common: argparse.ArgumentParser) ->
 
 def _goals(group: Any) -> None:
     """The flags of which `plan` takes exactly one."""
-    for kind, (flag, text) in _FLAGS.items():
-        group.add_argument(flag, dest=kind, type=float, metavar="N", help=text)
-    group.add_argument(
-        "--latency-ms",
-        type=float,
-        metavar="MS",
-        help="largest latency of a batch in torch, as `speed` measures it",
-    )
+    for kind in BUDGET_KINDS:
+        group.add_argument(kind.flag, dest=kind.name, type=float, metavar="MS" if kind.name == LATENCY else "N", help=kind.help)
     group.add_argument(
         "--auc-loss", type=float, metavar="X", help="find the smallest plan predicted to lose at most X of AUC, e.g. 0.0005"
     )
@@ -89,7 +76,7 @@ def run_plan(args: argparse.Namespace) -> None:
             _plan_for_ms(lab, args)
             return
         budget = next(
-            (Budget(kind=kind, limit=limit) for kind in BUDGET_KINDS if (limit := getattr(args, kind)) is not None), None
+            (Budget(kind=kind, limit=limit) for kind in COUNTED_KINDS if (limit := getattr(args, kind)) is not None), None
         )
         choice = lab.choose(args.model, budget=budget, max_auc_loss=args.auc_loss, multiple_of=args.multiple_of)
         profile = models.model_profile(lab.workspace, args.model)

@@ -1,7 +1,6 @@
-"""The field embedding with reduced tables: trainable with explicit projections, and the serving form that returns the latents.
+"""Field embeddings with reduced tables: the trainable form with explicit projections, and the serving form that returns latents.
 
-Fields of one rank share one fused table, so that a forward pass costs one look-up and one batched product per *rank*, whatever
-the number of fields.
+Fields of one rank share one fused table, so a forward pass costs one look-up and one batched product per *rank*, not per field.
 """
 
 from collections.abc import Sequence
@@ -21,9 +20,11 @@ R = TypeVar("R", int, int | None)
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class TableSource:
-    """A table to reduce. weight: (num_ids, d). counts: look-ups of each id in training, None where unknown.
+    """A table to reduce.
 
-    init_std: deviation that the original's tables were drawn with.
+    weight: (num_ids, d).
+    counts: look-ups of each id in training, (num_ids,); None if unknown.
+    init_std: standard deviation of the original tables' initial values.
     """
 
     name: str
@@ -33,10 +34,10 @@ class TableSource:
 
 
 class FieldGroup(nn.Module):
-    """Fields whose vectors are made alike.
+    """Fields whose vectors are computed together.
 
-    fields: their numbers among the schema's tables: the categorical fields, then lists of their own vocabulary.
-    look_ups: of a row in each, lists taken as full.
+    fields: indices into the schema's tables: the categorical fields, then lists with a vocabulary of their own.
+    look_ups: look-ups per row in each table, lists taken as full.
     """
 
     columns: Tensor
@@ -51,7 +52,7 @@ class FieldGroup(nn.Module):
         self.register_buffer("columns", torch.tensor(categorical, dtype=torch.int64), persistent=False)
 
     def own_ids(self, ids: Tensor) -> Tensor:
-        """ids (B, F) of all fields -> (B, categorical fields of this group)."""
+        """ids (B, F) of all fields -> ids (B, categorical fields of this group)."""
         return ids if self.takes_all else ids.index_select(1, self.columns)
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -64,7 +65,7 @@ class FieldGroup(nn.Module):
 
 
 class ReducedGroup(FieldGroup):
-    """Fields of one rank, in the form of one method."""
+    """Fields of one rank, stored as one method stores reduced tables."""
 
     def __init__(self, schema: FeatureSchema, fields: Sequence[int], rank: int, embed_dim: int) -> None:
         super().__init__(schema, fields)
@@ -72,12 +73,12 @@ class ReducedGroup(FieldGroup):
         self.embed_dim = embed_dim
 
     def fill_(self, position: int, source: TableSource) -> None:
-        """In place: make the table at `position` what the method makes of `source`."""
+        """In place: fill the table at `position` with the reduced form of `source`."""
         raise NotImplementedError
 
 
 class PartTable(FusedTable):
-    """A table that is looked up by parts of ids or by places, hence has rows of no id's own."""
+    """A table whose rows belong to parts of ids or to positions, not to single ids."""
 
 
 class TableGroup(FieldGroup):
@@ -101,7 +102,7 @@ class TableGroup(FieldGroup):
         return self.tables(self.own_ids(ids))  # type: ignore[no-any-return]
 
     def forward(self, ids: Tensor) -> Tensor:
-        """The vectors of fields that stay dense are their latents."""
+        """ids (B, F) -> latents (B, fields of this group, width), which are the vectors of fields that stay dense."""
         return self.latents(ids)
 
     def look_up(self, ids: Tensor, position: int) -> Tensor:
@@ -121,7 +122,7 @@ class ProjectedGroup(TableGroup):
         self.mean = nn.Parameter(torch.zeros(len(fields), embed_dim))
 
     def row_macs(self) -> int:
-        """One per element of every U_f and look-up."""
+        """One per element of U_f and look-up."""
         return sum(self.look_ups) * self.projection[0].numel()
 
     def forward(self, ids: Tensor) -> Tensor:
@@ -138,7 +139,7 @@ class ProjectedGroup(TableGroup):
 class FactoredEmbedding(nn.Module):
     """A FieldEmbedding with reduced tables: `ranks[f]` is the rank of the schema's table f, None where it stays dense.
 
-    reduced: the kind of group that reduced tables are kept in.
+    reduced: class of the groups that store the reduced tables.
     """
 
     order: Tensor
@@ -167,7 +168,7 @@ class FactoredEmbedding(nn.Module):
 
     @property
     def affine(self) -> bool:
-        """Whether every vector is affine in latents that are looked up, which folding builds on."""
+        """Whether every vector is affine in looked-up latents, so that its projection can be folded."""
         return all(isinstance(group, TableGroup) for group in self.groups)
 
     @property
@@ -175,16 +176,16 @@ class FactoredEmbedding(nn.Module):
         return cast("list[FieldGroup]", list(self.groups))
 
     def look_up(self, ids: Tensor, table: int) -> Tensor:
-        """ids (...) of one of `schema.table_names` -> vectors (..., d), as FieldEmbedding gives them."""
+        """ids (...) of one of `schema.table_names` -> vectors (..., d), like `FieldEmbedding.look_up`."""
         group, place = next((group, group.fields.index(table)) for group in self._groups if table in group.fields)
         return group.look_up(ids, place)
 
     def row_macs(self) -> int:
-        """The numeric vectors; the groups count their projections."""
+        """One per element of the numeric vectors; the groups count their projections."""
         return self.numeric.numel()
 
     def forward(self, fields: Fields) -> Tensor:
-        """-> (B, M, d): the F categorical fields, then the V numeric ones unless raw, as FieldEmbedding gives them."""
+        """-> (B, M, d): the F categorical fields, then the V numeric ones unless raw, like FieldEmbedding."""
         vectors = torch.cat([group(fields.ids) for group in self.groups], dim=1)
         if not self.in_order:
             vectors = vectors.index_select(1, self.order)
@@ -193,14 +194,14 @@ class FactoredEmbedding(nn.Module):
         return torch.cat([vectors, fields.values.unsqueeze(-1) * self.numeric], dim=1)
 
     def dense_input(self, embeddings: Tensor, fields: Fields) -> Tensor:
-        """(B, M, d) -> (B, D), as FieldEmbedding gives it."""
+        """(B, M, d) -> (B, D), like `FieldEmbedding.dense_input`."""
         return with_raw_values(embeddings.flatten(1), fields, self.raw_values)
 
 
 class FoldedEmbedding(nn.Module):
-    """The serving form: latents side by side, group by group, then the numeric values as they are; no projection.
+    """The serving form: latents side by side, group by group, then the raw numeric values, without projections.
 
-    Its readers have the projections folded into them (compression.fold).
+    The projections are folded into its readers (`compression.fold`).
     """
 
     def __init__(self, schema: FeatureSchema, widths: Sequence[int]) -> None:
@@ -229,11 +230,11 @@ class FoldedEmbedding(nn.Module):
         return torch.cat(parts, dim=1) if len(parts) > 1 else parts[0]
 
     def dense_input(self, latents: Tensor, fields: Fields) -> Tensor:
-        """(B, S) as it is: the readers are folded, and the numeric values are among the latents already."""
+        """(B, S) unchanged: the readers are folded, and the numeric values are among the latents already."""
         return latents
 
 
 def _fields_by_rank(ranks: Sequence[R]) -> dict[R, list[int]]:
-    """{rank: its fields}, dense (None) last, in order of rank so that the same ranks always make the same groups."""
+    """{rank: its fields} in ascending order of rank, dense (None) last, so that equal ranks give equal groups."""
     distinct = sorted(set(ranks), key=lambda rank: (rank is None, rank or 0))
     return {rank: [field for field, own in enumerate(ranks) if own == rank] for rank in distinct}

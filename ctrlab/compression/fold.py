@@ -1,14 +1,15 @@
-"""The serving form: projections of the tables folded into whatever reads the embedding, so that they cost nothing.
+"""Folding: the projections of reduced tables are merged into the layers that read the embedding, so that they cost nothing.
 
-The embedding returns its latents z side by side, (B, S), and every reader is replaced by one that reads z. With
+The folded embedding returns its latents z side by side, (B, S), and every reader is replaced by one that reads z. With
 e_f = U_f z_f + mu_f per field (a numeric field is e_j = v_j x_j, hence U = v_j and z = x_j; a dense one has U = I):
 
     linear layer    W e + b = [W_1 U_1, ..., W_N U_N] z + (b + W mu)
     FM              sum_f e_f = S z + m, one linear map; sum_f |e_f|^2 = sum_i q_i z_i^2 + 2 (U^T mu)^T z + |mu|^2, where the
-                    U_f are made orthonormal by QR (the table absorbs R), for fine-tuning does not keep them so
-    cross network   every layer's output is alpha_l x_0 + B_l, so that only the scalars w_l^T x_0 matter, each linear in z
+                    U_f are made orthonormal by QR (the table absorbs R), for fine-tuning does not keep them orthonormal
+    cross network   every layer's output is alpha_l x_0 + B_l, so it depends on the scalars w_l^T x_0 alone, each linear in z
 
-A reader without a rule keeps the whole embedding explicit. Batch normalisation behind a linear layer is folded into it.
+If a reader has no folding rule, the embedding keeps its explicit projections. Batch normalisations are folded into the linear
+layers before them.
 """
 
 import copy
@@ -36,12 +37,12 @@ UNCOMPRESSED = {
 }  # fmt: skip
 
 
-#: A field's rows, with U_f and mu_f or None where it is dense.
+#: (rows, U_f, mu_f) of a field; the last two are None if it is dense.
 Source = tuple[Tensor, Tensor | None, Tensor | None]
 
 
 def serving_form(model: CTRModel) -> CTRModel:
-    """The form to serve and to measure: folded, or as it is where folding gains nothing (see `evaluation.profile.cheaper`)."""
+    """The form to serve and to measure: folded, or unchanged where folding does not reduce the cost (see `profile.cheaper`)."""
     folded = fold(model)
     as_is = measure_cost(model)
     return copy.deepcopy(model).eval() if cheaper(as_is, measure_cost(folded)) is as_is else folded
@@ -51,14 +52,16 @@ def serving_form(model: CTRModel) -> CTRModel:
 def fold(model: CTRModel) -> CTRModel:
     """The serving form of `model`, in evaluation mode; `model` itself is not changed. Logits agree to rounding.
 
-    Works on compressed and uncompressed models; one that is folded or quantised already is copied.
+    Works on compressed and uncompressed models; a folded or quantised model is copied.
     """
     structure = getattr(model, "structure", None) or UNCOMPRESSED
     if structure["folded"] or structure["precision"] != "float32":
         return copy.deepcopy(model)
     readers = {name: readers_of(model, name) for name in model.embedding_readers}
     embeddings = {name: model.get_submodule(name) for name in readers if _folds(model.get_submodule(name), readers[name])}
-    folded = copy.deepcopy(model, {id(module): module for module in embeddings.values()})  # not copied only to be replaced
+    folded = copy.deepcopy(
+        model, {id(module): module for module in embeddings.values()}
+    )  # these are replaced, so they are not copied
     _fold_norms(folded)
     for name, embedding in embeddings.items():
         with torch.random.fork_rng(devices=[]):
@@ -68,14 +71,14 @@ def fold(model: CTRModel) -> CTRModel:
 
 
 def _folds(embedding: nn.Module, readers: tuple[ReaderProfile, ...]) -> bool:
-    """A shared basis always folds, for readers without a rule restore the vectors themselves; tables without latents never do."""
+    """Whether an embedding folds: always with a shared basis (readers may restore the vectors), never without latents."""
     if isinstance(embedding, FactoredEmbedding) and not embedding.affine:
         return False
     return isinstance(embedding, SharedBasisEmbedding) or (bool(readers) and all(reader.foldable for reader in readers))
 
 
 def _fold_into_readers(model: CTRModel, name: str, embedding: nn.Module, readers: tuple[ReaderProfile, ...]) -> None:
-    """In place: the embedding called `name` gives latents, and each of its readers takes them."""
+    """In place: the embedding called `name` returns latents, and each of its readers reads them."""
     if isinstance(embedding, SharedBasisEmbedding):
         latents, latent_map = _fold_shared(embedding)
         model.set_submodule(name, latents)
@@ -106,7 +109,7 @@ def _fold_shared(embedding: SharedBasisEmbedding) -> tuple[SharedLatents, Latent
 
 
 def _restore_before(model: CTRModel, reader_name: str, latent_map: LatentMap) -> None:
-    """In place: a reader of the vectors themselves gets them restored."""
+    """In place: wrap a reader that needs the vectors in a module that restores them from latents."""
     reader = model.get_submodule(reader_name)
     basis = latent_map.like if not latent_map.blocks else latent_map.blocks[0].basis
     restored = Restored(reader, len(basis), basis.shape[1], len(latent_map.blocks))
@@ -115,7 +118,7 @@ def _restore_before(model: CTRModel, reader_name: str, latent_map: LatentMap) ->
 
 
 def _fold_norms(model: nn.Module) -> None:
-    """In place: batch normalisation in evaluation mode is a scale and a shift of the layer before it."""
+    """In place: merge batch normalisations, which are a scale and a shift in evaluation mode, into the layers before them."""
     for sequence, position in list(foldable_norms(model)):
         norm = cast(nn.BatchNorm1d, sequence[position])
         if norm.running_mean is None or norm.running_var is None:
@@ -130,7 +133,7 @@ def _fold_norms(model: nn.Module) -> None:
 
 
 def _fold_embedding(embedding: FieldEmbedding | FactoredEmbedding) -> tuple[FoldedEmbedding, LatentMap]:
-    """Latent tables, and how each field is read from them. Bases become orthonormal: U z = Q (R z)."""
+    """The folded embedding, and the map from its latents to each field's vector. Bases become orthonormal: U z = Q (R z)."""
     d, schema = embedding.embed_dim, embedding.schema
     ranks: tuple[int | None, ...] = (None,) * len(schema.field_dims)
     if isinstance(embedding, FactoredEmbedding):
@@ -157,7 +160,7 @@ def _fold_embedding(embedding: FieldEmbedding | FactoredEmbedding) -> tuple[Fold
 
 
 def _field_sources(embedding: FieldEmbedding | FactoredEmbedding) -> Iterator[tuple[int, Source]]:
-    """field -> (its rows, U_f and mu_f or None where it is dense)."""
+    """Pairs (field, its `Source`)."""
     if isinstance(embedding, FieldEmbedding):
         for field in range(len(embedding.schema.field_dims)):
             yield field, (embedding.categorical.table.weight[embedding.categorical.rows_of(field)], None, None)
@@ -172,7 +175,7 @@ def _field_sources(embedding: FieldEmbedding | FactoredEmbedding) -> Iterator[tu
 
 
 def _mix_rows_(target: Tensor, table: Tensor, mixing: Tensor) -> None:
-    """target (n, k) <- table (n, k) R^T, row by row z' = R z, in float64 chunks."""
+    """target (n, k) <- table (n, k) R^T, that is z' = R z for each row, in float64 chunks."""
     for start in range(0, len(table), _CHUNK_ROWS):
         rows = slice(start, start + _CHUNK_ROWS)
         target[rows].copy_(table[rows].double() @ mixing.T)

@@ -28,7 +28,7 @@ class Factored(Protocol):
 
 
 class FeaturePReLU(nn.PReLU):
-    """PReLU with a slope for each of the last dimension's numbers; torch's has them for the second dimension's."""
+    """PReLU with one slope per element of the last dimension; torch's has one per element of the second."""
 
     def forward(self, x: Tensor) -> Tensor:
         """(..., rank) -> (..., rank)."""
@@ -38,8 +38,8 @@ class FeaturePReLU(nn.PReLU):
 class FactoredLinear(nn.Module):
     """y = W2 act(W1 x + b1) + b2 with W1 (rank, in) and W2 (out, rank).
 
-    bottleneck: act is the identity ("none"), "relu", or "prelu" with one slope per direction, started at 1: the identity until
-    fine-tuning bends it.
+    bottleneck: act is the identity ("none"), "relu", or "prelu" with one slope per direction, initially 1, which is the
+    identity until fine-tuning changes it.
     Parameters: rank (in + out) + rank + out; "prelu" adds rank.
     """
 
@@ -73,11 +73,11 @@ class FactoredLinear(nn.Module):
         return f"factored to rank {self.rank} already"
 
     def row_macs(self) -> int:
-        """None of its own: the two factors count theirs."""
+        """None: its two linear layers count their own."""
         return 0
 
     def scale_output_(self, scale: Tensor, shift: Tensor) -> None:
-        """In place: y <- scale y + shift, as a batch normalisation behind this layer does in evaluation mode."""
+        """In place: y <- scale y + shift, like a batch normalisation behind this layer in evaluation mode."""
         scale_output_(self.restore, scale, shift)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -112,7 +112,7 @@ def factor_linear_(module: Factored, factors: LinearFactors) -> None:
 
 
 def bottleneck_activation(bottleneck: Bottleneck, rank: int) -> nn.Module:
-    """What stands between the factors."""
+    """The module between the factors."""
     makers = {"none": nn.Identity, "relu": nn.ReLU, "prelu": lambda: FeaturePReLU(rank, init=1.0)}
     return makers[bottleneck]()  # type: ignore[operator, no-any-return]
 
@@ -132,7 +132,7 @@ def bias_or_zeros(linear: nn.Linear | nn.Bilinear) -> Tensor:
 
 @torch.no_grad()
 def set_linear_(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
-    """Give `linear` this weight (out, in) and bias (out,), in the type and on the device it has."""
+    """In place: set weight (out, in) and bias (out,), in the dtype and on the device of `linear`."""
     linear.weight.copy_(weight)
     if cast("Tensor | None", linear.bias) is None:
         linear.bias = nn.Parameter(torch.empty(linear.out_features, dtype=linear.weight.dtype, device=linear.weight.device))
@@ -140,7 +140,7 @@ def set_linear_(linear: nn.Linear, weight: Tensor, bias: Tensor) -> None:
 
 
 def linear_like(like: nn.Linear, weight: Tensor, bias: Tensor) -> nn.Linear:
-    """A linear layer with these values, in the type and on the device of `like`."""
+    """A linear layer with this weight (out, in) and bias (out,), in the dtype and on the device of `like`."""
     new = nn.Linear(weight.shape[1], weight.shape[0]).to(like.weight)
     set_linear_(new, weight, bias)
     return new

@@ -1,4 +1,4 @@
-"""Rows of a table in fewer directions: z = U_k^T (e - mu)."""
+"""Projection of a table's rows onto k directions: z = U_k^T (e - mu)."""
 
 import numpy as np
 import torch
@@ -11,7 +11,7 @@ _CHUNK_ROWS = 65_536
 
 
 def project_rows_(target: Tensor, table: Tensor, basis: Tensor, mean: Tensor) -> None:
-    """target (n, k) <- (table (n, d) - mean (d,)) basis (d, k), summed in float64, ids never seen in training like all others."""
+    """target (n, k) <- (table (n, d) - mean (d,)) basis (d, k), summed in float64, over all ids, seen in training or not."""
     in_place = target.dtype == torch.float32 and target.is_contiguous() and target.device.type == "cpu"
     if in_place and table.shape[1] <= NARROW:
         rows = (table if table.dtype in (torch.float32, torch.float64) else table.float()).detach().contiguous()

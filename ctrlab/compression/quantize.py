@@ -6,7 +6,7 @@
 Both ranges are clipped where that lowers the squared error (`compression.ranges`). This is weight-only quantisation: codes are
 dequantised and all sums and products are float32, so torch and ONNX Runtime agree. An exported file stores the codes.
 
-These stay float: small linear layers and those of one output or input (`plans.cost_prediction.quantizes_linear`), and raw
+These stay float: small linear layers and those of one output or input (`plans.serving_forms.quantizes_linear`), and raw
 parameters that belong to no layer (DCN's cross weights, numeric fields' vectors, projections of tables, and the folded readers of
 `compression.readers` except an MLP's first layer). These exceed 2 % of the bytes only in AutoInt, folded with a basis per field.
 """
@@ -27,7 +27,7 @@ from ctrlab.errors import CompressionError, ConfigError
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding, FusedTable
 from ctrlab.plans.configs import PRECISIONS, Precision
-from ctrlab.plans.cost_prediction import code_bits, quantizes_linear
+from ctrlab.plans.serving_forms import code_bits, quantizes_linear
 
 _CHUNK_ROWS = 65_536
 

@@ -25,9 +25,9 @@ from ctrlab.models.layers import FieldEmbedding
 from ctrlab.models.profile import LayerProfile, ModelProfile
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import Basis, Bottleneck, CompressionSpec, RankPlan
-from ctrlab.plans.cost_prediction import activation_parameters
 from ctrlab.plans.methods import METHODS, method_keeping
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
+from ctrlab.plans.serving_forms import activation_parameters
 
 #: {layer_name of a table: how often training looks up each of its ids, (num_ids,)}.
 Counts = Mapping[str, np.ndarray[Any, Any]]

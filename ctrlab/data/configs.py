@@ -19,7 +19,11 @@ FEATURE_ROLES: tuple[Role, ...] = ("categorical", "numeric", "timestamp", "list"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig(Config):
-    """A raw table: one file, or the files of a table that is already split, in the order of `SPLIT_NAMES`."""
+    """A raw table: one file, or the files of a table that is already split, in the order of `SPLIT_NAMES`.
+
+    >>> SourceConfig(paths=("clicks.csv",)).format
+    'auto'
+    """
 
     paths: tuple[str, ...] = option(help="The file; or the train, valid, test (and finetune) files.")
     format: FileFormat = option("auto", help="auto tells by name and content; gz and zst are recognised by content.")
@@ -40,7 +44,11 @@ class SourceConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnConfig(Config):
-    """What one raw column means. Settings of other roles are ignored."""
+    """What one raw column means. Settings of other roles are ignored.
+
+    >>> ColumnConfig(name="site", role="categorical", min_count=5).role
+    'categorical'
+    """
 
     name: str = option(help="The column's name in the file.")
     role: Role = option("ignore", help="label, categorical, numeric, timestamp, list, or ignore.")
@@ -83,7 +91,14 @@ class ColumnConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig(Config):
-    """How rows are dealt to train, valid, test and finetune."""
+    """How rows are dealt to train, valid, test and finetune.
+
+    >>> SplitConfig(method="stratified", train=0.7, valid=0.1, test=0.1, finetune=0.1).share("finetune")
+    0.1
+    >>> SplitConfig(train=0.9, valid=0.2)
+    Traceback (most recent call last):
+    ctrlab.errors.ConfigError: ...
+    """
 
     method: SplitMethod = option(
         "random", help="random; stratified = equal CTR in each part; time = oldest rows train; files = already split."
@@ -126,7 +141,13 @@ class SplitConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig(Config):
-    """Everything that determines an encoded dataset."""
+    """Everything that determines an encoded dataset.
+
+    >>> columns = (ColumnConfig(name="click", role="label"), ColumnConfig(name="site", role="categorical"))
+    >>> config = DatasetConfig(name="ads", source=SourceConfig(paths=("clicks.csv",)), columns=columns)
+    >>> config.label, config.split.method
+    ('click', 'random')
+    """
 
     name: str = option(help="Shown wherever the dataset is.")
     source: SourceConfig = option(help="The raw file.")

@@ -8,11 +8,9 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.figures.registry import FIGURES
 from ctrlab.figures.text import count, percent, plural
 from ctrlab.figures.theme import AFM, CONTROL, GREY, ORIGINAL, axis, figure, light, line, marker, vertical
+from ctrlab.plans.budgets import BUDGET_KINDS
 from ctrlab.plans.sensitivity import LayerSensitivity
 
-_KIND_TITLES = {
-    "parameters": "parameters", "table_bytes": "bytes of tables", "bytes": "bytes", "macs": "MACs per row",
-}  # fmt: skip
 #: Smallest span of an AUC axis, so that differences below the noise stay small in the picture.
 _LEAST_SPAN = 0.001
 
@@ -76,7 +74,7 @@ def describe_planned_front(
         return "Every plan is predicted to lose more than 0.0005 of AUC."
     smallest = near.loc[near["cost"].idxmin()]
     return (
-        f"The smallest plan predicted to lose at most 0.0005 of AUC has {count(smallest['cost'])} {_KIND_TITLES[kind]}, "
+        f"The smallest plan predicted to lose at most 0.0005 of AUC has {count(smallest['cost'])} {BUDGET_KINDS[kind].unit}, "
         f"{original[0] / max(smallest['cost'], 1):.1f}x fewer than the original."
     )
 
@@ -95,7 +93,7 @@ def planned_front(
         measured_auc: of the current plan.
         kind: unit of the cost.
     """
-    unit = _KIND_TITLES[kind]
+    unit = BUDGET_KINDS[kind].unit
     traces: list[dict[str, object]] = [
         {"type": "scatter", "mode": "lines+markers", "name": "best plans, predicted", "x": light(table["cost"]),
          "y": table["auc"].to_numpy(), "customdata": list(range(len(table))), "line": line(AFM, 1.6), "marker": marker(AFM, 7),

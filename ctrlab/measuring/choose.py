@@ -12,16 +12,11 @@ from dataclasses import dataclass, replace
 from ctrlab.evaluation.prediction import never
 from ctrlab.measuring.probe import Measurement, Probe
 from ctrlab.models.profile import ModelProfile
+from ctrlab.plans.baselines import uniform_rank_plan, uniform_variance_plan
+from ctrlab.plans.budgets import Budget, BudgetError
 from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec, RankPlan
-from ctrlab.plans.planner import (
-    NO_OPTIONS,
-    Budget,
-    BudgetError,
-    PlanOptions,
-    plan_for_budget,
-    uniform_rank_plan,
-    uniform_variance_plan,
-)
+from ctrlab.plans.planner import NO_OPTIONS, plan_for_budget
+from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.plans.ranks import Spectra
 from ctrlab.plans.sensitivity import Sensitivity
 

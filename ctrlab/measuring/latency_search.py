@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 
 from ctrlab.errors import JobCancelled
 from ctrlab.evaluation.prediction import never
-from ctrlab.plans.planner import Budget, BudgetError, PlannedRanks, milliseconds_up
+from ctrlab.plans.budgets import Budget, BudgetError, milliseconds_up
+from ctrlab.plans.rank_problem import PlannedRanks
 
 ATTEMPTS = 3
 #: Of what a second plan is asked for, below what the first one's lateness calls for.

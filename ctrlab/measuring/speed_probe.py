@@ -78,13 +78,13 @@ def measure_plan_ms(
     return measure_latency(served, split, (batch_size,), threads=threads, seconds=seconds)[batch_size].p50_ms
 
 
-def rank_grid(layer: LayerProfile) -> tuple[int, ...]:
+def timed_ranks(layer: LayerProfile) -> tuple[int, ...]:
     """The ranks a linear layer is timed at."""
     last = ceil(layer.break_even) - 1
     return tuple(sorted({max(1, round(share * last)) for share in _RANK_SHARES})) if last >= 1 else ()
 
 
-def width_grid(profile: ModelProfile) -> tuple[int, ...]:
+def timed_widths(profile: ModelProfile) -> tuple[int, ...]:
     """The widths tables are timed at, below their own."""
     tables = [layer.out_features for layer in profile.compressible if layer.kind == "embedding"]
     if not tables or min(tables) < 2:
@@ -110,8 +110,8 @@ class _Clock:
 
     def form(self, name: FormName) -> FormSpeed:
         """Every linear layer at each of its ranks, with all tables at each width and dense."""
-        widths = width_grid(self.profile)
-        steps = max((len(rank_grid(layer)) for layer in self.linear), default=0)
+        widths = timed_widths(self.profile)
+        steps = max((len(timed_ranks(layer)) for layer in self.linear), default=0)
         first = self._first() if name == "folded" else ()
         rows: list[list[Times]] = []
         for number, width in enumerate([*widths, None]):
@@ -134,7 +134,7 @@ class _Clock:
         ].p50_ms
 
     def _layer(self, layer: LayerProfile, rows: list[list[Times]], first: bool) -> LayerSpeed:
-        ranks, name = rank_grid(layer), layer.layer_name
+        ranks, name = timed_ranks(layer), layer.layer_name
         if first:
             ms = tuple(tuple(row[self._place(layer, place)][name] for place in range(len(ranks))) for row in rows)
             return LayerSpeed(ranks=ranks, ms=ms, dense_ms=tuple(row[-1][name] for row in rows))
@@ -143,7 +143,7 @@ class _Clock:
         return LayerSpeed(ranks=ranks, ms=(tuple(float(np.median(own)) for own in known),), dense_ms=(dense,))
 
     def _place(self, layer: LayerProfile, place: int) -> int:
-        return min(place, len(rank_grid(layer)) - 1)
+        return min(place, len(timed_ranks(layer)) - 1)
 
     def _first(self) -> tuple[str, ...]:
         known = {name for e in self.profile.embeddings if e.foldable for reader in e.readers for name in reader.first_layers}
@@ -153,7 +153,7 @@ class _Clock:
         return {} if width is None else {layer.layer_name: min(width, layer.out_features) for layer in self.tables}
 
     def _linear_ranks(self, place: int | None) -> dict[str, int]:
-        grids = {layer.layer_name: rank_grid(layer) for layer in self.linear}
+        grids = {layer.layer_name: timed_ranks(layer) for layer in self.linear}
         return {} if place is None else {name: grid[min(place, len(grid) - 1)] for name, grid in grids.items() if grid}
 
     def _times(self, name: FormName, width: int | None, place: int | None) -> Times:

@@ -1,4 +1,4 @@
-"""Models on disk: one safetensors file each, with all that is needed to build the model again. Never pickle."""
+"""Checkpoints: one safetensors file per model, with everything needed to build the model again. Never pickle."""
 
 import importlib
 import json
@@ -18,17 +18,16 @@ from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.header import FORMAT_VERSION, METADATA_KEY, MODEL_KIND, ModelHeader, read_document, read_model_header
 
-#: How each kind of compressed structure is built again: `structure["kind"]` -> "module:function" with the signature
-#: `(model, structure) -> model`. It gets the uncompressed architecture and swaps layers in; weights are loaded afterwards.
-#: Only what stands here is ever imported, for a file must not choose the code that reads it. Paths, because models come
-#: before compression in the order of imports.
+#: {structure["kind"]: "module:function" with the signature `(model, structure) -> model`}. The function gets the uncompressed
+#: architecture and replaces layers; weights are loaded afterwards. Only these paths are ever imported: a file must not choose the
+#: code that reads it. Paths, because models come before compression in the order of imports.
 REBUILDERS: dict[str, str] = {"factored": "ctrlab.compression.surgery:rebuild"}
 
 
 def save_model(model: CTRModel, path: str | Path) -> None:
-    """Write `model` to one file, atomically: a kill leaves the old file or the new one, never half of one.
+    """Write `model` to one file, atomically: a killed process leaves the old file or the new one.
 
-    A compressed model carries `model.structure`, JSON with a `kind` of `REBUILDERS`, and is saved without its original.
+    A compressed model has `model.structure`, JSON with a `kind` of `REBUILDERS`, and is saved without its original.
     """
     document = {
         "kind": MODEL_KIND,
@@ -45,7 +44,7 @@ def load_model(path: str | Path, schema: FeatureSchema | None = None) -> CTRMode
     """The model of a checkpoint, on the CPU, in evaluation mode.
 
     Args:
-        schema: the schema of the data it will be used on, to refuse a model of other data here and not by wrong numbers.
+        schema: of the data it will be used on; a model of other data is refused.
 
     Raises:
         StorageError: the file is missing, a pickle, damaged, of another version, or not ctrlab's.
@@ -55,7 +54,7 @@ def load_model(path: str | Path, schema: FeatureSchema | None = None) -> CTRMode
     header = read_model_header(path)
     if schema is not None:
         _check_schema(header.schema, schema, path)
-    with torch.random.fork_rng(devices=[]):  # the initial weights are overwritten: loading must not move anyone's random numbers
+    with torch.random.fork_rng(devices=[]):  # initial weights are overwritten; the caller's random state is unchanged
         model = build_model(header.config, header.schema)
         if header.structure is not None:
             model = _rebuild(model, header, path)
@@ -73,7 +72,7 @@ def save_tensors(path: str | Path, tensors: Mapping[str, Tensor], document: Mapp
     """Write tensors and a JSON document (with its `kind`) to one safetensors file, atomically."""
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    # One fixed name, so that what a kill leaves behind is overwritten by the next write.
+    # A fixed name, so that the next write overwrites the leftovers of a killed process.
     unfinished = path.with_name(f".{path.name}.part")
     whole = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     metadata = {METADATA_KEY: json.dumps({"format_version": FORMAT_VERSION, **document})}

@@ -1,7 +1,7 @@
-"""What a checkpoint file says of itself, read without torch and without its weights.
+"""The header of a checkpoint file, read without torch and without the weights.
 
-A checkpoint is one safetensors file: 8 bytes of header length, a JSON header, then raw tensors. ctrlab's own facts are one
-JSON document under the metadata key `ctrlab`. Nothing in it is ever executed.
+A checkpoint is one safetensors file: 8 bytes of header length, a JSON header, then raw tensors. ctrlab's description of the model
+is a JSON document under the metadata key `ctrlab`. Nothing in it is ever executed.
 """
 
 import json
@@ -66,7 +66,7 @@ def read_document(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]
     """ctrlab's JSON document in a safetensors file, and the header's entry of each tensor.
 
     Args:
-        kind: what the document must be, e.g. "model"; a fit's state is no model.
+        kind: the kind of document that is required, e.g. "model".
 
     Raises:
         StorageError: as in `read_model_header`.
@@ -90,7 +90,7 @@ def read_document(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]
 
 
 def _safetensors_header(path: Path) -> dict[str, Any]:
-    """The JSON header, once the file is known to be whole."""
+    """The JSON header of a complete file."""
     try:
         with path.open("rb") as file:
             prefix = file.read(8)

@@ -1,7 +1,7 @@
-"""The layers of a model by name, and for each whether it can be compressed and, where not, why.
+"""The layers of a model by name, and the reason why each one that cannot be compressed cannot.
 
 Names are PyTorch's qualified names; a categorical field's table, a slice of the fused one, is "embedding.<field>". Spectra,
-profiles, plans and surgery all take their names from here.
+profiles, plans and surgery use these names.
 """
 
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ class ModelLayer:
 
     in_features: for a table, its number of ids.
     out_features: width of the output; for a table, the width d of its rows.
-    field: for a table, its number within `module_name`, the FieldEmbedding that owns it.
+    field: for a table, its index in `module_name`, the FieldEmbedding that owns it.
     skip_reason: why the layer cannot be compressed; None where it can.
     """
 
@@ -37,7 +37,7 @@ class ModelLayer:
 def list_layers(model: nn.Module) -> list[ModelLayer]:
     """Every linear layer, table and raw matrix of `model`, in the order of its modules.
 
-    A module may say itself why it is left alone, with a text attribute `compression_note`; its inside is then not listed.
+    A module with a text attribute `compression_note` is listed with that as its reason; the modules inside it are not listed.
     """
     layers: list[ModelLayer] = []
     closed: list[str] = []
@@ -104,7 +104,7 @@ def _other(name: str, module: nn.Module, reason: str) -> ModelLayer:
 
 
 def _raw_matrices(name: str, module: nn.Module) -> Iterator[ModelLayer]:
-    """Parameters with two axes that belong to no known layer: hooks cannot see what they multiply."""
+    """Parameters with two or more axes that belong to no known layer, so that no hook sees their products."""
     if isinstance(module, (nn.Linear, LookupTable, nn.Embedding)):
         return
     for own_name, parameter in module.named_parameters(recurse=False):

@@ -30,7 +30,14 @@ class LayerRank(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class RankPlan(Config):
-    """Which layers are factored, and to what rank; a layer that is absent stays dense."""
+    """Which layers are factored, and to what rank; a layer that is absent stays dense.
+
+    >>> plan = RankPlan.of({"mlp.0": 64, "embedding.item": 4})
+    >>> plan.as_dict()["mlp.0"], len(plan)
+    (64, 2)
+    >>> RankPlan.from_json(plan.to_json()) == plan
+    True
+    """
 
     ranks: tuple[LayerRank, ...] = option((), help="One entry per layer that is compressed.")
 
@@ -103,7 +110,12 @@ class CompressionSpec(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class CompressConfig(CompressionSpec):
-    """One compression run: what is done to the model, and the fine-tuning between the stages."""
+    """One compression run: what is done to the model, and the fine-tuning between the stages.
+
+    >>> config = CompressConfig(plan=RankPlan.of({"mlp.0": 64}), bottleneck="prelu")
+    >>> config.method, config.order, config.finetune
+    ('afm', 'mlp_first', None)
+    """
 
     order: Order = option(
         "mlp_first",

@@ -1,8 +1,8 @@
-"""How much accuracy each layer costs at each rank, one layer at a time: measured in `planning.probe`, read here without torch.
+"""Sensitivity: the accuracy that each layer alone loses at each rank. Loads without torch.
 
-Variance is not importance: a layer may lose half of its variance and no accuracy, or one percent and much. Sensitivity asks the
-labels. It follows AIMET's per-layer compression evaluation and LEMS; what it takes from them is that single-layer losses add
-up well enough to choose between plans, which a joint forward pass of the chosen plan then checks.
+`measuring.sensitivity_probe` measures it. Variance is not importance: a layer may lose half of its variance and no accuracy,
+or one percent and much; sensitivity is measured with the labels. As in AIMET's per-layer compression evaluation and in LEMS,
+the losses of single layers add up well enough to choose between plans; one forward pass of the chosen plan then checks it.
 """
 
 import json

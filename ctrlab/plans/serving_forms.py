@@ -1,247 +1,263 @@
-"""A model's two forms as knapsacks: what is no sum becomes one where the ranks of the first layers are fixed.
+"""The cost of a model's two serving forms under a choice of ranks: exact sums over its layers, without torch.
 
-As it stands, a model costs a sum over its layers. Folded it does not: its first linear layers read the tables' latents, so that
-what a table's rank costs depends on the first layers' ranks. With those fixed it is a sum again: one knapsack a choice of them.
-Most are never solved, for a Lagrangian bound says that they cannot beat what is known (Fisher, 1981).
+The explicit form is the trained one, with the projections of its tables in place; the folded form has them merged into what reads
+the tables. `compress_model`, `fold` and `quantize` build models of exactly this cost.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Mapping
 from dataclasses import dataclass
-from itertools import product
+from typing import Self
 
-import numpy as np
-from numpy.typing import NDArray
+from ctrlab.models.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
+from ctrlab.plans import methods
+from ctrlab.plans.configs import Basis, Bottleneck, CompressionSpec, Precision
+from ctrlab.plans.methods import METHODS, Method
 
-from ctrlab.plans import knapsack
-
-FloatArray = NDArray[np.float64]
-IntArray = NDArray[np.intp]
-#: Choices of the first layers looked at, at most. One first layer has a few dozen, those of several multiply.
-MAX_CHOICES = 600
-#: Multipliers tried for a bound, and the decades they lie within to either side of where losses and costs balance.
-_HALVINGS, _DECADES = 26, 9.0
-_MAX_VERTICES = 60
-#: Stands for no weight: of plans that are alike in what is asked for, the one that is better otherwise.
-_HARDLY = 1e-12
+#: A linear layer of fewer weights is not quantised: there is nothing to save.
+MIN_QUANTIZED_WEIGHTS = 64
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class FormSums:
-    """What one form costs: fixed, its layers' own costs, and the widths of the latents times the slopes of what reads them.
+def activation_parameters(bottleneck: Bottleneck, rank: int) -> int:
+    """Parameters of the nonlinearity between two factors: a slope a direction for prelu, none otherwise."""
+    return rank if bottleneck == "prelu" else 0
 
-    fixed: with every layer dense.
-    costs: an array (options,) a layer, over dense.
-    widths: an array (options,) a layer, numbers over dense that the first layers read of it folded; zeros where it is no table.
-    embeddings: of each layer, the column of slopes that its widths are multiplied with.
-    base_slopes: (embeddings,) what a number more of an embedding's latents costs all readers that have no rank.
-    slopes: {first layer: (options, embeddings)}, what it costs that layer.
+
+@dataclass(frozen=True, kw_only=True)
+class ServingForms:
+    """The forms of one model under one choice of ranks, bottleneck, basis, precision and form of the tables.
+
+    With a basis per field, `explicit()` is a constant and the sum of `summand` over all layers; `folded()` is one with
+    `folded_summand` for the tables of a foldable embedding and `reading` for its first layers, see there.
     """
 
-    fixed: float
-    costs: list[FloatArray]
-    widths: list[FloatArray]
-    embeddings: list[int]
-    base_slopes: FloatArray
-    slopes: dict[int, FloatArray]
+    profile: ModelProfile
+    ranks: Mapping[str, int]
+    bottleneck: Bottleneck
+    basis: Basis
+    precision: Precision = "float32"
+    method: Method = methods.AFM
 
+    @classmethod
+    def of(cls, profile: ModelProfile, ranks: Mapping[str, int], spec: CompressionSpec) -> Self:
+        """With these ranks, and the other settings of `spec`."""
+        return cls(
+            profile=profile, ranks=ranks, bottleneck=spec.bottleneck, basis=spec.basis, precision=spec.precision,
+            method=METHODS[spec.method],
+        )  # fmt: skip
 
-@dataclass(frozen=True)
-class Found:
-    """One option a layer, the sum of their losses, and what the form costs."""
+    def explicit(self) -> Cost:
+        """What the model costs as it stands, each embedding and compressible layer exchanged for its reduced form."""
+        before = dataclasses.replace(self, ranks={}, precision="float32")
+        cost = self.profile.cost + self._first_order_change()
+        for layer in self._linear_layers():
+            cost += self._layer(layer) - before._layer(layer)
+        for embedding in self.profile.embeddings:
+            cost += self._embedding(embedding) - before._embedding(embedding)
+        return cost
 
-    picks: tuple[int, ...]
-    loss: float
-    cost: float
-
-
-@dataclass(frozen=True, eq=False)
-class _Choices:
-    """Of the first layers: options (C, first layers), their losses and costs (C,), and the row of slopes that each makes (C,)."""
-
-    options: IntArray
-    losses: FloatArray
-    costs: FloatArray
-    rows: IntArray
-
-
-@dataclass(frozen=True, eq=False)
-class _Side:
-    """Layers side by side. losses: (layers, options), infinite where a layer has fewer; costs: (slopes, layers, options)."""
-
-    layers: list[int]
-    losses: FloatArray
-    costs: FloatArray
-
-    def weighted(self, loss_weight: float, cost_weight: float) -> tuple[FloatArray, FloatArray, IntArray]:
-        """Of options of the least weighted sum: losses and costs summed over layers (slopes,), and options (slopes, layers)."""
-        picks = np.argmin(loss_weight * self.losses + cost_weight * self.costs, axis=2)
-        costs = np.take_along_axis(self.costs, picks[..., None], axis=2).sum(axis=(1, 2))
-        losses = self.losses[np.arange(len(self.layers)), picks].sum(axis=1)
-        return losses, costs, picks
-
-
-class FormSearch:
-    """The plans of one form, by a loss for every option of every layer.
-
-    complete: no choice of the first layers was left out, so that what is found is the best there is.
-    """
-
-    def __init__(self, form: FormSums, losses: Sequence[FloatArray]) -> None:
-        self.form, self.losses = form, losses
-        self._choices, slopes, self.complete = self._first_choices()
-        rest = [layer for layer in range(len(losses)) if layer not in form.slopes]
-        tables = [layer for layer in rest if np.any(form.widths[layer])]
-        self._tables = self._side(tables, slopes[:, [form.embeddings[layer] for layer in tables]])
-        self._plain = self._side([layer for layer in rest if layer not in tables], np.zeros((1, len(rest) - len(tables))))
-
-    def least_loss(self, budget: float, below: float = np.inf) -> Found | None:
-        """The least loss whose cost is at most `budget`; None where none is under `below`."""
-        return self._best(budget, below, costs_limited=True)
-
-    def least_cost(self, max_loss: float, below: float = np.inf) -> Found | None:
-        """The least cost whose loss is at most `max_loss`; None where none is under `below`."""
-        return self._best(max_loss, below, costs_limited=False)
-
-    def smallest(self) -> Found:
-        """The least cost there is."""
-        return self._supported(_HARDLY, 1.0)
-
-    def front(self) -> list[Found]:
-        """Vertices of the lower convex hull of all (cost, loss), cheapest first: between two, what is least along their line."""
-        ends = self.smallest(), self._supported(1.0, _HARDLY / max(1.0, abs(self.form.fixed)))
-        vertices = {end.picks: end for end in ends}
-        waiting = [ends]
-        while waiting and len(vertices) < _MAX_VERTICES:
-            low, high = waiting.pop(0)
-            if high.cost <= low.cost or high.loss >= low.loss:
-                continue
-            found = self._supported(high.cost - low.cost, low.loss - high.loss)
-            if found.picks not in vertices:
-                vertices[found.picks] = found
-                waiting += [(low, found), (found, high)]
-        return sorted(vertices.values(), key=lambda one: one.cost)
-
-    def _first_choices(self) -> tuple[_Choices, FloatArray, bool]:
-        options, losses, costs = np.zeros((1, 0), int), np.zeros(1), np.zeros(1)
-        slopes, complete = self.form.base_slopes[None], True
-        narrowest = np.zeros(len(self.form.base_slopes))
-        for width, embedding in zip(self.form.widths, self.form.embeddings, strict=True):
-            narrowest[embedding] += width.min()
-        corners = np.array(list(product(*((0.0, narrow) for narrow in narrowest))))
-        for layer, own in self.form.slopes.items():
-            before, number = (part.ravel() for part in np.mgrid[: len(losses), : len(own)])
-            losses = losses[before] + self.losses[layer][number]
-            costs = costs[before] + self.form.costs[layer][number]
-            slopes = slopes[before] + own[number]
-            kept = _undominated(losses, costs[:, None] + slopes @ corners.T)
-            if len(kept) > MAX_CHOICES:
-                kept, complete = kept[np.linspace(0, len(kept) - 1, MAX_CHOICES).astype(int)], False
-            options = np.concatenate([options[before[kept]], number[kept, None]], axis=1)
-            losses, costs, slopes = losses[kept], costs[kept], slopes[kept]
-        slopes, rows = np.unique(slopes, axis=0, return_inverse=True)
-        return _Choices(options, losses, costs, rows.reshape(-1)), slopes, complete
-
-    def _side(self, layers: list[int], slopes: FloatArray) -> _Side:
-        """slopes: (rows, layers)."""
-        most = max((len(self.losses[layer]) for layer in layers), default=1)
-
-        def padded(arrays: Sequence[FloatArray], filling: float) -> FloatArray:
-            rows = [np.pad(arrays[layer], (0, most - len(arrays[layer])), constant_values=filling) for layer in layers]
-            return np.array(rows).reshape(len(layers), most)
-
-        costs = padded(self.form.costs, 0.0) + slopes[..., None] * padded(self.form.widths, 0.0)
-        return _Side(layers, padded(self.losses, np.inf), costs)
-
-    def _best(self, limit: float, below: float, *, costs_limited: bool) -> Found | None:
-        bounds, best = self._bounds(limit, costs_limited)
-        if best is not None and not (best.loss if costs_limited else best.cost) < below:
-            best = None
-        for choice in np.argsort(bounds, kind="stable"):
-            least = below if best is None else best.loss if costs_limited else best.cost
-            if not bounds[choice] < least:
-                break
-            best = self._solved(int(choice), limit, least, costs_limited) or best
-        return best
-
-    def _bounds(self, limit: float, costs_limited: bool) -> tuple[FloatArray, Found | None]:
-        """What no plan within the limit goes below, a choice; and the best plan met on the way.
-
-        The multiplier that the best choice needs bounds the others well enough: their need is much the same.
-        """
-        losses = sum(float(np.ptp(own)) for own in self.losses) or 1.0
-        costs = sum(float(np.ptp(own)) for own in self.form.costs) or 1.0
-        bounds = np.full(len(self._choices.losses), -np.inf)
-        low, high, best = -_DECADES, _DECADES, None
-        for _ in range(_HALVINGS):
-            multiplier = 10.0 ** ((low + high) / 2) * (losses / costs if costs_limited else costs / losses)
-            weights = (1.0, multiplier) if costs_limited else (multiplier, 1.0)
-            own_losses, own_costs = self._weighted(*weights)
-            aims, limited = (own_losses, own_costs) if costs_limited else (own_costs, own_losses)
-            values = aims + multiplier * (limited - limit)
-            bounds = np.maximum(bounds, values)
-            fitting = np.flatnonzero(limited <= limit)
-            if len(fitting):
-                found = self._picked(int(fitting[np.argmin(aims[fitting])]), *weights)
-                if best is None or (found.loss < best.loss if costs_limited else found.cost < best.cost):
-                    best = found
-            if limited[np.argmin(values)] > limit:
-                low = (low + high) / 2
+    def folded(self) -> Cost:
+        """fixed part + linear layers + embeddings with their readers."""
+        cost = self.profile.folded_fixed + self._first_order_change()
+        read: set[str] = set()
+        for embedding in self.profile.embeddings:
+            if self.basis == "shared" and embedding.readers and self._reduced_tables(embedding):
+                part, first_layers = self._shared_fold(embedding)
+            elif embedding.foldable and (self.method.keeps_latents or not self._reduced_tables(embedding)):
+                part, first_layers = self._per_field_fold(embedding)
             else:
-                high = (low + high) / 2
-        return bounds, best
+                part, first_layers = self._unfolded(embedding), set()
+            cost, read = cost + part, read | first_layers
+        return sum((self._layer(layer) for layer in self._linear_layers() if layer.layer_name not in read), cost)
 
-    def _weighted(self, loss_weight: float, cost_weight: float) -> tuple[FloatArray, FloatArray]:
-        """Losses and costs (C,) of the plan whose weighted sum is least, for each choice of the first layers."""
-        table_losses, table_costs, _ = self._tables.weighted(loss_weight, cost_weight)
-        plain_losses, plain_costs, _ = self._plain.weighted(loss_weight, cost_weight)
-        choices = self._choices
-        losses = choices.losses + table_losses[choices.rows] + plain_losses[0]
-        return losses, self.form.fixed + choices.costs + table_costs[choices.rows] + plain_costs[0]
+    def cheaper(self) -> Cost:
+        """What the model costs to serve, in the cheaper of its two forms."""
+        return cheaper(self.explicit(), self.folded())
 
-    def _supported(self, loss_weight: float, cost_weight: float) -> Found:
-        losses, costs = self._weighted(loss_weight, cost_weight)
-        return self._picked(int(np.argmin(loss_weight * losses + cost_weight * costs)), loss_weight, cost_weight)
+    def summand(self, layer: LayerProfile) -> Cost:
+        """What one layer adds to `explicit()`."""
+        if layer.kind != "embedding":
+            return self._layer(layer)
+        rank = self.ranks.get(layer.layer_name)
+        return self.folded_summand(layer) + (Cost() if rank is None else self._cost(*layer.factored(rank)[1:]))
 
-    def _picked(self, choice: int, loss_weight: float, cost_weight: float) -> Found:
-        """The plan of `_weighted` for one choice."""
-        row = int(self._choices.rows[choice])
-        tables, plain = (side.weighted(loss_weight, cost_weight)[2] for side in (self._tables, self._plain))
-        return self._whole(choice, [*tables[row], *plain[0]])
+    def folded_summand(self, table: LayerProfile) -> Cost:
+        """What one table adds to `folded()`, its readers left out."""
+        return self._table(table.in_features, self.ranks.get(table.layer_name, table.out_features))
 
-    def _whole(self, choice: int, rest: Sequence[int]) -> Found:
-        """The plan of one choice and an option for each other layer, tables first."""
-        layers = [*self.form.slopes, *self._tables.layers, *self._plain.layers]
-        picks = np.empty(len(self.losses), int)
-        picks[layers] = [*self._choices.options[choice], *rest]
-        row = int(self._choices.rows[choice])
-        cost = self.form.fixed + float(self._choices.costs[choice])
-        cost += sum(float(self._tables.costs[row, place, picks[layer]]) for place, layer in enumerate(self._tables.layers))
-        cost += sum(float(self._plain.costs[0, place, picks[layer]]) for place, layer in enumerate(self._plain.layers))
-        loss = sum(float(own[pick]) for own, pick in zip(self.losses, picks, strict=True))
-        return Found(tuple(picks.tolist()), loss, cost)
+    def reading(self, reader: ReaderProfile, layer: LayerProfile, latents: int) -> Cost:
+        """What a first layer adds to `folded()` where it reads `latents` numbers, two factors not multiplied: affine in them."""
+        if reader.by_field:
+            return self._fieldwise(layer, latents, None)
+        rank = self.ranks.get(layer.layer_name)
+        return self._linear(latents, layer.out_features) if rank is None else self._factors(latents, rank, layer.out_features)
 
-    def _solved(self, choice: int, limit: float, below: float, costs_limited: bool) -> Found | None:
-        """The best plan with one choice of the first layers."""
-        row = int(self._choices.rows[choice])
-        sides = ((self._tables, row), (self._plain, 0))
-        sizes = [(side, row, place, len(self.losses[layer])) for side, row in sides for place, layer in enumerate(side.layers)]
-        losses = [side.losses[place, :size] for side, _, place, size in sizes]
-        costs = [side.costs[row, place, :size] for side, row, place, size in sizes]
-        loss, cost = float(self._choices.losses[choice]), self.form.fixed + float(self._choices.costs[choice])
-        if costs_limited:
-            picks = knapsack.exact(costs, losses, limit - cost, below - loss)
+    def reading_slope(self, reader: ReaderProfile) -> Cost:
+        """What a reader adds to `folded()` for each number it reads, its first layers left out."""
+        return self._cost(reader.parameters_slope, reader.macs_slope)
+
+    def _linear_layers(self) -> list[LayerProfile]:
+        return [layer for layer in self.profile.compressible if layer.kind == "linear"]
+
+    def _tables(self, embedding: EmbeddingProfile) -> list[LayerProfile]:
+        return [layer for layer in self.profile.layers if layer.embedding == embedding.name]
+
+    def _reduced_tables(self, embedding: EmbeddingProfile) -> list[LayerProfile]:
+        return tables_of(self.profile, embedding, self.ranks)
+
+    def _cost(self, dense: int, macs: int) -> Cost:
+        """Of parameters outside the tables that no precision changes."""
+        return Cost(parameters_dense=dense, bytes_dense=self.profile.element_bytes * dense, macs=macs)
+
+    def _table(self, num_ids: int, width: int, fields: int = 1) -> Cost:
+        size = self.profile.element_bytes * num_ids * width
+        if self.precision != "float32":
+            size = num_ids * row_bytes(self.precision, width) + 2 * self.profile.element_bytes * fields * width
+        return Cost(parameters_tables=num_ids * width, bytes_tables=size)
+
+    def _linear(self, in_features: int, out_features: int, positions: int = 1, *, biases: int | None = None) -> Cost:
+        """`biases`: numbers beside the weights, one an output unless said."""
+        weights = in_features * out_features
+        cost = self._cost(weights + (out_features if biases is None else biases), positions * weights)
+        if self.precision == "float32" or not quantizes_linear(in_features, out_features):
+            return cost
+        size = self.profile.element_bytes
+        return dataclasses.replace(cost, bytes_dense=cost.bytes_dense - (size - 1) * weights + size * out_features)
+
+    def _first_order_change(self) -> Cost:
+        """What the precision makes of the tables outside the embeddings."""
+        before = dataclasses.replace(self, precision="float32")
+        changes = (
+            self._table(layer.in_features, layer.out_features, layer.fields)
+            - before._table(layer.in_features, layer.out_features)
+            for layer in self.profile.layers
+            if layer.fields
+        )
+        return sum(changes, Cost())
+
+    def _factors(self, in_features: int, rank: int, out_features: int, positions: int = 1) -> Cost:
+        activation = self._cost(activation_parameters(self.bottleneck, rank), 0)
+        return self._linear(in_features, rank, positions) + activation + self._linear(rank, out_features, positions)
+
+    def _layer(self, layer: LayerProfile) -> Cost:
+        """A linear layer in the trainable form."""
+        rank = self.ranks.get(layer.layer_name)
+        if rank is not None:
+            return self._factors(layer.in_features, rank, layer.out_features, layer.positions)
+        biases = layer.parameters - layer.in_features * layer.out_features
+        return self._linear(layer.in_features, layer.out_features, layer.positions, biases=biases)
+
+    def _embedding(self, embedding: EmbeddingProfile) -> Cost:
+        """An embedding in the trainable form."""
+        tables, reduced = self._tables(embedding), self._reduced_tables(embedding)
+        if self.basis == "shared" and reduced:
+            rank = self.ranks[reduced[0].layer_name]
+            numeric, restore = embedding.numeric_parameters(rank), embedding.embed_dim * rank
+            macs = numeric + (embedding.num_vectors + embedding.list_places) * restore
+            return sum((self._table(layer.in_features, rank) for layer in tables), self._cost(numeric + restore, macs))
+        numeric = embedding.numeric_parameters(embedding.embed_dim)
+        cost = self._cost(numeric, numeric)
+        for layer in tables:
+            own = self.ranks.get(layer.layer_name)
+            cost += self._table(layer.in_features, layer.out_features) if own is None else self._reduced_table(layer, own)
+        return cost
+
+    def _reduced_table(self, layer: LayerProfile, rank: int) -> Cost:
+        """A table in the trainable form, in a basis of its own or as something else."""
+        shape = self.method.table_shape(layer.in_features, layer.out_features, rank)
+        cost = self._cost(shape.dense, layer.positions * shape.macs) + Cost(bytes_tables=shape.index_bytes)
+        return sum((self._table(rows, width) for rows, width in shape.tables), cost)
+
+    def _per_field_fold(self, embedding: EmbeddingProfile) -> tuple[Cost, set[str]]:
+        """Latent tables and readers of S latents (see ReaderProfile), and the linear layers counted among the readers."""
+        tables = self._tables(embedding)
+        widths = [self.ranks.get(layer.layer_name, layer.out_features) for layer in tables]
+        cost = sum((self._table(layer.in_features, width) for layer, width in zip(tables, widths, strict=True)), Cost())
+        latents = sum(widths) + embedding.num_values
+        for reader in embedding.readers:
+            cost += self._reader(embedding, reader, latents)
+        return cost, {name for reader in embedding.readers for name in reader.first_layers}
+
+    def _shared_fold(self, embedding: EmbeddingProfile) -> tuple[Cost, set[str]]:
+        """Latents of one width for every field. Readers of inner products stay as they are, only narrower; others fold or
+        restore."""
+        rank = self.ranks[self._reduced_tables(embedding)[0].layer_name]
+        numeric = embedding.numeric_parameters(rank)
+        cost = sum((self._table(layer.in_features, rank) for layer in self._tables(embedding)), self._cost(numeric, numeric))
+        latents = embedding.num_vectors * rank + (embedding.num_values if embedding.raw_values else 0)
+        read: set[str] = set()
+        for reader in embedding.readers:
+            if reader.rotation_invariant:
+                cost += dataclasses.replace(reader.own, macs=reader.own.macs * rank // embedding.embed_dim)
+            elif reader.foldable:
+                cost += self._reader(embedding, reader, latents, shared_rank=rank)
+                read.update(reader.first_layers)
+            else:
+                restore = embedding.embed_dim * rank
+                cost += reader.own + self._cost(restore, embedding.num_vectors * restore)
+        return cost, read
+
+    def _unfolded(self, embedding: EmbeddingProfile) -> Cost:
+        """The embedding as in the trainable form, and what its readers would have replaced."""
+        return sum((reader.own for reader in embedding.readers), self._embedding(embedding))
+
+    def _reader(
+        self, embedding: EmbeddingProfile, reader: ReaderProfile, latents: int, *, shared_rank: int | None = None
+    ) -> Cost:
+        """A folded reader of `latents` numbers; `shared_rank` where they are one width for all fields."""
+        dense = reader.parameters_base + reader.parameters_slope * latents
+        cost = self._cost(dense, reader.macs_base + reader.macs_slope * latents)
+        for name in reader.first_layers:
+            layer = self.profile.by_name[name]
+            if reader.by_field:
+                vectors = latents - (embedding.num_values if embedding.raw_values else 0)
+                cost += self._fieldwise(layer, vectors, shared_rank)
+            else:
+                cost += self._side_by_side(layer, latents)
+        return cost
+
+    def _side_by_side(self, layer: LayerProfile, latents: int) -> Cost:
+        """A linear layer that reads all latents at once; its two factors are multiplied where that is no larger."""
+        out, rank = layer.out_features, self.ranks.get(layer.layer_name)
+        if rank is None or (self.bottleneck == "none" and merges(latents, out, rank)):
+            return self._linear(latents, out)
+        return self._factors(latents, rank, out)
+
+    def _fieldwise(self, layer: LayerProfile, latents: int, shared_rank: int | None) -> Cost:
+        """A linear layer that reads every field's latents by themselves: a weight and a bias a field, or one narrower layer."""
+        rank = self.ranks.get(layer.layer_name)
+        width = rank or layer.out_features
+        if shared_rank is None:
+            cost = self._cost((latents + layer.positions) * width, latents * width)
         else:
-            picks = knapsack.exact(losses, costs, limit - loss, below - cost)
-        return None if picks is None else self._whole(choice, picks.options)
+            biases = width if layer.has_bias or rank is not None else 0
+            cost = self._linear(shared_rank, width, latents // shared_rank, biases=biases)
+        if rank is None:
+            return cost
+        activation = self._cost(activation_parameters(self.bottleneck, rank), 0)
+        return cost + activation + self._linear(rank, layer.out_features, layer.positions)
 
 
-def _undominated(losses: FloatArray, costs: FloatArray) -> IntArray:
-    """Of choices, those that no other beats in loss (C,) and in all costs (C, corners): of narrowest latents, of widest ..."""
-    points = np.column_stack([losses, costs])
-    kept: list[int] = []
-    front = np.empty_like(points)
-    for place in np.lexsort(points.T[::-1]):  # whatever beats a point comes before it
-        if not np.any(np.all(front[: len(kept)] <= points[place], axis=1)):
-            front[len(kept)] = points[place]
-            kept.append(int(place))
-    return np.array(kept)
+def tables_of(profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int]) -> list[LayerProfile]:
+    """The tables of `embedding` that are reduced."""
+    return [layer for layer in profile.layers if layer.embedding == embedding.name and layer.layer_name in ranks]
+
+
+def merges(latents: int, out_features: int, rank: int) -> bool:
+    """Whether two factors that read `latents` features are better multiplied into one layer in the serving form."""
+    return rank >= break_even(latents, out_features)
+
+
+def quantizes_linear(in_features: int, out_features: int) -> bool:
+    """Whether a linear layer is worth integers; small ones and those of one output or one input stay as they are."""
+    return min(in_features, out_features) > 1 and in_features * out_features >= MIN_QUANTIZED_WEIGHTS
+
+
+def code_bits(precision: Precision, width: int) -> int:
+    """Bits of one number of a table; a row of one number is a byte in any case, so it gets all eight."""
+    return 4 if precision == "int4" and width > 1 else 8
+
+
+def row_bytes(precision: Precision, width: int) -> int:
+    """Bytes of one row of a quantised table; rows begin on a byte."""
+    return -(-width * code_bits(precision, width) // 8)

@@ -7,8 +7,8 @@ import numpy as np
 
 from ctrlab.models.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile
 from ctrlab.plans.configs import CompressionSpec
-from ctrlab.plans.cost_prediction import Forms
-from ctrlab.plans.serving_forms import FloatArray, FormSums
+from ctrlab.plans.form_search import FloatArray, FormSums
+from ctrlab.plans.serving_forms import ServingForms
 
 Amount = Callable[[Cost], float]
 Options = Sequence[int | None]
@@ -44,7 +44,9 @@ class _Sums:
         spec: CompressionSpec,
     ) -> None:
         self.layers, self.options, self.amount = layers, options, amount
-        self.dense = Forms(profile=profile, ranks={}, bottleneck=spec.bottleneck, basis="per_field", precision=spec.precision)
+        self.dense = ServingForms(
+            profile=profile, ranks={}, bottleneck=spec.bottleneck, basis="per_field", precision=spec.precision
+        )
         self.embeddings = [embedding for embedding in profile.embeddings if embedding.foldable]
         self.latents = {embedding.name: self._latents(embedding) for embedding in self.embeddings}
         self.first = {name: (embedding, reader) for embedding in self.embeddings for reader in embedding.readers
@@ -55,7 +57,7 @@ class _Sums:
         """As it stands; folded."""
         tables = [self._table(layer, own) if layer.kind == "embedding" else None
                   for layer, own in zip(self.layers, self.options, strict=True)]  # fmt: skip
-        plain = [self._over_dense(layer, own, Forms.summand) if table is None else table[0]
+        plain = [self._over_dense(layer, own, ServingForms.summand) if table is None else table[0]
                  for layer, own, table in zip(self.layers, self.options, tables, strict=True)]  # fmt: skip
         names = [embedding.name for embedding in self.embeddings]
         nowhere = [np.zeros(len(own)) for own in self.options]
@@ -81,10 +83,12 @@ class _Sums:
         tables = (layer for layer in self.dense.profile.layers if layer.embedding == embedding.name)
         return sum(table.out_features for table in tables) + embedding.num_values
 
-    def _at(self, layer: LayerProfile, rank: int | None) -> Forms:
+    def _at(self, layer: LayerProfile, rank: int | None) -> ServingForms:
         return self.dense if rank is None else replace(self.dense, ranks={layer.layer_name: rank})
 
-    def _over_dense(self, layer: LayerProfile, options: Options, cost: Callable[[Forms, LayerProfile], Cost]) -> FloatArray:
+    def _over_dense(
+        self, layer: LayerProfile, options: Options, cost: Callable[[ServingForms, LayerProfile], Cost]
+    ) -> FloatArray:
         dense = self.amount(cost(self.dense, layer))
         return np.array([self.amount(cost(self._at(layer, rank), layer)) - dense for rank in options])
 
@@ -105,7 +109,7 @@ class _Sums:
         forms = self._at(layer, rank)
         none, one = replace(layer, in_features=0), replace(layer, in_features=1)
         both = []
-        for cost in (Forms.summand, Forms.folded_summand):
+        for cost in (ServingForms.summand, ServingForms.folded_summand):
             start = self.amount(cost(forms, none))
             both.append(np.array([start, self.amount(cost(forms, one)) - start]))
         return both[0], both[1]
@@ -120,7 +124,7 @@ class _Sums:
             slopes[number, column] = self._slope(self._at(layer, rank), reader, layer, widest)
         return self._over_dense(layer, options, lambda forms, own: forms.reading(reader, own, widest)), slopes
 
-    def _slope(self, forms: Forms, reader: ReaderProfile, layer: LayerProfile, widest: int) -> float:
+    def _slope(self, forms: ServingForms, reader: ReaderProfile, layer: LayerProfile, widest: int) -> float:
         return self.amount(forms.reading(reader, layer, widest)) - self.amount(forms.reading(reader, layer, widest - 1))
 
     def _base_slope(self, embedding: EmbeddingProfile) -> float:

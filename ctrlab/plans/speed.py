@@ -16,8 +16,8 @@ import numpy as np
 
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import LayerProfile, ModelProfile, cheaper
-from ctrlab.plans.cost_prediction import Forms
-from ctrlab.plans.serving_forms import FloatArray, FormSums
+from ctrlab.plans.form_search import FloatArray, FormSums
+from ctrlab.plans.serving_forms import ServingForms
 
 FORMAT_VERSION = 1
 _FILE = "speed.json"
@@ -102,7 +102,7 @@ class SpeedModel:
         """The form that a plan is served in (`evaluation.profile.cheaper`)."""
         if "explicit" not in self.forms:
             return "folded"
-        forms = Forms(profile=profile, ranks=ranks, bottleneck="none", basis="per_field")
+        forms = ServingForms(profile=profile, ranks=ranks, bottleneck="none", basis="per_field")
         as_is, folded = forms.explicit(), forms.folded()
         return "explicit" if cheaper(as_is, folded) is as_is else "folded"
 

@@ -18,8 +18,8 @@ import pandas as pd
 
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
+from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressConfig, RankPlan
-from ctrlab.plans.planner import Budget, BudgetKind
 from ctrlab.plans.ranks import plan_ranks, preset_plan
 from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra, speed
 from ctrlab.services.runner import run_job
@@ -41,6 +41,11 @@ class Lab:
         home: where everything is kept; default CTRLAB_HOME, else the user's data folder.
         url: SQLAlchemy address of another store than the SQLite file in `home`.
         on_progress: called with the running Job a few times a second.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as home, Lab(home) as lab:
+    ...     lab.workspace.store.jobs.list()
+    []
     """
 
     def __init__(
@@ -139,7 +144,7 @@ class Lab:
         *,
         budget: Budget | None = None,
         max_auc_loss: float | None = None,
-        kind: BudgetKind = "parameters",
+        kind: str = "parameters",
         multiple_of: int = 1,
     ) -> "Choice":
         """The best ranks for a budget, or the smallest plan (by `kind`) for an AUC loss; exactly one of the two.

@@ -30,7 +30,12 @@ ONNX_FILE = "model.onnx"
 )
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
-    """What to train on what. `model` holds the settings of `architecture`'s own config class."""
+    """What to train on what. `model` holds the settings of `architecture`'s own config class.
+
+    >>> config = TrainConfig(dataset_id="ds-1", architecture="deepfm", model={"embed_dim": 8, "mlp_dims": [64, 32]})
+    >>> config.model_config().mlp_dims, config.fit.epochs
+    ((64, 32), 1)
+    """
 
     dataset_id: str
     architecture: str

@@ -40,6 +40,13 @@ def open_workspace(home: Path | str | None = None, url: str | None = None) -> Wo
     Args:
         home: its folder; else CTRLAB_HOME, else the user's data directory.
         url: the store's SQLAlchemy address; else CTRLAB_STORE_URL, else an SQLite file in `home`.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     workspace = open_workspace(folder)
+    ...     workspace.store.close()
+    ...     str(workspace.home) == folder
+    True
     """
     chosen = Path(home or os.environ.get(HOME_VARIABLE) or platformdirs.user_data_dir("ctrlab", appauthor=False))
     address = url or os.environ.get(URL_VARIABLE) or None

@@ -11,7 +11,15 @@ ComputeDtype = Literal["float32", "bfloat16"]
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
-    """How to train, or fine-tune, a model."""
+    """How to train, or fine-tune, a model.
+
+    >>> config = FitConfig(epochs=2, learning_rate=1e-3)
+    >>> config.optimizer, config.replace(patience=2).patience
+    ('adam', 2)
+    >>> FitConfig(epochs=0)
+    Traceback (most recent call last):
+    ctrlab.errors.ConfigError: ...
+    """
 
     epochs: int = option(1, minimum=1, maximum=1000, help="Passes over the rows. CTR models mostly overfit after one.")
     batch_size: int = option(

@@ -8,7 +8,7 @@ from ctrlab.compression.afm import AFM
 from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
 from ctrlab.compression.surgery import compress_model
 from ctrlab.compression.svd import WeightSVD
-from ctrlab.measuring.probe import truncated
+from ctrlab.measuring.truncation import truncated
 from ctrlab.plans.configs import BOTTLENECKS, CompressionSpec
 from tests.support.small_models import MemoryDataset, make_model, spectra_of
 

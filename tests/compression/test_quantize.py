@@ -23,7 +23,8 @@ from ctrlab.models.header import read_model_header
 from ctrlab.models.layers import FusedTable
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressionSpec, RankPlan
-from ctrlab.plans.cost_prediction import predict, quantizes_linear
+from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.serving_forms import quantizes_linear
 from ctrlab.serving.onnx_export import export_onnx
 from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 

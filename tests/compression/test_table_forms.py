@@ -17,16 +17,19 @@ from ctrlab.data.schema import OUT_OF_VOCABULARY_ID
 from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.errors import CompressionError, ConfigError
 from ctrlab.evaluation.latency import open_onnx
-from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profile import table_break_even
 from ctrlab.models.profiling import profile_model
+from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.methods import METHODS
-from ctrlab.plans.planner import Budget, PlanOptions, plan_for_budget
+from ctrlab.plans.planner import plan_for_budget
+from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.plans.table_forms import (
     kept_ids,
     quotient_remainder_rows,

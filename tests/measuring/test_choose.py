@@ -1,10 +1,11 @@
 import pytest
 
 from ctrlab.measuring.choose import candidate_plans, choose_plan
-from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.sensitivity_probe import measure_sensitivity
+from ctrlab.plans.budgets import Budget, BudgetError
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import serving_cost
-from ctrlab.plans.planner import Budget, BudgetError
 from tests.support.small_models import MemoryDataset, make_model, spectra_of
 
 DATA = MemoryDataset()

@@ -9,7 +9,8 @@ from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.errors import CompressionError, DataError, JobCancelled
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.measuring.probe import Probe, measure_sensitivity, monotone, rank_grid
+from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.sensitivity_probe import measure_sensitivity, measured_ranks, monotone
 from ctrlab.models.configs import MODELS
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import BOTTLENECKS, CompressionSpec, RankPlan
@@ -139,7 +140,7 @@ def test_layers_that_are_known_are_not_measured_again():
 
 def test_ranks_measured_reach_from_one_to_the_last_that_pays():
     for layer in profile_model(make_model("deepfm")).compressible:
-        grid = rank_grid(layer)
+        grid = measured_ranks(layer)
         assert grid[0] == 1 and grid[-1] < layer.break_even <= grid[-1] + 1 and sorted(set(grid)) == list(grid)
 
 

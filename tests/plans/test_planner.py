@@ -6,23 +6,16 @@ import pytest
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.models.configs import MODELS
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans import cost_prediction as prediction
-from ctrlab.plans import planner
+from ctrlab.plans import serving_forms
+from ctrlab.plans.baselines import uniform_rank_plan, uniform_variance_plan
+from ctrlab.plans.budgets import BUDGET_KINDS, COUNTED_KINDS, Budget, BudgetError
 from ctrlab.plans.configs import CompressionSpec
-from ctrlab.plans.cost_prediction import Forms, predict, serving_cost
-from ctrlab.plans.planner import (
-    BUDGET_KINDS,
-    Budget,
-    BudgetError,
-    PlanOptions,
-    plan_for_budget,
-    plan_for_loss,
-    planned_front,
-    uniform_rank_plan,
-    uniform_variance_plan,
-)
+from ctrlab.plans.cost_prediction import predict, serving_cost
+from ctrlab.plans.planner import plan_for_budget, plan_for_loss, planned_front
+from ctrlab.plans.rank_problem import PlanOptions, RankProblem
 from ctrlab.plans.ranks import plan_ranks
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
+from ctrlab.plans.serving_forms import ServingForms
 from tests.support.profiles import every_plan, profile_of, sensitivity_of
 from tests.support.small_models import make_model, spectra_of
 
@@ -36,7 +29,7 @@ def tiny_profile(name="deepfm"):
 
 
 def amount(profile, ranks, kind):
-    return planner._amount(serving_cost(profile, ranks), kind)
+    return BUDGET_KINDS[kind].amount(serving_cost(profile, ranks))
 
 
 #: Folded, with one first layer; not folded; and folded with four first layers, the projections of self-attention.
@@ -44,7 +37,7 @@ SEVERAL = ("deepfm", "dcn", "wide_deep", "nfm", "autoint")
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-@pytest.mark.parametrize("kind", BUDGET_KINDS)
+@pytest.mark.parametrize("kind", COUNTED_KINDS)
 @pytest.mark.parametrize("seed", range(3))
 def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, seed):
     profile = tiny_profile(name)
@@ -74,7 +67,7 @@ def test_a_quantised_model_is_planned_by_its_own_bytes(precision):
 
 
 @pytest.mark.parametrize("name", SEVERAL)
-@pytest.mark.parametrize("kind", BUDGET_KINDS)
+@pytest.mark.parametrize("kind", COUNTED_KINDS)
 @pytest.mark.parametrize("seed", range(2))
 def test_no_choice_of_ranks_that_loses_as_little_costs_less(name, kind, seed):
     profile = tiny_profile(name)
@@ -91,7 +84,7 @@ def test_no_choice_of_ranks_that_loses_as_little_costs_less(name, kind, seed):
 @pytest.mark.parametrize("bottleneck", ["none", "prelu"])
 def test_no_choice_is_better_at_another_precision_or_with_a_bend_in_the_bottleneck(precision, bottleneck, monkeypatch):
     """Whatever their size, layers become integers: where a narrow one does not, its cost bends."""
-    monkeypatch.setattr(prediction, "MIN_QUANTIZED_WEIGHTS", 1)
+    monkeypatch.setattr(serving_forms, "MIN_QUANTIZED_WEIGHTS", 1)
     profile = tiny_profile("deepfm")
     sensitivity = sensitivity_of(profile)
     plans = list(every_plan(profile))
@@ -111,20 +104,20 @@ def test_no_choice_is_better_at_another_precision_or_with_a_bend_in_the_bottlene
 
 
 @pytest.mark.parametrize("name", ["deepfm", "autoint"])
-@pytest.mark.parametrize("kind", BUDGET_KINDS)
+@pytest.mark.parametrize("kind", COUNTED_KINDS)
 def test_both_forms_are_sums_once_the_first_layers_are_fixed(name, kind):
     """The folded sum counts two factors where the exact cost may merge them: never below it, and equal where it does not."""
     profile = tiny_profile(name)
-    problem = planner._Problem(profile, sensitivity_of(profile), kind, PlanOptions(spec=CompressionSpec(bottleneck="prelu")))
+    problem = RankProblem(profile, sensitivity_of(profile), kind, PlanOptions(spec=CompressionSpec(bottleneck="prelu")))
     plans = list(every_plan(profile))
     for ranks in plans[:: max(1, len(plans) // 40)]:
-        forms = Forms(profile=profile, ranks=ranks, bottleneck="prelu", basis="per_field")
+        forms = ServingForms(profile=profile, ranks=ranks, bottleneck="prelu", basis="per_field")
         picks = [own.index(ranks.get(layer.layer_name)) for layer, own in zip(problem.layers, problem.options, strict=True)]
         for summed, cost in zip(problem.forms, (forms.explicit(), forms.folded()), strict=True):
             narrower = sum(width[pick] for width, pick in zip(summed.widths, picks, strict=True))
             slope = summed.base_slopes[0] + sum(own[picks[layer], 0] for layer, own in summed.slopes.items())
             total = summed.fixed + sum(own[pick] for own, pick in zip(summed.costs, picks, strict=True)) + slope * narrower
-            assert total == pytest.approx(planner._amount(cost, kind), abs=1e-6)
+            assert total == pytest.approx(BUDGET_KINDS[kind].amount(cost), abs=1e-6)
 
 
 def test_nothing_is_lost_where_no_loss_is_allowed():
@@ -135,7 +128,7 @@ def test_nothing_is_lost_where_no_loss_is_allowed():
         plan_for_loss(profile, sensitivity, -0.1)
 
 
-@pytest.mark.parametrize("kind", BUDGET_KINDS)
+@pytest.mark.parametrize("kind", COUNTED_KINDS)
 def test_a_budget_that_cannot_be_met_names_the_smallest_that_can(kind):
     profile = tiny_profile()
     sensitivity = sensitivity_of(profile)
@@ -153,7 +146,7 @@ def test_every_model_is_planned_for_half_its_size_within_the_exact_cost(name):
     if not sensitivity.layers:
         return
     whole = predict(profile, None, CompressionSpec()).serving_original.parameters
-    smallest = planner._Problem(profile, sensitivity, "parameters", None, 1, "none", "float32").smallest()
+    smallest = RankProblem(profile, sensitivity, "parameters", PlanOptions()).smallest()
     limit = max(0.5 * whole, amount(profile, smallest, "parameters"))
     found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=limit))
     assert predict(profile, None, CompressionSpec(plan=found.plan)).serving == found.cost and found.cost.parameters <= limit

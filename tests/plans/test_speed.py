@@ -13,11 +13,13 @@ from ctrlab.data.schema import FeatureSchema
 from ctrlab.errors import CompressionError, JobCancelled
 from ctrlab.measuring import speed_probe
 from ctrlab.measuring.latency_search import plan_that_runs
-from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed, rank_grid, stopwatches, width_grid
+from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed, stopwatches, timed_ranks, timed_widths
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
+from ctrlab.plans.budgets import Budget, BudgetError
 from ctrlab.plans.configs import CompressionSpec, RankPlan
-from ctrlab.plans.planner import Budget, BudgetError, PlannedRanks, PlanOptions, plan_for_budget
+from ctrlab.plans.planner import plan_for_budget
+from ctrlab.plans.rank_problem import PlannedRanks, PlanOptions
 from ctrlab.plans.speed import FormSpeed, LayerSpeed, SpeedModel, load_speed, save_speed
 from tests.support.profiles import every_plan, profile_of, sensitivity_of
 from tests.support.small_models import MemoryDataset, make_model, spectra_of
@@ -31,7 +33,7 @@ def tiny_profile(name="deepfm"):
 
 def speed_of(profile, group_ms=0.0, bend=1.0):
     """Times of a machine that takes them straight in ranks and widths, but for `bend` in the first layer."""
-    widths, linear = width_grid(profile), [layer for layer in profile.compressible if layer.kind == "linear"]
+    widths, linear = timed_widths(profile), [layer for layer in profile.compressible if layer.kind == "linear"]
     dense = profile.embeddings[0].embed_dim
 
     def form(first):
@@ -39,8 +41,10 @@ def speed_of(profile, group_ms=0.0, bend=1.0):
         for layer in linear:
             grid = [*widths, dense] if layer.layer_name in first else [dense]
             layers[layer.layer_name] = LayerSpeed(
-                ranks=rank_grid(layer),
-                ms=tuple(tuple(0.01 * rank * (width**bend + layer.out_features) for rank in rank_grid(layer)) for width in grid),
+                ranks=timed_ranks(layer),
+                ms=tuple(
+                    tuple(0.01 * rank * (width**bend + layer.out_features) for rank in timed_ranks(layer)) for width in grid
+                ),
                 dense_ms=tuple(0.01 * width**bend * layer.out_features for width in grid),
             )
         return FormSpeed(

@@ -3,7 +3,7 @@
 import pytest
 
 from ctrlab.errors import ConfigError, CtrlabError
-from ctrlab.plans.planner import Budget
+from ctrlab.plans.budgets import Budget
 from ctrlab.services import plans, speed
 from ctrlab.services.models import model_profile
 

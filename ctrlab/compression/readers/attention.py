@@ -1,4 +1,4 @@
-"""Self-attention over the fields: queries, keys, values and the residual are linear in each vector."""
+"""Folding of self-attention over the fields: queries, keys, values and the residual are linear in each vector."""
 
 from typing import cast
 
@@ -13,9 +13,9 @@ from ctrlab.models.folding import attention_projections
 
 
 class FieldwiseLinear(nn.Module):
-    """y_f = W U_f z_f + (b + W mu_f): one map for all fields, folded with a basis of every field's own.
+    """y_f = W U_f z_f + (b + W mu_f): one linear map of all fields' vectors, folded with a basis per field.
 
-    widths: of each field's latents, in the order of the latents; fields: which field each of them is.
+    widths: number of latents of each field, in the order of the latents; fields: index of the field of each.
     Parameters: S out + M out, with S the latents that are read.
     """
 
@@ -27,12 +27,12 @@ class FieldwiseLinear(nn.Module):
         self.in_features, self.out_features = latent_width, out_features
         self.weight = nn.Parameter(torch.zeros(sum(widths), out_features))
         self.bias = nn.Parameter(torch.zeros(len(widths), out_features))
-        # Where fields have latents of different width, zeros fill up: number `latent_width` of z, number S of the weights.
+        # Fields with fewer latents are padded with zeros: element `latent_width` of z and row S of the weights are zero.
         self.register_buffer("latent_index", _padded_index(widths, fields, latent_width), persistent=False)
         self.register_buffer("weight_index", _padded_index(widths, fields, sum(widths)), persistent=False)
 
     def row_macs(self) -> int:
-        """One per weight; what fills up is not counted."""
+        """One per weight; padding is not counted."""
         return self.weight.numel()
 
     def forward(self, latents: Tensor) -> Tensor:
@@ -42,9 +42,9 @@ class FieldwiseLinear(nn.Module):
         return torch.bmm(z.transpose(0, 1), weight).transpose(0, 1) + self.bias
 
 
-def _padded_index(widths: list[int], fields: list[int], nothing: int) -> Tensor:
-    """(M, widest): the numbers of each field's latents, then `nothing`."""
-    index = torch.full((len(widths), max(widths)), nothing)
+def _padded_index(widths: list[int], fields: list[int], padding: int) -> Tensor:
+    """(M, max(widths)): the positions of each field's latents, then `padding`."""
+    index = torch.full((len(widths), max(widths)), padding)
     start = 0
     for field, width in zip(fields, widths, strict=True):
         index[field, :width] = torch.arange(start, start + width)

@@ -1,4 +1,4 @@
-"""The cross network of DCN with its head: one scalar a layer."""
+"""Folding of DCN's cross network and its head: one scalar per layer."""
 
 from typing import cast
 
@@ -30,7 +30,7 @@ class FoldedCross(nn.Module):
         return self.weight.numel() + len(self.bias)
 
     def forward(self, z: Tensor) -> Tensor:
-        """(B, S) -> (B, 1), what the head would have given."""
+        """(B, S) -> (B, 1), the output of the head."""
         *scalars, head = functional.linear(z, self.weight, self.bias).unbind(dim=1)
         *offsets, head_offset = self.offsets.unbind()
         alpha = torch.ones_like(head)

@@ -1,4 +1,4 @@
-"""Pairwise inner products (FM): one linear map of the latents and a diagonal quadratic form, whatever the bases."""
+"""Folding of pairwise inner products (FM) into a linear map of the latents and a diagonal quadratic form, for any bases."""
 
 import torch
 from torch import Tensor, nn
@@ -9,7 +9,7 @@ from ctrlab.models.base import CTRModel
 
 
 class FoldedFM(nn.Module):
-    """1/2 (|S z + m|^2 - sum_i (q_i z_i + l_i) z_i - c): the FM of the restored vectors, exactly, from the latents z.
+    """1/2 (|S z + m|^2 - sum_i (q_i z_i + l_i) z_i - c): exactly the FM of the restored vectors, from the latents z.
 
     Parameters: (d + 2) S + d + 1.
     """

@@ -1,4 +1,4 @@
-"""Linear layers and MLPs on the vectors side by side: the first layer absorbs the projections."""
+"""Folding of linear layers and MLPs that read all vectors side by side: the first layer absorbs the projections."""
 
 from typing import cast
 
@@ -7,7 +7,7 @@ from torch import nn
 from ctrlab.compression.latents import LatentMap
 from ctrlab.compression.linear import FactoredLinear, linear_like
 from ctrlab.models.base import CTRModel
-from ctrlab.plans.cost_prediction import merges
+from ctrlab.plans.serving_forms import merges
 
 
 def fold_mlp(model: CTRModel, name: str, latent_map: LatentMap) -> None:

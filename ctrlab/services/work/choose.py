@@ -3,8 +3,10 @@
 from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.measuring.choose import Choice, candidate_plans, choose_plan
 from ctrlab.measuring.probe import Probe
+from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import RankPlan
-from ctrlab.plans.planner import Budget, BudgetKind, PlanOptions, plan_for_loss
+from ctrlab.plans.planner import plan_for_loss
+from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.services.sensitivity import load_model_sensitivity
 from ctrlab.services.work.shared import open_model
 from ctrlab.services.workspace import Workspace
@@ -18,7 +20,7 @@ def choose(
     *,
     budget: Budget | None = None,
     max_auc_loss: float | None = None,
-    kind: BudgetKind = "parameters",
+    kind: str = "parameters",
     multiple_of: int = 1,
 ) -> Choice:
     """The best plan for a budget, or the smallest by `kind` for a loss of AUC; exactly one of the two is given.

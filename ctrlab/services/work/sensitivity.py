@@ -1,7 +1,8 @@
 """The `sensitivity` job."""
 
 from ctrlab.decomposition.spectrum import load_spectra
-from ctrlab.measuring.probe import Probe, measure_sensitivity
+from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.plans.sensitivity import has_sensitivity, load_sensitivity, save_sensitivity
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.sensitivity import SensitivityConfig

@@ -7,8 +7,10 @@ from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.measuring.latency_search import Attempt, plan_that_runs
 from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed
 from ctrlab.models.profiling import profile_model
+from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import RankPlan
-from ctrlab.plans.planner import Budget, PlannedRanks, PlanOptions, plan_for_budget
+from ctrlab.plans.planner import plan_for_budget
+from ctrlab.plans.rank_problem import PlannedRanks, PlanOptions
 from ctrlab.plans.speed import save_speed
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.plans import list_plans

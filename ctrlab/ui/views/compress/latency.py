@@ -4,7 +4,9 @@ from collections.abc import Callable, Mapping
 
 import streamlit as st
 
-from ctrlab.plans.planner import Budget, PlanOptions, plan_for_budget
+from ctrlab.plans.budgets import Budget
+from ctrlab.plans.planner import plan_for_budget
+from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.services import plans
 from ctrlab.services import speed as service
 from ctrlab.services.workspace import Workspace

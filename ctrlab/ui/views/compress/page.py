@@ -7,7 +7,7 @@ import streamlit as st
 
 from ctrlab.plans.configs import CompressConfig
 from ctrlab.plans.cost_prediction import predict
-from ctrlab.plans.planner import PlanOptions
+from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.services import models, spectra
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact

@@ -8,18 +8,11 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ctrlab.errors import CtrlabError
-from ctrlab.models.profile import Cost
+from ctrlab.plans.budgets import BUDGET_KINDS, COUNTED_KINDS, LATENCY, Budget
 from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import Prediction, serving_cost
-from ctrlab.plans.planner import (
-    Budget,
-    BudgetKind,
-    PlannedRanks,
-    PlanOptions,
-    plan_for_budget,
-    plan_for_loss,
-    planned_front,
-)
+from ctrlab.plans.planner import plan_for_budget, plan_for_loss, planned_front
+from ctrlab.plans.rank_problem import PlannedRanks, PlanOptions
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import sensitivity as service
 from ctrlab.services.workspace import Workspace
@@ -35,17 +28,8 @@ if TYPE_CHECKING:
 
 Apply = Callable[[Mapping[str, int]], None]
 
-_AUC, _LATENCY = "auc", "latency_ms"
-_GOALS: dict[str, str] = {
-    "parameters": "Parameters, at most",
-    "bytes": "Size in MB, at most",
-    "table_bytes": "Tables in MB, at most",
-    "macs": "MACs per row, at most",
-    _LATENCY: "Milliseconds a call, at most",
-    _AUC: "AUC lost, at most",
-}
-#: Factor from the number in the box to the unit of the budget.
-_UNITS: dict[str, float] = {"parameters": 1.0, "bytes": 1e6, "table_bytes": 1e6, "macs": 1.0}
+_AUC = "auc"
+_GOALS = {kind.name: kind.goal for kind in BUDGET_KINDS} | {_AUC: "AUC lost, at most"}
 _START_SHARE = 1 / 3
 _START_LOSS = 0.0005
 _FAULT = "planner-fault"
@@ -89,7 +73,7 @@ def planner(
             measure_sensitivity(context.model.id, context.spectra_id)
             return
         goal = _form(context, sensitivity, options, apply)
-        counted = goal if goal in _UNITS else "parameters"
+        counted = goal if goal in COUNTED_KINDS else "parameters"
         _front(context, prediction, sensitivity, measured_auc, counted, options, apply)
 
 
@@ -97,15 +81,15 @@ def _form(context: CompressContext, sensitivity: Sensitivity, options: PlanOptio
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
         goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
-        if goal != _LATENCY:
+        if goal != LATENCY:
             _limit(context, goal)
         st.checkbox(
             "Ranks in multiples of 8", key="planner-eights", help="For linear layers: multiples of 8 run faster on most hardware."
         )
-        if goal != _LATENCY:
+        if goal != LATENCY:
             arguments = (context, sensitivity, options, apply)
             st.button("Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=arguments)
-    if goal == _LATENCY:
+    if goal == LATENCY:
         plan_for_milliseconds(context, _sensitivity_id(context) or "", apply)
     if fault := st.session_state.pop(_FAULT, None):
         st.error(sentence(fault), icon=":material/error:")
@@ -118,7 +102,7 @@ def _find(context: CompressContext, sensitivity: Sensitivity, options: PlanOptio
     The inputs are read from the session: they may be newer than the values that the button was drawn with.
     """
     goal = st.session_state["planner-goal"]
-    limit = float(st.session_state[f"planner-{goal}"]) * _UNITS.get(goal, 1.0)
+    limit = float(st.session_state[f"planner-{goal}"]) * (BUDGET_KINDS[goal].entry_scale if goal != _AUC else 1.0)
     options = replace(options, multiple_of=8 if st.session_state["planner-eights"] else 1)
     try:
         apply(_solve(context, sensitivity, goal, limit, options).plan.as_dict())
@@ -131,22 +115,18 @@ def _limit(context: CompressContext, goal: str) -> None:
     if goal == _AUC:
         st.number_input("AUC", 0.0, 0.5, _START_LOSS, step=0.0001, format="%.4f", key="planner-auc", width=150)
         return
-    start = _amount(serving_cost(context.profile, {}), goal) / _UNITS[goal] * _START_SHARE
-    if _UNITS[goal] == 1.0:
+    kind = BUDGET_KINDS[goal]
+    start = kind.amount(serving_cost(context.profile, {})) / kind.entry_scale * _START_SHARE
+    if not kind.entry_unit:
         st.number_input("Number", 1, None, int(start), key=f"planner-{goal}", width=150)
     else:
-        st.number_input("MB", 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
+        st.number_input(kind.entry_unit, 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
 
 
 def _solve(context: CompressContext, sensitivity: Sensitivity, goal: str, limit: float, options: PlanOptions) -> PlannedRanks:
     if goal == _AUC:
         return plan_for_loss(context.profile, sensitivity, limit, options=options)
-    return plan_for_budget(context.profile, sensitivity, Budget(kind=_kind(goal), limit=limit), options)
-
-
-def _kind(goal: str) -> BudgetKind:
-    kinds: dict[str, BudgetKind] = {kind: kind for kind in ("parameters", "bytes", "table_bytes", "macs")}
-    return kinds[goal]
+    return plan_for_budget(context.profile, sensitivity, Budget(kind=goal, limit=limit), options)
 
 
 def _front(
@@ -166,8 +146,8 @@ def _front(
     figure(
         "planned_front",
         table,
-        (_amount(serving_cost(context.profile, {}), goal), sensitivity.auc),
-        planned=(_amount(prediction.serving, goal), sensitivity.predicted_auc(prediction.ranks)),
+        (BUDGET_KINDS[goal].amount(serving_cost(context.profile, {})), sensitivity.auc),
+        planned=(BUDGET_KINDS[goal].amount(prediction.serving), sensitivity.predicted_auc(prediction.ranks)),
         measured_auc=measured_auc,
         kind=goal,
         key=key,
@@ -184,11 +164,6 @@ def _select_point(key: str, plans: list[dict[str, int]], apply: Apply) -> None:
         apply(plans[int(number[0] if isinstance(number, list) else number)])
 
 
-def _amount(cost: Cost, goal: str) -> float:
-    values = {"parameters": cost.parameters, "bytes": cost.size_bytes, "table_bytes": cost.bytes_tables, "macs": cost.macs}
-    return float(values[goal])
-
-
 @cache.per_workspace(max_entries=32)
 def _front_table(
     workspace: Workspace, model_id: str, spectra_id: str, sensitivity_id: str, goal: str, spec: CompressionSpec
@@ -197,6 +172,6 @@ def _front_table(
     import pandas as pd
 
     context, sensitivity = load_context(workspace, model_id, spectra_id), cache.sensitivity(workspace, sensitivity_id)
-    plans = planned_front(context.profile, sensitivity, _kind(goal), PlanOptions(spec=spec, spectra=context.spectra))
-    table = pd.DataFrame({"cost": [_amount(plan.cost, goal) for plan in plans], "auc": [plan.auc for plan in plans]})
+    plans = planned_front(context.profile, sensitivity, goal, PlanOptions(spec=spec, spectra=context.spectra))
+    table = pd.DataFrame({"cost": [BUDGET_KINDS[goal].amount(plan.cost) for plan in plans], "auc": [plan.auc for plan in plans]})
     return table, [plan.plan.as_dict() for plan in plans]

@@ -1,0 +1,196 @@
+"""The choice of all ranks as one knapsack: groups are layers, options are ranks; loads without torch."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrlab.models.profile import Cost, LayerProfile, ModelProfile
+from ctrlab.plans.budgets import BUDGET_KINDS, BudgetError
+from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec, RankPlan
+from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.form_search import FormSearch, FormSums
+from ctrlab.plans.methods import METHODS
+from ctrlab.plans.ranks import Spectra, pays
+from ctrlab.plans.sensitivity import Sensitivity
+from ctrlab.plans.sizes import size_forms
+from ctrlab.plans.speed import SpeedModel
+
+#: Nats that losing all variance of a layer counts beside its measured loss: among ranks that were measured alike, more is safer.
+CAUTION = 1e-5
+#: Times a plan that is served in the form that costs more is planned again for less.
+ROUNDS = 16
+#: Ranks of a linear layer that are considered, beside those measured: about a fifth apart.
+_GRID_FACTOR = 1.22
+
+FloatArray = NDArray[np.float64]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedRanks:
+    """A plan with what it is predicted to do.
+
+    cost: exact, of the serving form. log_loss, auc: on the rows of the sensitivity. latency_ms: where a speed model was given.
+    """
+
+    plan: RankPlan
+    cost: Cost
+    log_loss: float
+    auc: float
+    latency_ms: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions:
+    """What a planner takes as given.
+
+    spec: method, bottleneck and precision of the planned compression. Its ranks are what is planned, and the basis is a table's
+        own. The method decides what ranks of tables cost; what they lose is AFM's in any case.
+    spectra: decide between ranks whose measured losses are alike: the one that keeps more variance.
+    multiple_of: linear layers get only ranks that it divides; 8 suits most hardware.
+    speed: of this model at the budget's batch size, for a budget of milliseconds, which is one of float32 models; the rest
+        ignore it. That plan is the best as far as times are sums, which holds to a few per cent.
+    """
+
+    spec: CompressionSpec = UNCOMPRESSED
+    spectra: Spectra | None = None
+    multiple_of: int = 1
+    speed: SpeedModel | None = None
+
+
+class RankProblem:
+    """The layers of one model as groups of a knapsack: each group's options are ranks that pay, and dense (None) last."""
+
+    def __init__(
+        self,
+        profile: ModelProfile,
+        sensitivity: Sensitivity,
+        kind: str,
+        options: PlanOptions,
+        speed: SpeedModel | None = None,
+    ) -> None:
+        if options.multiple_of < 1:
+            raise BudgetError(f"ranks cannot be multiples of {options.multiple_of}; give 1 for any rank, or 8")
+        # What the planner solves for: tables as latents, each with a basis of its own.
+        self.spec = options.spec.replace(plan=RankPlan(), method="afm", basis="per_field")
+        self.whole_spec = options.spec.replace(plan=RankPlan(), basis="per_field")
+        # Other forms of tables cost at most what latents cost that do not fold, and little less.
+        self.profile = profile if METHODS[options.spec.method].keeps_latents else profile.unfolded()
+        self.whole_profile = profile
+        self.sensitivity, self.kind, self.speed = sensitivity, kind, speed
+        self.layers = [layer for layer in profile.compressible if layer.layer_name in sensitivity.layers]
+        self.options = [_options(layer, options.multiple_of) for layer in self.layers]
+        self.log_losses = [
+            self._losses(layer, own, options.spectra) for layer, own in zip(self.layers, self.options, strict=True)
+        ]
+        self.auc_losses = [self._auc_losses(layer, own) for layer, own in zip(self.layers, self.options, strict=True)]
+        self.forms: Sequence[FormSums] = (
+            speed.sums(profile, self.layers, self.options)
+            if speed
+            else size_forms(profile, self.layers, self.options, BUDGET_KINDS[kind].amount, self.spec)
+        )
+
+    def _losses(self, layer: LayerProfile, options: Sequence[int | None], spectra: Spectra | None) -> FloatArray:
+        measured = self.sensitivity.layers[layer.layer_name]
+        spectrum = spectra[layer.layer_name] if spectra else None
+        return np.array(
+            [
+                0.0 if rank is None
+                else measured.log_loss_increase(rank) + (CAUTION * spectrum.variance_lost(rank) if spectrum else 0.0)
+                for rank in options
+            ]
+        )  # fmt: skip
+
+    def _auc_losses(self, layer: LayerProfile, options: Sequence[int | None]) -> FloatArray:
+        measured = self.sensitivity.layers[layer.layer_name]
+        return np.array([0.0 if rank is None else measured.auc_loss(rank) for rank in options])
+
+    def amount(self, ranks: Mapping[str, int]) -> float:
+        """The exact cost of a plan, as far as `kind` counts it; or its predicted milliseconds."""
+        if self.speed:
+            return self.speed.predict_ms(self.profile, ranks)
+        return BUDGET_KINDS[self.kind].amount(serving_cost(self.profile, ranks, self.spec))
+
+    def whole_amount(self, planned: PlannedRanks) -> float:
+        """What a plan costs in the form that its method gives the tables."""
+        return planned.latency_ms if planned.latency_ms is not None else BUDGET_KINDS[self.kind].amount(planned.cost)
+
+    def planned(self, ranks: Mapping[str, int]) -> PlannedRanks:
+        """The plan with its predictions."""
+        return PlannedRanks(
+            plan=RankPlan.of(ranks),
+            cost=serving_cost(self.whole_profile, ranks, self.whole_spec),
+            log_loss=self.sensitivity.predicted_log_loss(ranks), auc=self.sensitivity.predicted_auc(ranks),
+            latency_ms=self.speed.predict_ms(self.profile, ranks) if self.speed else None,
+        )  # fmt: skip
+
+    def within(self, limit: float) -> dict[str, int] | None:
+        """The plan of least loss whose exact cost is at most `limit`; None where there is none."""
+        best: dict[str, int] | None = None
+        least = np.inf
+        if self.amount(smallest := self.smallest()) <= limit:
+            best, least = smallest, self.loss(smallest)
+        for form in self.forms:
+            search, target = FormSearch(form, self.log_losses), limit
+            for number in range(ROUNDS):
+                found = search.least_loss(target, least)
+                if found is None:
+                    break
+                ranks = self._ranks(found.picks)
+                if (excess := self.amount(ranks) - limit) <= 0:
+                    best, least = ranks, found.loss
+                    break
+                # Served in the other form, which costs more of this: what costs less as it stands, at last much less. Times are
+                # sums but roughly: by what the sum was too low.
+                careful = self.speed is None and number < ROUNDS // 2
+                target = found.cost - (1e-9 * limit if careful else excess)
+        return best
+
+    def cheapest(self, max_auc_loss: float) -> dict[str, int]:
+        """The plan of least cost whose predicted AUC loss is at most `max_auc_loss`."""
+        plans: list[dict[str, int]] = [{}]
+        for form in self.forms:
+            found = FormSearch(form, self.auc_losses).least_cost(max_auc_loss + 1e-12)
+            assert found is not None  # dense loses nothing
+            plans.append(self._ranks(found.picks))
+        return min(plans, key=self.amount)
+
+    def smallest(self) -> dict[str, int]:
+        """The plan of least cost."""
+        found = [self._ranks(FormSearch(form, self.log_losses).smallest().picks) for form in self.forms]
+        return min([{}, *found], key=self.amount)
+
+    def front(self) -> list[dict[str, int]]:
+        """The vertices of both forms' fronts."""
+        vertices = [vertex for form in self.forms for vertex in FormSearch(form, self.log_losses).front()]
+        return [{}, *(self._ranks(vertex.picks) for vertex in vertices)]
+
+    def loss(self, ranks: Mapping[str, int]) -> float:
+        """As the knapsack counts it."""
+        return sum(
+            float(losses[options.index(ranks.get(layer.layer_name))])
+            for layer, options, losses in zip(self.layers, self.options, self.log_losses, strict=True)
+        )
+
+    def _ranks(self, picks: Sequence[int]) -> dict[str, int]:
+        chosen = ((layer, own[pick]) for layer, own, pick in zip(self.layers, self.options, picks, strict=True))
+        return {layer.layer_name: rank for layer, rank in chosen if rank is not None}
+
+
+def _options(layer: LayerProfile, multiple_of: int) -> list[int | None]:
+    """Ranks that pay, ascending, then None for dense."""
+    last = ceil(layer.break_even) - 1
+    if layer.kind == "embedding" and layer.out_features <= 32:
+        ranks = list(range(1, last + 1))
+    else:
+        grid, rank = set(), 1.0
+        while rank <= last:
+            grid.add(int(rank))
+            rank = max(rank + 1, rank * _GRID_FACTOR)
+        grid |= set(range(8, last + 1, 8)) if last <= 256 else set()
+        ranks = sorted(grid)
+    if layer.kind == "linear" and multiple_of > 1:
+        ranks = sorted({multiple_of * ceil(rank / multiple_of) for rank in ranks})
+    return [*(rank for rank in ranks if pays(layer, rank)), None]
