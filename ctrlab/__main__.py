@@ -1,31 +1,61 @@
 """`python -m ctrlab`: the command line over the services of the dashboard."""
 
 import argparse
+import contextlib
 import os
 import sys
+import tempfile
+import traceback
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from pathlib import Path
 
 import ctrlab
 from ctrlab.cli.common import declare_verb
 from ctrlab.cli.output import print_json
+from ctrlab.cli.serve import run_serve
 from ctrlab.cli.verbs import add_verbs
-from ctrlab.errors import CtrlabError
-from ctrlab.services.jobs import ensure_worker
-from ctrlab.services.workspace import open_workspace
+from ctrlab.errors import ConfigError, CtrlabError
+from ctrlab.services.workspace import home_folder, open_workspace
+from ctrlab.storage.folders import PRIVATE_FILE
+
+CONCURRENCY_VARIABLE = "CTRLAB_CONCURRENCY"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0 on success, 1 after an error message on stderr, 130 when interrupted."""
     args = build_parser().parse_args(argv)
     try:
-        code = args.run(args)
+        return args.run(args) or 0
     except CtrlabError as error:
-        print_json({"error": str(error)}) if args.json else print(f"ctrlab: {error}", file=sys.stderr)
-        return 1
+        return _fail(str(error), args.json)
     except KeyboardInterrupt:
         return 130
-    return code or 0
+    except BrokenPipeError:  # the reader of the output, such as `head`, has ended
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
+    except Exception as error:
+        log = _log_crash(args.home)
+        return _fail(f"unexpected: {type(error).__name__}: {error}; the details are in {log}", args.json)
+
+
+def _fail(message: str, as_json: bool) -> int:
+    print_json({"error": message}) if as_json else print(f"ctrlab: {message}", file=sys.stderr)
+    return 1
+
+
+def _log_crash(home: Path | None) -> Path:
+    """Append the traceback of the current exception to cli.log in the home, or write it to a new file where there is no home."""
+    text = f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {' '.join(sys.argv)}\n{traceback.format_exc()}\n"
+    path = home_folder(home).expanduser().absolute() / "cli.log"
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE_FILE)
+    except OSError:
+        descriptor, name = tempfile.mkstemp(prefix="ctrlab-", suffix=".log")
+        path = Path(name)
+    with contextlib.suppress(OSError), os.fdopen(descriptor, "a") as file:  # on a full disk the message alone remains
+        file.write(text)
+    return path
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -43,7 +73,12 @@ def build_parser() -> argparse.ArgumentParser:
 
     worker = declare_verb(subparsers, common, "worker", _run_worker, "run queued jobs until stopped")
     worker.add_argument("--idle-exit-seconds", type=float, help="exit after this many seconds without a job")
-    serve = declare_verb(subparsers, common, "serve", _run_dashboard, "start a worker and the dashboard")
+    worker.add_argument(
+        "--concurrency",
+        type=int,
+        help=f"how many jobs run at once; they share the processors (default: {CONCURRENCY_VARIABLE}, else 1)",
+    )
+    serve = declare_verb(subparsers, common, "serve", run_serve, "start a worker and the dashboard")
     serve.add_argument("--port", type=int, default=8501, help="port of the dashboard (default 8501)")
     return parser
 
@@ -51,20 +86,16 @@ def build_parser() -> argparse.ArgumentParser:
 def _run_worker(args: argparse.Namespace) -> int:
     from ctrlab.worker.main import run_worker  # its children import torch; no other verb needs them
 
-    return run_worker(open_workspace(args.home, args.store_url), idle_exit_seconds=args.idle_exit_seconds)
+    concurrency = _concurrency_setting() if args.concurrency is None else args.concurrency
+    workspace = open_workspace(args.home, args.store_url)
+    return run_worker(workspace, idle_exit_seconds=args.idle_exit_seconds, concurrency=concurrency)
 
 
-def _run_dashboard(args: argparse.Namespace) -> None:
-    app = Path(ctrlab.__file__).parents[1] / "app.py"
-    if args.home:
-        os.environ["CTRLAB_HOME"] = str(args.home)
-    if args.store_url:
-        os.environ["CTRLAB_STORE_URL"] = args.store_url
-    ensure_worker(open_workspace(args.home, args.store_url))
-    print(f"The dashboard opens at http://127.0.0.1:{args.port} (stop it with Ctrl-C)", flush=True)
-    os.chdir(app.parent)  # Streamlit reads .streamlit/config.toml from the working folder
-    command = [sys.executable, "-m", "streamlit", "run", str(app), "--server.port", str(args.port), "--server.headless", "true"]
-    os.execv(sys.executable, command)
+def _concurrency_setting() -> int:
+    text = os.environ.get(CONCURRENCY_VARIABLE, "1")
+    if not text.isdecimal():
+        raise ConfigError(f"{CONCURRENCY_VARIABLE} must be a whole number of jobs, got {text!r}")
+    return int(text)
 
 
 if __name__ == "__main__":

@@ -1,21 +1,22 @@
-"""Every error ctrlab raises on purpose.
+"""All expected errors of ctrlab.
 
     CtrlabError                 message may be shown to a user as it stands
       ConfigError(ValueError)   a setting is out of range or unknown
-      UnknownNameError(LookupError)  no registered thing, artifact or job has this name
+      UnknownNameError(LookupError)  no registered object, artifact or job has this name
       DataError                 a file or table cannot be read as a CTR dataset
         FileReadError           the operating system failed to read a raw file; may succeed later
       SpectrumError             features from which no spectrum can be computed
       CompressionError          a plan that cannot be applied to this model
       StorageError              the store or an artifact's files are missing or damaged
-      JobCancelled              a job was asked to stop and did
+        StoreUnavailableError   the store is locked or cannot be reached at the moment
+      JobCancelled              a job stopped because that was requested
 
-A message says what was got, what is allowed and what to do next.
+A message states what was given, what is allowed and what to do next.
 """
 
 
 class CtrlabError(Exception):
-    """Base of all expected errors; `str(error)` is one sentence for the user.
+    """Base of all expected errors; `str(error)` is one sentence that may be shown to the user.
 
     >>> import ctrlab
     >>> try:
@@ -54,5 +55,9 @@ class StorageError(CtrlabError):
     """The store, or a file it points to, is missing, damaged or of another version."""
 
 
+class StoreUnavailableError(StorageError):
+    """The store is locked, full or cannot be reached; the same call may succeed later."""
+
+
 class JobCancelled(CtrlabError):
-    """The user cancelled the job; nothing is wrong."""
+    """The job stopped because its cancellation was requested."""

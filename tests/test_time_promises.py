@@ -39,7 +39,16 @@ from tests.support.newcomer import Walk, walk_to_the_comparison
 from tests.support.patience import PATIENCE, assert_within, seconds_of, wait_for_a_quiet_machine
 from tests.support.sample_handlers import CountConfig, DeafConfig
 from tests.support.small_models import MemoryDataset, make_model, random_fields
-from tests.support.worker_support import child_pids, counted, eventually, is_running, start_worker_process, submit, wait_for_end
+from tests.support.worker_support import (
+    child_pids,
+    counted,
+    eventually,
+    is_running,
+    start_worker_process,
+    submit,
+    wait_for_end,
+    warm_children,
+)
 from tests.support.workspaces import deepfm_workspace
 
 pytestmark = pytest.mark.promise
@@ -149,7 +158,7 @@ def start(workspace: Workspace) -> Iterator[Callable[[], subprocess.Popen]]:
         started.append(start_worker_process(workspace))
         eventually(lambda: started[-1].pid in [worker.pid for worker in workspace.store.workers.alive()])
         assert wait_for_end(workspace, submit(workspace, "count", CountConfig(steps=1))) == "succeeded"
-        time.sleep(1.0)  # the child of the next job loads its libraries meanwhile
+        eventually(lambda: warm_children(workspace))
         return started[-1]
 
     yield start
@@ -166,7 +175,7 @@ def test_a_waiting_worker_starts_a_job_in_under_half_a_second(workspace: Workspa
         job_id = submit(workspace, "count", CountConfig(steps=1))
         eventually(lambda: counted(workspace, job_id))
         seconds = time.perf_counter() - begin
-        time.sleep(1.0)
+        eventually(lambda: warm_children(workspace))
         return seconds
 
     assert_within(0.5, measured)

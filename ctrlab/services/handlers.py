@@ -1,28 +1,31 @@
-"""The kinds of job, and what a job's handler is given.
+"""Registry of job kinds, and the context that a job's handler gets.
 
-A kind is registered beside the service that submits it; its config class loads without torch and its handler is named
-by an import path that only the worker follows:
+A kind is registered beside the service that submits it. Its config class loads without torch; its handler is named by an import
+path that only the process of the job resolves:
 
     @JOB_HANDLERS.register("spectra", builder="ctrlab.services.work.spectra:run", title="Spectra")
     class SpectraConfig(Config): ...
 
     def run(config: SpectraConfig, context: JobContext) -> dict[str, str]:  # kind of artifact -> artifact id
 
-The store holds kinds and settings only. What code a kind runs is decided here, never by a row of the store.
+The store holds kinds and settings only. A kind's code is decided by its registration, never by a row of the store.
 """
 
+import contextlib
 import threading
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 from ctrlab.config import Config
-from ctrlab.errors import JobCancelled
+from ctrlab.errors import JobCancelled, StoreUnavailableError
 from ctrlab.registry import ConfigRegistry
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job, MetricRow, NewArtifact
+
+_T = TypeVar("_T")
 
 JOB_HANDLERS: ConfigRegistry[Config] = ConfigRegistry("kind of job")
 
@@ -39,13 +42,15 @@ HANDLER_MODULES = (
     "ctrlab.services.sample",
 )
 
-#: Progress and time before the first guess of what is left; earlier guesses jump about.
+#: Progress and time before the first estimate of the time left; earlier ones vary too much.
 _MIN_FRACTION_FOR_ETA = 0.01
 _MIN_SECONDS_FOR_ETA = 0.5
+#: Between two attempts to write to a store that is locked or away.
+_STORE_RETRY_SECONDS = 1.0
 
 
 class Progress(NamedTuple):
-    """The latest thing a handler reported."""
+    """The latest report of a handler."""
 
     fraction: float
     message: str
@@ -53,16 +58,23 @@ class Progress(NamedTuple):
 
 
 class JobContext:
-    """What a handler has besides its config: the workspace, a folder for checkpoints, and ways to report and to be stopped.
+    """A handler's access to the workspace, its checkpoint folder, progress reports, curves, the log and the cancel flag.
 
-    Reports cost nothing: they are kept in memory and written a few times a second by the runner. All methods may be called
-    from any thread.
+    Reports are kept in memory and written a few times a second by the runner. All methods may be called from any thread.
+    clock: seconds of a monotonic clock, for the estimate of the time left.
     """
 
-    def __init__(self, workspace: Workspace, job: Job, should_stop: Callable[[], bool] = lambda: False) -> None:
+    def __init__(
+        self,
+        workspace: Workspace,
+        job: Job,
+        should_stop: Callable[[], bool] = lambda: False,
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
         self.workspace = workspace
         self.job = job
-        self._asked_to_stop = should_stop
+        self._should_stop = should_stop
+        self._clock = clock
         self._lock = threading.Lock()
         self._latest: Progress | None = None
         self._points: list[MetricRow] = []
@@ -71,11 +83,11 @@ class JobContext:
 
     @property
     def folder(self) -> Path:
-        """For checkpoints and half-made files: kept when the job is killed, cancelled or fails, emptied when it succeeds."""
+        """Folder for checkpoints and unfinished files: removed when the job succeeds, kept otherwise."""
         return self.job.checkpoint_folder
 
     def report(self, fraction: float, message: str = "", eta_seconds: float | None = None) -> None:
-        """Say how far the job is, 0 to 1; what is left is estimated from the pace unless `eta_seconds` is given."""
+        """Set the progress, 0 to 1; the time left is estimated from the pace unless `eta_seconds` is given."""
         fraction = min(max(float(fraction), 0.0), 1.0)
         with self._lock:
             eta = self._estimate(fraction) if eta_seconds is None else float(eta_seconds)
@@ -87,38 +99,57 @@ class JobContext:
             self._points += [MetricRow(int(step), name, float(value)) for name, value in values.items() if value is not None]
 
     def should_stop(self) -> bool:
-        """Whether the job was cancelled; a handler looks often and then raises JobCancelled."""
-        return self._asked_to_stop()
+        """Whether the job was cancelled; a handler polls this often and then raises JobCancelled."""
+        return self._should_stop()
 
-    def stop_if_asked(self) -> None:
+    def stop_if_requested(self) -> None:
         """Raise JobCancelled when the job was cancelled."""
         if self.should_stop():
             raise JobCancelled("the job was cancelled")
 
     def log(self, text: str) -> None:
-        """Write a line, with the time, to the job's log."""
-        with self.job.log_path.open("a", encoding="utf-8") as file:
+        """Append a line, with the time, to the job's log; on a full disk the line is lost and the job goes on."""
+        with contextlib.suppress(OSError), self.job.log_path.open("a", encoding="utf-8") as file:
             file.write(f"{datetime.now(UTC):%Y-%m-%d %H:%M:%S} {text}\n")
 
     def add_artifact(self, new: NewArtifact, *, key: str | None = None) -> Artifact:
-        """`store.artifacts.add`, once per job and `key`: a job killed after this and resumed does not add it again."""
-        return self.workspace.store.artifacts.add(new, job_id=self.job.id, job_key=key)
+        """`store.artifacts.add`, once per job and `key`: a job killed after this and resumed does not add it again.
+
+        A store that is locked or away is tried again until it answers or the job is cancelled.
+        """
+
+        def add() -> Artifact:
+            self.stop_if_requested()
+            return self.workspace.store.artifacts.add(new, job_id=self.job.id, job_key=key)
+
+        return self.until_stored(add)
+
+    def until_stored(self, write: Callable[[], _T]) -> _T:
+        """Call `write` until the store is neither locked nor away; what it returned."""
+        while True:
+            try:
+                return write()
+            except StoreUnavailableError as error:
+                if not self.job.folder.exists():  # the home itself was removed
+                    raise
+                self.log(f"the store could not be written, trying again: {error}")
+                time.sleep(_STORE_RETRY_SECONDS)
 
     def drain(self) -> tuple[Progress | None, list[MetricRow]]:
-        """For the runner: what was reported since the last call."""
+        """For the runner: the reports since the last call."""
         with self._lock:
             latest, points = self._latest, self._points
             self._latest, self._points = None, []
         return latest, points
 
     def restore(self, latest: Progress | None, points: list[MetricRow]) -> None:
-        """For the runner: take back what could not be written; newer reports win."""
+        """For the runner: put back reports that could not be written; newer ones take precedence."""
         with self._lock:
             self._latest = self._latest or latest
             self._points = points + self._points
 
     def _estimate(self, fraction: float) -> float | None:
-        now = time.monotonic()
+        now = self._clock()
         if self._first is None:
             self._first = (fraction, now)
         done, seconds = fraction - self._first[0], now - self._first[1]

@@ -1,4 +1,4 @@
-"""Background jobs: what runs, how far it is, its log and curves, stopping and retrying it, and having a worker for it."""
+"""Background jobs: list, progress, logs and curves, cancel and retry, and starting a worker."""
 
 import math
 import subprocess
@@ -18,11 +18,11 @@ from ctrlab.storage.code_version import code_version
 if TYPE_CHECKING:
     import pandas as pd
 
-#: Enough for any log that a person reads; the file itself keeps everything.
+#: Bytes at the end of a log that are read; the file keeps everything.
 _LOG_TAIL_BYTES = 512 * 1024
-#: An auto-started worker leaves after this long without a job.
+#: A worker started by `ensure_worker` exits after this long without a job.
 WORKER_IDLE_SECONDS = 1800.0
-#: The time a worker may take from its start until it is on the roster, on a busy machine.
+#: From the start of a worker's process until it is registered, on a busy machine.
 _START_SECONDS = 30.0
 #: Between two starts when the first ended at once.
 _RESTART_SECONDS = 2.0
@@ -32,13 +32,13 @@ def list_jobs(workspace: Workspace, limit: int | None = 100, states: Iterable[Jo
     """Newest first. A job whose worker died is never shown as running."""
     wanted = None if states is None else tuple(states)
     jobs = workspace.store.jobs.list(limit, wanted)
-    return workspace.store.jobs.list(limit, wanted) if _settle(workspace, jobs) else jobs
+    return workspace.store.jobs.list(limit, wanted) if _take_over_dead(workspace, jobs) else jobs
 
 
 def get_job(workspace: Workspace, job_id: str) -> Job:
-    """The job as it truly is; UnknownNameError when there is none."""
+    """The job, after jobs of dead workers were taken over; UnknownNameError when there is none."""
     job = workspace.store.jobs.get(job_id)
-    return workspace.store.jobs.get(job_id) if _settle(workspace, [job]) else job
+    return workspace.store.jobs.get(job_id) if _take_over_dead(workspace, [job]) else job
 
 
 def cancel_job(workspace: Workspace, job_id: str) -> Job:
@@ -76,9 +76,9 @@ def job_curves(workspace: Workspace, job_id: str, since_step: int | None = None)
 
 @dataclass(frozen=True, kw_only=True)
 class WorkerState:
-    """Whether somebody works on this store, and on what.
+    """Whether a worker is alive, and its jobs.
 
-    outdated: the worker runs another version of the code than this process.
+    outdated: the worker runs another version of the code than this process. running: ids of jobs.
     """
 
     alive: bool
@@ -90,7 +90,7 @@ class WorkerState:
 
 
 def worker_state(workspace: Workspace) -> WorkerState:
-    """What the worker is doing now."""
+    """State of the worker and the queue."""
     alive = workspace.store.workers.alive()
     active = list_jobs(workspace, limit=None, states=("queued", "running"))
     return WorkerState(
@@ -107,40 +107,35 @@ _started: dict[Path, tuple["subprocess.Popen[bytes]", float]] = {}
 _starting = threading.Lock()
 
 
-def ensure_worker(workspace: Workspace, command: Sequence[str] | None = None) -> None:
+def ensure_worker(
+    workspace: Workspace, command: Sequence[str] | None = None, *, restart_seconds: float = _RESTART_SECONDS
+) -> None:
     """Start a worker, detached from this process, if none is alive. Cheap enough to call on every page.
 
-    Several processes may do this at once: of the workers they start, one stays and the others exit quietly.
+    Several processes may do this at once: of the workers they start, one stays and the others exit.
 
     Args:
         workspace: where the jobs are.
         command: another way to start a worker than `python -m ctrlab worker`.
+        restart_seconds: between two starts when the first ended at once.
     """
     with _starting:
         process, since = _started.get(workspace.home, (None, -math.inf))
-        patience = _RESTART_SECONDS if process is None or process.poll() is not None else _START_SECONDS
-        if time.monotonic() - since < patience:
-            return  # it is about to be alive, or it ended at once and would again
+        pause = restart_seconds if process is None or process.poll() is not None else _START_SECONDS
+        if time.monotonic() - since < pause:
+            return  # it is starting, or it ended at once and would again
         if workspace.store.workers.alive():
             return
-        _started[workspace.home] = (_spawn(workspace, command or _worker_command()), time.monotonic())
+        process = workspace.start_process(command or _worker_command(), log="worker.log")
+        _started[workspace.home] = (process, time.monotonic())
 
 
 def _worker_command() -> list[str]:
     return [sys.executable, "-m", "ctrlab", "worker", "--idle-exit-seconds", str(int(WORKER_IDLE_SECONDS))]
 
 
-def _spawn(workspace: Workspace, command: Sequence[str]) -> "subprocess.Popen[bytes]":
-    """A process in a session of its own, which outlives this one."""
-    with (workspace.home / "worker.log").open("ab") as log:
-        return subprocess.Popen(
-            command, stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            cwd=workspace.home, env=workspace.environment(),
-        )  # fmt: skip
-
-
-def _settle(workspace: Workspace, jobs: Sequence[Job]) -> bool:
-    """End or queue again what a dead worker left running; whether anything changed."""
+def _take_over_dead(workspace: Workspace, jobs: Sequence[Job]) -> bool:
+    """End or queue again running jobs of dead workers; whether anything changed."""
     running = [job for job in jobs if job.state == "running" and job.worker_id]
     if not any(workspace.store.workers.is_known_dead(job.worker_id or "") for job in running):
         return False

@@ -153,11 +153,9 @@ class PreviewProcess:
 
     def _alive(self) -> "subprocess.Popen[bytes]":
         if self._process is None or self._process.poll() is not None:
-            with (self._workspace.home / "preview.log").open("ab") as log:
-                self._process = subprocess.Popen(
-                    self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
-                    cwd=self._workspace.home, env=self._workspace.environment(),
-                )  # fmt: skip
+            self._process = self._workspace.start_process(
+                self._command, log="preview.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE
+            )
             threading.Thread(target=self._listen, args=(self._process,), name="previews", daemon=True).start()
         return self._process
 

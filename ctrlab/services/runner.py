@@ -1,4 +1,4 @@
-"""Running one job's handler in this process, and recording how it ended. Used by the worker's child and the command line."""
+"""Runs one job's handler in this process and records the outcome. Used by the worker's child and the command line."""
 
 import os
 import shutil
@@ -16,10 +16,10 @@ from ctrlab.storage import Job
 from ctrlab.storage.jobs import EndState
 from ctrlab.storage.locks import FileLock
 
-#: Between two looks at the cancel flag, and two writes of progress.
-PULSE_SECONDS = 0.2
+#: Between two polls of the cancel flag, and two writes of progress.
+POLL_SECONDS = 0.2
 _LEASE_RENEWAL_SECONDS = 3.0
-#: How long to wait for an earlier attempt's process, whose worker died, to let go of the job's folder.
+#: How long to wait for the process of an earlier attempt, whose worker died, to release the job's folder.
 _FOLDER_SECONDS = 20.0
 
 ShouldStop = Callable[[], bool]
@@ -27,17 +27,17 @@ OnChange = Callable[[Job], None]
 
 
 def run_job(workspace: Workspace, job_id: str, should_stop: ShouldStop = lambda: False, on_change: OnChange | None = None) -> Job:
-    """Run a queued job in this process and return it as it ended. If a worker took it first, wait for that one to end it.
+    """Run a queued job in this process and return it when it has ended. A job that a worker has claimed is waited for.
 
     Args:
         workspace: where the job is.
         job_id: the job; one that has ended is returned as it is.
-        should_stop: looked at several times a second; True cancels the job.
+        should_stop: polled several times a second; True cancels the job.
         on_change: called with the job a few times a second while it runs, for showing progress.
     """
-    roster = workspace.store.workers
-    worker_id = roster.new_id()
-    lock = roster.hold(worker_id)
+    workers = workspace.store.workers
+    worker_id = workers.new_id()
+    lock = workers.hold(worker_id)
     try:
         while True:
             claimed = workspace.store.jobs.claim(worker_id, job_id)
@@ -50,7 +50,7 @@ def run_job(workspace: Workspace, job_id: str, should_stop: ShouldStop = lambda:
                 on_change(job)
             if should_stop():
                 cancel_job(workspace, job_id)
-            time.sleep(PULSE_SECONDS)
+            time.sleep(POLL_SECONDS)
     finally:
         lock.release()
         lock.path.unlink(missing_ok=True)
@@ -59,16 +59,16 @@ def run_job(workspace: Workspace, job_id: str, should_stop: ShouldStop = lambda:
 def run_claimed(
     workspace: Workspace, job: Job, should_stop: ShouldStop = lambda: False, on_change: OnChange | None = None
 ) -> None:
-    """Run a job that was claimed for this process, and record how it ended."""
+    """Run a job that was claimed for this process, and record the outcome."""
     folder_lock = FileLock(job.folder / ".lock")
     if not folder_lock.acquire(_FOLDER_SECONDS):
         error = f"another process still works in {job.folder}; wait for it to end, then retry"
         workspace.store.jobs.finish(job, "interrupted", error=error, error_expected=True, message="interrupted")
         return
     try:
-        with _Pulse(workspace, job, should_stop, on_change) as context:
+        with Heartbeat(workspace, job, should_stop, on_change) as context:
             end = _run_handler(context)
-        recorded = workspace.store.jobs.finish(job, message=end.state, **end._asdict())
+        recorded = _record_end(context, end)
         if recorded and end.state == "succeeded":
             shutil.rmtree(job.checkpoint_folder, ignore_errors=True)
     finally:
@@ -76,7 +76,7 @@ def run_claimed(
 
 
 class _End(NamedTuple):
-    """How a job ended, as `JobQueue.finish` takes it."""
+    """Outcome of a job: the arguments of `JobQueue.finish`."""
 
     state: EndState
     result: dict[str, Any] | None = None
@@ -114,18 +114,18 @@ def _call_handler(context: JobContext) -> dict[str, Any]:
     return result
 
 
-class _Pulse:
-    """A thread beside the handler: writes its progress and curves, keeps the lease, and hears of a cancel."""
+class Heartbeat:
+    """A thread beside the handler that writes its progress and curves, renews the lease, and polls the cancel flag."""
 
     def __init__(self, workspace: Workspace, job: Job, should_stop: ShouldStop, on_change: OnChange | None) -> None:
         self._store = workspace.store
         self._job = job
-        self._asked_here = should_stop
+        self._caller_should_stop = should_stop
         self._on_change = on_change
         self._stop_handler = threading.Event()
         self._ended = threading.Event()
         self._renewed = time.monotonic()
-        self._thread = threading.Thread(target=self._run, name=f"pulse of {job.id}", daemon=True)
+        self._thread = threading.Thread(target=self._run, name=f"heartbeat of {job.id}", daemon=True)
         self._context = JobContext(workspace, job, self._should_stop)
 
     def __enter__(self) -> JobContext:
@@ -135,38 +135,54 @@ class _Pulse:
     def __exit__(self, *exception: object) -> None:
         self._ended.set()
         self._thread.join()
-        self._write()
 
     def _should_stop(self) -> bool:
-        return self._stop_handler.is_set() or self._asked_here()
+        return self._stop_handler.is_set() or self._caller_should_stop()
 
     def _run(self) -> None:
-        while not self._ended.wait(PULSE_SECONDS):
+        while not self._ended.wait(POLL_SECONDS):
             try:
-                self._write()
-                self._listen()
+                _write_progress(self._context)
+                self._poll_lease()
                 if self._on_change is not None:
                     self._on_change(self._store.jobs.get(self._job.id))
             except Exception as error:  # the store is busy or away: what was not written is written later
                 self._context.log(f"progress could not be written: {error}")
 
-    def _write(self) -> None:
-        progress, points = self._context.drain()
-        try:
-            self._store.metrics.append(self._job.id, points)
-            points = []
-            if progress is not None:
-                self._store.jobs.report(self._job, *progress)
-        except StorageError:
-            self._context.restore(progress, points)
-            raise
-
-    def _listen(self) -> None:
+    def _poll_lease(self) -> None:
         jobs = self._store.jobs
         if time.monotonic() - self._renewed > _LEASE_RENEWAL_SECONDS:
-            news = jobs.heartbeat([self._job])
+            leases = jobs.heartbeat([self._job])
             self._renewed = time.monotonic()
         else:
-            news = jobs.watch([self._job])
-        if not news[self._job.id].owned or news[self._job.id].cancel_requested:
+            leases = jobs.watch([self._job])
+        if not leases[self._job.id].owned or leases[self._job.id].cancel_requested:
             self._stop_handler.set()
+
+
+def _write_progress(context: JobContext) -> None:
+    """Write what the handler has reported; what could not be written is kept for the next call."""
+    store, job = context.workspace.store, context.job
+    progress, points = context.drain()
+    try:
+        store.metrics.append(job.id, points)
+        points = []
+        if progress is not None:
+            store.jobs.report(job, *progress)
+    except StorageError:
+        context.restore(progress, points)
+        raise
+
+
+def _record_end(context: JobContext, end: _End) -> bool:
+    """Write the last progress and the outcome; False when the job no longer belongs to this attempt.
+
+    A store that is locked or away is tried again until it answers: the work of hours hangs on this one write. Meanwhile a
+    lease that expires may give the job to another worker, and this attempt's outcome is then dropped.
+    """
+
+    def write() -> bool:
+        _write_progress(context)
+        return context.workspace.store.jobs.finish(context.job, message=end.state, **end._asdict())
+
+    return context.until_stored(write)

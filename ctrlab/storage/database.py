@@ -7,36 +7,40 @@ import sqlite3
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy import exc
 
-from ctrlab.errors import ConfigError, StorageError
+from ctrlab.errors import ConfigError, StorageError, StoreUnavailableError
 from ctrlab.storage.folders import PRIVATE_FILE
 from ctrlab.storage.schema import SCHEMA_VERSION, metadata, schema_version, store_identity
 
 #: How long a statement waits for another process's write to end.
 BUSY_SECONDS = 30.0
-#: An arbitrary number that all ctrlab processes use to make the schema one after the other (PostgreSQL).
+_PASSING_SQLITE_CODES = (
+    sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED, sqlite3.SQLITE_FULL, sqlite3.SQLITE_IOERR, sqlite3.SQLITE_CANTOPEN,
+)  # fmt: skip
+#: An arbitrary number: key of the lock under which processes create the schema one after the other (PostgreSQL).
 _SCHEMA_LOCK_KEY = 0x6374726C6162
 
 
 class Database:
     """Connections to one store. `read` gives one consistent snapshot, `write` one transaction that is committed at its end."""
 
-    def __init__(self, url: str | sa.URL) -> None:
+    def __init__(self, url: str | sa.URL, *, busy_seconds: float = BUSY_SECONDS) -> None:
         self.url = _parse(url)
+        self._busy_seconds = busy_seconds
         self.is_sqlite = self.url.get_backend_name() == "sqlite"
-        options: dict[str, Any] = {"connect_args": {"timeout": BUSY_SECONDS}} if self.is_sqlite else {"pool_pre_ping": True}
+        options: dict[str, Any] = {"connect_args": {"timeout": busy_seconds}} if self.is_sqlite else {"pool_pre_ping": True}
         try:
             self._engine = sa.create_engine(self.url, **options)
         except (ImportError, exc.ArgumentError, TypeError) as error:
             raise ConfigError(f"the store address {self} cannot be used ({error}); install its driver or correct it") from None
         if self.is_sqlite:
-            sa.event.listen(self._engine, "connect", _set_up_sqlite)
+            sa.event.listen(self._engine, "connect", partial(_set_up_sqlite, busy_seconds))
             sa.event.listen(self._engine, "begin", _begin_sqlite)
         self._reader = self._engine.execution_options(ctrlab_reads=True)
 
@@ -127,8 +131,8 @@ class Database:
             return SCHEMA_VERSION if found is None else found
 
     def _switch_to_wal(self) -> None:
-        """Readers never wait for writers. SQLite's own waiting does not cover this switch, so wait here."""
-        deadline = time.monotonic() + BUSY_SECONDS
+        """Set the write-ahead log, in which readers never wait for writers. SQLite's busy timeout does not cover this switch."""
+        deadline = time.monotonic() + self._busy_seconds
         while True:
             try:
                 with self._translated(), self._engine.connect() as connection:
@@ -136,21 +140,30 @@ class Database:
                     assert raw is not None
                     raw.execute("PRAGMA journal_mode=WAL")
                 return
-            except StorageError as error:
-                if "locked" not in str(error) or time.monotonic() > deadline:
+            except StoreUnavailableError:
+                if time.monotonic() > deadline:
                     raise
                 time.sleep(0.02)
 
     @contextmanager
     def _translated(self) -> Iterator[None]:
-        """What a database says when it is away, damaged or busy, as one sentence; our own mistakes stay as they are."""
+        """Errors of a database that is busy, away or damaged as one sentence; programming errors pass unchanged."""
         try:
             yield
         except (exc.IntegrityError, exc.ProgrammingError):
             raise
         except (exc.DBAPIError, sqlite3.Error) as error:
-            reason = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
-            raise StorageError(f"the store {self} cannot be used: {reason}; check that it is there and may be written") from error
+            cause = getattr(error, "orig", None) or error
+            reason = str(cause).strip().splitlines()[0]
+            kind = StoreUnavailableError if _is_passing(cause) else StorageError
+            raise kind(f"the store {self} cannot be used: {reason}; check that it is there and may be written") from error
+
+
+def _is_passing(error: BaseException) -> bool:
+    """Whether the same statement may succeed later: the database is locked, full or cannot be reached."""
+    if isinstance(error, sqlite3.Error):
+        return getattr(error, "sqlite_errorcode", 0) & 0xFF in _PASSING_SQLITE_CODES
+    return type(error).__name__ in ("OperationalError", "InterfaceError")  # of psycopg, which need not be installed
 
 
 def _parse(url: str | sa.URL) -> sa.URL:
@@ -167,9 +180,9 @@ def _parse(url: str | sa.URL) -> sa.URL:
     return parsed
 
 
-def _set_up_sqlite(connection: Any, _record: object) -> None:
+def _set_up_sqlite(busy_seconds: float, connection: Any, _record: object) -> None:
     connection.isolation_level = None  # we begin transactions ourselves, see _begin_sqlite
-    connection.execute(f"PRAGMA busy_timeout={int(BUSY_SECONDS * 1000)}")
+    connection.execute(f"PRAGMA busy_timeout={int(busy_seconds * 1000)}")
     connection.execute("PRAGMA foreign_keys=ON")
     connection.execute("PRAGMA synchronous=NORMAL")  # in WAL a killed process loses nothing, and a commit needs no fsync
 

@@ -1,15 +1,15 @@
-"""Jobs and their queue: one table holds what is to do, who does it, how far it is and how it ended.
+"""The job queue: one table with the state, owner, progress and outcome of every job.
 
     queued -> running -> succeeded | failed | cancelled | interrupted
 
 Every change names the state it starts from in its WHERE clause, so of two processes that want the same job one gets it.
-A running job belongs to (worker_id, attempts) until its lease expires; nobody else's writes reach it. A worker that dies
-is noticed at once on the same machine, by the file lock the kernel let go of, and when the lease runs out elsewhere.
+A running job belongs to (worker_id, attempts) until its lease expires; writes of any other attempt change nothing. A dead worker
+is noticed at once on its own machine, where the kernel has released its file lock, and elsewhere when its lease expires.
 """
 
 import secrets
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import UTC, datetime, timedelta
+from datetime import timedelta
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -17,13 +17,14 @@ import sqlalchemy as sa
 
 from ctrlab.errors import StorageError, UnknownNameError
 from ctrlab.storage import schema
+from ctrlab.storage.clock import Clock, utc_now
 from ctrlab.storage.database import Database
 from ctrlab.storage.records import RETRYABLE_STATES, Job, JobState
 from ctrlab.storage.workers import WorkerRegistry
 
-#: How long a worker elsewhere may be silent before its jobs are taken away.
+#: A worker on another machine that renews no lease for this long loses its jobs.
 LEASE_SECONDS = 30.0
-#: How many workers a job may lose before it is left alone: it may be what kills them.
+#: A job whose worker has died this often is interrupted and not queued again: the job may be the cause.
 MAX_LOST_WORKERS = 3
 
 EndState = Literal["succeeded", "failed", "cancelled", "interrupted"]
@@ -33,27 +34,30 @@ _table = schema.jobs
 _RELEASED = {"worker_id": None, "lease_expires_at": None, "eta_seconds": None}
 
 
-class Pulse(NamedTuple):
-    """What a running job hears back: whether it is still this worker's, and whether it should stop."""
+class Lease(NamedTuple):
+    """State of a running job's lease: whether it is still this worker's, and whether the job should stop."""
 
     owned: bool
     cancel_requested: bool
 
 
 class JobQueue:
-    """Jobs by id, and the order in which they run."""
+    """Jobs by id, and the order in which they run. now: the clock of queue and leases."""
 
-    def __init__(self, database: Database, root: Path, workers: WorkerRegistry, lease_seconds: float = LEASE_SECONDS) -> None:
+    def __init__(
+        self, database: Database, root: Path, workers: WorkerRegistry, lease_seconds: float = LEASE_SECONDS, now: Clock = utc_now
+    ) -> None:
         self._database = database
         self._root = root
         self._workers = workers
         self._lease = timedelta(seconds=lease_seconds)
+        self._now = now
 
-    # What people ask for
+    # Called by services
 
     def submit(self, kind: str, title: str, config: Mapping[str, Any]) -> Job:
         """Put a new job at the end of the queue."""
-        now = _now()
+        now = self._now()
         job_id = f"job-{secrets.token_hex(4)}"
         values = {
             "id": job_id, "kind": kind, "title": title, "config": dict(config), "state": "queued", "progress": 0.0,
@@ -70,7 +74,7 @@ class JobQueue:
         with self._database.read() as connection:
             row = connection.execute(sa.select(_table).where(_table.c.id == job_id)).first()
         if row is None:
-            raise UnknownNameError(f"no job is called {job_id!r}; the list of jobs has those that are")
+            raise UnknownNameError(f"no job is called {job_id!r}; see the list of jobs")
         return self._record(row)
 
     def list(self, limit: int | None = None, states: Iterable[JobState] | None = None) -> _Jobs:
@@ -87,8 +91,8 @@ class JobQueue:
             return connection.execute(sa.select(sa.func.count()).where(_table.c.state == state)).scalar_one()
 
     def request_cancel(self, job_id: str) -> Job:
-        """A queued job is cancelled now; a running one is asked to stop; one that ended stays as it is."""
-        ended = _ended("cancelled") | {"message": "cancelled before it started", "cancel_requested": True}
+        """Cancel a queued job at once, set the flag of a running one, and leave one that ended as it is."""
+        ended = self._ended("cancelled") | {"message": "cancelled before it started", "cancel_requested": True}
         if not self._change(job_id, ("queued",), ended):
             self._change(job_id, ("running",), {"cancel_requested": True})
         return self.get(job_id)
@@ -100,24 +104,25 @@ class JobQueue:
             StorageError: the job is in another state.
         """
         values = {
-            "state": "queued", "message": "waiting to continue", "queued_at": _now(), "started_at": None, "finished_at": None,
-            "error": None, "error_expected": False, "cancel_requested": False, "lost_workers": 0, **_RELEASED,
+            "state": "queued", "message": "waiting to continue", "queued_at": self._now(), "started_at": None,
+            "finished_at": None, "error": None, "error_expected": False, "cancel_requested": False, "lost_workers": 0,
+            **_RELEASED,
         }  # fmt: skip
         if not self._change(job_id, RETRYABLE_STATES, values):
             state = self.get(job_id).state
             raise StorageError(f"{job_id} is {state}; only a job that is {', '.join(RETRYABLE_STATES)} can be retried")
         return self.get(job_id)
 
-    # What workers do
+    # Called by workers
 
     def claim(self, worker_id: str, job_id: str | None = None) -> Job | None:
-        """Take the job that has waited longest (or the one named, if it still waits); None when there is none to take."""
+        """Mark the job that has waited longest (or the named one, if it is queued) as running and return it; None without one."""
         waiting = _table.alias("waiting")
         first = sa.select(waiting.c.sequence).where(waiting.c.state == "queued")
         if job_id is not None:
             first = first.where(waiting.c.id == job_id)
         first = first.order_by(waiting.c.queued_at, waiting.c.sequence).limit(1).with_for_update(skip_locked=True)
-        now = _now()
+        now = self._now()
         statement = (
             sa.update(_table)
             .where(_table.c.sequence == first.scalar_subquery(), _table.c.state == "queued")
@@ -127,29 +132,29 @@ class JobQueue:
             )
             .returning(_table)
         )  # fmt: skip
-        if not self._any_queued():  # an idle worker then never takes the write lock
+        if not self._any_queued():  # an idle worker never takes the write lock
             return None
         with self._database.write() as connection:
             row = connection.execute(statement).first()
         return None if row is None else self._record(row)
 
-    def heartbeat(self, jobs: Sequence[Job]) -> dict[str, Pulse]:
-        """Renew the leases of running jobs; job id -> what became of it."""
+    def heartbeat(self, jobs: Sequence[Job]) -> dict[str, Lease]:
+        """Renew the leases of running jobs; job id -> state of its lease."""
         if not jobs:
             return {}
         with self._database.write() as connection:
-            return {job.id: self._touch(connection, job, {"lease_expires_at": _now() + self._lease}) for job in jobs}
+            return {job.id: self._touch(connection, job, {"lease_expires_at": self._now() + self._lease}) for job in jobs}
 
-    def watch(self, jobs: Sequence[Job]) -> dict[str, Pulse]:
-        """The same news as `heartbeat` gives, without writing."""
+    def watch(self, jobs: Sequence[Job]) -> dict[str, Lease]:
+        """The states that `heartbeat` returns, without renewing the leases."""
         columns = _table.c.id, _table.c.state, _table.c.worker_id, _table.c.attempts, _table.c.cancel_requested
         with self._database.read() as connection:
             rows = connection.execute(sa.select(*columns).where(_table.c.id.in_([job.id for job in jobs]))).all()
         found = {row.id: row for row in rows}
-        return {job.id: _pulse_of(job, found.get(job.id)) for job in jobs}
+        return {job.id: _lease_of(job, found.get(job.id)) for job in jobs}
 
-    def report(self, job: Job, progress: float, message: str, eta_seconds: float | None = None) -> Pulse:
-        """Write how far a running job is."""
+    def report(self, job: Job, progress: float, message: str, eta_seconds: float | None = None) -> Lease:
+        """Write the progress of a running job, 0 to 1."""
         progress = min(max(float(progress), 0.0), 1.0)
         with self._database.write() as connection:
             return self._touch(connection, job, {"progress": progress, "message": message, "eta_seconds": eta_seconds})
@@ -164,8 +169,8 @@ class JobQueue:
         error_expected: bool = False,
         message: str | None = None,
     ) -> bool:
-        """Record how a running job ended; False when it is no longer this worker's to end."""
-        values = _ended(state) | {"result": dict(result or {}), "error": error, "error_expected": error_expected}
+        """Record how a running job ended; False when the job no longer belongs to this attempt."""
+        values = self._ended(state) | {"result": dict(result or {}), "error": error, "error_expected": error_expected}
         if state == "succeeded":
             values["progress"] = 1.0
         if message is not None:
@@ -174,19 +179,19 @@ class JobQueue:
             return self._touch(connection, job, values).owned
 
     def release(self, job: Job) -> bool:
-        """Give a running job back to the queue at its old place, for its worker is stopping; cancel it if that was asked."""
+        """Return a running job to its old place in the queue because its worker stops; cancel it if that was requested."""
         queued = {"state": "queued", "message": "waiting for a worker to continue", **_RELEASED}
         with self._database.write() as connection:
-            pulse = self._touch(connection, job, {"lease_expires_at": _now()})  # holds the row until the next statement
-            ended = _ended("cancelled") | {"message": "cancelled"}
-            return self._touch(connection, job, ended if pulse.cancel_requested else queued).owned
+            lease = self._touch(connection, job, {"lease_expires_at": self._now()})  # holds the row until the next statement
+            ended = self._ended("cancelled") | {"message": "cancelled"}
+            return self._touch(connection, job, ended if lease.cancel_requested else queued).owned
 
     def reap_expired(self) -> _Jobs:
-        """Deal with running jobs whose worker is gone; the jobs that changed.
+        """Take running jobs from dead workers; the jobs that changed.
 
-        A job that was to be cancelled is cancelled, one that lost too many workers is interrupted, any other is queued again.
+        A job with a cancel request is cancelled, one whose workers died too often is interrupted, any other is queued again.
         """
-        now = _now()
+        now = self._now()
         with self._database.read() as connection:
             running = connection.execute(sa.select(_table).where(_table.c.state == "running")).all()
         lost = [row for row in running if row.lease_expires_at < now or self._workers.is_known_dead(row.worker_id)]
@@ -195,24 +200,24 @@ class JobQueue:
     def _take_from_dead(self, row: sa.Row[Any]) -> bool:
         lost = row.lost_workers + 1
         if row.cancel_requested:
-            values = _ended("cancelled") | {"message": "cancelled; its worker was gone"}
+            values = self._ended("cancelled") | {"message": "cancelled; its worker had died"}
         elif lost >= MAX_LOST_WORKERS:
             error = (
-                f"its worker died {lost} times while it ran, perhaps of memory; read the job's log, "
+                f"its worker died {lost} times while it ran, perhaps because memory ran out; read the job's log, "
                 "then retry to continue from the last checkpoint"
             )
-            values = _ended("interrupted") | {"message": "interrupted", "error": error, "error_expected": True}
+            values = self._ended("interrupted") | {"message": "interrupted", "error": error, "error_expected": True}
         else:
             values = {"state": "queued", "message": "its worker died; waiting to continue", **_RELEASED}
         unchanged = (_table.c.attempts == row.attempts, _table.c.lease_expires_at == row.lease_expires_at)
         return self._change(row.id, ("running",), values | {"lost_workers": lost}, *unchanged)
 
-    def _touch(self, connection: sa.Connection, job: Job, values: Mapping[str, Any]) -> Pulse:
-        """Change a running job if it still belongs to the attempt that `job` describes."""
+    def _touch(self, connection: sa.Connection, job: Job, values: Mapping[str, Any]) -> Lease:
+        """Change a running job if it still belongs to the attempt in `job`."""
         mine = (_table.c.id == job.id, _table.c.state == "running", _table.c.worker_id == job.worker_id)
         statement = sa.update(_table).where(*mine, _table.c.attempts == job.attempts).values(**values)
         row = connection.execute(statement.returning(_table.c.cancel_requested)).first()
-        return Pulse(False, False) if row is None else Pulse(True, row.cancel_requested)
+        return Lease(False, False) if row is None else Lease(True, row.cancel_requested)
 
     def _change(
         self, job_id: str, states: Sequence[JobState], values: Mapping[str, Any], *conditions: sa.ColumnElement[bool]
@@ -220,6 +225,9 @@ class JobQueue:
         statement = sa.update(_table).where(_table.c.id == job_id, _table.c.state.in_(states), *conditions).values(**values)
         with self._database.write() as connection:
             return connection.execute(statement).rowcount == 1
+
+    def _ended(self, state: EndState) -> dict[str, Any]:
+        return {"state": state, "finished_at": self._now(), **_RELEASED}
 
     def _any_queued(self) -> bool:
         with self._database.read() as connection:
@@ -235,14 +243,6 @@ class JobQueue:
         )  # fmt: skip
 
 
-def _now() -> datetime:
-    return datetime.now(UTC)
-
-
-def _ended(state: EndState) -> dict[str, Any]:
-    return {"state": state, "finished_at": _now(), **_RELEASED}
-
-
-def _pulse_of(job: Job, row: Any) -> Pulse:
+def _lease_of(job: Job, row: Any) -> Lease:
     owned = row is not None and (row.state, row.worker_id, row.attempts) == ("running", job.worker_id, job.attempts)
-    return Pulse(owned, bool(owned and row is not None and row.cancel_requested))
+    return Lease(owned, bool(owned and row is not None and row.cancel_requested))

@@ -8,7 +8,8 @@ import sqlalchemy as sa
 
 from ctrlab.errors import StorageError
 from ctrlab.storage.artifacts import ArtifactCatalogue
-from ctrlab.storage.database import Database
+from ctrlab.storage.clock import Clock, utc_now
+from ctrlab.storage.database import BUSY_SECONDS, Database
 from ctrlab.storage.home import check_store_id, home_store_id, prepare_home, record_store_id
 from ctrlab.storage.jobs import LEASE_SECONDS, JobQueue
 from ctrlab.storage.metrics import MetricLog
@@ -32,13 +33,23 @@ class Store:
     workers: WorkerRegistry
 
     @classmethod
-    def open(cls, home: Path, url: str | None = None, *, lease_seconds: float = LEASE_SECONDS) -> Self:
-        """Open the store in `home`, made if it is not there.
+    def open(
+        cls,
+        home: Path,
+        url: str | None = None,
+        *,
+        lease_seconds: float = LEASE_SECONDS,
+        busy_seconds: float = BUSY_SECONDS,
+        now: Clock = utc_now,
+    ) -> Self:
+        """Open the store in `home`, creating it if it is not there.
 
         Args:
             home: folder of artifacts, job folders and, by default, the database.
             url: SQLAlchemy address of another database, SQLite or PostgreSQL. Processes that share it must share `home`.
-            lease_seconds: silence after which a worker that cannot be seen from here loses its jobs.
+            lease_seconds: a worker on another machine that renews no lease for this long loses its jobs.
+            busy_seconds: how long a statement waits for another process's write to end (SQLite).
+            now: the clock of jobs, leases and workers.
 
         Raises:
             StorageError: the folder or database cannot be used, is of another version, or is not the one that the home's
@@ -47,16 +58,16 @@ class Store:
         """
         home = home.expanduser().absolute()
         prepare_home(home)
-        database = Database(url or sa.URL.create("sqlite", database=str(home / DATABASE_FILE)))
+        database = Database(url or sa.URL.create("sqlite", database=str(home / DATABASE_FILE)), busy_seconds=busy_seconds)
         store_id = _open_database(database, home)
-        workers = WorkerRegistry(database, home / "workers")
+        workers = WorkerRegistry(database, home / "workers", now)
         trash = Trash(home / "trash")
         return cls(
             home=home,
             database=database,
             artifacts=ArtifactCatalogue(database, home / "artifacts", PendingChanges(home / "pending", store_id), trash),
             trash=trash,
-            jobs=JobQueue(database, home / "jobs", workers, lease_seconds),
+            jobs=JobQueue(database, home / "jobs", workers, lease_seconds, now),
             metrics=MetricLog(database),
             workers=workers,
         )

@@ -1,1 +1,1 @@
-"""The background worker: takes jobs from the store and runs each in a process of its own."""
+"""The background worker: claims jobs from the store and runs each in an executor, such as a child process."""

@@ -1,8 +1,7 @@
-"""The process that runs one job: it imports everything first, waits for a job on its standard input, runs it and ends.
+"""The process that runs one job: it imports torch and the handlers, reads a job from its standard input, runs it and exits.
 
-Importing torch and the handlers takes seconds; done ahead, a job starts at once. The standard input is also how the child
-knows that its worker lives: it closes when the worker dies, by whatever means, and the child then ends itself, so that the
-next worker can start the job again.
+The imports take seconds; because they are done before there is a job, the job starts at once. The standard input also detects
+the death of the worker, which closes it: the child then kills itself, so that the next worker can start the job again.
 """
 
 import argparse
@@ -22,34 +21,36 @@ from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.runner import run_claimed
 from ctrlab.services.workspace import open_workspace
 from ctrlab.storage import Job, Store
+from ctrlab.storage.folders import PRIVATE_FILE
 
 _logger = logging.getLogger(__name__)
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Run the job named on standard input; ends the process."""
+    """Run the job named on standard input, then exit the process."""
     parser = argparse.ArgumentParser(prog="python -m ctrlab.worker.child")
-    parser.add_argument("--background", action="store_true", help="import only while the processor has nothing else to do")
+    parser.add_argument("--background", action="store_true", help="import only while the processor is idle")
     parser.add_argument("modules", nargs="*", help="modules that register the kinds of job")
     arguments = parser.parse_args(argv)
     logging.basicConfig(format="%(asctime)s child %(process)d: %(message)s", level=logging.INFO)
     faulthandler.enable()
     workspace = open_workspace()
     _warm_up(arguments.modules, arguments.background)
+    _logger.info("ready for a job")
     job = _await_job(workspace.store)
     if job is not None:
-        threading.Thread(target=_end_with_worker, name="end with the worker", daemon=True).start()
-        _print_into(job)
+        threading.Thread(target=_exit_with_worker, name="exit with the worker", daemon=True).start()
+        _redirect_output(job)
         try:
             run_claimed(workspace, job)
         except BaseException:
             traceback.print_exc()
             os._exit(1)
-    os._exit(0)  # threads that a library left behind must not keep the process
+    os._exit(0)  # without waiting for threads that a library left behind
 
 
 def _warm_up(modules: Sequence[str], background: bool) -> None:
-    """Import all handlers now. One that cannot be imported is reported by its own jobs, and stops no others."""
+    """Import all handlers. One that cannot be imported fails its own jobs and no others."""
     if background and hasattr(os, "SCHED_IDLE"):
         os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))
     for module in modules:
@@ -68,7 +69,7 @@ def _attempt(name: str, action: Callable[[], object]) -> None:
 
 
 def _await_job(store: Store) -> Job | None:
-    """The job that the worker writes as one line; None when the worker went away, or the job did."""
+    """The job that the worker writes as one line; None when the worker died or the job was taken over meanwhile."""
     line = b""
     while not line.endswith(b"\n"):
         byte = os.read(0, 1)
@@ -80,8 +81,8 @@ def _await_job(store: Store) -> Job | None:
     return job if (job.worker_id, job.attempts) == (request["worker_id"], request["attempts"]) else None
 
 
-def _end_with_worker() -> None:
-    """Wait until standard input closes, then end this process and all it started."""
+def _exit_with_worker() -> None:
+    """Wait until standard input closes, then kill this process and all that it started."""
     while os.read(0, 1):
         pass
     if os.getpgrp() == os.getpid():
@@ -89,10 +90,10 @@ def _end_with_worker() -> None:
     os._exit(1)
 
 
-def _print_into(job: Job) -> None:
-    """Send whatever is printed from now on, by Python or by native code, to the job's log."""
+def _redirect_output(job: Job) -> None:
+    """Redirect standard output and error, of Python and of native code, to the job's log."""
     sys.stdout.flush()
-    log = os.open(job.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o644)
+    log = os.open(job.log_path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, PRIVATE_FILE)
     os.dup2(log, 1)
     os.dup2(log, 2)
     os.close(log)

@@ -1,16 +1,20 @@
 """`python -m ctrlab worker`: the one worker of a home folder."""
 
 import logging
+import os
 import signal
 import sys
 import threading
 from collections.abc import Sequence
 from datetime import UTC, datetime
+from functools import partial
 
-from ctrlab.errors import StorageError
+from ctrlab.errors import ConfigError, StorageError
 from ctrlab.services.handlers import HANDLER_MODULES
-from ctrlab.services.workspace import Workspace
+from ctrlab.services.workspace import PRIVATE_UMASK, Workspace
 from ctrlab.storage import Store
+from ctrlab.worker.executors.local import LocalExecutor
+from ctrlab.worker.processors import usable_processors
 from ctrlab.worker.supervisor import Supervisor, logger
 
 _MAX_LOG_BYTES = 5_000_000
@@ -30,11 +34,18 @@ def run_worker(
 
     Args:
         workspace: whose jobs to run.
-        idle_exit_seconds: leave after this long without a job; None stays.
-        concurrency: how many jobs run at once.
+        idle_exit_seconds: exit after this long without a job; None never exits.
+        concurrency: how many jobs run at once, at least 1; they share the processors.
         handler_modules: modules that register the kinds of job in `JOB_HANDLERS`; the store cannot add to them.
+
+    Raises:
+        ConfigError: `concurrency` is below 1.
     """
+    if concurrency < 1:
+        raise ConfigError(f"a worker runs at least 1 job at a time, got {concurrency}")
+    os.umask(PRIVATE_UMASK)
     _set_up_log(workspace)
+    start = partial(LocalExecutor, workspace, handler_modules, threads=max(1, usable_processors() // concurrency))
     stop = threading.Event()
     if threading.current_thread() is threading.main_thread():
         for number in (signal.SIGTERM, signal.SIGINT):
@@ -43,10 +54,11 @@ def run_worker(
     while election.acquire():
         try:
             _clean_up(workspace.store)
-            reason = Supervisor(workspace, handler_modules, concurrency, idle_exit_seconds, stop).run()
+            reason = Supervisor(workspace, start, concurrency, idle_exit_seconds, stop).run()
         finally:
             election.release()
-        # A job may have come between the last look and the leaving of the roster; whoever sent it saw a living worker.
+        # A job may have been submitted after the last claim and before this worker left the registry: its submitter saw a
+        # living worker and started none.
         if reason == "stopped" or workspace.store.jobs.count("queued") == 0:
             return 0
     logger.info("another worker is alive on %s", workspace.home)

@@ -1,7 +1,7 @@
-"""The process behind `services.previews`: keeps models and validation rows at hand, and measures one plan after the other.
+"""The process behind `services.previews`: keeps models and validation rows loaded, and measures one plan after another.
 
-A line of JSON in, a line out; anything that is printed goes to its log. It ends when its input closes, or after a while without
-a question.
+One line of JSON in, one line out; anything printed goes to its log. It exits when its input closes, or after 15 minutes without
+a request.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from ctrlab.measuring.probe import Probe
 from ctrlab.services.previews import Preview, PreviewRequest
 from ctrlab.services.work.shared import open_model
 from ctrlab.services.workspace import Workspace, open_workspace
-from ctrlab.worker.process import usable_processors
+from ctrlab.worker.processors import usable_processors
 
 #: Models kept loaded, with their rows.
 _KEPT_PROBES = 2
@@ -35,7 +35,7 @@ logger = logging.getLogger("ctrlab.preview")
 
 
 def main(argv: Sequence[str] | None = None) -> None:
-    """Answer until nobody asks any more."""
+    """Answer requests until the input closes or the process has been idle."""
     parser = argparse.ArgumentParser(prog="python -m ctrlab.worker.preview")
     parser.add_argument("--idle-seconds", type=float, default=_IDLE_SECONDS)
     arguments = parser.parse_args(argv)
@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         if not line:
             return
         _answer(previewer, line, answers)
-    logger.info("nobody asked for %g s", arguments.idle_seconds)
+    logger.info("no request for %g s", arguments.idle_seconds)
 
 
 def _answer(previewer: "Previewer", line: str, answers: BinaryIO) -> None:
@@ -58,7 +58,7 @@ def _answer(previewer: "Previewer", line: str, answers: BinaryIO) -> None:
         message = {"preview": previewer.measure(PreviewRequest.from_dict(json.loads(line))).to_dict()}
     except CtrlabError as error:
         message = {"error": str(error)}
-    except Exception as error:  # the page is told, the log has the rest, and the next question is answered
+    except Exception as error:  # the page shows it, the log has the traceback, and the next request is answered
         logger.exception("a plan could not be measured")
         message = {"error": f"unexpected: {type(error).__name__}: {error}, see preview.log"}
     answers.write(json.dumps(message).encode() + b"\n")
@@ -66,7 +66,7 @@ def _answer(previewer: "Previewer", line: str, answers: BinaryIO) -> None:
 
 
 class Previewer:
-    """Measures plans; the models asked for last stay loaded."""
+    """Measures plans; the most recently used models stay loaded."""
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace

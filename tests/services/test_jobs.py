@@ -15,7 +15,6 @@ import pytest
 
 from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError, UnknownNameError
-from ctrlab.services import jobs as job_services
 from ctrlab.services.handlers import JOB_HANDLERS, JobContext
 from ctrlab.services.jobs import cancel_job, ensure_worker, get_job, job_curves, job_log, list_jobs, retry_job, worker_state
 from ctrlab.services.runner import run_job
@@ -196,12 +195,9 @@ def test_curves_are_a_typed_table_even_when_empty(workspace: Workspace) -> None:
     assert list(job_curves(workspace, job.id, since_step=1)["value"]) == [0.4]
 
 
-def test_the_time_left_is_estimated_from_the_pace_unless_the_handler_knows_it(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_the_time_left_is_estimated_from_the_pace_unless_the_handler_gives_it(workspace: Workspace) -> None:
     clock = [100.0]
-    monkeypatch.setattr("ctrlab.services.handlers.time.monotonic", lambda: clock[0])
-    context = JobContext(workspace, submit(workspace))
+    context = JobContext(workspace, submit(workspace), clock=lambda: clock[0])
     context.report(0.5)  # resumed half way: what the earlier attempt did says nothing of this one's pace
     assert context.drain()[0] == (0.5, "", None)
     clock[0] += 10.0
@@ -250,10 +246,7 @@ def test_two_dashboards_that_start_a_worker_at_once_end_up_with_one(workspace: W
     assert len(re.findall(r"worker \S+ started", (workspace.home / "worker.log").read_text())) == 1
 
 
-def test_a_worker_is_started_where_none_lives_and_again_after_it_was_killed(
-    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(job_services, "_RESTART_SECONDS", 0.0)
+def test_a_worker_is_started_where_none_lives_and_again_after_it_was_killed(workspace: Workspace) -> None:
     assert not worker_state(workspace).alive
     ensure_worker(workspace, SHORT_WORKER)
     ensure_worker(workspace, SHORT_WORKER)
@@ -264,7 +257,7 @@ def test_a_worker_is_started_where_none_lives_and_again_after_it_was_killed(
     assert first is not None
     os.kill(first, signal.SIGKILL)
     wait_until(lambda: not worker_state(workspace).alive)
-    ensure_worker(workspace, SHORT_WORKER)
+    ensure_worker(workspace, SHORT_WORKER, restart_seconds=0.0)
     wait_until(lambda: worker_state(workspace).alive)
     assert worker_state(workspace).pid != first
     assert (workspace.home / "worker.log").read_text().count("another worker is alive") == 0

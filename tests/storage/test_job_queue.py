@@ -222,7 +222,7 @@ def test_a_heartbeat_keeps_the_lease(store: Store) -> None:
 def test_a_worker_that_died_on_this_machine_is_noticed_before_its_lease_ends(store: Store) -> None:
     worker_id = store.workers.new_id()
     lock = store.workers.hold(worker_id)
-    store.workers.beat(worker_id, 1)
+    store.workers.heartbeat(worker_id, 1)
     store.jobs.submit("train", "Train", {})
     job = store.jobs.claim(worker_id)
     assert job is not None

@@ -1,11 +1,14 @@
 """Helpers of the worker tests: start a worker, wait for a condition, check whether a process is alive."""
 
 import os
+import re
 import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from subprocess import Popen
+
+import psutil
 
 from ctrlab.config import Config
 from ctrlab.services.jobs import job_log
@@ -59,6 +62,15 @@ def counted(workspace: Workspace, job_id: str) -> list[str]:
     """The lines that the attempts of a `count` job left."""
     path = workspace.store.jobs.get(job_id).folder / "counted.txt"
     return path.read_text().splitlines() if path.exists() else []
+
+
+def warm_children(workspace: Workspace) -> list[psutil.Process]:
+    """Child processes of the home's worker that have imported everything and wait for a job."""
+    (worker,) = workspace.store.workers.alive()
+    log = (workspace.home / "worker.log").read_text()
+    children = [child for child in psutil.Process(worker.pid).children() if f"child {child.pid}: ready for a job" in log]
+    busy = {int(pid) for pid in re.findall(r"runs in process (\d+)", log)}
+    return [child for child in children if child.pid not in busy]
 
 
 def child_pids(workspace: Workspace, job_id: str) -> list[int]:

@@ -24,6 +24,7 @@ from tests.support.worker_support import (
     start_worker_process,
     submit,
     wait_for_end,
+    warm_children,
 )
 
 
@@ -50,10 +51,17 @@ def test_a_job_runs_and_leaves_result_progress_curve_and_log(workspace: Workspac
     assert not job.checkpoint_folder.exists()
 
 
+def test_what_a_job_and_its_worker_write_is_readable_by_their_user_alone(workspace: Workspace) -> None:
+    job_id = submit(workspace, "count", CountConfig())
+    assert wait_for_end(workspace, job_id) == "succeeded"
+    files = [path for path in workspace.home.rglob("*") if path.is_file()]
+    assert {"worker.log", "log.txt", "counted.txt", "ctrlab.sqlite3"} <= {path.name for path in files}
+    assert {path.name: path.stat().st_mode & 0o077 for path in files if path.stat().st_mode & 0o077} == {}
+
+
 def test_a_job_runs_in_a_process_that_was_started_before_it_was_submitted(workspace: Workspace) -> None:
     assert wait_for_end(workspace, submit(workspace, "count", CountConfig())) == "succeeded"
-    (worker,) = workspace.store.workers.alive()
-    eventually(lambda: psutil.Process(worker.pid).children())
+    eventually(lambda: warm_children(workspace))
     submitted = time.time()
     job_id = submit(workspace, "count", CountConfig(steps=1))
     eventually(lambda: counted(workspace, job_id))

@@ -23,7 +23,7 @@ def run(config: EvaluateConfig, context: JobContext) -> dict[str, Any]:
     """Measure each model and file one evaluation a model."""
     evaluations = []
     for number, model_id in enumerate(config.model_ids):
-        context.stop_if_asked()
+        context.stop_if_requested()
         context.report(number / len(config.model_ids), f"measuring model {number + 1} of {len(config.model_ids)}")
         evaluations.append(measure_and_file(context, model_id, config).id)
     return {"evaluations": evaluations}
@@ -37,7 +37,7 @@ def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig 
     rows = dataset.split(split)
     logits = predict_logits(serving, rows, should_stop=context.should_stop)
     metrics = metrics_of(rows.labels, logits)
-    context.stop_if_asked()
+    context.stop_if_requested()
     folder = stage_folder(context, f"evaluation-{model_id}")
     np.save(folder / LOGITS_FILE, logits)
     export_onnx(serving, folder / ONNX_FILE)
