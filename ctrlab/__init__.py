@@ -26,7 +26,7 @@ _HOMES = {
     "FINETUNE": "ctrlab.training.configs",
     "CompressConfig": "ctrlab.plans.configs",
     "RankPlan": "ctrlab.plans.configs",
-    "Budget": "ctrlab.plans.planner",
+    "Budget": "ctrlab.plans.budgets",
     "DatasetConfig": "ctrlab.data.configs",
     "ColumnConfig": "ctrlab.data.configs",
     "SourceConfig": "ctrlab.data.configs",

@@ -28,7 +28,7 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.folding import foldable_norms, readers_of
 from ctrlab.models.layers import FieldEmbedding
-from ctrlab.models.profile import ReaderProfile, cheaper
+from ctrlab.models.profile import Cost, ReaderProfile, cheaper
 
 _CHUNK_ROWS = 65_536
 UNCOMPRESSED = {
@@ -43,9 +43,14 @@ Source = tuple[Tensor, Tensor | None, Tensor | None]
 
 def serving_form(model: CTRModel) -> CTRModel:
     """The form to serve and to measure: folded, or unchanged where folding does not reduce the cost (see `profile.cheaper`)."""
+    return cheaper_form(model, measure_cost(model))[0]
+
+
+def cheaper_form(model: CTRModel, cost: Cost) -> tuple[CTRModel, Cost]:
+    """`serving_form(model)` with its cost, for a model whose own `cost` is known."""
     folded = fold(model)
-    as_is = measure_cost(model)
-    return copy.deepcopy(model).eval() if cheaper(as_is, measure_cost(folded)) is as_is else folded
+    folded_cost = measure_cost(folded)
+    return (copy.deepcopy(model).eval(), cost) if cheaper(cost, folded_cost) is cost else (folded, folded_cost)
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ctrlab.compression.surgery import CompressedLayer, compress_model, layer_rows, skipped_layers
+from ctrlab.compression.surgery import CompressedLayer, Counts, compress_model, layer_rows, skipped_layers
 from ctrlab.data.schema import fingerprint_of
 from ctrlab.decomposition.collect import CalibrationData, collect_spectra, look_up_counts
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -20,6 +20,7 @@ from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.methods import METHODS
 from ctrlab.plans.ranks import effective_ranks, validate_plan
+from ctrlab.plans.stages import stages_of
 from ctrlab.training.loop import Dataset, FitProgress, fit
 
 #: Shares of a stage's progress bar; collecting is one forward pass, fine-tuning several and with gradients.
@@ -109,7 +110,8 @@ def compress_and_finetune(
     ranks = effective_ranks(profile, config)
     if not ranks and config.precision == "float32":
         raise CompressionError("the plan leaves every layer dense; choose a rank below break-even for at least one layer")
-    stages = _stages(profile, ranks, config) if ranks else []
+    stages = stages_of(profile, config)
+    counts = look_up_counts(model, dataset) if ranks and METHODS[config.method].needs_counts else None
     if checkpoint_dir is not None:
         _claim(checkpoint_dir, _identity(model, config))
     if len(stages) > 1 and config.finetune is not None:
@@ -120,7 +122,7 @@ def compress_and_finetune(
         stage = _Stage(
             name, stage_ranks, current, dataset, config, spectra or {} if current is model else {},
             _part(on_progress, number, len(stages), name), on_step, should_stop,
-            checkpoint_dir / f"{number + 1}-{name}" if checkpoint_dir is not None else None, model,
+            checkpoint_dir / f"{number + 1}-{name}" if checkpoint_dir is not None else None, model, profile, counts,
         )  # fmt: skip
         current, result = stage.run()
         results.append(result)
@@ -129,16 +131,17 @@ def compress_and_finetune(
         rows=layer_rows(profile, ranks, config),
         skipped=skipped_layers(profile, config.plan, ranks),
     )  # fmt: skip
-    return _held_against_truncation(compressed, model, dataset, config, spectra or {}, should_stop)
+    return _better_of(compressed, model, profile, counts, dataset, config, spectra or {}, should_stop)
 
 
-def _held_against_truncation(
-    result: PipelineResult, original: CTRModel, dataset: CompressionData, config: CompressConfig, spectra: Spectra,
-    should_stop: Callable[[], bool],
+def _better_of(
+    result: PipelineResult, original: CTRModel, profile: ModelProfile, counts: Counts | None, dataset: CompressionData,
+    config: CompressConfig, spectra: Spectra, should_stop: Callable[[], bool],
 ) -> PipelineResult:  # fmt: skip
     """The result, or the original with the whole plan applied where that is better on the validation rows.
 
-    One stage has seen to that itself. With several, an early one hands on weights that may truncate worse than the original's.
+    A single stage counts its own truncation as a candidate. With several, a later one starts from fine-tuned weights, which may
+    truncate worse than the original's.
     """
     if not result.stages:  # nothing but the precision changes
         return result
@@ -147,9 +150,7 @@ def _held_against_truncation(
         return result
     if len(result.stages) == 1:
         return replace(result, truncated_auc=end.truncated_auc, truncated_log_loss=end.truncated_log_loss)
-    built = compress_model(
-        original, config.replace(plan=result.plan), spectra, counts=look_up_counts(original, dataset)
-    ).model.eval()
+    built = compress_model(original, config.replace(plan=result.plan), spectra, profile=profile, counts=counts).model.eval()
     metrics = evaluate_model(built, dataset.split("valid"), should_stop=should_stop)
     by_auc = config.finetune.monitor == "auc"
     better = metrics.auc > end.valid_auc if by_auc else metrics.log_loss < end.valid_log_loss
@@ -197,6 +198,8 @@ class _Stage:
     should_stop: Callable[[], bool]
     folder: Path | None
     original: CTRModel
+    profile: ModelProfile
+    counts: Counts | None
 
     def run(self) -> tuple[CTRModel, StageResult]:
         done = self._finished()
@@ -217,7 +220,7 @@ class _Stage:
         self.report(_COLLECTED, f"factoring {len(self.ranks)} layers")
         self._check_stop()
         spec = self.config.replace(plan=RankPlan.of(self.ranks))
-        result = compress_model(self.model, spec, spectra, counts=look_up_counts(self.model, self.dataset))
+        result = compress_model(self.model, spec, spectra, profile=self.profile, counts=self.counts)
         model = result.model.eval()
         if path is not None:
             save_model(model, path)
@@ -290,18 +293,6 @@ class _Stage:
         for leftover in self.folder.iterdir():
             if leftover.name not in ("model.safetensors", "stage.json"):
                 leftover.unlink()
-
-
-def _stages(profile: ModelProfile, ranks: Mapping[str, int], config: CompressConfig) -> list[tuple[str, dict[str, int]]]:
-    """(name, ranks) in the order of `config`; a stage without layers does not run."""
-    if config.order == "joint":
-        return [("joint", dict(ranks))]
-    tables = {name: rank for name, rank in ranks.items() if profile.by_name[name].kind == "embedding"}
-    linear = {name: rank for name, rank in ranks.items() if name not in tables}
-    stages = [("mlp", linear), ("tables", tables)]
-    if config.order == "tables_first":
-        stages.reverse()
-    return [(name, stage_ranks) for name, stage_ranks in stages if stage_ranks]
 
 
 def _part(on_progress: OnProgress, number: int, total: int, stage: str) -> OnProgress:

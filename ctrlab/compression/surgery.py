@@ -1,7 +1,7 @@
 """Replacing layers by their factors; the original stays as it was."""
 
 import copy
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from ctrlab.compression.shared import SharedBasisEmbedding
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.base import CTRModel
-from ctrlab.models.inventory import list_layers
+from ctrlab.models.inventory import ModelLayer, list_layers
 from ctrlab.models.layers import FieldEmbedding
 from ctrlab.models.profile import LayerProfile, ModelProfile
 from ctrlab.models.profiling import profile_model
@@ -64,6 +64,7 @@ def compress_model(
     spec: CompressionSpec,
     spectra: Mapping[str, LayerSpectrum] | None = None,
     *,
+    profile: ModelProfile | None = None,
     respect_break_even: bool = True,
     counts: Counts | None = None,
 ) -> CompressionResult:
@@ -73,13 +74,14 @@ def compress_model(
         model: may have factored layers already; the plan then names others.
         spec: what is done to it. Its precision is one of serving, see `compression.quantize`.
         spectra: of this model's layers, with eigenvectors; not needed by methods that look at weights only.
+        profile: of the model, or of the original that it was made from; computed if None, by a forward pass.
         respect_break_even: leave layers dense that factors would not make smaller; False factors them all the same.
         counts: for methods that look at how often ids occur (`decomposition.collect.look_up_counts`).
 
     Raises:
         CompressionError: the plan does not fit the model or the spectra; every fault is listed.
     """
-    profile = profile_model(model)
+    profile = profile or profile_model(model)
     validate_plan(profile, spec.plan)
     method, bottleneck, basis = METHODS[spec.method], spec.bottleneck, spec.basis
     form = method.table_form
@@ -91,7 +93,7 @@ def compress_model(
         _check_spectra(profile, spectra, ranks)
     compressed = _copy_around(model, [profile.by_name[name].embedding or name for name in ranks])
     with torch.random.fork_rng(devices=[]):  # new modules draw their initial values, which are overwritten
-        _replace_layers(compressed, ranks, bottleneck, basis, form)
+        _replace_layers(compressed, profile.layers, ranks, bottleneck, basis, form)
     for name, rank in ranks.items():
         if profile.by_name[name].kind == "linear":
             factors = factors_of(cast(nn.Linear, model.get_submodule(name)), compressor, spectra.get(name), rank)
@@ -111,7 +113,9 @@ def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
     The original is consumed: its parts are reused or dropped.
     """
     with torch.random.fork_rng(devices=[]):
-        _replace_layers(model, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
+        _replace_layers(
+            model, list_layers(model), structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"]
+        )
     _state_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
     if structure["folded"]:
         model = fold(model)
@@ -152,10 +156,11 @@ def _copy_around(model: CTRModel, replaced: list[str]) -> CTRModel:
 
 
 def _replace_layers(
-    model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis, form: str
+    model: CTRModel, layers: Sequence[LayerProfile | ModelLayer], ranks: Mapping[str, int], bottleneck: Bottleneck,
+    basis: Basis, form: str,
 ) -> None:  # fmt: skip
     """In place: put factored modules, with no values yet, where the plan wants them."""
-    planned = [layer for layer in list_layers(model) if layer.layer_name in ranks]
+    planned = [layer for layer in layers if layer.layer_name in ranks]
     for layer in planned:
         if layer.kind == "linear":
             dense = cast(nn.Linear, model.get_submodule(layer.module_name))

@@ -98,6 +98,11 @@ class LayerProfile:
             return table_break_even(self.in_features, self.out_features)
         return break_even(self.in_features, self.out_features)
 
+    @property
+    def module_name(self) -> str:
+        """The module that owns the layer: itself, or the embedding of a table."""
+        return self.embedding or self.layer_name
+
     def factored(self, rank: int, activation_parameters: int = 0) -> "tuple[int, int, int]":
         """(table parameters, dense parameters, MACs) of the trainable form at `rank`."""
         if self.kind == "embedding":

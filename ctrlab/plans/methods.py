@@ -29,6 +29,7 @@ class Method:
 
     implementation: import path "module:class" of a `Compressor`; imported when the method is used.
     needs_spectra: it needs the spectra of the layers, eigenvectors included.
+    needs_counts: it uses how often training looks up each id of a table.
     table_form: what reduced tables are kept as, as checkpoints name it.
     table_shape: (num_ids, width, rank) -> the size of a reduced table.
     table_group: import path of the module that holds reduced tables, a `ProjectedGroup` or a `ReducedGroup`.
@@ -40,6 +41,7 @@ class Method:
     description: str
     implementation: str
     needs_spectra: bool = True
+    needs_counts: bool = False
     table_form: str = LATENTS
     table_shape: ShapeOfTable = latents_shape
     table_group: str = "ctrlab.compression.embedding:ProjectedGroup"
@@ -94,6 +96,7 @@ METHODS: Registry[Method] = Registry(
         description="Tables as products of three small cores, of the size that the ranks would give; linear layers "
         "as AFM does them.",
         implementation="ctrlab.compression.afm:AFM",
+        needs_counts=True,
         table_form="tensor_train",
         table_shape=tensor_train_table_shape,
         table_group="ctrlab.compression.tensor_train:TensorTrainGroup",
@@ -104,6 +107,7 @@ METHODS: Registry[Method] = Registry(
         description="The ids seen least in training share one row, as many as must for the size that the ranks would give; "
         "linear layers as AFM does them.",
         implementation="ctrlab.compression.afm:AFM",
+        needs_counts=True,
         table_form="rare_ids",
         table_shape=kept_ids_shape,
         table_group="ctrlab.compression.rare_ids:KeptIdsGroup",

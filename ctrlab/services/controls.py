@@ -12,6 +12,7 @@ from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.methods import METHODS
+from ctrlab.plans.stages import stages_of
 from ctrlab.services.compression import CompressJobConfig, submit_compress
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import TrainConfig, model_profile, require_artifact, submit_train
@@ -61,10 +62,11 @@ def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds:
         own = config.replace(compress=config.compress.replace(finetune=tuned), name=_numbered(prefix, number, seeds))
         queued.append(submit_compress(workspace, own))
     anew = METHODS[config.compress.method].retrains
+    rounds = max(1, len(stages_of(model_profile(workspace, original.id), config.compress)))
     if tuning:
         for number in range(seeds):
             control = ControlConfig(
-                model_id=original.id, fit=tuning.replace(seed=tuning.seed + number), rounds=_stages(workspace, config),
+                model_id=original.id, fit=tuning.replace(seed=tuning.seed + number), rounds=rounds,
                 redraw_tables=anew,
                 name=_numbered(f"{original.name}, {'tables drawn anew' if anew else 'fine-tuned alone'}", number, seeds),
             )  # fmt: skip
@@ -102,11 +104,6 @@ def _without_seed(value: Any) -> Any:
 
 def _numbered(name: str, number: int, seeds: int) -> str:
     return f"{name}, seed {number + 1}" if seeds > 1 else name
-
-
-def _stages(workspace: Workspace, config: CompressJobConfig) -> int:
-    kinds = {model_profile(workspace, config.model_id).by_name[name].kind for name in config.compress.plan.as_dict()}
-    return len(kinds) if config.compress.order != "joint" and kinds else 1
 
 
 def _from_scratch(workspace: Workspace, original: Artifact, config: CompressJobConfig, seeds: int) -> list[TrainConfig]:

@@ -96,3 +96,15 @@ def test_at_once_is_one_round(lab, original):
 def test_an_unusable_number_of_seeds_is_refused(lab, original, seeds):
     with pytest.raises(ConfigError, match="choose 1 to 10"):
         controls.submit_with_controls(lab.workspace, job_config(lab, original), seeds)
+
+
+def test_a_control_has_a_round_for_each_stage_that_runs(lab, original):
+    """Tables at break-even stay dense, so their stage does not run and the control has one round."""
+    dense = {layer.layer_name: layer.out_features for layer in model_profile(lab.workspace, original.id).compressible
+             if layer.kind == "embedding"}  # fmt: skip
+    config = job_config(lab, original)
+    linear = {name: rank for name, rank in config.compress.plan.as_dict().items() if not name.startswith("embedding")}
+    plan = RankPlan.of(linear | dense)
+    queued = controls.submit_with_controls(lab.workspace, config.replace(compress=config.compress.replace(plan=plan)))
+    found = [job for job in map(lab.workspace.store.jobs.get, queued) if job.kind == "control"]
+    assert [job.config["rounds"] for job in found] == [1]

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from ctrlab.compression.fold import serving_form
+from ctrlab.compression.fold import cheaper_form
 from ctrlab.compression.quantize import quantize
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.models.base import CTRModel
@@ -51,9 +51,11 @@ def file_model(
     seed: int | None,
 ) -> Artifact:
     """Save both forms of a model, that for serving in `precision`, and file them as one artifact."""
-    serving = serving_form(model)
+    profile = profile_model(model)
+    serving, cost_serving = cheaper_form(model, profile.cost)
     if precision != "float32":
         serving = quantize(serving, precision)
+        cost_serving = measure_cost(serving)
     folder = context.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)
     save_model(model, folder / MODEL_FILE)
@@ -61,9 +63,9 @@ def file_model(
     facts = {
         "architecture": MODELS.entry_for(model.config).title,
         "fingerprint": model.schema.fingerprint,
-        "profile": profile_model(model).to_dict(),
-        "cost": measure_cost(model).to_dict(),
-        "cost_serving": measure_cost(serving).to_dict(),
+        "profile": profile.to_dict(),
+        "cost": profile.cost.to_dict(),
+        "cost_serving": cost_serving.to_dict(),
     }
     return context.add_artifact(
         NewArtifact("model", name, parents=parents, config=config, summary={**facts, **summary}, seed=seed, files_from=folder)
