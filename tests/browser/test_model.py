@@ -16,6 +16,7 @@ def type_number(page: Page, label: str, value: str) -> None:
 def test_a_model_is_trained_with_live_curves_and_is_selected(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Model?dataset={sample['dataset']}")
     type_number(page, "Batch size (rows)", "256")
+    type_number(page, "Epochs", "3")  # long enough to see the curves while it trains
     page.get_by_role("textbox", name="MLP widths").fill("32, 16")
     page.keyboard.press("Enter")
     page.get_by_role("textbox", name="Name", exact=True).fill("Small net")
