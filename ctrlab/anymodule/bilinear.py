@@ -1,11 +1,13 @@
-"""A bilinear layer as two factors: PCA of its outputs, as for a linear layer of all products of its two inputs."""
+"""A bilinear layer as two factors, computed like those of a linear layer of all products of its two inputs."""
 
 from typing import Self
 
 import torch
 from torch import Tensor, nn
 
-from ctrlab.compression.linear import bottleneck_activation, like_module
+from ctrlab.compression.factors import Compressor
+from ctrlab.compression.linear import bottleneck_activation, factor_linear_, factors_of, like_module
+from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.plans.configs import Bottleneck
 
 
@@ -27,6 +29,10 @@ class FactoredBilinear(nn.Module):
         with torch.random.fork_rng(devices=[]):  # the initial values are overwritten
             new = cls(dense.in1_features, dense.in2_features, rank, dense.out_features, bottleneck)
         return like_module(new, dense)
+
+    def fill_(self, dense: nn.Bilinear, compressor: Compressor, spectrum: LayerSpectrum | None) -> None:
+        """In place: the factors of `dense` by a method."""
+        factor_linear_(self, factors_of(dense, compressor, spectrum, self.reduce.out_features))
 
     @property
     def compression_note(self) -> str:

@@ -1,8 +1,16 @@
-"""Tables of any module as latents and a projection, called as `nn.Embedding` and `nn.EmbeddingBag` are."""
+"""Tables of any module as latents and a projection, called like `nn.Embedding` and `nn.EmbeddingBag`."""
+
+from typing import Self
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ctrlab.compression.factors import Compressor
+from ctrlab.compression.linear import like_module
+from ctrlab.compression.projection import project_rows_
+from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.plans.configs import Bottleneck
 
 
 class FactoredTable(nn.Module):
@@ -22,6 +30,21 @@ class FactoredTable(nn.Module):
         self.projection = nn.Parameter(like.new_zeros(table.embedding_dim, rank))
         self.mean = nn.Parameter(like.new_zeros(table.embedding_dim))
 
+    @classmethod
+    def unfilled(cls, table: nn.Embedding | nn.EmbeddingBag, rank: int, bottleneck: Bottleneck) -> Self:
+        """A module to replace `table`, with no values yet; a table has no bottleneck."""
+        return like_module(cls(table, rank), table)
+
+    @torch.no_grad()
+    def fill_(self, table: nn.Embedding | nn.EmbeddingBag, compressor: Compressor, spectrum: LayerSpectrum | None) -> None:
+        """In place: the latents, the projection and the mean of `table` by a method."""
+        basis, mean = compressor.table_factors(table.weight, spectrum, self.weight.shape[1])
+        project_rows_(self.weight, table.weight, basis, mean)
+        self.projection.copy_(basis)
+        self.mean.copy_(mean)
+        if self.padding_idx is not None:
+            self.weight[self.padding_idx] = 0
+
     @property
     def compression_note(self) -> str:
         return f"reduced to rank {self.weight.shape[1]} already"
@@ -38,7 +61,7 @@ class FactoredTable(nn.Module):
 
 
 class FactoredBag(FactoredTable):
-    """The sum or mean of a bag's restored vectors, in place of nn.EmbeddingBag; an empty bag gives zeros."""
+    """The sum or mean of a bag's vectors U z_id + mu, in place of nn.EmbeddingBag; zeros for an empty bag."""
 
     def __init__(self, table: nn.EmbeddingBag, rank: int) -> None:
         super().__init__(table, rank)
@@ -46,7 +69,7 @@ class FactoredBag(FactoredTable):
         self.include_last_offset = table.include_last_offset
 
     def forward(self, input: Tensor, offsets: Tensor | None = None) -> Tensor:
-        """Ids (B, L), or all bags' ids in one row with the offset of each bag, as nn.EmbeddingBag takes them -> (B, d)."""
+        """Ids (B, L), or ids of all bags (N,) with the offset of each bag, like nn.EmbeddingBag -> (B, d)."""
         pooled = functional.embedding_bag(
             input, self.weight, offsets, padding_idx=self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq,
             mode=self.mode, sparse=self.sparse, include_last_offset=self.include_last_offset,
@@ -57,7 +80,7 @@ class FactoredBag(FactoredTable):
         return vectors
 
     def _sizes(self, ids: Tensor, offsets: Tensor | None) -> Tensor:
-        """How many rows each bag holds, padding not counted (B,)."""
+        """The number of rows in each bag (B,), padding not counted."""
         held = torch.ones_like(ids) if self.padding_idx is None else (ids != self.padding_idx).to(ids.dtype)
         if ids.ndim == 2:
             return held.sum(dim=1).to(self.mean.dtype)

@@ -56,6 +56,10 @@ class FactoredLinear(nn.Module):
         with torch.random.fork_rng(devices=[]):  # the initial values are overwritten
             return like_module(cls(dense.in_features, rank, dense.out_features, bottleneck), dense)
 
+    def fill_(self, dense: nn.Linear, compressor: Compressor, spectrum: LayerSpectrum | None) -> None:
+        """In place: the factors of `dense` by a method."""
+        factor_linear_(self, factors_of(dense, compressor, spectrum, self.rank))
+
     @property
     def in_features(self) -> int:
         return self.reduce.in_features

@@ -7,7 +7,8 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from ctrlab.compression.surgery import CompressedLayer, Counts, compress_model, layer_rows, skipped_layers
+from ctrlab.compression.result import CompressedLayer, layer_rows, skipped_layers
+from ctrlab.compression.surgery import CountsByLayer, compress_model
 from ctrlab.data.schema import fingerprint_of
 from ctrlab.decomposition.collect import CalibrationData, collect_spectra, look_up_counts
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -135,7 +136,7 @@ def compress_and_finetune(
 
 
 def _better_of(
-    result: PipelineResult, original: CTRModel, profile: ModelProfile, counts: Counts | None, dataset: CompressionData,
+    result: PipelineResult, original: CTRModel, profile: ModelProfile, counts: CountsByLayer | None, dataset: CompressionData,
     config: CompressConfig, spectra: Spectra, should_stop: Callable[[], bool],
 ) -> PipelineResult:  # fmt: skip
     """The result, or the original with the whole plan applied where that is better on the validation rows.
@@ -199,7 +200,7 @@ class _Stage:
     folder: Path | None
     original: CTRModel
     profile: ModelProfile
-    counts: Counts | None
+    counts: CountsByLayer | None
 
     def run(self) -> tuple[CTRModel, StageResult]:
         done = self._finished()

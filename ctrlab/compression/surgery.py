@@ -1,9 +1,8 @@
-"""Replacing layers by their factors; the original stays as it was."""
+"""`compress_model`: a copy of a model with its layers and tables replaced by reduced ones."""
 
 import copy
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, cast
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
 
 import numpy as np
 import torch
@@ -12,51 +11,25 @@ from torch import Tensor, nn
 from ctrlab.compression.embedding import FactoredEmbedding, ProjectedGroup, ReducedGroup, TableGroup, TableSource
 from ctrlab.compression.factors import Compressor, TableFactors
 from ctrlab.compression.fold import fold
-from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
+from ctrlab.compression.linear import FactoredLinear
 from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.quantize import prepare_
 from ctrlab.compression.quantized import is_quantized
+from ctrlab.compression.result import CompressionResult, layer_rows, skipped_layers
 from ctrlab.compression.shared import SharedBasisEmbedding
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.base import CTRModel
-from ctrlab.models.inventory import ModelLayer, list_layers
 from ctrlab.models.layers import FieldEmbedding
-from ctrlab.models.profile import LayerProfile, ModelProfile
+from ctrlab.models.profile import ModelProfile
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import Basis, Bottleneck, CompressionSpec, RankPlan
 from ctrlab.plans.methods import METHODS, method_keeping
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
-from ctrlab.plans.serving_forms import activation_parameters
 
-#: {layer_name of a table: how often training looks up each of its ids, (num_ids,)}.
-Counts = Mapping[str, np.ndarray[Any, Any]]
-
-
-@dataclass(frozen=True, kw_only=True)
-class CompressedLayer:
-    """One compressible layer, before and after; `rank` None where it stayed dense."""
-
-    name: str
-    kind: str
-    rank: int | None
-    parameters_before: int
-    parameters_after: int
-
-
-@dataclass(frozen=True, eq=False, kw_only=True)
-class CompressionResult:
-    """The compressed model and what was done to get it.
-
-    plan: the ranks really applied; planned layers at or above break-even are not in it.
-    rows: every compressible layer.
-    skipped: {layer_name: reason} for what cannot be compressed, and for planned layers that would not shrink.
-    """
-
-    model: CTRModel
-    plan: RankPlan
-    rows: tuple[CompressedLayer, ...]
-    skipped: dict[str, str]
+M = TypeVar("M", bound=nn.Module)
+#: {layer_name of a table: look-ups of each of its ids in training, (num_ids,)}.
+CountsByLayer = Mapping[str, np.ndarray[Any, Any]]
 
 
 def compress_model(
@@ -66,17 +39,17 @@ def compress_model(
     *,
     profile: ModelProfile | None = None,
     respect_break_even: bool = True,
-    counts: Counts | None = None,
-) -> CompressionResult:
+    counts: CountsByLayer | None = None,
+) -> CompressionResult[CTRModel]:
     """The trainable compressed form of `model`, which itself is not changed.
 
     Args:
-        model: may have factored layers already; the plan then names others.
-        spec: what is done to it. Its precision is one of serving, see `compression.quantize`.
+        model: may have factored layers already, if the plan names others.
+        spec: ranks, method, bottleneck and basis. Its precision is applied when serving, by `compression.quantize`.
         spectra: of this model's layers, with eigenvectors; not needed by methods that look at weights only.
         profile: of the model, or of the original that it was made from; computed if None, by a forward pass.
-        respect_break_even: leave layers dense that factors would not make smaller; False factors them all the same.
-        counts: for methods that look at how often ids occur (`decomposition.collect.look_up_counts`).
+        respect_break_even: leave layers dense that would not become smaller; False factors them as well.
+        counts: for methods that weight ids by frequency (`decomposition.collect.look_up_counts`).
 
     Raises:
         CompressionError: the plan does not fit the model or the spectra; every fault is listed.
@@ -90,46 +63,41 @@ def compress_model(
     compressor: Compressor = method.compressor()
     spectra = spectra or {}
     if method.needs_spectra:
-        _check_spectra(profile, spectra, ranks)
-    compressed = _copy_around(model, [profile.by_name[name].embedding or name for name in ranks])
-    with torch.random.fork_rng(devices=[]):  # new modules draw their initial values, which are overwritten
-        _replace_layers(compressed, profile.layers, ranks, bottleneck, basis, form)
-    for name, rank in ranks.items():
-        if profile.by_name[name].kind == "linear":
-            factors = factors_of(cast(nn.Linear, model.get_submodule(name)), compressor, spectra.get(name), rank)
-            factor_linear_(cast(FactoredLinear, compressed.get_submodule(name)), factors)
-    for name in {profile.by_name[name].embedding for name in ranks} - {""}:
-        _fill_tables(model, compressed, name, spectra, compressor, counts or {})
-    _state_structure(compressed, getattr(model, "structure", None), ranks, bottleneck, basis, form)
+        check_spectra(profile, spectra, ranks)
+    new = _unfilled_modules(model, ranks, bottleneck, basis, form)
+    for name, module in new.items():
+        if isinstance(module, FactoredLinear):
+            module.fill_(cast(nn.Linear, model.get_submodule(name)), compressor, spectra.get(name))
+        else:
+            _fill_tables(model, name, module, spectra, compressor, counts or {})
+    compressed = replace_modules(model, new)
+    _record_structure(compressed, model.structure, ranks, bottleneck, basis, form)
     return CompressionResult(
-        model=compressed, plan=RankPlan.of(ranks), rows=layer_rows(profile, ranks, spec),
+        model=compressed, spec=spec.replace(plan=RankPlan.of(ranks)), rows=layer_rows(profile, ranks, spec),
         skipped=skipped_layers(profile, spec.plan, ranks),
     )  # fmt: skip
 
 
 def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
-    """The modules of a compressed model, ready for its saved state, from a freshly built original and `model.structure`.
-
-    The original is consumed: its parts are reused or dropped.
-    """
-    with torch.random.fork_rng(devices=[]):
-        _replace_layers(
-            model, list_layers(model), structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"]
-        )
-    _state_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
+    """A compressed model without its weights, made from the uncompressed `model`, which is modified, and a recorded structure."""
+    new = _unfilled_modules(model, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
+    for name, module in new.items():
+        model.set_submodule(name, module)
+    _record_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
     if structure["folded"]:
         model = fold(model)
     prepare_(model, structure["precision"])
     return model
 
 
-def _check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], ranks: Mapping[str, int]) -> None:
+def check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], ranks: Mapping[str, int]) -> None:
+    """Raise CompressionError unless every layer in `ranks` has a spectrum of its width with eigenvectors; lists every fault."""
     if faults := spectrum_faults(profile, spectra, ranks, with_eigenvectors=True):
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model and load them with their eigenvectors")
 
 
 def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: Basis, form: str) -> None:
-    """Checkpoints keep one kind of bottleneck, one of basis and one of reduced tables, a model."""
+    """A checkpoint records one bottleneck, one basis and one form of reduced tables per model, so later stages must match."""
     before = getattr(model, "structure", None)
     if not before:
         return
@@ -149,26 +117,35 @@ def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: B
         raise CompressionError(f"the tables are reduced to {before['tables']}, {form} was asked for; use one kind throughout")
 
 
-def _copy_around(model: CTRModel, replaced: list[str]) -> CTRModel:
-    """A deep copy but for the modules that are about to be replaced: a large table is not copied only to be thrown away."""
-    shared = [model.get_submodule(name) for name in replaced]
-    return copy.deepcopy(model, {id(module): module for module in shared})
+def replace_modules(model: M, new: Mapping[str, nn.Module]) -> M:
+    """A deep copy of `model` with these modules at these qualified names; the modules they replace are not copied.
+
+    If the name "" is given, its module is returned.
+    """
+    if "" in new:
+        return cast(M, new[""])
+    replaced = [model.get_submodule(name) for name in new]
+    copied = copy.deepcopy(model, {id(module): module for module in replaced})
+    for name, module in new.items():
+        copied.set_submodule(name, module)
+    return copied
 
 
-def _replace_layers(
-    model: CTRModel, layers: Sequence[LayerProfile | ModelLayer], ranks: Mapping[str, int], bottleneck: Bottleneck,
-    basis: Basis, form: str,
-) -> None:  # fmt: skip
-    """In place: put factored modules, with no values yet, where the plan wants them."""
-    planned = [layer for layer in layers if layer.layer_name in ranks]
-    for layer in planned:
-        if layer.kind == "linear":
-            dense = cast(nn.Linear, model.get_submodule(layer.module_name))
-            model.set_submodule(layer.module_name, FactoredLinear.unfilled(dense, ranks[layer.layer_name], bottleneck))
-    for name in {layer.module_name for layer in planned if layer.kind == "embedding"}:
-        old = cast(FieldEmbedding, model.get_submodule(name))
-        by_field = [ranks.get(f"{name}.{field}") for field in old.schema.table_names]
-        model.set_submodule(name, _reduced(old, by_field, basis, form).to(old.categorical.table.weight).train(old.training))
+def _unfilled_modules(
+    model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis, form: str
+) -> dict[str, nn.Module]:
+    """{qualified name: the module that replaces the present one, without values} of the layers in `ranks`."""
+    new: dict[str, nn.Module] = {}
+    for name, module in model.named_modules():
+        if isinstance(module, nn.Linear) and name in ranks:
+            new[name] = FactoredLinear.unfilled(module, ranks[name], bottleneck)
+        elif isinstance(module, FieldEmbedding):
+            by_field = [ranks.get(f"{name}.{field}") for field in module.schema.table_names]
+            if any(rank is not None for rank in by_field):
+                with torch.random.fork_rng(devices=[]):  # the initial values are overwritten
+                    reduced = _reduced(module, by_field, basis, form)
+                new[name] = reduced.to(module.categorical.table.weight).train(module.training)
+    return new
 
 
 def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis, form: str) -> nn.Module:
@@ -182,10 +159,11 @@ def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis, form
 
 @torch.no_grad()
 def _fill_tables(
-    model: CTRModel, compressed: CTRModel, name: str, spectra: Mapping[str, LayerSpectrum], compressor: Compressor, counts: Counts
-) -> None:
-    """Give the tables of the embedding called `name` what they are reduced to."""
-    old, new = cast(FieldEmbedding, model.get_submodule(name)), compressed.get_submodule(name)
+    model: CTRModel, name: str, new: nn.Module, spectra: Mapping[str, LayerSpectrum], compressor: Compressor,
+    counts: CountsByLayer,
+) -> None:  # fmt: skip
+    """In place: fill `new` with the reduced tables of the embedding called `name`."""
+    old = cast(FieldEmbedding, model.get_submodule(name))
     layer_names = [f"{name}.{field}" for field in old.schema.table_names]
     tables = [old.categorical.table.weight[old.categorical.rows_of(field)] for field in range(len(layer_names))]
     own = [spectra.get(layer_name) for layer_name in layer_names]
@@ -227,47 +205,11 @@ def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) 
     new.restore.copy_(basis)
 
 
-def _state_structure(
+def _record_structure(
     model: CTRModel, before: Mapping[str, Any] | None, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis,
     form: str,
 ) -> None:  # fmt: skip
-    """Write down on the model what `rebuild` needs; JSON types only."""
+    """In place: set `model.structure`, the JSON that `rebuild` needs."""
     earlier = before["ranks"] if before else {}
     settings = {"bottleneck": bottleneck, "basis": basis, "tables": form, "folded": False, "precision": "float32"}
     model.structure = {"kind": "factored", "ranks": earlier | dict(ranks), **settings}
-
-
-def layer_rows(profile: ModelProfile, ranks: Mapping[str, int], spec: CompressionSpec) -> tuple[CompressedLayer, ...]:
-    """Every compressible layer of a profile with its size before and after, for the effective `ranks`.
-
-    A shared basis itself, d k, is in no table's row, and an index is no parameter.
-    """
-    return tuple(
-        CompressedLayer(
-            name=layer.layer_name, kind=layer.kind, rank=ranks.get(layer.layer_name),
-            parameters_before=layer.parameters,
-            parameters_after=_parameters_after(layer, ranks.get(layer.layer_name), spec),
-        )
-        for layer in profile.compressible
-    )  # fmt: skip
-
-
-def _parameters_after(layer: LayerProfile, rank: int | None, spec: CompressionSpec) -> int:
-    if rank is None:
-        return layer.parameters
-    if layer.kind == "embedding" and spec.basis == "shared":
-        return layer.in_features * rank
-    if layer.kind == "embedding":
-        return METHODS[spec.method].table_shape(layer.in_features, layer.out_features, rank).parameters
-    in_tables, dense, _ = layer.factored(rank, activation_parameters(spec.bottleneck, rank))
-    return in_tables + dense
-
-
-def skipped_layers(profile: ModelProfile, plan: RankPlan, ranks: Mapping[str, int]) -> dict[str, str]:
-    """{layer_name: reason} of what cannot be compressed, and of planned layers that are not among the effective `ranks`."""
-    reasons = {layer.layer_name: layer.skip_reason for layer in profile.layers if layer.skip_reason is not None}
-    for name, rank in plan.as_dict().items():
-        if name not in ranks:
-            limit = profile.by_name[name].break_even
-            reasons[name] = f"rank {rank} is at or above break-even ({limit:.1f}), so the layer stays dense"
-    return reasons

@@ -14,8 +14,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ctrlab.anymodule import CompressionResult
 from ctrlab.anymodule import compress as compress_any
+from ctrlab.compression.result import CompressionResult
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import DataError
 from ctrlab.interop.replaced_parameters import (
@@ -44,7 +44,7 @@ def compress(
     filter_fn: Callable[[str, nn.Module], bool] | None = None,
     bottleneck: Bottleneck = "none",
     batch_size: int = 4096,
-) -> CompressionResult:
+) -> CompressionResult[nn.Module]:
     """A copy of a DeepCTR-Torch model with low-rank layers and tables; the original is not changed.
 
     `result.model` is of the same class. Its optimizer and its `regularization_weight` hold the new parameters: an L2 penalty on a

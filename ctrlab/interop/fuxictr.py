@@ -13,8 +13,8 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from ctrlab.anymodule import CompressionResult
 from ctrlab.anymodule import compress as compress_any
+from ctrlab.compression.result import CompressionResult
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.interop.replaced_parameters import check_methods, detached_attributes, optimizer_for, replaced_parameters
 from ctrlab.plans.configs import Bottleneck
@@ -32,7 +32,7 @@ def compress(
     spectra: Mapping[str, LayerSpectrum] | None = None,
     filter_fn: Callable[[str, nn.Module], bool] | None = None,
     bottleneck: Bottleneck = "none",
-) -> CompressionResult:
+) -> CompressionResult[nn.Module]:
     """A copy of a FuxiCTR model with low-rank layers and tables; the original is not changed.
 
     `result.model` is of the same class. Its optimizer holds the new parameters at the old one's current learning rate;

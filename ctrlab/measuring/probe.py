@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ctrlab.compression.surgery import Counts, compress_model
+from ctrlab.compression.surgery import CountsByLayer, compress_model
 from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -42,7 +42,7 @@ class Probe:
     """A model and rows to measure plans on. One at a time: while a plan is measured, `model` has its layers swapped."""
 
     def __init__(
-        self, model: CTRModel, spectra: Spectra, split: Split, *, counts: Counts | None = None, max_rows: int = MAX_ROWS,
+        self, model: CTRModel, spectra: Spectra, split: Split, *, counts: CountsByLayer | None = None, max_rows: int = MAX_ROWS,
         seed: int = 0,
     ) -> None:  # fmt: skip
         """Keep the rows, and measure the original on them.

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.compression.factors import Compressor
-from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of
+from ctrlab.compression.linear import FactoredLinear
 from ctrlab.data.schema import Fields
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.models.base import CTRModel
@@ -35,7 +35,7 @@ def truncated(
         if layer.kind == "linear":
             dense, rank = cast(nn.Linear, model.get_submodule(name)), ranks[layer.layer_name]
             factored = FactoredLinear.unfilled(dense, rank, bottleneck)
-            factor_linear_(factored, factors_of(dense, compressor, spectra.get(layer.layer_name), rank))
+            factored.fill_(dense, compressor, spectra.get(layer.layer_name))
             swapped[name] = factored
         elif name not in swapped:
             embedding = cast(FieldEmbedding, model.get_submodule(name))

@@ -214,3 +214,11 @@ def test_gradients_reach_every_part_of_a_compressed_model():
     for name, parameter in model.named_parameters():
         gradient = parameter.grad.coalesce().values() if parameter.grad.is_sparse else parameter.grad
         assert torch.isfinite(gradient).all() and gradient.abs().sum() > 0, name
+
+
+def test_a_result_is_saved_as_a_checkpoint_of_the_compressed_model(tmp_path):
+    model, fields = make_model("deepfm"), random_fields(50)
+    result = compress_model(model, CompressionSpec(plan=PLAN, method="svd"))
+    assert result.plan == result.spec.plan and set(result.plan.as_dict()) == set(PLAN.as_dict())
+    (path,) = result.save(tmp_path / "folder" / "small.safetensors")
+    torch.testing.assert_close(logits(load_model(path), fields), logits(result.model, fields), rtol=0, atol=0)

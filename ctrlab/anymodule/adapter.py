@@ -1,16 +1,14 @@
-"""`compress`: any module with low-rank layers and tables in place of its own; `restore` reads it from its files."""
+"""`compress` and `restore` for any `nn.Module`: an adapter that applies `ctrlab.compression` to another inventory of layers."""
 
 import copy
 import json
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol, Self, cast
 
-import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_model, save_model
+from safetensors.torch import load_model
 from torch import nn
 
 from ctrlab.anymodule.bilinear import FactoredBilinear
@@ -19,56 +17,36 @@ from ctrlab.anymodule.spectra import collect
 from ctrlab.anymodule.tables import FactoredBag, FactoredTable
 from ctrlab.anymodule.unfused import unfused
 from ctrlab.compression.afm import AFM
-from ctrlab.compression.linear import FactoredLinear, factor_linear_, factors_of, like_module
-from ctrlab.compression.projection import project_rows_
-from ctrlab.compression.surgery import CompressedLayer, layer_rows, skipped_layers
+from ctrlab.compression.factors import Compressor
+from ctrlab.compression.linear import FactoredLinear
+from ctrlab.compression.result import FORMAT_VERSION, CompressionResult, layer_rows, skipped_layers
+from ctrlab.compression.surgery import check_spectra, replace_modules
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import ModelProfile
 from ctrlab.plans.configs import BOTTLENECKS, Bottleneck, CompressionSpec, RankPlan
-from ctrlab.plans.ranks import plan_ranks, spectrum_faults
+from ctrlab.plans.ranks import plan_ranks
 
-FORMAT_VERSION = 1
 _GIVE = "give the architecture it was made of"
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class CompressionResult:
-    """The compressed module and what was done to get it.
+class ReducedLayer(Protocol):
+    """A module that replaces one layer at a rank."""
 
-    plan: the ranks really applied.
-    bottleneck: between the factors of linear layers.
-    rows: every layer and table that could be compressed: name, kind, rank (None where it stayed dense), parameters before
-        and after.
-    skipped: {name: reason} for everything else with a matrix in it, and for layers that would not shrink.
-    """
+    @classmethod
+    def unfilled(cls, layer: Any, rank: int, bottleneck: Bottleneck) -> Self:
+        """The module without values."""
+        ...
 
-    model: nn.Module
-    plan: RankPlan
-    bottleneck: Bottleneck
-    rows: tuple[CompressedLayer, ...]
-    skipped: dict[str, str]
+    def fill_(self, layer: Any, compressor: Compressor, spectrum: LayerSpectrum | None) -> None:
+        """In place: the values, from those of `layer` by a method."""
+        ...
 
-    def description(self) -> dict[str, Any]:
-        """What was done, as JSON: "version", "ranks", "bottleneck", "layers" (a row each) and "skipped"."""
-        rows = [
-            {"layer": row.name, "kind": row.kind, "rank": row.rank,
-             "before": row.parameters_before, "after": row.parameters_after}
-            for row in self.rows
-        ]  # fmt: skip
-        return {
-            "version": FORMAT_VERSION, "ranks": self.plan.as_dict(), "bottleneck": self.bottleneck, "layers": rows,
-            "skipped": self.skipped,
-        }  # fmt: skip
 
-    def save(self, path: str | Path) -> tuple[Path, Path]:
-        """Write the weights to `path` (safetensors) and the description beside them (.json); `ctrlab.restore` reads both."""
-        path = Path(path)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_model(self.model, str(path))
-        description = path.with_suffix(".json")
-        description.write_text(json.dumps(self.description(), indent=1), encoding="utf-8")
-        return path, description
+#: The reduced form of each class of layers, subclasses before their bases.
+_REDUCED_FORMS: Mapping[type[nn.Module], type[ReducedLayer]] = {
+    nn.Linear: FactoredLinear, nn.Bilinear: FactoredBilinear, nn.EmbeddingBag: FactoredBag, nn.Embedding: FactoredTable,
+}  # fmt: skip
 
 
 def compress(
@@ -80,17 +58,17 @@ def compress(
     spectra: Mapping[str, LayerSpectrum] | None = None,
     filter_fn: Filter | None = None,
     bottleneck: Bottleneck = "none",
-) -> CompressionResult:
+) -> CompressionResult[nn.Module]:
     """A copy of `module` with low-rank layers and tables by AFM (arXiv 2405.18146); `module` itself is not changed.
 
     Layers at or above break-even stay dense. A module that is used in several places is one layer and is replaced in all.
 
     Args:
-        module: wrappers of `torch.compile`, DataParallel and DistributedDataParallel are looked through.
-        batches: calibration, each what the module takes; may be None where `spectra` are given.
+        module: any wrapper of `torch.compile`, DataParallel or DistributedDataParallel is removed.
+        batches: calibration batches, each what the module takes; None if `spectra` are given.
         variance: share of output variance that every layer and table keeps; or
-        ranks: by layer name; patterns such as "mlp.*" too.
-        spectra: of this module, from an earlier `ctrlab.spectra`.
+        ranks: by layer name or pattern such as "mlp.*".
+        spectra: of this module, from `ctrlab.spectra`.
         filter_fn: filter_fn(name, module) selects layers; by default all.
         bottleneck: between the factors of linear layers: "none", "relu" or "prelu".
 
@@ -118,16 +96,15 @@ def compress(
         profile = profile_of(seen)
         plan = plan_ranks(profile, spectra, variance=variance, ranks=ranks)
         chosen = plan.as_dict()
-        if faults := spectrum_faults(profile, spectra, chosen, with_eigenvectors=True):
-            raise CompressionError("; ".join(faults) + "; collect the spectra of this module")
-        model = _rebuilt(form, {
-            layer: _factored(layer, chosen[layer.layer_name], spectra[layer.layer_name], bottleneck)
+        check_spectra(profile, spectra, chosen)
+        model = _replaced(form, {
+            layer: _reduced(layer, chosen[layer.layer_name], spectra[layer.layer_name], bottleneck)
             for layer in seen if layer.layer_name in chosen
         })  # fmt: skip
     asked = RankPlan.of(_asked(profile, spectra, variance, ranks or {}))
+    spec = CompressionSpec(plan=plan, bottleneck=bottleneck)
     return CompressionResult(
-        model=_with_fused(model, module, forms, chosen), plan=plan, bottleneck=bottleneck,
-        rows=layer_rows(profile, chosen, CompressionSpec(bottleneck=bottleneck)),
+        model=_with_fused(model, module, forms, chosen), spec=spec, rows=layer_rows(profile, chosen, spec),
         skipped=skipped | skipped_layers(profile, asked, chosen),
     )  # fmt: skip
 
@@ -158,8 +135,8 @@ def restore(module: nn.Module, path: str | Path) -> nn.Module:
         layers = {layer.layer_name: layer for layer in find_layers(form)[0]}
         if unknown := [name for name in ranks if name not in layers]:
             raise CompressionError(f"{path.name} has a layer {unknown[0]}, this module has not; {_GIVE}")
-        blanks = {layers[name]: _blank(layers[name], rank, bottleneck) for name, rank in ranks.items()}
-        model = _with_fused(_rebuilt(form, blanks), module, forms, ranks)
+        new = {layers[name]: cast(nn.Module, _unfilled(layers[name], rank, bottleneck)) for name, rank in ranks.items()}
+        model = _with_fused(_replaced(form, new), module, forms, ranks)
     try:
         load_model(model, str(path))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -180,21 +157,15 @@ def _read_description(path: Path) -> tuple[dict[str, int], Bottleneck]:
     return ranks, bottleneck
 
 
-def _rebuilt(form: nn.Module, new: Mapping[ForeignLayer, nn.Module]) -> nn.Module:
-    """A copy of `form` with new modules in the places of layers; what they replace is not copied."""
-    model = copy.deepcopy(form, {id(layer.module): layer.module for layer in new})
-    for layer, module in new.items():
-        for slot in layer.slots:
-            if not slot:
-                return module
-            model.set_submodule(slot, module)
-    return model
+def _replaced(form: nn.Module, new: Mapping[ForeignLayer, nn.Module]) -> nn.Module:
+    """A copy of `form` with new modules in all places of these layers."""
+    return replace_modules(form, {slot: module for layer, module in new.items() for slot in layer.slots})
 
 
 def _with_fused(model: nn.Module, module: nn.Module, forms: Mapping[str, nn.Module], ranks: Mapping[str, int]) -> nn.Module:
-    """`model` with its unchanged attention and recurrent layers in torch's own, faster form.
+    """`model` with its unchanged attention and recurrent layers in torch's fused form, which is faster.
 
-    The layers of a Transformer stay open where they changed elsewhere: torch would go round the new modules in one operation.
+    Those of a TransformerEncoderLayer stay unfused if another part of it changed: its fused fast path would skip the new modules.
     """
     memo: dict[int, Any] = {}
     for name in forms:
@@ -204,15 +175,15 @@ def _with_fused(model: nn.Module, module: nn.Module, forms: Mapping[str, nn.Modu
         inside = f"{around}." if around else ""
         if any(layer.startswith(inside) for layer in ranks):
             continue
-        closed = copy.deepcopy(module.get_submodule(name), memo)
+        fused = copy.deepcopy(module.get_submodule(name), memo)
         if not name:
-            return closed
-        model.set_submodule(name, closed)
+            return fused
+        model.set_submodule(name, fused)
     return model
 
 
 def _unseen(layer: ForeignLayer) -> ForeignLayer:
-    reason = "it did not run on these batches, or weighs its rows by sample"
+    reason = "it did not run on these batches, or uses per_sample_weights"
     return ForeignLayer(**{**vars(layer), "skip_reason": reason})
 
 
@@ -227,31 +198,14 @@ def _asked(
     return asked | {name: rank for name, rank in ranks.items() if name in names}
 
 
-def _blank(layer: ForeignLayer, rank: int, bottleneck: Bottleneck) -> nn.Module:
-    """What takes the layer's place, without values: same call, type, device, mode, and gradients where it had them."""
-    old = layer.module
-    if isinstance(old, nn.Linear):
-        return FactoredLinear.unfilled(old, rank, bottleneck)
-    if isinstance(old, nn.Bilinear):
-        return FactoredBilinear.unfilled(old, rank, bottleneck)
-    assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))
-    return like_module(FactoredBag(old, rank) if isinstance(old, nn.EmbeddingBag) else FactoredTable(old, rank), old)
+def _unfilled(layer: ForeignLayer, rank: int, bottleneck: Bottleneck) -> ReducedLayer:
+    """The module that replaces the layer, without values: same call, dtype, device, mode and requires_grad."""
+    form = next(form for base, form in _REDUCED_FORMS.items() if isinstance(layer.module, base))
+    return form.unfilled(layer.module, rank, bottleneck)
 
 
-@torch.no_grad()
-def _factored(layer: ForeignLayer, rank: int, spectrum: LayerSpectrum, bottleneck: Bottleneck) -> nn.Module:
-    """What takes the layer's place, by AFM."""
-    old, new = layer.module, _blank(layer, rank, bottleneck)
-    if isinstance(old, (nn.Linear, nn.Bilinear)):
-        assert isinstance(new, (FactoredLinear, FactoredBilinear))
-        factor_linear_(new, factors_of(old, AFM(), spectrum, rank))
-        return new
-    assert isinstance(old, (nn.Embedding, nn.EmbeddingBag))
-    assert isinstance(new, FactoredTable)
-    basis, mean = AFM().table_factors(old.weight, spectrum, rank)
-    project_rows_(new.weight, old.weight, basis, mean)
-    new.projection.copy_(basis)
-    new.mean.copy_(mean)
-    if new.padding_idx is not None:
-        new.weight[new.padding_idx] = 0
-    return new
+def _reduced(layer: ForeignLayer, rank: int, spectrum: LayerSpectrum, bottleneck: Bottleneck) -> nn.Module:
+    """The module that replaces the layer, by AFM."""
+    new = _unfilled(layer, rank, bottleneck)
+    new.fill_(layer.module, AFM(), spectrum)
+    return cast(nn.Module, new)
