@@ -8,8 +8,8 @@ from ctrlab.figures.registry import FIGURES
 from ctrlab.figures.text import count, plural
 from ctrlab.figures.text import size as size_text
 from ctrlab.figures.theme import GREY, KIND_ROLES, THRESHOLD, axis, figure, light, line, marker
+from ctrlab.plans.budgets import BUDGET_KINDS
 
-_SIZE_TITLES = {"parameters": "parameters", "bytes": "size (bytes)", "macs": "MACs per row"}
 _RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX"}
 
 
@@ -48,20 +48,21 @@ def auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> go.Fig
         traces,
         name=f"auc-{size}",
         height=340,
-        x=axis(_SIZE_TITLES[size], type="log", range=_log_range(measured[size].to_numpy(float)), tickformat="~s", dtick="D2"),
+        x=axis(
+            BUDGET_KINDS[size].unit, type="log", range=_log_range(measured[size].to_numpy(float)), tickformat="~s", dtick="D2"
+        ),
         y=axis("AUC", range=_auc_range(measured["auc"].to_numpy(float)), tickformat=".4f"),
     )
 
 
 def _models(kind: str, rows: pd.DataFrame, size: str, all_sizes: pd.Series) -> dict[str, object]:
     """The trace of the models of one kind, labelled; models on the Pareto front are ringed."""
-    unit = {"bytes": "bytes"}.get(size, _SIZE_TITLES[size])
     return {
         "type": "scatter", "mode": "markers+text", "name": kind, "x": light(rows[size]), "y": rows["auc"].to_numpy(),
         "text": rows["name"].tolist(), "textfont": {"size": 11}, "cliponaxis": False,
         "textposition": [_label_side(value, all_sizes) for value in rows[size]],
         "marker": marker(KIND_ROLES[kind], 13) | {"line": {"width": np.where(rows["on_front"], 2.0, 0.0), "color": GREY}},
-        "hovertemplate": f"%{{text}}<br>AUC %{{y:.4f}}<br>%{{x:.3s}} {unit}<extra></extra>",
+        "hovertemplate": f"%{{text}}<br>AUC %{{y:.4f}}<br>%{{x:.3s}} {BUDGET_KINDS[size].unit}<extra></extra>",
     }  # fmt: skip
 
 

@@ -112,7 +112,6 @@ def model(workspace: Workspace, dataset: str) -> str:
 @pytest.fixture
 def ids(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
     """Ids of a dataset, a DeepFM with three tables and its spectra, in the home that the pages use."""
-    home = tmp_path / "home"
-    monkeypatch.setenv("CTRLAB_HOME", str(home))
+    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
     monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
     return deepfm_workspace(tmp_path, num_tables=3, mlp_dims=(40, 40))

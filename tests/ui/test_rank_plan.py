@@ -1,5 +1,5 @@
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from streamlit.testing.v1 import AppTest
 
@@ -14,6 +14,7 @@ def layers(widths) -> list[LayerProfile]:
     ]
 
 
+@settings(suppress_health_check=[HealthCheck.too_slow])  # a loaded machine draws slowly
 @given(
     st.lists(st.integers(1, 40).flatmap(lambda width: st.tuples(st.just(width), st.integers(1, width))), min_size=1, max_size=40)
 )

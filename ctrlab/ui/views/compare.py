@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from ctrlab.plans.budgets import BUDGET_KINDS
 from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, pareto_mask
 from ctrlab.reports.verdict import verdict
 from ctrlab.services import comparison as service
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
 _STYLE = Path(__file__).parents[1] / "assets" / "compare.css"
 _MODELS = "models"
 _RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
-_SIZES = {"parameters": "Parameters", "bytes": "Bytes", "macs": "MACs per row"}
+#: The kinds of cost that the scatter can have on its axis.
+_SIZES = ("parameters", "bytes", "macs")
 
 
 @dataclass(frozen=True)
@@ -250,8 +252,8 @@ def _charts(table: "pd.DataFrame") -> None:
     marked = table.assign(on_front=pareto_mask(table, cost))
     figure("auc_size_scatter", marked, size=cost, key=f"scatter-{cost}", file=f"auc-against-{cost}", topic="honesty")
     st.segmented_control(
-        "Size as", list(_SIZES), key="compare-size", default="parameters", required=True, label_visibility="collapsed",
-        format_func=_SIZES.__getitem__,
+        "Size as", _SIZES, key="compare-size", default="parameters", required=True, label_visibility="collapsed",
+        format_func=lambda name: BUDGET_KINDS[name].title,
     )  # fmt: skip
     figure("latency_bars", table, key="throughput", file="throughput", topic="folding")
 
