@@ -1,4 +1,4 @@
-"""Makes the files of this folder anew: the generated table, how to read it, and a DeepFM trained on it.
+"""Regenerates the files of this folder: the table, the config that encodes it, and a DeepFM trained on it.
 
 python sample_data/make_sample.py
 """
@@ -28,13 +28,13 @@ SPLIT = SplitConfig(train=0.7, valid=0.1, test=0.1, finetune=0.1)
 
 
 def main() -> None:
-    """Write the three files and print what they hold."""
+    """Write the three files and print their contents."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--epochs", type=int, default=8)
     parser.add_argument("--batch-size", type=int, default=256)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     args = parser.parse_args()
-    torch.set_num_threads(1)  # the same sums in the same order on any machine
+    torch.set_num_threads(1)  # the same order of summation on any machine
 
     table = write_sample(FOLDER / TABLE, SyntheticConfig())
     source = SourceConfig(paths=(str(FOLDER / TABLE),))
@@ -51,10 +51,10 @@ def main() -> None:
         print(*fitted.history, sep="\n")
         metrics = evaluate_model(fitted.model, dataset.split("test"))
     save_model(fitted.model, FOLDER / MODEL_FILE)
-    # The path is relative: the folder lies elsewhere on every machine.
+    # The path is relative, because the folder differs between machines.
     portable = draft.replace(source=draft.source.replace(paths=(TABLE,)))
     (FOLDER / SAMPLE_CONFIG_FILE).write_text(portable.to_json() + "\n")
-    print(f"test AUC {metrics.auc:.4f} after step {fitted.best_step}; the true probabilities: {table.best_auc:.4f} on all rows")
+    print(f"test AUC {metrics.auc:.4f} after step {fitted.best_step}; true probabilities {table.best_auc:.4f} on all rows")
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Batches from a memory-mapped split: shuffled by blocks, the same for the same seed, resumable anywhere."""
+"""Batches of a memory-mapped split: block-wise shuffled, reproducible by seed, resumable at any batch."""
 
 import mmap
 from collections.abc import Iterator
@@ -10,17 +10,17 @@ from numpy.typing import NDArray
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
 
-#: Rows read in one piece, and pieces shuffled together: 262,144 rows, some 40 MB at 39 fields. Smaller splits are shuffled fully.
+#: Rows per chunk, and chunks shuffled together: 262,144 rows, some 40 MB at 39 fields. Smaller splits are shuffled fully.
 CHUNK_ROWS = 1024
 BUFFER_CHUNKS = 256
-#: How many of a file's pieces lie in memory beside their copies.
+#: Chunks of the mapped file that are resident at once.
 _RELEASED_CHUNKS = 32
 
 Batch = tuple[Fields, NDArray[np.float32]]
 
 
 class _Run(NamedTuple):
-    """A run of rows in memory or mapped, and the order to emit them in (None: as they lie)."""
+    """A run of rows, in memory or mapped. order: in which they are emitted; None for the order of the file."""
 
     rows: Split
     order: NDArray[np.intp] | None
@@ -31,19 +31,19 @@ class _Run(NamedTuple):
 
 
 def num_batches(split: Split, batch_size: int, max_rows: int | None = None) -> int:
-    """How many batches `iterate_batches` yields from the start."""
+    """Number of batches that `iterate_batches` yields from the start."""
     return -(-_num_rows(split, max_rows) // batch_size)
 
 
 def iterate_batches(
     split: Split, batch_size: int, *, shuffle: bool, seed: int = 0, start_batch: int = 0, max_rows: int | None = None
 ) -> Iterator[Batch]:
-    """Each row of the split exactly once, `batch_size` at a time; the last batch may be shorter.
+    """Yield each row of the split exactly once, `batch_size` at a time; the last batch may be shorter.
 
     Args:
-        shuffle: emit rows in a random order fixed by `seed`; give each epoch its own seed.
-        start_batch: skip this many batches without reading them: a resumed run sees what the broken one would have.
-        max_rows: stop after this many rows (of the shuffled order, if shuffled).
+        shuffle: random order determined by `seed`; use another seed for each epoch.
+        start_batch: skip this many batches without reading them, to resume.
+        max_rows: stop after this many rows (in the shuffled order, if shuffled).
 
     Yields:
         Fields of int32 ids (B, F), float32 values (B, V) and int32 lists (B, total length); float32 labels (B,).
@@ -54,7 +54,7 @@ def iterate_batches(
     for start, run in _runs(split, shuffle, seed, position):
         stop = min(start + len(run.rows), total)
         while position < stop:
-            # A batch may straddle two runs; `pending` keeps its first part until the next run is read.
+            # A batch may span two runs; `pending` holds its first part until the next run is read.
             end = min(stop, (position // batch_size + 1) * batch_size)
             pending.append(run.take(position - start, end - start))
             position = end
@@ -63,7 +63,7 @@ def iterate_batches(
                 pending = []
         if position >= total:
             return
-        del run  # its rows must not lie beside those of the next
+        del run  # free its rows before the next run is read
 
 
 def _num_rows(split: Split, max_rows: int | None) -> int:
@@ -71,7 +71,7 @@ def _num_rows(split: Split, max_rows: int | None) -> int:
 
 
 def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tuple[int, _Run]]:
-    """Runs of rows with their place in the emitted order, from the run that holds `position` on."""
+    """Runs of rows with their offsets in the emitted order, starting with the run that contains `position`."""
     if not shuffle:
         yield 0, _Run(split, None)
         return
@@ -81,7 +81,7 @@ def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tup
         chunks = [slice(start, min(start + CHUNK_ROWS, len(split))) for start in starts[first : first + BUFFER_CHUNKS].tolist()]
         size = sum(chunk.stop - chunk.start for chunk in chunks)
         if offset + size > position:
-            # Seeded by the run's number, so that skipped runs need not be drawn.
+            # Seeded by the number of the run, so that skipped runs need no random numbers.
             order = np.random.default_rng((seed, first)).permutation(size)
             arrays = (split.ids, split.values, split.labels, split.lists)
             gathered = Split(split.name, *(_gathered(array, chunks, size) for array in arrays))
@@ -91,7 +91,7 @@ def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tup
 
 
 def _gathered(array: NDArray[Any], chunks: list[slice], size: int) -> NDArray[Any]:
-    """The chunks one behind the other, `size` rows; of a mapped file little lies in memory at a time."""
+    """The concatenated chunks, `size` rows; pages of a mapped file are released along the way."""
     out, end = np.empty((size, *array.shape[1:]), array.dtype), 0
     for number, chunk in enumerate(chunks):
         start, end = end, end + chunk.stop - chunk.start
@@ -102,7 +102,7 @@ def _gathered(array: NDArray[Any], chunks: list[slice], size: int) -> NDArray[An
 
 
 def _release(array: NDArray[Any]) -> None:
-    """Let go of what was read of a mapped file: it counts as this process's memory, and the system keeps it cached anyway."""
+    """Release the resident pages of a mapped file (MADV_DONTNEED): they count as process memory; the page cache keeps them."""
     if isinstance(array, np.memmap) and array.mode == "r" and hasattr(array._mmap, "madvise"):  # type: ignore[attr-defined]
         array._mmap.madvise(mmap.MADV_DONTNEED)  # type: ignore[attr-defined]
 

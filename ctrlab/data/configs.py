@@ -1,4 +1,4 @@
-"""What a person decides about a dataset: where it lies, what its columns are, how it is split."""
+"""Settings of a dataset: its source files, the roles of its columns, and the split."""
 
 from dataclasses import dataclass, field
 from typing import Literal
@@ -10,10 +10,10 @@ Transform = Literal["standard", "log", "quantile", "criteo"]
 FileFormat = Literal["auto", "csv", "tsv", "parquet"]
 SplitMethod = Literal["random", "stratified", "time", "files"]
 
-#: The parts of a dataset. `finetune` holds training-like rows that the first training never sees.
+#: The splits of a dataset. `finetune` holds rows for fine-tuning after compression, which the first training does not use.
 SPLIT_NAMES = ("train", "valid", "test", "finetune")
 
-#: The roles that become fields.
+#: The roles of features.
 FEATURE_ROLES: tuple[Role, ...] = ("categorical", "numeric", "timestamp", "list")
 
 
@@ -26,9 +26,9 @@ class SourceConfig(Config):
     """
 
     paths: tuple[str, ...] = option(help="The file; or the train, valid, test (and finetune) files.")
-    format: FileFormat = option("auto", help="auto tells by name and content; gz and zst are recognised by content.")
-    header: bool | None = option(None, help="Whether the first line holds column names; unset: found out.")
-    delimiter: str | None = option(None, advanced=True, help="One character; unset: tab for TSV, else found out.")
+    format: FileFormat = option("auto", help="auto: detected from the content, as gz and zst always are.")
+    header: bool | None = option(None, help="Whether the first line holds column names; unset: detected.")
+    delimiter: str | None = option(None, advanced=True, help="One character; unset: tab for TSV, else detected.")
     column_names: tuple[str, ...] = option((), advanced=True, help="Names for a file without a header, in order.")
 
     def faults(self) -> list[str]:
@@ -44,7 +44,7 @@ class SourceConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class ColumnConfig(Config):
-    """What one raw column means. Settings of other roles are ignored.
+    """Role and settings of one raw column. Settings of other roles are ignored.
 
     >>> ColumnConfig(name="site", role="categorical", min_count=5).role
     'categorical'
@@ -57,28 +57,27 @@ class ColumnConfig(Config):
     )
     transform: Transform = option(
         "standard",
-        help="Numeric: standard = zero mean and unit variance; log = sign(x) log(1+|x|), standardised; quantile = equally filled "
-        "buckets; criteo = bucket floor(log(x)^2).",
+        help="Numeric: standard = zero mean and unit variance; log = sign(x) log(1+|x|), standardised; quantile = buckets with "
+        "equally many rows; criteo = bucket floor(log(x)^2).",
     )
-    num_buckets: int = option(32, minimum=2, maximum=10_000, help="Numeric, quantile: how many buckets.")
+    num_buckets: int = option(32, minimum=2, maximum=10_000, help="Numeric, quantile: number of buckets.")
     timestamp_format: str | None = option(
         None,
         advanced=True,
-        help="Timestamp: iso, yyyymmdd, yymmddhh, epoch_s, epoch_ms, or a pattern such as %d/%m/%Y %H:%M; unset: found out.",
+        help="Timestamp: iso, yyyymmdd, yymmddhh, epoch_s, epoch_ms, or a pattern such as %d/%m/%Y %H:%M; unset: detected.",
     )
     separator: str | None = option(
-        None, help="List: what stands between two elements, such as ^ or |; unset: the column holds lists in a Parquet file."
+        None, help="List: text between two elements, such as ^ or |; unset: the column holds lists of a Parquet file."
     )
     max_length: int = option(
         50,
         minimum=1,
         maximum=10_000,
-        help="List: how many elements are kept; of a longer list the last, which are the most recent.",
+        help="List: largest number of elements; of a longer list the last ones are kept, which are the most recent.",
     )
     shares: str | None = option(
         None,
-        help="List: the categorical column whose values its elements are, so that both have the same ids and the same embedding; "
-        "unset: it has ids of its own.",
+        help="List: the categorical column whose ids and embedding table its elements share; unset: it has ids of its own.",
     )
 
     def faults(self) -> list[str]:
@@ -91,7 +90,7 @@ class ColumnConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class SplitConfig(Config):
-    """How rows are dealt to train, valid, test and finetune.
+    """How rows are split into train, valid, test and finetune.
 
     >>> SplitConfig(method="stratified", train=0.7, valid=0.1, test=0.1, finetune=0.1).share("finetune")
     0.1
@@ -104,20 +103,20 @@ class SplitConfig(Config):
         "random", help="random; stratified = equal CTR in each part; time = oldest rows train; files = already split."
     )
     train: float = option(0.8, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows to train on.")
-    valid: float = option(0.1, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows that choose the best checkpoint.")
-    test: float = option(0.1, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows that only report.")
+    valid: float = option(0.1, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows that select the best checkpoint.")
+    test: float = option(0.1, minimum=0.0, maximum=1.0, step=0.05, help="Share of rows for the final evaluation only.")
     finetune: float = option(
         0.0,
         minimum=0.0,
         maximum=1.0,
         step=0.05,
-        help="Share of rows kept aside for fine-tuning after compression; CTR models overfit on rows they saw.",
+        help="Share of rows held out for fine-tuning after compression: CTR models overfit on rows they were trained on.",
     )
-    time_column: str | None = option(None, help="Split by time: the column that holds it.")
+    time_column: str | None = option(None, help="Split by time: the column of timestamps.")
     seed: int = option(0, minimum=0, maximum=2**31 - 1, help="Seed of the random assignment.")
 
     def share(self, split: str) -> float:
-        """The share of rows wanted for one of `SPLIT_NAMES`."""
+        """The configured share of one of `SPLIT_NAMES`."""
         return self.fractions[SPLIT_NAMES.index(split)]
 
     @property
@@ -141,7 +140,7 @@ class SplitConfig(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class DatasetConfig(Config):
-    """Everything that determines an encoded dataset.
+    """All settings of an encoded dataset.
 
     >>> columns = (ColumnConfig(name="click", role="label"), ColumnConfig(name="site", role="categorical"))
     >>> config = DatasetConfig(name="ads", source=SourceConfig(paths=("clicks.csv",)), columns=columns)
@@ -149,9 +148,9 @@ class DatasetConfig(Config):
     ('click', 'random')
     """
 
-    name: str = option(help="Shown wherever the dataset is.")
+    name: str = option(help="Shown in lists.")
     source: SourceConfig = option(help="The raw file.")
-    columns: tuple[ColumnConfig, ...] = option(help="One entry a column; columns not listed are ignored.")
+    columns: tuple[ColumnConfig, ...] = option(help="One entry per column; columns not listed are ignored.")
     split: SplitConfig = field(default_factory=SplitConfig)
 
     @property
@@ -161,7 +160,7 @@ class DatasetConfig(Config):
 
     @property
     def features(self) -> tuple[ColumnConfig, ...]:
-        """The columns that become fields, in order."""
+        """The columns with the role of a feature, in order."""
         return tuple(column for column in self.columns if column.role in FEATURE_ROLES)
 
     def faults(self) -> list[str]:

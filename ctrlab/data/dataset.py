@@ -1,10 +1,10 @@
-"""The encoded dataset on disk: integer ids, float values and labels as memory-mapped arrays, one set a split.
+"""The encoded dataset on disk: integer ids, float values and labels as memory-mapped arrays, one set per split.
 
 Layout of the folder:
     dataset.json                 format version, config, schema, summary
-    encoder.json, vocabulary.parquet  what `FieldEncoder.load` needs to encode further rows alike
-    counts.npy                   int64, how often each id occurs in the training rows: of each categorical field, then of each
-                                 list the occurrences of its vocabulary's ids among its elements
+    encoder.json, vocabulary.parquet  the fitted encoder, see `FieldEncoder.load`
+    counts.npy                   int64, count of each id in the training rows: of each categorical field, then for each list of
+                                 the ids of its vocabulary among its elements
     <split>.ids.npy              int32 (n, F)
     <split>.values.npy           float32 (n, V)
     <split>.lists.npy            int32 (n, total length of the lists)
@@ -31,7 +31,7 @@ COUNTS = "counts.npy"
 
 @dataclass(frozen=True)
 class Split:
-    """The rows of one part, as memory maps.
+    """The rows of one split, as memory maps.
 
     ids: int32 (n, F).
     values: float32 (n, V), standardised; a missing number is 0, the training mean.
@@ -53,7 +53,7 @@ class Split:
         return len(self.labels)
 
     def fields(self, rows: "slice | NDArray[np.intp]") -> Fields:
-        """The features of some rows, copied: a view of a map would be read-only, which torch does not know."""
+        """Copies of the features of some rows; views of the map would be read-only, which torch does not support."""
         return Fields(
             np.array(self.ids[rows], np.int32), np.array(self.values[rows], np.float32), np.array(self.lists[rows], np.int32)
         )
@@ -61,14 +61,14 @@ class Split:
 
 @dataclass(frozen=True)
 class FieldSummary:
-    """What one field looks like over the training rows (`oov_share`: over the rows outside them).
+    """Statistics of one field over the training rows (`oov_share`: over all other rows).
 
-    kind: "categorical", "numeric" or "list", whose shares are of elements but for `missing_share`, the share of empty lists.
-    column: the raw column it came from.
-    cardinality: ids in use, reserved ids not counted; 0 for a numeric field.
+    kind: "categorical", "numeric" or "list". Shares of a list are of its elements, but `missing_share` is that of empty lists.
+    column: name of the raw column.
+    cardinality: number of ids in use, without reserved ids; 0 for a numeric field.
     missing_share, oov_share: shares of rows, 0..1.
     head_share: share of training rows held by the most frequent 1 % of the ids (at least one id).
-    unreadable: cells of all rows that were not empty and yet no number or time; they count as missing.
+    unreadable: cells of all rows that were not empty but could not be read as a number or time; they count as missing.
     """
 
     name: str
@@ -83,7 +83,7 @@ class FieldSummary:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Rows and click-through rate of each split, and a line a field."""
+    """Rows and click-through rate of each split, and the statistics of each field."""
 
     rows: dict[str, int]
     ctr: dict[str, float]
@@ -101,7 +101,7 @@ class DatasetSummary:
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """An opened dataset; arrays are mapped when asked for."""
+    """An encoded dataset; arrays are memory-mapped on access."""
 
     path: Path
     config: DatasetConfig
@@ -132,7 +132,7 @@ class EncodedDataset:
 
     @property
     def splits(self) -> tuple[str, ...]:
-        """Names of the parts that hold rows."""
+        """Names of the splits that have rows."""
         return tuple(self.summary.rows)
 
     def num_rows(self, split: str) -> int:
@@ -140,17 +140,17 @@ class EncodedDataset:
         return self.summary.rows[split]
 
     def split(self, name: str) -> Split:
-        """The rows of one part, memory-mapped read-only."""
+        """The rows of one split, memory-mapped read-only."""
         self._check(name)
         return Split(name, *(_map(split_file(self.path, name, part)) for part in ("ids", "values", "labels", "lists")))
 
     def counts(self, field: int) -> NDArray[np.int64]:
-        """How often each id of categorical field number `field` occurs in the training rows, int64 (field_dim,)."""
+        """Count of each id of categorical field number `field` in the training rows, int64 (field_dim,)."""
         offset = sum(self.schema.field_dims[:field])
         return self._counts[offset : offset + self.schema.field_dims[field]]
 
     def list_counts(self, number: int) -> NDArray[np.int64]:
-        """How often each id of its vocabulary is an element of list number `number` in the training rows; padding is 0."""
+        """Count of each id of its vocabulary among the elements of list number `number` in the training rows, without padding."""
         dims = [self.schema.table_dims[self.schema.table_of(feature)] for feature in self.schema.lists]
         offset = sum(self.schema.field_dims) + sum(dims[:number])
         return self._counts[offset : offset + dims[number]]
@@ -166,7 +166,7 @@ class EncodedDataset:
 
 
 def split_file(folder: Path, split: str, part: str) -> Path:
-    """Where `part` ("ids", "values", "lists" or "labels") of a split lies."""
+    """Path of the array `part` ("ids", "values", "lists" or "labels") of a split."""
     return folder / f"{split}.{part}.npy"
 
 

@@ -1,4 +1,4 @@
-"""What a model must know of a dataset: its fields, their sizes, and a fingerprint that ties the two together."""
+"""The schema of a dataset, which a model is built for: fields, their sizes, and a fingerprint of the encoding."""
 
 import hashlib
 import json
@@ -10,19 +10,19 @@ import numpy as np
 #: Reserved ids of every categorical field.
 OUT_OF_VOCABULARY_ID = 0
 MISSING_ID = 1
-#: A place of a list that holds no element: what is missing in a field is padding in a list, so that both can share a table.
+#: Id of unused positions of a list: the missing id, so that lists and fields can share a table.
 PADDING_ID = MISSING_ID
 
-#: No list fields, whatever the number of rows.
+#: `Fields.lists` of a dataset without list fields, for any number of rows.
 NO_LISTS = np.empty((0, 0), np.int32)
 
 
 class Fields(NamedTuple):
-    """One batch of features, as arrays or tensors: what every model's `forward` takes.
+    """One batch of features, as arrays or tensors: the input of every model's `forward`.
 
     ids: int32 (B, F), the id of each categorical field, each within its own field's range.
     values: float32 (B, V), the numeric fields.
-    lists: int32 (B, total length), the list fields side by side: elements first, the most recent last, then `PADDING_ID`.
+    lists: int32 (B, total length), the concatenated list fields: elements, the most recent last, then `PADDING_ID`.
     """
 
     ids: Any
@@ -34,9 +34,9 @@ class Fields(NamedTuple):
 class ListFeature:
     """A list-valued field.
 
-    length: places a row; shorter lists are padded.
-    shares: the categorical field whose ids, hence table, its elements are; None where it has ids of its own.
-    dim: number of its own ids, reserved ones included; 0 where it shares.
+    length: positions per row; shorter lists are padded.
+    shares: the categorical field whose ids, and hence embedding table, the elements use; None if the list has its own ids.
+    dim: number of its own ids, including reserved ones; 0 if it shares.
     """
 
     name: str
@@ -49,10 +49,14 @@ class ListFeature:
 class FeatureSchema:
     """The fields a model is built for.
 
-    field_names, field_dims: the F categorical fields and the number of ids of each, reserved ids included.
+    field_names, field_dims: the F categorical fields and the number of ids of each, including reserved ids.
     value_names: the V numeric fields that stay numbers.
-    lists: the list fields, in the order of `Fields.lists`. Architectures that read no lists leave them out.
+    lists: the list fields, in the order of `Fields.lists`; dropped for architectures that do not read lists.
     fingerprint: hash of the vocabularies and numeric statistics; models refuse data of another fingerprint.
+
+    >>> schema = FeatureSchema(field_names=("site", "ad"), field_dims=(12, 300), value_names=("price",))
+    >>> schema.num_fields, schema.table_names
+    (3, ('site', 'ad'))
     """
 
     field_names: tuple[str, ...]
@@ -63,7 +67,7 @@ class FeatureSchema:
 
     @property
     def num_fields(self) -> int:
-        """Categorical and numeric fields together: the number of embedding vectors a model sees."""
+        """Number of categorical and numeric fields: the number of embedding vectors per row."""
         return len(self.field_names) + len(self.value_names)
 
     @property
@@ -73,7 +77,7 @@ class FeatureSchema:
 
     @property
     def table_names(self) -> tuple[str, ...]:
-        """Every vocabulary: the categorical fields', then those of lists that share none."""
+        """Names of the vocabularies: of the categorical fields, then of lists with ids of their own."""
         return self.field_names + tuple(own.name for own in self.lists if own.shares is None)
 
     @property
@@ -87,16 +91,16 @@ class FeatureSchema:
         return sum(feature.length for feature in self.lists)
 
     def table_of(self, feature: ListFeature) -> int:
-        """The place among `table_names` of the vocabulary that a list's elements are from."""
+        """Index in `table_names` of the vocabulary of a list's elements."""
         return self.table_names.index(feature.shares or feature.name)
 
     def uses_of(self, table: int) -> int:
-        """Look-ups of one row in one of `table_names`, where all lists are full."""
+        """Look-ups per row in one of `table_names`, if all lists are full."""
         in_lists = sum(feature.length for feature in self.lists if self.table_of(feature) == table)
         return in_lists + (1 if table < len(self.field_names) else 0)
 
     def without_lists(self) -> Self:
-        """What is left for an architecture that reads no lists."""
+        """The schema without list fields, for an architecture that does not read lists."""
         return replace(self, lists=())
 
     def places_of(self, feature: ListFeature) -> slice:
@@ -120,5 +124,5 @@ class FeatureSchema:
 
 
 def fingerprint_of(parts: Any) -> str:
-    """A short, stable hash of anything JSON can write."""
+    """A short, stable hash of a JSON-serialisable value."""
     return hashlib.sha256(json.dumps(parts, sort_keys=True).encode()).hexdigest()[:16]

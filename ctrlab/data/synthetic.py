@@ -1,16 +1,16 @@
-"""A seeded, Criteo-like advertising log whose right ranks are known.
+"""Generates a seeded, Criteo-like click log with known true ranks.
 
 Every categorical value k of field f has a true embedding e_f[k] = B_f z_f[k], where B_f (D, r_f) is an orthonormal basis of a
 random subspace, so the field's true table has rank r_f. The log-odds of a click are those of a factorization machine:
 
     logit = bias + sum_f a_f[k_f] + sum_v w_v x_v + sum_{f<g} <e_f[k_f], e_g[k_g]>
 
-With `history_of` a behaviour list is added to each row: values of that field, met before by the same person, and to the log-odds
-max_h <e_f[k_f], e_f[h]>, how near the shown value is to the nearest of them. An average over the list cannot tell that: a model
-has to look at the elements in the light of the value that is shown. Rows without a history get nothing.
+With `history_of` each row gets a behaviour list of earlier values of that field, and the log-odds get the term
+max_h <e_f[k_f], e_f[h]>, the similarity of the shown value to its nearest neighbour in the list (0 for an empty list). An average
+over the list does not contain it: a model has to compare the elements with the shown value.
 
-Values follow a Zipf law, some are missing (a missing value is one more k), numbers are skewed counts, and the click is drawn
-from the logit: no model can reach an AUC of 1, and the best possible one, `SyntheticTable.best_auc`, is known.
+Values follow a Zipf distribution, some are missing (a missing value is one more k), numbers are skewed counts, and clicks are
+drawn from the logit: no model can reach an AUC of 1, and the best possible AUC, `SyntheticTable.best_auc`, is known.
 """
 
 import gzip
@@ -28,10 +28,10 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class SyntheticConfig(Config):
-    """Shape and difficulty of a synthetic log. Defaults make the sample that ships with ctrlab."""
+    """Shape and difficulty of a synthetic log. The defaults generate the sample that ships with ctrlab."""
 
     num_rows: int = option(100_000, minimum=100, maximum=100_000_000, help="Rows to draw.")
-    seed: int = option(7, minimum=0, maximum=2**31 - 1, help="Seed of the world and of the rows.")
+    seed: int = option(7, minimum=0, maximum=2**31 - 1, help="Seed of the true embeddings and of the rows.")
     field_names: tuple[str, ...] = option(
         ("device", "region", "site", "placement", "advertiser", "campaign", "creative", "audience"), help="Categorical fields."
     )
@@ -39,27 +39,35 @@ class SyntheticConfig(Config):
         (8, 16, 150, 12, 60, 250, 400, 100), minimum=2, maximum=10_000_000, help="Number of values of each categorical field."
     )
     ranks: tuple[int, ...] = option((1, 2, 2, 1, 3, 3, 2, 3), minimum=1, maximum=64, help="Rank of each field's true table.")
-    latent_dim: int = option(3, minimum=1, maximum=64, help="Dimension D of the space the true embeddings lie in.")
+    latent_dim: int = option(3, minimum=1, maximum=64, help="Dimension D of the true embeddings.")
     numeric_names: tuple[str, ...] = option(
         ("ad_age_hours", "impressions", "past_clicks", "page_views", "session_minutes", "bid_cents"),
         help="Numeric columns: skewed counts.",
     )
-    zipf_exponent: float = option(1.4, minimum=0.0, maximum=3.0, help="How strongly the frequent values dominate.")
+    zipf_exponent: float = option(
+        1.4, minimum=0.0, maximum=3.0, help="Exponent of the Zipf distribution: larger, the more the frequent values dominate."
+    )
     missing_share: float = option(0.08, minimum=0.0, maximum=0.9, help="Mean share of empty cells; it differs by column.")
     ctr: float = option(0.2, minimum=0.001, maximum=0.999, help="Click-through rate.")
-    first_order_std: float = option(0.3, minimum=0.0, maximum=10.0, help="Spread of the first-order part of the log-odds.")
-    numeric_std: float = option(0.4, minimum=0.0, maximum=10.0, help="Spread of the numeric part of the log-odds.")
-    interaction_std: float = option(1.25, minimum=0.0, maximum=10.0, help="Spread of the low-rank interaction in the log-odds.")
+    first_order_std: float = option(
+        0.3, minimum=0.0, maximum=10.0, help="Standard deviation of the first-order part of the log-odds."
+    )
+    numeric_std: float = option(0.4, minimum=0.0, maximum=10.0, help="Standard deviation of the numeric part of the log-odds.")
+    interaction_std: float = option(
+        1.25, minimum=0.0, maximum=10.0, help="Standard deviation of the low-rank interaction in the log-odds."
+    )
 
     history_of: str | None = option(
         None, help="Add a behaviour list of this field's values, <field>_history, on which the click depends; unset: none."
     )
     history_length: int = option(12, minimum=1, maximum=1000, help="Longest behaviour list.")
-    history_std: float = option(1.25, minimum=0.0, maximum=10.0, help="Spread of the behaviour list's part of the log-odds.")
+    history_std: float = option(
+        1.25, minimum=0.0, maximum=10.0, help="Standard deviation of the behaviour list's part of the log-odds."
+    )
 
     @property
     def history_name(self) -> str | None:
-        """The behaviour list's column, None without one."""
+        """Name of the behaviour list's column; None without one."""
         return f"{self.history_of}_history" if self.history_of else None
 
     @property
@@ -84,12 +92,12 @@ class SyntheticConfig(Config):
 
 @dataclass(frozen=True)
 class SyntheticTable:
-    """A generated log with the truth behind it.
+    """A generated log with its ground truth.
 
-    frame: the raw table, columns click, numeric columns, categorical columns, and the behaviour list, oldest first, with `^`
-        between its elements; nulls where a cell is empty.
+    frame: the raw table: click, numeric columns, categorical columns, and the behaviour list, oldest first, with `^` between its
+        elements; null where a cell is empty.
     probabilities: float64 (n,), the true click probability of each row.
-    embeddings: for each field, its true embeddings, float64 (cardinality + 1, D); the last row is the missing value's.
+    embeddings: true embeddings of each field, float64 (cardinality + 1, D); the last row is that of the missing value.
     """
 
     frame: pl.DataFrame
@@ -98,7 +106,7 @@ class SyntheticTable:
 
     @property
     def best_auc(self) -> float:
-        """AUC of the true probabilities on these rows: what a perfect model would get."""
+        """AUC of the true probabilities on these rows: the upper bound for any model."""
         clicked = self.frame["click"].to_numpy().astype(bool)
         ranks = pl.Series(self.probabilities).rank("average").to_numpy()
         positives, negatives = int(clicked.sum()), int((~clicked).sum())
@@ -111,14 +119,14 @@ def planted_ranks(config: SyntheticConfig | None = None) -> dict[str, int]:
 
 
 def generate(config: SyntheticConfig | None = None) -> pl.DataFrame:
-    """The raw table alone; see `simulate`."""
+    """The raw table only; see `simulate`."""
     return simulate(config).frame
 
 
 def simulate(config: SyntheticConfig | None = None) -> SyntheticTable:
-    """Draw a world and `num_rows` rows from it; the same config gives the same table."""
+    """Draw true embeddings and `num_rows` rows; the same config gives the same table."""
     config = config or SyntheticConfig()
-    # Independent streams, so that more rows, other numbers or a history leave the world's embeddings as they are.
+    # Independent random streams: more rows, other numeric columns or a history do not change the true embeddings.
     world, rows, clicks, past = (np.random.default_rng((config.seed, stream)) for stream in range(4))
     sizes = dict(zip(config.field_names, config.cardinalities, strict=True))
     picks = {
@@ -147,13 +155,13 @@ def simulate(config: SyntheticConfig | None = None) -> SyntheticTable:
 
 
 def write_sample(path: str | Path, config: SyntheticConfig | None = None) -> SyntheticTable:
-    """Write the raw table as .csv, .csv.gz or .parquet, by the name's ending, and return it with its truth."""
+    """Write the raw table as .csv, .csv.gz or .parquet, by the name's ending, and return it with its ground truth."""
     table = simulate(config)
     path = Path(path)
     if path.suffix == ".parquet":
         table.frame.write_parquet(path, compression="zstd", compression_level=19)
     elif path.suffix == ".gz":
-        # mtime=0 keeps the file the same to the byte each time it is made.
+        # mtime=0 makes the file byte-identical each time.
         with path.open("wb") as raw, gzip.GzipFile(filename="", fileobj=raw, mode="wb", compresslevel=9, mtime=0) as packed:
             packed.write(table.frame.write_csv().encode())
     else:
@@ -162,19 +170,19 @@ def write_sample(path: str | Path, config: SyntheticConfig | None = None) -> Syn
 
 
 def _missing_share(world: np.random.Generator, config: SyntheticConfig) -> float:
-    """A column's own share of empty cells: some columns are full, some often empty, as in real logs."""
+    """Random share of empty cells of a column: some columns are full, some often empty, as in real logs."""
     return float(np.clip(config.missing_share * world.exponential(), 0.0, 0.9)) if world.random() < 0.7 else 0.0
 
 
 def _draw_values(rows: np.random.Generator, num_rows: int, size: int, exponent: float, missing: float) -> NDArray[np.int64]:
-    """Zipf-distributed values 0..size-1, by falling frequency; `size` stands for an empty cell."""
+    """Zipf-distributed values 0..size-1, by falling frequency; `size` means an empty cell."""
     weights = 1.0 / (np.arange(size) + 2.0) ** exponent
     picks = np.searchsorted(np.cumsum(weights / weights.sum()), rows.random(num_rows)).clip(0, size - 1)
     return np.where(rows.random(num_rows) < missing, size, picks)
 
 
 def _embeddings(world: np.random.Generator, counts: NDArray[np.int64], rank: int, latent_dim: int) -> FloatArray:
-    """True embeddings (size + 1, D) of exactly `rank`, centred and white within their subspace over the drawn rows."""
+    """True embeddings (size + 1, D) of exactly `rank`, centred and whitened within their subspace over the drawn rows."""
     basis = np.linalg.qr(world.standard_normal((latent_dim, rank)))[0]
     latent = world.standard_normal((len(counts), rank))
     latent -= np.average(latent, axis=0, weights=counts)
@@ -196,7 +204,7 @@ def _interaction(vectors: list[FloatArray]) -> FloatArray:
 def _draw_numbers(
     world: np.random.Generator, rows: np.random.Generator, config: SyntheticConfig
 ) -> tuple[list[pl.Series], FloatArray]:
-    """Skewed non-negative counts with empty cells, and their part of the log-odds (an empty cell adds nothing)."""
+    """Skewed non-negative counts with empty cells, and their part of the log-odds (0 for an empty cell)."""
     columns, part = [], np.zeros(config.num_rows)
     for name in config.numeric_names:
         location, spread, weight = world.uniform(0.5, 2.5), world.uniform(0.6, 1.4), world.standard_normal()
@@ -209,7 +217,7 @@ def _draw_numbers(
 
 
 def _draw_history(past: np.random.Generator, config: SyntheticConfig, sizes: dict[str, int]) -> NDArray[np.int64]:
-    """Values (rows, history_length) met before, oldest first; -1 behind the last of a shorter list."""
+    """Earlier values (rows, history_length), oldest first, padded with -1."""
     size, shape = sizes[config.history_of or ""], (config.num_rows, config.history_length)
     values = _draw_values(past, config.num_rows * config.history_length, size, config.zipf_exponent, 0.0).reshape(shape)
     lengths = past.integers(0, config.history_length, config.num_rows, endpoint=True)
@@ -235,7 +243,7 @@ def _as_list(words: pl.Series, history: NDArray[np.int64]) -> pl.Series:
 
 
 def _words(world: np.random.Generator, name: str, size: int) -> pl.Series:
-    """Values as opaque words, as in anonymised logs; a leading letter keeps them from passing as numbers. The last is null."""
+    """Values as opaque words, as in anonymised logs; the leading letter distinguishes them from numbers. The last is null."""
     digits = max(2, len(f"{4 * size:x}"))
     words = [f"{name[0]}{code:0{digits}x}" for code in world.permutation(16**digits)[:size]]
     return pl.Series(name, [*words, None])

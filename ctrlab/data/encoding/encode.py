@@ -129,7 +129,7 @@ def _list_fault(column: ColumnConfig, holds_lists: bool) -> str | None:
     if holds_lists and column.separator is not None:
         return f"holds lists, so nothing is split at {column.separator!r}; leave its separator empty"
     if not holds_lists and column.separator is None:
-        return "holds text; say which separator stands between the elements of its lists, for example ^ or |"
+        return "holds text; set the separator between the elements of its lists, for example ^ or |"
     return None
 
 

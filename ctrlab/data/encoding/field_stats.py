@@ -51,10 +51,10 @@ class FieldStats:
         self._count(encoded, train)
 
     def _count(self, ids: NDArray[np.int32], train: Mask) -> None:
-        from ctrlab.data.encoding.compiled.rows import tally
+        from ctrlab.data.encoding.compiled.rows import count_ids
 
         self._rows.others += len(ids) - int(np.count_nonzero(train))
-        self._rows.unknown += int(tally(ids, train, self.counts))
+        self._rows.unknown += int(count_ids(ids, train, self.counts))
 
     def state(self) -> dict[str, int]:
         """Everything but `counts`, as JSON."""

@@ -89,14 +89,14 @@ class SplitWriter:
         self._write(block, "lists", self._list_rows(first, order), splits)
 
     def _rows(self, name: str, first: int, places: NDArray[np.int64]) -> NDArray[Any]:
-        from ctrlab.data.encoding.compiled.rows import deal
+        from ctrlab.data.encoding.compiled.rows import scatter_rows
 
         group, dtype = self._groups[name], np.float32 if name == "values" else np.int32
         columns = np.empty((len(group), len(places)), dtype)
         for column, (number, field) in zip(columns, group, strict=True):
             column[:] = _read(self._columns[number], encoded_dtype(field), first, len(places), 1)
         rows = np.empty((len(places), len(group)), dtype)
-        deal(columns, places, rows)
+        scatter_rows(columns, places, rows)
         return rows
 
     def _list_rows(self, first: int, order: NDArray[np.intp]) -> NDArray[np.int32]:

@@ -159,7 +159,7 @@ def test_parquet_lists_encode_as_delimited_texts_do(write, with_history, config_
     [
         (COLUMNS[2], "leave its separator empty"),
         (ColumnConfig(name="past", role="categorical"), "make it a list or ignore it"),
-        (ColumnConfig(name="tags", role="list"), "say which separator"),
+        (ColumnConfig(name="tags", role="list"), "set the separator"),
     ],
 )
 def test_a_separator_that_does_not_fit_the_cells_is_refused(with_history, config_for, tmp_path, column, message):

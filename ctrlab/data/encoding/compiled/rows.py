@@ -1,4 +1,4 @@
-"""Rows of delimited text to columns, and columns of ids to rows, compiled."""
+"""Compiled loops: delimited text to columns, and encoded columns to rows."""
 
 import math
 
@@ -7,30 +7,30 @@ import numpy as np
 from ctrlab.data.encoding.compiled.keys import LONG, long_key
 from ctrlab.kernels.compile import compiled
 
-#: What becomes of a column of the text.
+#: How `split_rows` parses a column.
 SKIPPED, AS_KEY, AS_NUMBER, AS_SPAN = 0, 1, 2, 3
 _LONG = np.uint64(LONG)
 _POWERS = 10.0 ** np.arange(16)
-#: Up to so many digits a decimal is a whole number below 2^53 over a power of ten: one division rounds it correctly.
+#: A decimal of at most this many digits is an integer below 2^53 over a power of ten: one division rounds it correctly.
 _EXACT_DIGITS = 15
 
 
 @compiled()
-def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, odd):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, irregular):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Split whole lines into cells.
 
     Args:
-        text: uint8, ends with a line feed; neither quotes nor zero bytes mean anything.
-        kinds, slots: of each column, what it becomes and its row in `keys` uint64 (K, n), `numbers` float64 (M, n) or `spans`
+        text: uint8, ends with a line feed; quotes and zero bytes have no special meaning.
+        kinds, slots: for each column, how it is parsed and its row in `keys` uint64 (K, n), `numbers` float64 (M, n) or `spans`
             int64 (T, n, 2), where n is at least the number of lines.
-        odd: int64 (m, 4), filled with slot, row, start and stop of numbers that are not plain decimals.
+        irregular: int64 (m, 4), filled with slot, row, start and stop of numbers that are not plain decimals.
 
     Returns:
-        rows and odd numbers; -1 rows where a line has more or fewer cells than there are columns, or `odd` is full.
+        numbers of rows and of irregular numbers; -1 rows if a line has more or fewer cells than columns, or `irregular` is full.
     """
-    place, row, num_odd, last = 0, 0, 0, len(kinds) - 1
+    place, row, num_irregular, last = 0, 0, 0, len(kinds) - 1
     while place < len(text):
-        if text[place] == 10:  # an empty line is no row
+        if text[place] == 10:  # empty lines are skipped
             place += 1
             continue
         for column in range(len(kinds)):
@@ -46,28 +46,29 @@ def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, odd):  # typ
             elif kind == AS_NUMBER:
                 place, numbers[slot, row] = _number(text, start, delimiter)
                 if place < 0:
-                    if num_odd == len(odd):
-                        return -1, num_odd
+                    if num_irregular == len(irregular):
+                        return -1, num_irregular
                     place = start
                     while text[place] != delimiter and text[place] != 10:
                         place += 1
-                    odd[num_odd, 0], odd[num_odd, 1], odd[num_odd, 2], odd[num_odd, 3] = slot, row, start, place
-                    num_odd += 1
+                    irregular[num_irregular, 0], irregular[num_irregular, 1] = slot, row
+                    irregular[num_irregular, 2], irregular[num_irregular, 3] = start, place
+                    num_irregular += 1
             else:
                 while text[place] != delimiter and text[place] != 10:
                     place += 1
                 if kind == AS_SPAN:
                     spans[slot, row, 0], spans[slot, row, 1] = start, place
             if text[place] != (10 if column == last else delimiter):
-                return -1, num_odd
+                return -1, num_irregular
             place += 1
         row += 1
-    return row, num_odd
+    return row, num_irregular
 
 
 @compiled()
 def _number(text, place, delimiter):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Where a plain decimal (-12, 0.5) ends, and its value; nan where the cell is empty; -1 where it is anything else."""
+    """End and value of a plain decimal (-12, 0.5); nan for an empty cell; end -1 for anything else."""
     if text[place] == delimiter or text[place] == 10:
         return place, math.nan
     negative = text[place] == 45
@@ -91,7 +92,7 @@ def _number(text, place, delimiter):  # type: ignore[no-untyped-def]  # pragma: 
 
 @compiled()
 def gather_spans(text, spans, rows):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Arrow's strings of spans int64 (n, 2): offsets int64 (rows + 1,), bytes."""
+    """Arrow strings of the spans int64 (n, 2) of a text, as offsets int64 (rows + 1,) and bytes."""
     offsets = np.zeros(rows + 1, np.int64)
     for i in range(rows):
         offsets[i + 1] = offsets[i] + spans[i, 1] - spans[i, 0]
@@ -102,8 +103,8 @@ def gather_spans(text, spans, rows):  # type: ignore[no-untyped-def]  # pragma: 
 
 
 @compiled()
-def deal(columns, places, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """out[places[i], f] = columns[f, i], a few thousand rows at a time: a row's cache lines are filled while they are hot."""
+def scatter_rows(columns, places, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """out[places[i], f] = columns[f, i], tiled by rows so that a row's cache lines are filled while they are in the cache."""
     tile = 2048
     for start in range(0, columns.shape[1], tile):
         stop = min(start + tile, columns.shape[1])
@@ -113,8 +114,8 @@ def deal(columns, places, out):  # type: ignore[no-untyped-def]  # pragma: no co
 
 
 @compiled()
-def tally(ids, train, counts):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Add training rows' ids to `counts`; how many of the other rows have id 0."""
+def count_ids(ids, train, counts):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Add the ids of training rows to `counts`; returns the number of other rows with id 0."""
     unknown = 0
     for i in range(len(ids)):
         if train[i]:

@@ -39,9 +39,9 @@ class TextField(Field):
         self.set_vocabulary(texts)
 
     def encode(self, cells: Keys) -> Ids:
-        from ctrlab.data.encoding.compiled.keys import look_up
+        from ctrlab.data.encoding.compiled.keys import look_up_ids
 
-        ids: Ids = look_up(cells.reshape(-1), MISSING_ID, OUT_OF_VOCABULARY_ID, self._table)
+        ids: Ids = look_up_ids(cells.reshape(-1), MISSING_ID, OUT_OF_VOCABULARY_ID, self._table)
         return ids.reshape(cells.shape)
 
     def transform(self, texts: pl.Series) -> Ids:

@@ -38,12 +38,16 @@ def long_texts(keys: Keys, texts: pl.Series) -> pl.DataFrame | None:
     return pl.DataFrame({"key": found, "text": texts.gather(rows[first]).alias("text")})
 
 
-def count_distinct(cells: ParsedCells, min_count: int) -> tuple[Keys, NDArray[np.int64]]:
-    """The keys that occur at least `min_count` times in the training rows, unordered, and their counts."""
+def count_distinct(cells: ParsedCells, min_count: int, max_distinct: int = MAX_DISTINCT) -> tuple[Keys, NDArray[np.int64]]:
+    """The keys that occur at least `min_count` times in the training rows, unordered, and their counts.
+
+    Args:
+        max_distinct: size limit of the hash table; of more keys, parts are counted in separate passes over `cells`.
+    """
     part_bits = 0
     parts: list[tuple[Keys, NDArray[np.int64]]] = []
     while len(parts) < 1 << part_bits:
-        counted = _count_part(cells, min_count, part_bits, len(parts))
+        counted = _count_part(cells, min_count, max_distinct, part_bits, len(parts))
         if counted is None:
             part_bits, parts = part_bits + 1, []
         else:
@@ -51,15 +55,17 @@ def count_distinct(cells: ParsedCells, min_count: int) -> tuple[Keys, NDArray[np
     return np.concatenate([keys for keys, _ in parts]), np.concatenate([counts for _, counts in parts])
 
 
-def _count_part(cells: ParsedCells, min_count: int, part_bits: int, part: int) -> tuple[Keys, NDArray[np.int64]] | None:
-    """Counts of one part of the keys; None if the part has more than `MAX_DISTINCT` keys."""
+def _count_part(
+    cells: ParsedCells, min_count: int, max_distinct: int, part_bits: int, part: int
+) -> tuple[Keys, NDArray[np.int64]] | None:
+    """Counts of one part of the keys; None if the part has more than `max_distinct` keys."""
     from ctrlab.data.encoding.compiled.keys import count_keys
 
     table, used = np.zeros((_FIRST_SLOTS, 2), np.uint64), 0
     for keys, train in cells.blocks():
         table = _with_room(table, used, len(keys))
         used = int(count_keys(keys, train, part_bits, part, used, table))
-        if used > MAX_DISTINCT:
+        if used > max_distinct:
             return None
     kept = table[(table[:, 0] != 0) & (table[:, 1] >= min_count)]
     return kept[:, 0].copy(), kept[:, 1].astype(np.int64)
@@ -67,7 +73,7 @@ def _count_part(cells: ParsedCells, min_count: int, part_bits: int, part: int) -
 
 def _with_room(table: NDArray[np.uint64], used: int, more: int) -> NDArray[np.uint64]:
     # A block rarely has as many new keys as rows, but probing a full table would never end.
-    from ctrlab.data.encoding.compiled.keys import insert
+    from ctrlab.data.encoding.compiled.keys import insert_keys
 
     slots = len(table)
     while used + more > _MAX_LOAD * slots:
@@ -75,7 +81,7 @@ def _with_room(table: NDArray[np.uint64], used: int, more: int) -> NDArray[np.ui
     if slots == len(table):
         return table
     grown, held = np.zeros((slots, 2), np.uint64), table[table[:, 0] != 0]
-    insert(held[:, 0], held[:, 1], grown)
+    insert_keys(held[:, 0], held[:, 1], grown)
     return grown
 
 
@@ -95,10 +101,10 @@ def order_by_count(keys: Keys, counts: NDArray[np.int64], cells: ParsedCells) ->
 
 def id_table(keys: Keys, first_id: int) -> NDArray[np.uint64]:
     """Hash table from key to id; ids are consecutive from `first_id`."""
-    from ctrlab.data.encoding.compiled.keys import insert
+    from ctrlab.data.encoding.compiled.keys import insert_keys
 
     table = _with_room(np.zeros((_FIRST_SLOTS, 2), np.uint64), 0, len(keys))
-    insert(keys, np.arange(first_id, first_id + len(keys)), table)
+    insert_keys(keys, np.arange(first_id, first_id + len(keys)), table)
     return table
 
 
