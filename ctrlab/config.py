@@ -32,7 +32,7 @@ def option(
     step: float | None = None,
     advanced: bool = False,
 ) -> Any:
-    """A dataclass field with the facts that a form, the command line and validation share.
+    """A dataclass field with the metadata that forms, the command line and validation share.
 
     Args:
         minimum, maximum: inclusive, and of each element of a tuple.
@@ -49,7 +49,18 @@ def option(
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
 class Config:
-    """Base of every configuration: immutable, keyword-only, checked when made, JSON both ways."""
+    """Base of every configuration: immutable, keyword-only, validated when created, converted to and from JSON.
+
+    >>> @dataclasses.dataclass(frozen=True, kw_only=True)
+    ... class Rate(Config):
+    ...     value: float = option(0.1, minimum=0.0, maximum=1.0)
+    >>> Rate.from_dict(Rate(value=0.5).to_dict())
+    Rate(value=0.5)
+    >>> Rate(value=2.0)
+    Traceback (most recent call last):
+        ...
+    ctrlab.errors.ConfigError: Rate: value must be between 0.0 and 1.0, got 2.0
+    """
 
     VERSION: ClassVar[int] = 1
 
@@ -62,7 +73,7 @@ class Config:
             raise ConfigError(f"{type(self).__name__}: " + "; ".join(faults))
 
     def faults(self) -> list[str]:
-        """What is wrong across fields; subclasses override. Called only when each field alone is well typed."""
+        """Faults across fields, one sentence each; subclasses override it. Called only when every field has its declared type."""
         return []
 
     def _field_faults(self, hints: Mapping[str, Any]) -> list[str]:
@@ -165,7 +176,7 @@ def _plain(value: Any) -> Any:
 
 
 def _revive(hint: Any, value: Any) -> Any:
-    """Rebuild nested configs from their plain form; leave everything else to validation."""
+    """Rebuild nested configs from their JSON form; other values are checked by validation."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if isinstance(hint, type) and issubclass(hint, Config):
         return value if isinstance(value, Config) else hint.from_dict(value)
@@ -177,7 +188,7 @@ def _revive(hint: Any, value: Any) -> Any:
 
 
 def _coerce(hint: Any, value: Any) -> Any:
-    """Lists become tuples and ints become floats where those are what was declared."""
+    """Lists become tuples and ints become floats where the annotation declares those."""
     origin, args = typing.get_origin(hint), typing.get_args(hint)
     if origin is tuple and isinstance(value, (list, tuple)):
         return tuple(_coerce(args[0], item) for item in value)

@@ -37,7 +37,7 @@ from ctrlab.training.loop import fit
 from tests.support.browser import Dashboard, launch_settings, running_server
 from tests.support.newcomer import Walk, walk_to_the_comparison
 from tests.support.patience import PATIENCE, assert_within, seconds_of, wait_for_a_quiet_machine
-from tests.support.sample_handlers import CountConfig, DeafConfig
+from tests.support.sample_handlers import CountConfig, UnresponsiveConfig
 from tests.support.small_models import MemoryDataset, make_model, random_fields
 from tests.support.worker_support import (
     child_pids,
@@ -199,7 +199,7 @@ def test_cancel_stops_a_job_that_never_checks_and_its_processes_within_two_secon
     start()
 
     def measured() -> float:
-        job_id = submit(workspace, "deaf", DeafConfig(ignore_sigterm=ignore_sigterm, with_helper=True))
+        job_id = submit(workspace, "unresponsive", UnresponsiveConfig(ignore_sigterm=ignore_sigterm, with_helper=True))
         pids = child_pids(workspace, job_id)
         return cancelled_in(workspace, job_id) + seconds_of(lambda: eventually(lambda: not any(map(is_running, pids))))
 
@@ -217,7 +217,7 @@ def cancelled_in(workspace: Workspace, job_id: str) -> float:
 def test_a_killed_workers_processes_end_within_two_seconds(workspace: Workspace, start, ignore_sigterm: bool) -> None:
     def measured() -> float:
         worker = start()
-        job_id = submit(workspace, "deaf", DeafConfig(ignore_sigterm=ignore_sigterm, with_helper=True))
+        job_id = submit(workspace, "unresponsive", UnresponsiveConfig(ignore_sigterm=ignore_sigterm, with_helper=True))
         pids = child_pids(workspace, job_id)
         worker.kill()
         worker.wait()

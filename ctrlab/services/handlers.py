@@ -115,7 +115,7 @@ class JobContext:
     def add_artifact(self, new: NewArtifact, *, key: str | None = None) -> Artifact:
         """`store.artifacts.add`, once per job and `key`: a job killed after this and resumed does not add it again.
 
-        A store that is locked or away is tried again until it answers or the job is cancelled.
+        A store that is locked or cannot be reached is retried until the job is cancelled.
         """
 
         def add() -> Artifact:
@@ -125,14 +125,17 @@ class JobContext:
         return self.until_stored(add)
 
     def until_stored(self, write: Callable[[], _T]) -> _T:
-        """Call `write` until the store is neither locked nor away; what it returned."""
+        """Call `write` until it raises no StoreUnavailableError; its result."""
+        waiting = False
         while True:
             try:
                 return write()
             except StoreUnavailableError as error:
                 if not self.job.folder.exists():  # the home itself was removed
                     raise
-                self.log(f"the store could not be written, trying again: {error}")
+                if not waiting:  # one line an outage
+                    self.log(f"the store could not be written, trying again until it can: {error}")
+                waiting = True
                 time.sleep(_STORE_RETRY_SECONDS)
 
     def drain(self) -> tuple[Progress | None, list[MetricRow]]:

@@ -109,11 +109,7 @@ class Inspector:
         return spare if spare is not None and spare.poll() is None else self._start()
 
     def _start(self) -> "subprocess.Popen[bytes]":
-        with (self._workspace.home / "inspect.log").open("ab") as log:
-            return subprocess.Popen(
-                self._command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=log, start_new_session=True,
-                cwd=self._workspace.home, env=self._workspace.environment(),
-            )  # fmt: skip
+        return self._workspace.start_process(self._command, log="inspect.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
 
 
 def _error_class(kind: str) -> type[CtrlabError]:

@@ -1,4 +1,4 @@
-"""Models: train one on an encoded dataset, bring a checkpoint of ctrlab's own, list what there is."""
+"""Models: queue a training, import a ctrlab checkpoint, list and export stored models."""
 
 import shutil
 from dataclasses import dataclass
@@ -30,7 +30,7 @@ ONNX_FILE = "model.onnx"
 )
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(Config):
-    """What to train on what. `model` holds the settings of `architecture`'s own config class.
+    """Settings of a training job. `model` holds the settings of `architecture`'s own config class.
 
     >>> config = TrainConfig(dataset_id="ds-1", architecture="deepfm", model={"embed_dim": 8, "mlp_dims": [64, 32]})
     >>> config.model_config().mlp_dims, config.fit.epochs
@@ -42,13 +42,13 @@ class TrainConfig(Config):
     model: dict[str, Any] = option(default_factory=dict)
     fit: FitConfig = option(default_factory=FitConfig)
     max_parameters: int | None = option(
-        None, minimum=1, help="Scale all widths down by one factor until the model has at most so many; empty leaves them."
+        None, minimum=1, help="Scale all widths down by one factor until the model has at most this many; empty for no limit."
     )
-    teacher_id: str = option("", help="Model whose probabilities `fit.distillation` asks for; of the same dataset.")
+    teacher_id: str = option("", help="Model whose probabilities `fit.distillation` uses; of the same dataset.")
     name: str = option("", help="Shown in lists; empty for a name made from the architecture.")
 
     def faults(self) -> list[str]:
-        """An unknown architecture, settings its config class refuses, or distillation from nobody."""
+        """An unknown architecture, settings that its config class refuses, or distillation without a teacher."""
         faults = []
         if bool(self.teacher_id) != bool(self.fit.distillation):
             faults.append("a teacher and a distillation above 0 go together; give both, or neither")

@@ -140,14 +140,18 @@ class Heartbeat:
         return self._stop_handler.is_set() or self._caller_should_stop()
 
     def _run(self) -> None:
+        failing = False
         while not self._ended.wait(POLL_SECONDS):
             try:
                 _write_progress(self._context)
                 self._poll_lease()
                 if self._on_change is not None:
                     self._on_change(self._store.jobs.get(self._job.id))
+                failing = False
             except Exception as error:  # the store is busy or away: what was not written is written later
-                self._context.log(f"progress could not be written: {error}")
+                if not failing:  # one line an outage
+                    self._context.log(f"progress could not be written: {error}")
+                failing = True
 
     def _poll_lease(self) -> None:
         jobs = self._store.jobs
@@ -177,8 +181,8 @@ def _write_progress(context: JobContext) -> None:
 def _record_end(context: JobContext, end: _End) -> bool:
     """Write the last progress and the outcome; False when the job no longer belongs to this attempt.
 
-    A store that is locked or away is tried again until it answers: the work of hours hangs on this one write. Meanwhile a
-    lease that expires may give the job to another worker, and this attempt's outcome is then dropped.
+    A store that is locked or cannot be reached is retried without limit: a failed write here would lose the result of the whole
+    job. When the lease expires meanwhile and another worker takes the job, this attempt's outcome is dropped.
     """
 
     def write() -> bool:

@@ -1,4 +1,4 @@
-"""The sample: a small generated dataset with a trained model, ready to look at and compress."""
+"""The sample: a small generated dataset with a trained model and its spectra."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +22,7 @@ SAMPLE_FINETUNE = FINETUNE.replace(batch_size=256, rows="finetune")
 )
 @dataclass(frozen=True, kw_only=True)
 class OpenSampleConfig(Config):
-    """Nothing to choose: the committed files say it all."""
+    """No settings: everything comes from the committed files."""
 
 
 def sample_folder() -> Path:
@@ -42,7 +42,7 @@ def submit_open_sample(workspace: Workspace) -> str:
 
 
 def sample_ids(workspace: Workspace) -> dict[str, str] | None:
-    """The ids of the sample's dataset, model and spectra when it was opened before and is still whole."""
+    """The ids of the sample's dataset, model and spectra when it was opened before and is still complete."""
     artifacts = workspace.store.artifacts
     for dataset in artifacts.list(kind="dataset"):
         if dataset.name != SAMPLE_NAME:

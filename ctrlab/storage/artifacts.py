@@ -25,7 +25,7 @@ from ctrlab.storage.records import ID_PREFIXES, Artifact, ArtifactKind, NewArtif
 from ctrlab.storage.trash import Trash, TrashEntry
 
 _MAX_NAME_LENGTH = 200
-#: A change as old as this, whose process is gone, was broken off (a process on another machine is not seen).
+#: Age after which an unfinished change of a dead process is swept; the lock of a process on another machine may not be visible.
 _ORPHAN_SECONDS = 3600.0
 
 _Artifacts = list[Artifact]  # inside the class, `list` is its method
@@ -56,7 +56,7 @@ class ArtifactCatalogue:
         key = (job_key or new.kind) if job_id else None
         if job_id and (earlier := self._made_by(job_id, key)):
             if new.files_from is not None and new.files_from.is_dir() and not earlier.path.exists():
-                move_folder(new.files_from, earlier.path)  # the row was committed and the answer of the database lost
+                move_folder(new.files_from, earlier.path)  # the row was committed, but the connection broke before the answer
             return earlier
         values: dict[str, Any] = {
             "id": self._new_id(ID_PREFIXES[new.kind]), "kind": new.kind, "name": new.name.strip(), "config": dict(new.config),
@@ -93,16 +93,16 @@ class ArtifactCatalogue:
         return self.get(artifact_id)
 
     def lineage(self, artifact_id: str) -> _Artifacts:
-        """Everything the artifact was made from, oldest first, itself last."""
+        """All artifacts it was made from, directly or not, oldest first, itself last."""
         return sorted(self._closure(artifact_id, _links.c.child_id, _links.c.parent_id), key=lambda item: item.created_at)
 
     def dependents(self, artifact_id: str) -> _Artifacts:
-        """Everything made from the artifact, directly or not, oldest first."""
+        """All artifacts made from it, directly or not, oldest first."""
         closure = self._closure(artifact_id, _links.c.parent_id, _links.c.child_id)
         return sorted((item for item in closure if item.id != artifact_id), key=lambda item: item.created_at)
 
     def delete(self, artifact_id: str, *, cascade: bool = False) -> tuple[str, ...]:
-        """Delete an artifact with its files, and with `cascade` all that was made from it; the ids that are gone.
+        """Delete an artifact with its files, and with `cascade` all that was made from it; the deleted ids.
 
         Raises:
             StorageError: other artifacts depend on it and `cascade` is false; the sentence names them.
@@ -117,15 +117,14 @@ class ArtifactCatalogue:
         ids = (artifact_id, *(item.id for item in dependents))
         with self._pending.record(ids):
             self._delete_rows(ids)
-            for gone in ids:
-                shutil.rmtree(self._root / gone, ignore_errors=True)
+            for deleted in ids:
+                shutil.rmtree(self._root / deleted, ignore_errors=True)
         return ids
 
     def sweep(self, older_than_seconds: float = _ORPHAN_SECONDS, now: datetime | None = None) -> tuple[TrashEntry, ...]:
         """Move folders without a row that a crash left behind to the trash; those that were moved.
 
-        Only folders of additions and deletions that this very store began and did not end are touched, and none while the
-        catalogue is empty.
+        Only folders of unfinished additions and deletions of this store are moved, and none while the catalogue is empty.
         """
         if not self._known_ids():
             return ()
@@ -163,7 +162,7 @@ class ArtifactCatalogue:
                 connection.execute(sa.delete(_links).where(_links.c.child_id.in_(ids)))
                 connection.execute(sa.delete(_table).where(_table.c.id.in_(ids)))
         except exc.IntegrityError:
-            raise StorageError(f"{ids[0]} got a new dependent while it was being deleted; look again, then delete") from None
+            raise StorageError(f"{ids[0]} got a new dependent while it was being deleted; reload the list, then delete") from None
 
     def _insert(self, values: Mapping[str, Any], parents: tuple[str, ...]) -> None:
         links = [{"child_id": values["id"], "position": i, "parent_id": parent} for i, parent in enumerate(parents)]

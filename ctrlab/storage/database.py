@@ -64,7 +64,7 @@ class Database:
 
     @contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """A transaction; an exception inside takes everything back."""
+        """A transaction; an exception inside rolls it back."""
         with self._translated(), self._engine.begin() as connection:
             yield connection
 
@@ -89,7 +89,7 @@ class Database:
             )
 
     def store_id(self) -> str:
-        """The id that tells this store from every other; call `prepare` first."""
+        """The random id of this store; call `prepare` first."""
         with self.read() as connection:
             found: str = connection.execute(sa.select(store_identity.c.id)).scalar_one()
             return found

@@ -52,7 +52,7 @@ def move_folder(source: Path, target: Path) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below `folder`; a file that vanishes meanwhile counts nothing."""
+    """Bytes of all files below `folder`; a file that is removed meanwhile counts 0."""
     total = 0
     for parent, _, names in os.walk(folder):
         for name in names:

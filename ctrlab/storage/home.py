@@ -7,7 +7,7 @@ from pathlib import Path
 from ctrlab.errors import StorageError
 from ctrlab.storage.folders import PRIVATE_FILE, make_private_folder
 
-#: Holds the id of the database that knows the files of this home.
+#: File with the id of the store that the files of this home belong to.
 IDENTITY_FILE = "store-id"
 _SUBFOLDERS = ("artifacts", "jobs", "pending", "trash", "workers")
 
@@ -39,7 +39,7 @@ def record_store_id(home: Path, store_id: str) -> None:
 
 
 def check_store_id(home: Path, expected: str | None, found: str | None, database: str) -> None:
-    """Refuse a database that does not know the home's files.
+    """Refuse a database that the home's files do not belong to.
 
     Args:
         home: the home folder.

@@ -1,7 +1,7 @@
-"""Journal of artifact folders that are being added or deleted: after a crash it says which folders may be removed.
+"""Journal of artifact folders that are being added or deleted; after a crash it names the folders that may be removed.
 
 A change is recorded in a file before its folders or rows are touched, and the file is removed once both agree. A folder that no
-such file names is never removed by a sweep, whatever the database says: it may belong to a database that was moved aside, to
+such file names is never removed by a sweep, even without a row: it may belong to a database that was moved aside, to
 another one, or to rows that an older backup does not have.
 """
 
@@ -36,7 +36,7 @@ class PendingChanges:
 
     @contextmanager
     def abandoned(self, older_than_seconds: float) -> Iterator[list[str]]:
-        """Ids of artifacts whose change was broken off. Their records are removed at the end of the block, unless it raises."""
+        """Ids of artifacts whose change was not finished. Their records are removed at the end of the block, unless it raises."""
         with ExitStack() as locks:
             records: dict[Path, list[str]] = {}
             for path in sorted(self._root.glob("change-*")):

@@ -64,7 +64,7 @@ metadata = sa.MetaData()
 
 schema_version = sa.Table("schema_version", metadata, sa.Column("version", sa.Integer, primary_key=True))
 
-#: One row: the id that tells this store from every other, kept in its homes as well.
+#: One row: the random id of this store, also written into its homes.
 store_identity = sa.Table("store_identity", metadata, sa.Column("id", sa.String(40), primary_key=True))
 
 artifacts = sa.Table(

@@ -78,11 +78,11 @@ class Store:
 
 
 def _open_database(database: Database, home: Path) -> str:
-    """Prepare the database and check that it knows the home's files, before a new one is created; the store's id."""
+    """Prepare the database and return the store's id. A home that belongs to another store is refused before one is created."""
     expected = home_store_id(home)
-    if expected is not None and not database.exists():
-        check_store_id(home, expected, None, str(database))
     try:
+        if expected is not None and not database.exists():
+            check_store_id(home, expected, None, str(database))
         database.prepare()
         store_id = database.store_id()
         check_store_id(home, expected, store_id, str(database))

@@ -35,12 +35,12 @@ class Trash:
         return _entry(target, now)
 
     def entries(self) -> list[TrashEntry]:
-        """What the trash holds, oldest first; names that `put` did not make are left out."""
+        """Contents of the trash, oldest first; files that `put` did not create are left out."""
         dated = [(path, _removed_at(path)) for path in self._root.iterdir()] if self._root.is_dir() else []
         return sorted((_entry(path, time) for path, time in dated if time is not None), key=lambda entry: entry.removed_at)
 
     def purge(self, now: datetime, keep: timedelta = KEEP) -> list[TrashEntry]:
-        """Delete for good what has been in the trash for longer than `keep`; what was deleted."""
+        """Delete folders that have been in the trash for longer than `keep`; the deleted ones."""
         expired = [entry for entry in self.entries() if now - entry.removed_at > keep]
         for entry in expired:
             shutil.rmtree(entry.path, ignore_errors=True)

@@ -102,7 +102,7 @@ class Supervisor:
             logger.warning("%s", error)
             self._stop.wait(_STORE_RETRY_SECONDS)
         if not self._lock.path.exists():  # the home folder was removed, and perhaps created anew
-            logger.warning("%s is gone", self._workspace.home)
+            logger.warning("%s was removed", self._workspace.home)
             self._stop.set()
 
     def _send_heartbeat(self) -> None:

@@ -1,4 +1,4 @@
-"""Jobs as the pages and the command line see them: run here, followed, cancelled, read, and a worker started for them."""
+"""Job services of the pages and the command line: run in this process, follow, cancel, read logs, start a worker."""
 
 import os
 import re
@@ -127,14 +127,14 @@ def test_a_key_press_interrupts_the_job_and_it_can_be_retried(workspace: Workspa
     assert retry_job(workspace, job.id).state == "queued"
 
 
-def test_a_job_run_here_stops_when_its_caller_asks_and_when_anybody_cancels(workspace: Workspace) -> None:
+def test_a_job_run_here_stops_on_its_callers_flag_and_on_a_cancel_request(workspace: Workspace) -> None:
     assert run_job(workspace, submit(workspace, "wait").id, should_stop=lambda: True).state == "cancelled"
     job = submit(workspace, "wait")
     threading.Timer(0.3, cancel_job, (workspace, job.id)).start()
     assert run_job(workspace, job.id).state == "cancelled"
 
 
-def test_running_a_job_that_somebody_else_has_follows_it_to_its_end(workspace: Workspace) -> None:
+def test_running_a_job_of_another_worker_waits_for_its_end(workspace: Workspace) -> None:
     store = workspace.store
     lock = store.workers.hold("other-1-1")
     claimed = store.jobs.claim("other-1-1", submit(workspace).id)
@@ -180,7 +180,7 @@ def test_an_unknown_job_is_refused_with_a_sentence(workspace: Workspace) -> None
         retry_job(workspace, submit(workspace).id)
 
 
-def test_the_log_is_read_from_its_end_whatever_its_bytes(workspace: Workspace) -> None:
+def test_the_log_is_read_from_its_end_and_invalid_bytes_are_replaced(workspace: Workspace) -> None:
     job = submit(workspace)
     assert job_log(workspace, job.id) == ""
     job.log_path.write_bytes(b"x" * 2_000_000 + b"\nlast but one \xff\nlast\n")
@@ -198,7 +198,7 @@ def test_curves_are_a_typed_table_even_when_empty(workspace: Workspace) -> None:
 def test_the_time_left_is_estimated_from_the_pace_unless_the_handler_gives_it(workspace: Workspace) -> None:
     clock = [100.0]
     context = JobContext(workspace, submit(workspace), clock=lambda: clock[0])
-    context.report(0.5)  # resumed half way: what the earlier attempt did says nothing of this one's pace
+    context.report(0.5)  # resumed half way: the pace is of this attempt only
     assert context.drain()[0] == (0.5, "", None)
     clock[0] += 10.0
     context.report(0.75)

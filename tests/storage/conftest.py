@@ -11,7 +11,7 @@ from ctrlab.storage import Store
 POSTGRES_VARIABLE = "CTRLAB_TEST_POSTGRES_URL"
 
 
-# PostgreSQL takes part where its server is named: a skip for each test would only hide the skips that say something.
+# Tests run on PostgreSQL too where its server is named; no skips are reported elsewhere, for they would hide other skips.
 KINDS = ["sqlite", "postgresql"] if os.environ.get(POSTGRES_VARIABLE) else ["sqlite"]
 
 

@@ -1,6 +1,7 @@
 import subprocess
 import sys
 from collections import Counter
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -14,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 def claimed(store: Store, title: str = "Train") -> Job:
-    """A running job of a worker that cannot be seen from here, as on another machine."""
+    """A running job of a worker without a lock file here, as on another machine."""
     store.jobs.submit("train", title, {})
     job = store.jobs.claim("elsewhere-1")
     assert job is not None
@@ -85,7 +86,7 @@ def test_reports_and_results_are_read_back(store: Store) -> None:
     assert not ended.active
 
 
-def test_progress_is_kept_between_nought_and_one(store: Store) -> None:
+def test_progress_is_kept_between_0_and_1(store: Store) -> None:
     job = claimed(store)
     store.jobs.report(job, 1.7, "")
     assert store.jobs.get(job.id).progress == 1.0
@@ -182,44 +183,82 @@ def test_a_released_job_keeps_its_place_in_the_queue(store: Store) -> None:
     assert taken.id == job.id
 
 
-def test_releasing_a_job_that_was_to_be_cancelled_cancels_it(store: Store) -> None:
+def test_releasing_a_job_with_a_cancel_request_cancels_it(store: Store) -> None:
     job = claimed(store)
     store.jobs.request_cancel(job.id)
     assert store.jobs.release(job)
     assert store.jobs.get(job.id).state == "cancelled"
 
 
-def test_an_expired_lease_queues_the_job_and_a_third_one_interrupts_it(store_url: str, tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "home", store_url, lease_seconds=-1)
+class SetClock:
+    """A clock that stands still until the test advances it."""
+
+    def __init__(self) -> None:
+        self.time = datetime(2026, 11, 30, 12, tzinfo=UTC)
+
+    def __call__(self) -> datetime:
+        return self.time
+
+    def advance(self, seconds: float) -> None:
+        self.time += timedelta(seconds=seconds)
+
+
+@pytest.fixture
+def clock() -> SetClock:
+    return SetClock()
+
+
+@pytest.fixture
+def timed(store_url: str, tmp_path: Path, clock: SetClock) -> Iterator[Store]:
+    """A store by the test's clock, with leases of 30 s."""
+    store = Store.open(tmp_path / "home", store_url, lease_seconds=30, now=clock)
+    yield store
+    store.close()
+
+
+def test_an_expired_lease_queues_the_job_and_a_third_one_interrupts_it(timed: Store, clock: SetClock) -> None:
+    store = timed
     job_id = store.jobs.submit("train", "Train", {}).id
     ends = []
     for _ in range(3):
         assert store.jobs.claim("elsewhere-1") is not None
+        clock.advance(31)
         ends += [job.state for job in store.jobs.reap_expired()]
     assert ends == ["queued", "queued", "interrupted"]
     assert "its worker died 3 times" in str(store.jobs.get(job_id).error)
     assert store.jobs.retry(job_id).state == "queued"
     assert store.jobs.claim("elsewhere-1") is not None
-    assert [job.state for job in store.jobs.reap_expired()] == ["queued"]  # a retry counts afresh
-    store.close()
+    clock.advance(31)
+    assert [job.state for job in store.jobs.reap_expired()] == ["queued"]  # a retry resets the count
 
 
-def test_an_expired_lease_ends_a_job_that_was_to_be_cancelled(store_url: str, tmp_path: Path) -> None:
-    store = Store.open(tmp_path / "home", store_url, lease_seconds=-1)
-    job = claimed(store)
-    store.jobs.request_cancel(job.id)
-    assert [reaped.state for reaped in store.jobs.reap_expired()] == ["cancelled"]
-    store.close()
+def test_an_expired_lease_ends_a_job_with_a_cancel_request(timed: Store, clock: SetClock) -> None:
+    job = claimed(timed)
+    timed.jobs.request_cancel(job.id)
+    clock.advance(31)
+    assert [reaped.state for reaped in timed.jobs.reap_expired()] == ["cancelled"]
 
 
-def test_a_heartbeat_keeps_the_lease(store: Store) -> None:
-    job = claimed(store)
-    store.jobs.heartbeat([job])
-    assert store.jobs.reap_expired() == []
-    assert store.jobs.get(job.id).state == "running"
+def test_a_heartbeat_renews_the_lease_by_its_full_length(timed: Store, clock: SetClock) -> None:
+    job = claimed(timed)
+    clock.advance(20)
+    timed.jobs.heartbeat([job])
+    clock.advance(29)
+    assert timed.jobs.reap_expired() == []
+    assert timed.jobs.get(job.id).state == "running"
+    clock.advance(2)
+    assert [reaped.id for reaped in timed.jobs.reap_expired()] == [job.id]
 
 
-def test_a_worker_that_died_on_this_machine_is_noticed_before_its_lease_ends(store: Store) -> None:
+def test_a_worker_of_another_machine_is_alive_until_30_seconds_after_its_heartbeat(timed: Store, clock: SetClock) -> None:
+    timed.workers.heartbeat("elsewhere-1", 1)
+    clock.advance(29)
+    assert [worker.id for worker in timed.workers.alive()] == ["elsewhere-1"]
+    clock.advance(2)
+    assert timed.workers.alive() == []
+
+
+def test_a_dead_worker_of_this_machine_is_detected_before_its_lease_ends(store: Store) -> None:
     worker_id = store.workers.new_id()
     lock = store.workers.hold(worker_id)
     store.workers.heartbeat(worker_id, 1)
@@ -233,7 +272,7 @@ def test_a_worker_that_died_on_this_machine_is_noticed_before_its_lease_ends(sto
     assert [reaped.state for reaped in store.jobs.reap_expired()] == ["queued"]
 
 
-def test_dead_workers_are_forgotten_only_when_their_jobs_are_dealt_with(store: Store) -> None:
+def test_dead_workers_are_removed_only_after_their_jobs_were_taken_over(store: Store) -> None:
     worker_id = store.workers.new_id()
     store.workers.hold(worker_id).release()
     store.jobs.submit("train", "Train", {})

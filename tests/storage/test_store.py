@@ -1,4 +1,4 @@
-"""Opening a store: making it, finding it, refusing what is not one."""
+"""Opening a store: creating it, opening it again, refusing what is none."""
 
 import subprocess
 import sys

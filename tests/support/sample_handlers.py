@@ -24,7 +24,7 @@ class CountConfig(Config):
 
 
 def count(config: CountConfig, context: JobContext) -> dict[str, str]:
-    """Leaves a line in counted.txt for each step done, by whichever attempt did it."""
+    """Appends a line with the attempt to counted.txt for each step."""
     checkpoint = context.folder / "step"
     start = int(checkpoint.read_text()) if checkpoint.exists() else 0
     for step in range(start, config.steps):
@@ -39,16 +39,16 @@ def count(config: CountConfig, context: JobContext) -> dict[str, str]:
     return {"dataset": "ds-00000000"}
 
 
-@JOB_HANDLERS.register("deaf", builder="tests.support.sample_handlers:deaf", title="Deaf")
+@JOB_HANDLERS.register("unresponsive", builder="tests.support.sample_handlers:run_unresponsive", title="Unresponsive")
 @dataclass(frozen=True, kw_only=True)
-class DeafConfig(Config):
+class UnresponsiveConfig(Config):
     """Run for a minute without checking whether to stop."""
 
     ignore_sigterm: bool = False
     with_helper: bool = False
 
 
-def deaf(config: DeafConfig, context: JobContext) -> dict[str, str]:
+def run_unresponsive(config: UnresponsiveConfig, context: JobContext) -> dict[str, str]:
     """Write the process ids of itself and of its helper to pids.txt."""
     if config.ignore_sigterm:
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
@@ -61,7 +61,7 @@ def deaf(config: DeafConfig, context: JobContext) -> dict[str, str]:
 @JOB_HANDLERS.register("trouble", builder="tests.support.sample_handlers:trouble", title="Trouble")
 @dataclass(frozen=True, kw_only=True)
 class TroubleConfig(Config):
-    """End in one of the bad ways."""
+    """Fail in the way given."""
 
     how: str = option("raise", choices=("refuse", "raise", "exit", "system_exit", "no_dict", "kill_once_after_adding", "kill"))
 

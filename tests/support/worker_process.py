@@ -1,4 +1,4 @@
-"""A worker for tests: the product's own `run_worker`, with the test kinds of job instead of the product's."""
+"""A worker for tests: `run_worker` with the job kinds of the tests."""
 
 import argparse
 

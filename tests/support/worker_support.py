@@ -74,7 +74,7 @@ def warm_children(workspace: Workspace) -> list[psutil.Process]:
 
 
 def child_pids(workspace: Workspace, job_id: str) -> list[int]:
-    """The processes of a `deaf` job."""
+    """The processes of a `unresponsive` job."""
     path = workspace.store.jobs.get(job_id).folder / "pids.txt"
     eventually(path.exists)
     return [int(pid) for pid in path.read_text().split() if pid != "0"]

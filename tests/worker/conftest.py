@@ -10,7 +10,7 @@ from tests.support.worker_support import StartWorker, eventually, start_worker_p
 
 @pytest.fixture(autouse=True, scope="module")
 def no_other_store() -> Iterator[None]:
-    """The store of these tests is the one in their own home."""
+    """The tests use the store in their own home."""
     with pytest.MonkeyPatch.context() as patch:
         patch.delenv("CTRLAB_STORE_URL", raising=False)
         yield
@@ -25,7 +25,7 @@ def workspace(tmp_path: Path) -> Iterator[Workspace]:
 
 @pytest.fixture
 def start_worker(workspace: Workspace) -> Iterator[StartWorker]:
-    """Starts worker processes and waits until each is on the roster; they are killed at the end."""
+    """Starts worker processes and waits until each is registered; they are killed at the end."""
     started: list[Popen[bytes]] = []
 
     def start(*arguments: str) -> "Popen[bytes]":

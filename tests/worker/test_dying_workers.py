@@ -1,11 +1,11 @@
-"""What is left when a worker ends, in good order or by kill -9 at any moment."""
+"""State after a worker has ended, orderly or by kill -9 at any moment."""
 
 import time
 
 from ctrlab.services.jobs import cancel_job, get_job, worker_state
 from ctrlab.services.workspace import Workspace
 from tests.support.patience import PATIENCE
-from tests.support.sample_handlers import CountConfig, DeafConfig
+from tests.support.sample_handlers import CountConfig, UnresponsiveConfig
 from tests.support.worker_support import (
     StartWorker,
     child_pids,
@@ -18,7 +18,7 @@ from tests.support.worker_support import (
 )
 
 
-def test_a_killed_worker_takes_its_child_along_and_the_next_worker_continues_the_job(
+def test_a_killed_worker_ends_its_child_and_the_next_worker_continues_the_job(
     workspace: Workspace, start_worker: StartWorker
 ) -> None:
     first = start_worker()
@@ -28,7 +28,7 @@ def test_a_killed_worker_takes_its_child_along_and_the_next_worker_continues_the
     first.kill()
     first.wait()
     eventually(lambda: not is_running(child))
-    assert get_job(workspace, job_id).state == "queued"  # the truth, before any other worker came
+    assert get_job(workspace, job_id).state == "queued"  # before another worker has started
     assert not worker_state(workspace).alive
     done = len(counted(workspace, job_id))
     start_worker()
@@ -40,9 +40,11 @@ def test_a_killed_worker_takes_its_child_along_and_the_next_worker_continues_the
     assert get_job(workspace, job_id).attempts == 2
 
 
-def test_a_worker_killed_with_a_deaf_job_leaves_no_process_behind(workspace: Workspace, start_worker: StartWorker) -> None:
+def test_a_worker_killed_with_an_unresponsive_job_leaves_no_process_behind(
+    workspace: Workspace, start_worker: StartWorker
+) -> None:
     worker = start_worker()
-    pids = child_pids(workspace, submit(workspace, "deaf", DeafConfig(ignore_sigterm=True, with_helper=True)))
+    pids = child_pids(workspace, submit(workspace, "unresponsive", UnresponsiveConfig(ignore_sigterm=True, with_helper=True)))
     worker.kill()
     worker.wait()
     eventually(lambda: not any(map(is_running, pids)))
@@ -50,14 +52,16 @@ def test_a_worker_killed_with_a_deaf_job_leaves_no_process_behind(workspace: Wor
 
 def test_cancel_ends_a_job_whose_worker_was_just_killed(workspace: Workspace, start_worker: StartWorker) -> None:
     worker = start_worker()
-    job_id = submit(workspace, "deaf", DeafConfig())
+    job_id = submit(workspace, "unresponsive", UnresponsiveConfig())
     child_pids(workspace, job_id)
     worker.kill()
     worker.wait()
     assert cancel_job(workspace, job_id).state == "cancelled"
 
 
-def test_sigterm_gives_the_job_back_and_the_next_worker_continues(workspace: Workspace, start_worker: StartWorker) -> None:
+def test_sigterm_returns_the_job_to_the_queue_and_the_next_worker_continues(
+    workspace: Workspace, start_worker: StartWorker
+) -> None:
     worker = start_worker()
     job_id = submit(workspace, "count", CountConfig(steps=15, step_seconds=0.1))
     eventually(lambda: len(counted(workspace, job_id)) >= 3)
@@ -72,19 +76,19 @@ def test_sigterm_gives_the_job_back_and_the_next_worker_continues(workspace: Wor
     assert {int(line.split()[0]) for line in counted(workspace, job_id)} == set(range(15))
 
 
-def test_a_worker_without_jobs_leaves_after_its_idle_time(workspace: Workspace, start_worker: StartWorker) -> None:
+def test_a_worker_without_jobs_exits_after_its_idle_time(workspace: Workspace, start_worker: StartWorker) -> None:
     worker = start_worker("--idle-exit-seconds", "0.5")
     assert worker.wait(timeout=PATIENCE) == 0
     assert not worker_state(workspace).alive
 
 
-def test_a_worker_leaves_when_its_home_is_removed(workspace: Workspace, start_worker: StartWorker) -> None:
+def test_a_worker_exits_when_its_home_is_removed(workspace: Workspace, start_worker: StartWorker) -> None:
     worker = start_worker()
     workspace.home.rename(workspace.home.with_name("elsewhere"))
     assert worker.wait(timeout=PATIENCE) == 0
 
 
-def test_jobs_side_by_side_never_exceed_the_concurrency(workspace: Workspace, start_worker: StartWorker) -> None:
+def test_concurrent_jobs_never_exceed_the_concurrency(workspace: Workspace, start_worker: StartWorker) -> None:
     start_worker("--concurrency", "2")
     job_ids = [submit(workspace, "count", CountConfig(steps=5, step_seconds=0.1)) for _ in range(3)]
     most = 0

@@ -1,4 +1,4 @@
-"""The real process: its figures are those of the really compressed model, and it goes when nobody needs it."""
+"""The preview process: its figures are those of the compressed model, and it exits when it is not used."""
 
 import subprocess
 import sys
@@ -26,7 +26,7 @@ def model(small_lab):
     return small_lab.model.id
 
 
-def test_the_figures_are_those_of_the_really_compressed_model(lab, model):
+def test_the_figures_are_those_of_the_compressed_model(lab, model):
     spectra_id = lab.spectra_of(model).id
     process = PreviewProcess(lab.workspace)
     try:
@@ -50,7 +50,7 @@ def test_the_figures_are_those_of_the_really_compressed_model(lab, model):
 
 
 @pytest.mark.parametrize("closed", [True, False])
-def test_it_ends_when_its_input_closes_and_when_nobody_asks(lab, closed):
+def test_it_ends_when_its_input_closes_and_when_it_is_idle(lab, closed):
     command = [sys.executable, "-m", "ctrlab.worker.preview", "--idle-seconds", "60" if closed else "0.1"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=lab.workspace.environment())
     if closed:

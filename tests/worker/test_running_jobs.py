@@ -1,4 +1,4 @@
-"""What a living worker does with jobs, in real processes: one worker for all of these tests."""
+"""Jobs in a running worker, in real processes: one worker for all of these tests."""
 
 import os
 import signal
@@ -14,7 +14,7 @@ import pytest
 from ctrlab.services.jobs import cancel_job, get_job, job_curves, job_log, retry_job
 from ctrlab.services.workspace import Workspace, open_workspace
 from tests.support.patience import PATIENCE
-from tests.support.sample_handlers import CountConfig, DeafConfig, PrintConfig, TroubleConfig
+from tests.support.sample_handlers import CountConfig, PrintConfig, TroubleConfig, UnresponsiveConfig
 from tests.support.worker_support import (
     child_pids,
     counted,
@@ -30,7 +30,7 @@ from tests.support.worker_support import (
 
 @pytest.fixture(scope="module")
 def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
-    """A workspace whose worker lives through all tests of this file."""
+    """A workspace with one worker for all tests of this file."""
     workspace = open_workspace(tmp_path_factory.mktemp("shared") / "home")
     worker = start_worker_process(workspace)
     eventually(lambda: workspace.store.workers.alive())
@@ -76,7 +76,7 @@ def test_everything_printed_is_in_the_job_log(workspace: Workspace) -> None:
     assert len(job_log(workspace, job_id, max_lines=2).splitlines()) == 2
 
 
-def test_each_bad_end_is_told_apart(workspace: Workspace) -> None:
+def test_each_kind_of_failure_has_its_own_state_and_error(workspace: Workspace) -> None:
     ends = {}
     for how in ("refuse", "raise", "exit", "system_exit", "no_dict", "kill"):
         job_id = submit(workspace, "trouble", TroubleConfig(how=how))
@@ -117,7 +117,7 @@ def test_cancel_stops_a_job_that_checks_whether_to_stop(workspace: Workspace) ->
 
 @pytest.mark.parametrize("ignore_sigterm", [False, True])
 def test_cancel_stops_a_job_that_never_checks_and_the_processes_it_started(workspace: Workspace, ignore_sigterm: bool) -> None:
-    job_id = submit(workspace, "deaf", DeafConfig(ignore_sigterm=ignore_sigterm, with_helper=True))
+    job_id = submit(workspace, "unresponsive", UnresponsiveConfig(ignore_sigterm=ignore_sigterm, with_helper=True))
     pids = child_pids(workspace, job_id)
     cancel_job(workspace, job_id)
     assert wait_for_end(workspace, job_id) == "cancelled"
@@ -158,7 +158,7 @@ def test_a_killed_submitter_leaves_its_job_running(workspace: Workspace) -> None
     assert wait_for_end(workspace, job_id) == "succeeded"
 
 
-def test_a_second_worker_leaves_quietly_and_the_first_stays(workspace: Workspace) -> None:
+def test_a_second_worker_exits_and_the_first_stays(workspace: Workspace) -> None:
     workers = workspace.store.workers.alive()
     second = start_worker_process(workspace)
     assert second.wait(timeout=PATIENCE) == 0

@@ -16,16 +16,16 @@ from tests.support.worker_support import eventually
 
 
 class FakeExecutor:
-    """Runs nothing. `code` is what the test says its exit code is; `deaf` ones do not end by SIGTERM."""
+    """Runs nothing. code: its exit code, set by the test."""
 
-    def __init__(self, *, dead: bool = False, deaf: bool = False) -> None:
+    def __init__(self, *, dead: bool = False, ignores_sigterm: bool = False) -> None:
         self.name = "fake"
         self.job: Job | None = None
         self.code: int | None = None
         self.signals: list[signal.Signals] = []
         self.ended = False
         self._dead = dead
-        self._deaf = deaf
+        self._ignores_sigterm = ignores_sigterm
 
     def give(self, job: Job) -> bool:
         if not self._dead:
@@ -37,7 +37,7 @@ class FakeExecutor:
 
     def signal(self, number: signal.Signals) -> None:
         self.signals.append(number)
-        if number == signal.SIGKILL or not self._deaf:
+        if number == signal.SIGKILL or not self._ignores_sigterm:
             self.code = -number
 
     def end(self) -> None:
@@ -101,7 +101,7 @@ def test_a_job_given_to_a_dead_executor_runs_in_the_next_one(workspace: Workspac
 
 def test_a_cancelled_job_is_terminated_and_where_that_does_not_help_killed(workspace: Workspace) -> None:
     job_id = submit(workspace)
-    with supervised(workspace, lambda: FakeExecutor(deaf=True)) as executors:
+    with supervised(workspace, lambda: FakeExecutor(ignores_sigterm=True)) as executors:
         eventually(lambda: running(executors))
         workspace.store.jobs.request_cancel(job_id)
         eventually(lambda: state(workspace, job_id) == "cancelled")
