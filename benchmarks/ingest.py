@@ -38,7 +38,7 @@ def encode(table: str, folder: str) -> None:
     dataset = encode_dataset(config, folder, on_progress=on_progress)
     seconds = time.perf_counter() - start
     usage = resource.getrusage(resource.RUSAGE_SELF)
-    steps = {step: max(at for at, name in times if name == step) for step in ("read", "settled", "wrote")}
+    steps = {step: max(at for at, name in times if name == step) for step in ("read", "fitted", "wrote")}
     print(json.dumps({
         "rows": sum(dataset.summary.rows.values()),
         "ids": sum(dataset.schema.field_dims),
@@ -95,10 +95,10 @@ def main() -> None:
 
 def report(results: list[dict[str, Any]], **how: Any) -> None:
     """Print and write. how: keyword arguments of `write_json`."""
-    headers = ["rows", "ids", "threads", "rows/s", "s: read", "settled", "all", "CPU us/row", "peak GB", "encoded GB"]
+    headers = ["rows", "ids", "threads", "rows/s", "s: read", "fitted", "all", "CPU us/row", "peak GB", "encoded GB"]
     lines = [
         [f"{r['rows']:,}", f"{r['ids']:,}", r["threads"], f"{r['rows'] / r['seconds']:,.0f}", f"{r['until']['read']:.1f}",
-         f"{r['until']['settled']:.1f}", f"{r['seconds']:.1f}",
+         f"{r['until']['fitted']:.1f}", f"{r['seconds']:.1f}",
          f"{r['cpu_seconds'] / r['rows'] * 1e6:.2f}", f"{r['peak_gb']:.2f}",
          f"{r['size_gb']:.2f}"]
         for r in results

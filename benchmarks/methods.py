@@ -1,4 +1,4 @@
-"""Every way to make a model smaller, at equal bytes: DeepFM and DCN on three real datasets, whoever wins.
+"""Every way to make a model smaller, at equal bytes: DeepFM and DCN on three real datasets.
 
     python benchmarks/bases.py --out runs/bases --seeds 3                       # first: the originals
     python benchmarks/methods.py --bases runs/bases --out runs/methods --seeds 3
@@ -149,7 +149,7 @@ class Bench:
             compress_model(self.base, CompressionSpec(plan=plan, method="qr_hash"), self.spectra, counts=counts).model
         )
 
-    def drawn_anew(self) -> CTRModel:
+    def reinitialised(self) -> CTRModel:
         """The control of the hash."""
         return self.trained(with_tables_drawn_anew(self.base, self.seed + 2000))
 
@@ -168,7 +168,7 @@ def _integers(precision: Precision, of: Callable[[Bench], CTRModel] = lambda ben
 FIXED: Mapping[str, Callable[[Bench], CTRModel]] = {
     "original": lambda bench: bench.base,
     "original, fine-tuned": lambda bench: bench.finetuned(bench.base),
-    "original, tables re-initialised": lambda bench: bench.drawn_anew(),
+    "original, tables re-initialised": lambda bench: bench.reinitialised(),
     "int8": _integers("int8"),
     "int4 tables": _integers("int4"),
 }

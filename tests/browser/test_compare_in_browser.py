@@ -20,7 +20,7 @@ def test_a_model_is_measured_by_one_click_and_then_has_numbers_charts_and_no_ser
         page.get_by_role("button", name=re.compile("^Measure ")).click()
     expect(row).to_contain_text(re.compile(r"0\.\d{4}"))
     expect(page.get_by_text("Of 1 measured model")).to_be_visible()
-    dashboard.settled()
+    dashboard.wait_until_idle()
     assert violations_light_and_dark(page) == []
     with page.expect_download() as started:
         page.get_by_role("button", name="CSV", exact=True).click()

@@ -14,7 +14,7 @@ def unchanging_text(locator: Locator, dashboard: Dashboard) -> str:
     text = None
     while text != (text := locator.inner_text()):
         dashboard.page.wait_for_timeout(1000)
-        dashboard.settled()
+        dashboard.wait_until_idle()
     return text
 
 
@@ -29,7 +29,7 @@ def test_a_slider_by_keys_moves_the_prediction_and_the_plan_survives_a_reload(sa
     expect(headline).not_to_have_text(before, use_inner_text=True)
     after = unchanging_text(headline, dashboard)
     page.reload()
-    dashboard.settled()
+    dashboard.wait_until_idle()
     expect(page.get_by_role("slider", name="Rank of mlp.2")).to_have_value(str(old + 3))
     expect(headline).to_have_text(after, use_inner_text=True)
 

@@ -35,7 +35,7 @@ def test_an_uploaded_table_is_looked_at_encoded_and_summed_up(table: Path, dashb
     page = choose_way(dashboard, "Your table")
     page.locator("input[type=file]").first.set_input_files(table)
     expect(page.get_by_text("clicks.tsv")).to_be_visible()
-    dashboard.settled()
+    dashboard.wait_until_idle()
     page.get_by_role("button", name="Inspect table").click()
     expect(page.get_by_text("3 000 rows inspected")).to_be_visible()
     page.get_by_role("textbox", name="Name").fill("Uploaded clicks")

@@ -15,7 +15,6 @@ from ctrlab.compression.quantize import quantize
 from ctrlab.compression.quantized import QuantizedLinear, QuantizedTable, pack, unpack
 from ctrlab.compression.surgery import compress_model
 from ctrlab.errors import CompressionError, ConfigError, StorageError
-from ctrlab.evaluation.latency import open_onnx
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
@@ -26,6 +25,7 @@ from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.serving_forms import quantizes_linear
 from ctrlab.serving.onnx_export import export_onnx
+from tests.support.onnx import assert_onnx_agrees
 from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS.names())
@@ -174,15 +174,10 @@ def test_a_quantised_checkpoint_loads_bit_for_bit_and_is_of_the_promised_size(na
 
 
 @EVERY_MODEL
-def test_the_quantised_form_runs_in_onnx_runtime(name, tmp_path):
+def test_the_quantised_form_runs_in_onnx_runtime(name):
     for number in range(1, 5):
         _, quantized = quantized_forms(name, "int8" if number % 2 else "int4")[number]
-        export_onnx(quantized, tmp_path / "model.onnx")
-        session = open_onnx(tmp_path / "model.onnx", threads=1)
-        for rows in (1, 64):
-            fields = type(FIELDS)(*(part[:rows] for part in FIELDS))
-            found = session.run(None, {node.name: getattr(fields, node.name).numpy() for node in session.get_inputs()})[0]
-            np.testing.assert_allclose(found, logits(quantized, fields).numpy(), rtol=0, atol=1e-4)
+        assert_onnx_agrees(quantized, FIELDS)
 
 
 @PRECISION

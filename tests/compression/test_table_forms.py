@@ -16,7 +16,6 @@ from ctrlab.compression.tensor_train import TensorTrainTable, decompose
 from ctrlab.data.schema import OUT_OF_VOCABULARY_ID
 from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.errors import CompressionError, ConfigError
-from ctrlab.evaluation.latency import open_onnx
 from ctrlab.measuring.probe import Probe
 from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.models.checkpoint import load_model, save_model
@@ -36,8 +35,8 @@ from ctrlab.plans.table_forms import (
     table_numbers,
     tensor_train_shape,
 )
-from ctrlab.serving.onnx_export import export_onnx
 from ctrlab.training.configs import FitConfig
+from tests.support.onnx import assert_onnx_agrees
 from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
 
 DATA, FIELDS = MemoryDataset(), random_fields(64)
@@ -102,15 +101,10 @@ def test_the_predicted_cost_is_the_cost_of_what_is_built(name, method):
 def test_every_form_is_saved_loaded_folded_quantised_exported_and_trained(name, method, tmp_path):
     _, result = compressed(name, method)
     torch.testing.assert_close(logits(fold(result.model), FIELDS), logits(result.model, FIELDS), atol=1e-5, rtol=1e-5)
-    for number, form in enumerate(
-        (result.model.eval(), serving_form(result.model), quantize(serving_form(result.model), "int4"))
-    ):
+    for form in (result.model.eval(), serving_form(result.model), quantize(serving_form(result.model), "int4")):
         save_model(form, tmp_path / "m.safetensors")
         assert torch.equal(logits(load_model(tmp_path / "m.safetensors", SCHEMA), FIELDS), logits(form, FIELDS))
-        export_onnx(form, tmp_path / f"{number}.onnx")
-        session = open_onnx(tmp_path / f"{number}.onnx", threads=1)
-        found = session.run(None, {node.name: getattr(FIELDS, node.name).numpy() for node in session.get_inputs()})[0]
-        np.testing.assert_allclose(found, logits(form, FIELDS).numpy(), atol=1e-4)
+        assert_onnx_agrees(form, FIELDS, batch_sizes=(len(FIELDS.ids),))
     model = result.model.train()
     model(DATA.fields()).sum().backward()
     assert all(parameter.grad is not None for parameter in model.parameters() if parameter.numel())

@@ -4,18 +4,16 @@ parameter count to `closed_form`."""
 import dataclasses
 from itertools import pairwise
 
-import numpy as np
 import pytest
 import torch
 
 from ctrlab.data.schema import FeatureSchema, Fields, ListFeature
 from ctrlab.errors import ConfigError
-from ctrlab.evaluation.latency import open_onnx
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.layers import FieldEmbedding
-from ctrlab.serving.onnx_export import export_onnx
+from tests.support.onnx import assert_onnx_agrees
 from tests.support.small_models import SCHEMA, random_fields, small_config
 
 pytestmark = pytest.mark.parametrize("name", MODELS.names())
@@ -218,16 +216,10 @@ def test_the_parameter_count_is_the_documented_one(name, schema, numeric):
 
 
 @SCHEMAS
-def test_onnx_runtime_agrees(name, schema, tmp_path):
+def test_onnx_runtime_agrees(name, schema):
     schema = suited(name, schema)
     model = build(name, schema, batch_norm=True).eval()
-    export_onnx(model, tmp_path / "model.onnx")
-    session = open_onnx(tmp_path / "model.onnx", threads=1)
-    for batch_size in (1, 7, 256):
-        fields = random_fields(batch_size, schema=schema)
-        found = session.run(None, {node.name: getattr(fields, node.name).numpy() for node in session.get_inputs()})[0]
-        with torch.no_grad():
-            np.testing.assert_allclose(found, model(fields).numpy(), atol=1e-4)
+    assert_onnx_agrees(model, random_fields(256, schema=schema), batch_sizes=(1, 7, 256))
 
 
 def test_embedding_readers_are_submodules(name):

@@ -142,10 +142,10 @@ class Dashboard:
 
     def open(self, path: str = "/") -> Page:
         self.page.goto(self.server.url + path)
-        self.settled()
+        self.wait_until_idle()
         return self.page
 
-    def settled(self) -> None:
+    def wait_until_idle(self) -> None:
         """Wait until the page's script has run and its title is there."""
         expect(self.page.locator("h1").first).to_be_visible()
         expect(self.page.locator("[data-testid=stApp]")).to_have_attribute("data-test-script-state", "notRunning")

@@ -1,0 +1,52 @@
+"""Models in ONNX Runtime; equal models are exported once in a test process, for an export takes 0.3 to 6 s."""
+
+import hashlib
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+import torch
+
+from ctrlab.data.schema import Fields
+from ctrlab.evaluation.latency import open_onnx
+from ctrlab.models.base import CTRModel
+from ctrlab.serving.onnx_export import export_onnx
+
+_sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+
+def onnx_session(model: CTRModel) -> onnxruntime.InferenceSession:
+    """The exported model on one thread."""
+    key = _digest(model)
+    if key not in _sessions:
+        with tempfile.TemporaryDirectory() as folder:
+            export_onnx(model, Path(folder) / "model.onnx")
+            _sessions[key] = open_onnx(Path(folder) / "model.onnx", threads=1)
+    return _sessions[key]
+
+
+def run_onnx(model: CTRModel, fields: Fields) -> np.ndarray:
+    """Logits (B,) of the exported model."""
+    session = onnx_session(model)
+    return session.run(None, {node.name: getattr(fields, node.name).numpy() for node in session.get_inputs()})[0]
+
+
+def assert_onnx_agrees(
+    model: CTRModel, fields: Fields, *, batch_sizes: tuple[int, ...] = (1, 64), atol: float = 1e-4, rtol: float = 0.0
+) -> None:
+    """The exported model's logits are torch's at several batch sizes, within `atol` or `rtol` of the greatest logit."""
+    for rows in batch_sizes:
+        part = Fields(*(values[:rows] for values in fields))
+        with torch.no_grad():
+            expected = model(part).numpy()
+        np.testing.assert_allclose(run_onnx(model, part), expected, rtol=0, atol=max(atol, rtol * np.abs(expected).max()))
+
+
+def _digest(model: CTRModel) -> str:
+    """Of all that an export depends on."""
+    made_of = hashlib.sha256(f"{model!r}{model.config!r}{model.schema!r}{model.structure!r}{model.training}".encode())
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        made_of.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        made_of.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return made_of.hexdigest()
