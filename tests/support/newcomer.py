@@ -48,7 +48,7 @@ def _compress(page: Page) -> None:
 
 
 def _compare(page: Page) -> None:
-    page.get_by_role("link", name="Compare it with the original").click(timeout=3 * 1000 * PATIENCE)  # after the whole job
+    page.get_by_role("link", name="Compare with the original").click(timeout=3 * 1000 * PATIENCE)  # after the whole job
     expect(page.get_by_role("heading", level=1)).to_have_text("Compare")
     table = page.get_by_role("region", name="Comparison of the models")
     expect(table.get_by_role("columnheader")).to_have_count(2)
