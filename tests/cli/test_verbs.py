@@ -34,7 +34,7 @@ def table(tmp_path_factory):
     return path
 
 
-def test_the_whole_way_by_verbs(run, table, tmp_path):
+def test_the_workflow_by_verbs(run, table, tmp_path):
     code, inspected = run("data", "inspect", table)
     assert code == 0 and {c["name"]: c["role"] for c in inspected["columns"]} == {
         "click": "label", "site": "categorical", "ad": "categorical"
@@ -94,7 +94,7 @@ def _planning(run, model, folder):
     assert code == 1 and "cannot be read" in refused["error"]
 
 
-def test_known_datasets_say_where_they_are(run):
+def test_known_datasets_have_an_address(run):
     _, known = run("data", "known")
     assert {"criteo", "avazu", "frappe_x1", "movielens"} <= set(known)
     assert all(facts["address"].startswith("http") for facts in known.values())

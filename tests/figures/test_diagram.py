@@ -52,7 +52,7 @@ def test_boxes_name_layers_as_the_spectra_do():
 
 
 @pytest.mark.parametrize("name", MODELS.names())
-def test_a_compressed_model_is_drawn_as_it_is(name):
+def test_a_compressed_model_is_drawn_in_its_own_form(name):
     model = make_model(name)
     ranks = {layer.layer_name: min(2, layer.out_features) for layer in profile_model(model).compressible}
     small = compress_model(model, CompressionSpec.of(ranks), spectra_of(model)).model

@@ -202,7 +202,7 @@ def test_thinning_keeps_the_head_the_last_and_the_marks():
     assert len(index) <= theme.MAX_POINTS and set(range(96)) <= set(index) and {54_321, 99_999} <= set(index)
 
 
-def test_the_lit_row_of_the_overview_is_the_selected_layer():
+def test_the_highlighted_row_of_the_overview_is_the_selected_layer():
     shape = rank_overview(overview(), selected="mlp.0").layout.shapes[0]
     assert (shape.y0, shape.y1) == (0.5, 1.5)  # categories count from the bottom, mlp.0 is on top of two
 
@@ -218,7 +218,7 @@ def rgb(color: str) -> np.ndarray:
 
 @pytest.mark.parametrize("role", theme.ROLES.values(), ids=lambda role: role.name)
 @pytest.mark.parametrize("background", ["#fcfcfb", "#14191b"], ids=["light", "dark"])
-def test_colours_reach_contrast_three_on_both_pages(role, background):
+def test_colours_reach_contrast_three_in_both_themes(role, background):
     low, high = sorted((luminance(rgb(role.color)), luminance(rgb(background))))
     assert (high + 0.05) / (low + 0.05) >= 3.0
 
@@ -253,5 +253,5 @@ def test_roles_differ_in_colour_for_the_colour_blind_or_else_in_shape(matrix):
         (percent(0.999999), "99.99 %"), (percent(0.00001), "< 0.01 %"), (percent(0.012), "1.2 %"),
     ],
 )  # fmt: skip
-def test_numbers_read_as_people_write_them(written, text):
+def test_numbers_have_three_significant_digits_and_a_unit(written, text):
     assert written == text

@@ -25,7 +25,7 @@ def test_the_table_of_an_inspection_gives_back_its_draft(inspection):
     assert (past.role, past.separator, past.max_length, past.shares) == ("list", "^", 4, "item")
 
 
-def test_edited_list_settings_are_taken_over_and_emptied_cells_are_unset(inspection):
+def test_edited_list_settings_are_applied_and_emptied_cells_are_unset(inspection):
     table = column_table(inspection, draft_config(inspection, "mine").columns)
     table.loc[2, "shares"], table.loc[2, "max_length"], table.loc[2, "separator"] = None, 3, ""
     past = column_configs(table)[2]

@@ -62,7 +62,7 @@ def test_without_a_sensitivity_the_planner_offers_to_measure_it(ids):
 
 
 @pytest.mark.parametrize("share", [0.3, 0.5])
-def test_the_ranks_found_meet_the_budget_and_undo_takes_them_back(planned_page, ids, share):
+def test_the_ranks_found_meet_the_budget_and_undo_reverts_them(planned_page, ids, share):
     limit = int(share * serving_cost(cache.model_profile(cache.workspace(), ids["model"]), {}).parameters)
     before = run_button(planned_page).label
     planned_page.number_input(key="planner-parameters").set_value(limit).run()
@@ -93,7 +93,7 @@ def test_the_front_is_drawn_with_the_current_plan_predicted_and_measured(planned
     assert names == ["best plans, predicted", "original", "this plan, predicted", "this plan, measured"]
 
 
-def test_every_slider_step_asks_for_its_plan_and_shows_what_was_measured(ids, measured):
+def test_every_slider_step_measures_its_plan_and_shows_the_result(ids, measured):
     page = open_compress(model=ids["model"])
     slider(page, "Rank of mlp.2").set_value(7).run()
     page.selectbox(key="compress-method").set_value("svd").run()
@@ -103,7 +103,7 @@ def test_every_slider_step_asks_for_its_plan_and_shows_what_was_measured(ids, me
     assert "0.7650" in text and "0.0050 <small>" in text and "0.0070 to " in text and "on 1,000 validation rows" in text
 
 
-def test_a_named_plan_is_kept_taken_and_deleted(ids, tmp_path):
+def test_a_named_plan_is_saved_applied_and_deleted(ids, tmp_path):
     page = open_compress(model=ids["model"])
     page.session_state["saved-plans"] = True
     slider(page, "Rank of mlp.2").set_value(7).run()

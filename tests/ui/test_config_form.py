@@ -85,7 +85,7 @@ def test_faults_across_settings_show_too(app: AppTest) -> None:
     assert errors(app) == ["Limit must be below 100 when flag is on."]
 
 
-def test_a_number_without_a_default_asks_to_be_typed() -> None:
+def test_a_required_number_that_is_empty_is_a_fault() -> None:
     def required() -> None:
         from dataclasses import dataclass
 
@@ -103,7 +103,7 @@ def test_a_number_without_a_default_asks_to_be_typed() -> None:
     assert not app.number_input(key="g-rank").set_value(4).run().error
 
 
-def test_units_and_bounds_are_told(app: AppTest) -> None:
+def test_labels_have_units_and_help_has_bounds(app: AppTest) -> None:
     assert app.number_input(key="f-rate").label == "Rate (1/s)"
     assert app.number_input(key="f-epochs").help == "Passes. From 1 to 10."
 

@@ -18,7 +18,7 @@ from ctrlab.ui import format
         (None, format.NONE),
     ],
 )
-def test_durations_read_as_people_say_them(seconds: float | None, text: str) -> None:
+def test_durations_have_at_most_two_units(seconds: float | None, text: str) -> None:
     assert format.duration(seconds) == text
 
 
@@ -39,7 +39,7 @@ def test_a_rate_has_its_unit() -> None:
 
 
 @pytest.mark.parametrize(("past", "text"), [(3, "just now"), (200, "3 min ago"), (7300, "2 h ago"), (90_000, "22 Nov 2026")])
-def test_moments_are_told_by_how_long_ago_they_were(past: int, text: str) -> None:
+def test_times_are_shown_relative_to_now(past: int, text: str) -> None:
     now = datetime(2026, 11, 23, 12, tzinfo=UTC)
     assert format.ago(now - timedelta(seconds=past), now) == text
 

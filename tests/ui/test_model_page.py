@@ -40,7 +40,7 @@ def test_settings_of_an_architecture_reach_the_job(open_page, workspace: Workspa
     assert job.config["model"]["cross_layers"] == 5
 
 
-def test_a_model_of_lists_is_refused_where_the_data_has_none(open_page, dataset: str) -> None:
+def test_an_architecture_for_lists_is_refused_without_list_fields(open_page, dataset: str) -> None:
     app = open_page("Model", dataset=dataset)
     app.pills(key="architecture").set_value("din").run()
     assert "list" in app.info[0].value

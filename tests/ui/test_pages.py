@@ -49,7 +49,7 @@ def test_another_dataset_in_the_address_leaves_the_old_model(workspace: Workspac
     assert "model" not in app.query_params
 
 
-def test_an_id_of_the_wrong_kind_is_told_and_dropped(open_page, dataset: str) -> None:
+def test_an_id_of_the_wrong_kind_is_reported_and_dropped(open_page, dataset: str) -> None:
     app = open_page("Jobs", model=dataset)
     assert "is a dataset, not a model" in app.warning[0].value
     assert "model" not in app.query_params
@@ -152,7 +152,7 @@ def test_a_path_that_does_not_exist_is_one_sentence(open_page, tmp_path: Path) -
     assert "nowhere.csv" in app.error[0].value
 
 
-def test_known_formats_tell_address_size_and_checksum(open_page) -> None:
+def test_known_formats_show_address_size_and_checksum(open_page) -> None:
     app = open_page("Data")
     app.button_group(key="data-way").set_value("Known format").run()
     facts = texts(app)
@@ -179,7 +179,7 @@ def test_training_is_queued_with_the_settings_of_the_form(open_page, workspace: 
     assert (job.kind, job.config["model"]["mlp_dims"], job.config["fit"]["epochs"]) == ("train", [64, 32], 2)
 
 
-def test_an_architecture_that_needs_a_list_says_so_where_there_is_none(open_page, dataset: str) -> None:
+def test_an_architecture_that_needs_a_list_says_so_without_one(open_page, dataset: str) -> None:
     app = open_page("Model", dataset=dataset)
     app.session_state["architecture"] = "din"
     app.run()
@@ -279,7 +279,7 @@ def test_the_break_even_demo_says_when_factors_are_not_smaller(open_page) -> Non
     assert "50.0 % smaller" in texts(app)
 
 
-def test_the_demos_mathematics_is_that_of_the_text() -> None:
+def test_the_demos_compute_what_the_text_says() -> None:
     import numpy as np
 
     from ctrlab.ui.views.learn_demos import principal_directions, truncate

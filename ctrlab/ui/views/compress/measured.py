@@ -23,11 +23,11 @@ _POLL_SECONDS = 0.05
 _TIMEOUT_SECONDS = 120.0
 
 
-def ask(context: CompressContext, spec: CompressionSpec) -> "Future[Preview]":
+def request(context: CompressContext, spec: CompressionSpec) -> "Future[Preview]":
     """Request the measurement of the plan, in float32; the future is done at once for a plan that was measured before."""
-    request = PreviewRequest(model_id=context.model.id, spectra_id=context.spectra_id, spec=spec.replace(precision="float32"))
+    wanted = PreviewRequest(model_id=context.model.id, spectra_id=context.spectra_id, spec=spec.replace(precision="float32"))
     client = st.session_state.setdefault("preview-client", uuid.uuid4().hex)
-    return previews.preview_process(context.workspace).ask(request, client)
+    return previews.preview_process(context.workspace).ask(wanted, client)
 
 
 def known(answer: "Future[Preview]") -> Preview | None:

@@ -69,7 +69,7 @@ def _is_compressed(workspace: Workspace, model: Artifact) -> None:
 def _workbench(model_id: str, spectra_id: str) -> None:
     """Sliders on the left, prediction and run on the right; a slider step reruns this fragment only.
 
-    The settings stand below the sliders but are read first, because sliders and prediction depend on them.
+    The settings are drawn below the sliders but first, because sliders and prediction depend on them.
     """
     context = load_context(cache.workspace(), model_id, spectra_id)
     left, right = st.columns([13, 8], gap="large")
@@ -81,8 +81,8 @@ def _workbench(model_id: str, spectra_id: str) -> None:
     config = (settings.config or CompressConfig()).replace(plan=plan)
     prediction = predict(context.profile, context.spectra, config.spec)
     sensitivity = model_sensitivity(context)
-    request = measured.ask(context, config.spec)
-    found = measured.known(request)
+    preview = measured.request(context, config.spec)
+    found = measured.known(preview)
     with upper:
         presets(context, plan)
         options = PlanOptions(spec=config.spec, spectra=context.spectra)
@@ -95,6 +95,6 @@ def _workbench(model_id: str, spectra_id: str) -> None:
         run(context, prediction, config, settings)
         cost_chart(context, prediction)
     # Last, because it waits: the rest of the page is already in the browser while the plan is measured.
-    arrived = measured.show(slot, request, prediction, sensitivity)
+    arrived = measured.show(slot, preview, prediction, sensitivity)
     if arrived and st.session_state.get("planner"):
         st.rerun()  # the front shows the measured plan too
