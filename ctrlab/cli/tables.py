@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ctrlab.cli.common import Subparsers, declare_verb
 from ctrlab.cli.output import print_json
+from ctrlab.registry import load
 
 
 def declare_tables(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
@@ -23,10 +24,8 @@ def declare_tables(subparsers: Subparsers, common: argparse.ArgumentParser) -> N
 
 
 def run_compress_table(args: argparse.Namespace) -> None:
-    """`compress-table`."""
-    from ctrlab.compression.streaming import compress_table  # loads torch
-
-    result = compress_table(
+    """`compress-table`; imports torch."""
+    result = load("ctrlab.compression.streaming:compress_table")(
         args.table, args.counts, args.rank, args.output, variance=args.variance, tensor=args.tensor, on_progress=_Line()
     )
     facts = result.description()

@@ -34,12 +34,12 @@ class Role:
 ORIGINAL = Role("original", "#0072b2", "solid", "circle")
 AFM = Role("AFM", "#d55e00", "solid", "diamond")
 CONTROL = Role("control", "#009e73", "dash", "square")
-RIVAL = Role("rival", "#b66a94", "dashdot", "triangle-up")
+FROM_SCRATCH = Role("from_scratch", "#b66a94", "dashdot", "triangle-up")
 THRESHOLD = Role("threshold", GREY, "dot", "line-ns-open")
 
-ROLES = {role.name: role for role in (ORIGINAL, AFM, CONTROL, RIVAL, THRESHOLD)}
+ROLES = {role.name: role for role in (ORIGINAL, AFM, CONTROL, FROM_SCRATCH, THRESHOLD)}
 #: The role of each kind of model in a comparison.
-KIND_ROLES = {"original": ORIGINAL, "compressed": AFM, "control": CONTROL, "rival": RIVAL}
+KIND_ROLES = {"original": ORIGINAL, "compressed": AFM, "control": CONTROL, "from_scratch": FROM_SCRATCH}
 
 
 def line(role: Role, width: float = 2.0) -> dict[str, Any]:

@@ -57,8 +57,8 @@ def claims_table(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _row(model: "pd.Series[float]", original: "pd.Series[float]", table: pd.DataFrame, claim: Claim) -> dict[str, object]:
-    value, tuned = _measured(model, original, claim), bool(model["tuning"])
-    same = table[(table["kind"] == "control") & (table["tuning"] == model["tuning"]) & tuned]
+    value, tuned = _measured(model, original, claim), bool(model["finetune"])
+    same = table[(table["kind"] == "control") & (table["finetune"] == model["finetune"]) & tuned]
     controls = pd.Series([_measured(row, original, claim) for _, row in same.iterrows()], dtype=float).dropna()
     low, high = (model["auc_change_low"], model["auc_change_high"]) if claim.measure == "auc" else (np.nan, np.nan)
     return {

@@ -59,9 +59,9 @@ def _speed(original: "pd.Series", other: "pd.Series") -> str:
 
 def _control(row: "pd.Series", change: float, table: pd.DataFrame) -> str:
     """What fine-tuning alone gave; without a control, a warning where there is a gain to explain."""
-    if not row["tuning"] or row["kind"] == "control":
+    if not row["finetune"] or row["kind"] == "control":
         return "."
-    controls = table[(table["kind"] == "control") & (table["tuning"] == row["tuning"])]["auc_change"].dropna()
+    controls = table[(table["kind"] == "control") & (table["finetune"] == row["finetune"])]["auc_change"].dropna()
     if len(controls):
         return f"; fine-tuning alone gave {difference(controls.mean())}."
     gain = change > 0 and not row["auc_change_low"] <= 0  # an interval that holds 0 needs no explanation
@@ -70,7 +70,7 @@ def _control(row: "pd.Series", change: float, table: pd.DataFrame) -> str:
 
 def _seeds(row: "pd.Series", table: pd.DataFrame) -> str:
     """Mean and standard deviation over the models that differ in their seed alone."""
-    alike = table[(table["effort"] == row["effort"]) & (table["kind"] == row["kind"])]["auc_change"].dropna()
+    alike = table[(table["run_group"] == row["run_group"]) & (table["kind"] == row["kind"])]["auc_change"].dropna()
     if len(alike) < 2:
         return " One seed."
     return f" Over {len(alike)} seeds {difference(alike.mean())}, standard deviation {alike.std():.4f}."

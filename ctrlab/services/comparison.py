@@ -12,9 +12,9 @@ from ctrlab.config import Config, option
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.evaluation.delong import Interval, auc_difference
 from ctrlab.reports.comparison import LATENCY_BATCH_SIZES
-from ctrlab.services.controls import kind_of
 from ctrlab.services.handlers import JOB_HANDLERS
-from ctrlab.services.models import require_artifact
+from ctrlab.services.models import require_artifact, role_of
+from ctrlab.services.of_model import newest_of_model
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -46,21 +46,20 @@ def submit_evaluate(workspace: Workspace, config: EvaluateConfig) -> str:
 
 def latest_evaluation(workspace: Workspace, model_id: str) -> Artifact | None:
     """The newest measurement of a model, if there is one."""
-    found = workspace.store.artifacts.list(kind="evaluation", parent=model_id)
-    return found[0] if found else None
+    return newest_of_model(workspace, "evaluation", model_id)
 
 
 def comparison_table(workspace: Workspace, model_ids: list[str]) -> pd.DataFrame:
     """One row a model; NaN where a model was not measured.
 
-    Columns: id, name, kind ("original", "compressed", "control" or "rival"), architecture, split, measured_rows, auc with auc_low
-    and auc_high (95 % interval), log_loss, calibration_ratio, calibration_error, auc_change with auc_change_low and
-    auc_change_high (DeLong's paired interval of the difference from the first original in the list, on the same rows),
-    parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row; all of the served form), and for runtime r in
-    (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
+    Columns: id, name, kind (the role of the model: "original", "compressed", "control" or "from_scratch"), architecture, split,
+    measured_rows, auc with auc_low and auc_high (95 % interval), log_loss, calibration_ratio, calibration_error, auc_change
+    with auc_change_low and auc_change_high (DeLong's paired interval of the difference from the first original in the list, on
+    the same rows), parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row; all of the served form), and
+    for runtime r in (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
     """
     found = [require_artifact(workspace, model_id, "model") for model_id in model_ids]
-    reference = next((model for model in found if kind_of(model) == "original"), None)
+    reference = next((model for model in found if role_of(model) == "original"), None)
     rows = [_comparison_row(workspace, model) | _changes(workspace, model, reference) for model in found]
     return pd.DataFrame(rows)
 
@@ -100,7 +99,7 @@ def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
     row: dict[str, Any] = {
         "id": model.id,
         "name": model.name,
-        "kind": kind_of(model),
+        "kind": role_of(model),
         "architecture": model.summary["architecture"],
         "split": measured.get("split"),
         "measured_rows": metrics.get("num_rows"),

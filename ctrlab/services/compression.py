@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from ctrlab.config import Config, option
 from ctrlab.plans.configs import CompressConfig
 from ctrlab.services.handlers import JOB_HANDLERS
-from ctrlab.services.models import require_artifact
+from ctrlab.services.of_model import submit_for_model
 from ctrlab.services.workspace import Workspace
 
 
@@ -25,6 +25,4 @@ class CompressJobConfig(Config):
 
 def submit_compress(workspace: Workspace, config: CompressJobConfig) -> str:
     """Queue the compression; the job's result holds the new `model` id."""
-    model = require_artifact(workspace, config.model_id, "model")
-    require_artifact(workspace, config.spectra_id, "spectra")
-    return workspace.store.jobs.submit("compress", f"Compress {model.name}", config.to_dict()).id
+    return submit_for_model(workspace, "compress", "Compress {model}", config, needs=("spectra",))

@@ -16,6 +16,7 @@ from ctrlab.plans.stages import stages_of
 from ctrlab.services.compression import CompressJobConfig, submit_compress
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import TrainConfig, model_profile, require_artifact, submit_train
+from ctrlab.services.of_model import submit_for_model
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.training.configs import FitConfig
@@ -39,8 +40,7 @@ class ControlConfig(Config):
 
 def submit_control(workspace: Workspace, config: ControlConfig) -> str:
     """Queue the fine-tuning of an original; the job's result holds the new `model` id."""
-    model = require_artifact(workspace, config.model_id, "model")
-    return workspace.store.jobs.submit("control", f"Fine-tune {model.name} as a control", config.to_dict()).id
+    return submit_for_model(workspace, "control", "Fine-tune {model} as a control", config)
 
 
 def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds: int = 1) -> list[str]:
@@ -77,23 +77,14 @@ def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds:
     return queued + [submit_train(workspace, scratch) for scratch in _from_scratch(workspace, original, config, seeds)]
 
 
-def kind_of(model: Artifact) -> str:
-    """ "compressed", "control", "rival" (a small model from scratch) or "original"."""
-    if model.config.get("compression"):
-        return "compressed"
-    if model.config.get("control"):
-        return "control"
-    return "rival" if model.config.get("max_parameters") else "original"
-
-
-def tuning_of(model: Artifact) -> dict[str, Any] | None:
-    """How a compressed model or a control was fine-tuned, its seed left out; None where it was not."""
+def finetune_key(model: Artifact) -> str:
+    """Settings of the fine-tuning of a compressed model or a control, without the seed, as JSON; "" for none."""
     found = (model.config.get("compression") or {}).get("finetune") or (model.config.get("control") or {}).get("fit")
-    return {key: value for key, value in found.items() if key != "seed"} if found else None
+    return json.dumps(_without_seed(found), sort_keys=True) if found else ""
 
 
-def effort_of(model: Artifact) -> str:
-    """The same for models that differ by their seed alone."""
+def run_group(model: Artifact) -> str:
+    """A key that is equal for models that differ by their seed alone: the runs of one experiment."""
     keys = ("original_id", "compression", "control", "architecture", "model", "fit", "max_parameters", "teacher_id")
     return json.dumps(_without_seed({key: model.config.get(key) for key in keys}), sort_keys=True)
 

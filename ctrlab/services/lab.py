@@ -7,7 +7,8 @@
     compressed = lab.compress(model.id, ranks={"mlp.2": 64, "mlp.4": 64, "embedding.*": 4}, finetune=FINETUNE)
     print(lab.compare([model.id, compressed.id]))
 
-Every call is a job in the store, so the dashboard shows it, a killed one resumes, and its lineage is recorded.
+A call that returns an Artifact is a job in the store: the dashboard shows it, a killed one resumes, and its provenance is
+recorded. `plan`, `choose` and `compare` compute their answer in this process; only the measurements they need are jobs.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -21,6 +22,7 @@ from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
 from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.ranks import plan_ranks, preset_plan
+from ctrlab.registry import load
 from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra, speed
 from ctrlab.services.runner import run_job
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE
@@ -149,19 +151,18 @@ class Lab:
     ) -> "Choice":
         """The best ranks for a budget, or the smallest plan (by `kind`) for an AUC loss; exactly one of the two.
 
-        Sensitivity is measured first where it never was. For a budget the planner's plans and the two naive ones are measured as
-        a whole on the validation rows; the best of them is `choice.plan`.
+        Sensitivity is measured first if there is none. For a budget the planner's plans and two baselines are each measured as a
+        whole on the validation rows, in this process; the best of them is `choice.plan`.
         """
         if (budget is None) == (max_auc_loss is None):
             raise ConfigError("choose a plan by exactly one of budget and max_auc_loss")
         if budget is not None and budget.kind == "latency_ms":
             raise ConfigError("a plan for milliseconds has to be run: use plan_for_ms")
-        from ctrlab.services.work.choose import choose  # loads torch
-
-        return choose(
+        choice: Choice = load("ctrlab.services.work.choose:choose")(
             self.workspace, model_id, self.spectra_of(model_id).id, self.sensitivity_of(model_id).id,
             budget=budget, max_auc_loss=max_auc_loss, kind=kind, multiple_of=multiple_of,
         )  # fmt: skip
+        return choice
 
     def compress(
         self,

@@ -3,7 +3,7 @@
 import shutil
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from ctrlab.config import Config, option
 from ctrlab.data.schema import FeatureSchema
@@ -17,6 +17,10 @@ from ctrlab.services.paths import input_path
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.training.configs import FitConfig
+
+#: What a stored model is among the arms of a comparison: trained alone, compressed, fine-tuned without compression, or a smaller
+#: model of the same architecture trained from scratch.
+ModelRole = Literal["original", "compressed", "control", "from_scratch"]
 
 #: Inside a model artifact's folder: the trainable form, and the folded form for serving.
 MODEL_FILE = "model.safetensors"
@@ -146,6 +150,12 @@ def export_model(workspace: Workspace, model_id: str, folder: Path) -> list[Path
     """Copy a model's files into `folder`; returns the copies."""
     folder.mkdir(parents=True, exist_ok=True)
     return [Path(shutil.copy2(path, folder / name)) for name, path in model_files(workspace, model_id).items()]
+
+
+def role_of(model: Artifact) -> ModelRole:
+    """What a stored model is among the arms of a comparison, as it was filed."""
+    role: ModelRole = model.summary["role"]
+    return role
 
 
 def original_of(workspace: Workspace, model: Artifact) -> Artifact:

@@ -8,6 +8,7 @@ from ctrlab.config import Config, option
 from ctrlab.plans.sensitivity import Sensitivity, load_sensitivity
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
+from ctrlab.services.of_model import newest_of_model, submit_for_model
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -31,15 +32,12 @@ class SensitivityConfig(Config):
 
 def submit_sensitivity(workspace: Workspace, config: SensitivityConfig) -> str:
     """Queue the measurement; the job's result holds the new `sensitivity` id."""
-    model = require_artifact(workspace, config.model_id, "model")
-    require_artifact(workspace, config.spectra_id, "spectra")
-    return workspace.store.jobs.submit("sensitivity", f"Sensitivity of {model.name}", config.to_dict()).id
+    return submit_for_model(workspace, "sensitivity", "Sensitivity of {model}", config, needs=("spectra",))
 
 
 def latest_sensitivity(workspace: Workspace, model_id: str) -> Artifact | None:
     """The newest sensitivity of a model, if it was measured."""
-    found = workspace.store.artifacts.list(kind="sensitivity", parent=model_id)
-    return found[0] if found else None
+    return newest_of_model(workspace, "sensitivity", model_id)
 
 
 def load_model_sensitivity(workspace: Workspace, sensitivity_id: str) -> Sensitivity:

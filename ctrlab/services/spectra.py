@@ -8,6 +8,7 @@ from ctrlab.config import Config, option
 from ctrlab.decomposition.spectrum import LayerSpectrum, load_spectra
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import model_profile, require_artifact
+from ctrlab.services.of_model import newest_of_model, submit_for_model
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -30,14 +31,12 @@ class SpectraConfig(Config):
 
 def submit_spectra(workspace: Workspace, config: SpectraConfig) -> str:
     """Queue the decomposition; the job's result holds the new `spectra` id."""
-    model = require_artifact(workspace, config.model_id, "model")
-    return workspace.store.jobs.submit("spectra", f"Spectra of {model.name}", config.to_dict()).id
+    return submit_for_model(workspace, "spectra", "Spectra of {model}", config)
 
 
 def latest_spectra(workspace: Workspace, model_id: str) -> Artifact | None:
     """The newest spectra of a model, if any were computed."""
-    found = workspace.store.artifacts.list(kind="spectra", parent=model_id)
-    return found[0] if found else None
+    return newest_of_model(workspace, "spectra", model_id)
 
 
 def load_layer_spectra(workspace: Workspace, spectra_id: str) -> dict[str, LayerSpectrum]:

@@ -6,6 +6,7 @@ from ctrlab.config import Config, option
 from ctrlab.plans.speed import SpeedModel, load_speed
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
+from ctrlab.services.of_model import submit_for_model
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -49,18 +50,13 @@ class PlanSpeedConfig(Config):
 
 def submit_speed(workspace: Workspace, config: SpeedConfig) -> str:
     """Queue the timing; the job's result holds the new `speed` id."""
-    model = require_artifact(workspace, config.model_id, "model")
-    require_artifact(workspace, config.spectra_id, "spectra")
-    return workspace.store.jobs.submit("speed", f"Speed of {model.name}", config.to_dict()).id
+    return submit_for_model(workspace, "speed", "Speed of {model}", config, needs=("spectra",))
 
 
 def submit_plan_speed(workspace: Workspace, config: PlanSpeedConfig) -> str:
     """Queue the search; the job's result holds a `plan` id, whose summary says what was predicted and measured."""
-    model = require_artifact(workspace, config.model_id, "model")
-    for kind in ("spectra", "sensitivity", "speed"):
-        require_artifact(workspace, getattr(config, f"{kind}_id"), kind)
-    title = f"Plan {model.name} for {config.limit_ms:g} ms"
-    return workspace.store.jobs.submit("plan_speed", title, config.to_dict()).id
+    title = f"Plan {{model}} for {config.limit_ms:g} ms"
+    return submit_for_model(workspace, "plan_speed", title, config, needs=("spectra", "sensitivity", "speed"))
 
 
 def latest_speed(workspace: Workspace, model_id: str, batch_size: int | None = None) -> Artifact | None:

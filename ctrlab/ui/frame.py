@@ -6,7 +6,7 @@ from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.services.controls import kind_of
+from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage.records import Artifact
 from ctrlab.ui import cache, state
@@ -82,7 +82,7 @@ def _selected_artifacts(workspace: Workspace, selection: state.Selection) -> lis
     dataset = artifacts.get(selection.dataset) if selection.dataset else None
     model = artifacts.get(selection.model) if selection.model else None
     children = artifacts.list(kind="model", parent=model.id) if model else []
-    compressed = [child for child in children if kind_of(child) == "compressed"]
+    compressed = [child for child in children if role_of(child) == "compressed"]
     return [("Dataset", "Data", dataset), ("Model", "Model", model), ("Compressed", "Compare", next(iter(compressed), None))]
 
 

@@ -18,12 +18,11 @@ from typing import Any, BinaryIO
 import torch
 
 from ctrlab.decomposition.collect import look_up_counts
-from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
 from ctrlab.measuring.probe import Probe
 from ctrlab.services.previews import Preview, PreviewRequest
-from ctrlab.services.work.shared import open_model
+from ctrlab.services.work.shared import open_model, open_spectra
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.worker.processors import usable_processors
 
@@ -92,7 +91,7 @@ class Previewer:
         key = (model_id, spectra_id)
         if key not in self._probes:
             _, model, dataset = open_model(self._workspace, model_id)
-            spectra = load_spectra(self._workspace.store.artifacts.get(spectra_id).path, eigenvectors=True)
+            spectra = open_spectra(self._workspace, spectra_id)
             while len(self._probes) >= _KEPT_PROBES:
                 self._probes.popitem(last=False)
             self._probes[key] = Probe(model, spectra, dataset.split("valid"), counts=look_up_counts(model, dataset))

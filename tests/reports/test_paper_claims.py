@@ -9,15 +9,15 @@ from tests.support.comparisons import row
 
 
 def test_each_claim_has_the_measured_result_and_that_of_fine_tuning_alone():
-    tuned = {"tuning": "{}", "parameters": 250}
+    tuned = {"finetune": "{}", "parameters": 250}
     table = pd.DataFrame(
         [
             row(parameters=1000),
             row(**tuned, kind="compressed", name="afm", auc_change=0.004, auc_change_low=0.003, auc_change_high=0.005,
                 torch_rows_per_second_4096=1.2e6),
             row(kind="compressed", name="truncated", parameters=100, torch_rows_per_second_4096=np.nan),
-            row(kind="control", tuning="{}", parameters=1000, auc_change=0.003),
-            row(kind="control", tuning="{}", parameters=1000, auc_change=0.005),
+            row(kind="control", finetune="{}", parameters=1000, auc_change=0.003),
+            row(kind="control", finetune="{}", parameters=1000, auc_change=0.005),
         ]
     )  # fmt: skip
     table["torch_rows_per_second_4096"] = table["torch_rows_per_second_4096"] * 1.0

@@ -7,7 +7,7 @@ from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.services import comparison, controls
 from ctrlab.services.compression import CompressJobConfig, submit_compress
-from ctrlab.services.models import TrainConfig, model_profile
+from ctrlab.services.models import TrainConfig, model_profile, role_of
 from ctrlab.training.configs import FINETUNE, FitConfig
 
 TUNING = FINETUNE.replace(batch_size=256, learning_rate=1e-3)
@@ -37,18 +37,18 @@ def test_every_arm_is_queued_run_and_told_apart(lab, original):
         "small, seed 1", "small, seed 2", "DeepFM, fine-tuned alone, seed 1", "DeepFM, fine-tuned alone, seed 2",
         "small, truncated only", "DeepFM, small from scratch, seed 1", "DeepFM, small from scratch, seed 2",
     ]  # fmt: skip
-    kinds = [controls.kind_of(model) for model in (original, *found)]
-    assert kinds == ["original", *["compressed"] * 2, *["control"] * 2, "compressed", *["rival"] * 2]
+    kinds = [role_of(model) for model in (original, *found)]
+    assert kinds == ["original", *["compressed"] * 2, *["control"] * 2, "compressed", *["from_scratch"] * 2]
     compressed, other, control, _, truncated, scratch, _ = found
     assert control.config["control"]["rounds"] == 2  # MLP, then tables
     assert control.summary["cost"] == original.summary["cost"]
-    assert controls.tuning_of(compressed) == controls.tuning_of(control) and controls.tuning_of(truncated) is None
-    assert controls.effort_of(compressed) == controls.effort_of(other) != controls.effort_of(truncated)
+    assert controls.finetune_key(compressed) == controls.finetune_key(control) and controls.finetune_key(truncated) == ""
+    assert controls.run_group(compressed) == controls.run_group(other) != controls.run_group(truncated)
     parameters = [model.summary["cost_serving"]["parameters_tables"] + model.summary["cost_serving"]["parameters_dense"]
                   for model in (compressed, scratch)]  # fmt: skip
     assert parameters[1] <= parameters[0]
     table = comparison.comparison_table(lab.workspace, [model.id for model in (scratch, original, compressed, control)])
-    assert table["kind"].tolist() == ["rival", "original", "compressed", "control"]
+    assert table["kind"].tolist() == ["from_scratch", "original", "compressed", "control"]
     assert table["auc"].notna().all() and table["auc_change"].notna().tolist() == [True, False, True, True]
 
 
@@ -81,7 +81,7 @@ def test_a_smaller_model_is_distilled_from_its_teacher(lab, original):
     settings = {"dataset_id": original.config["dataset_id"], "architecture": "deepfm", "model": original.config["model"]}
     fit = FitConfig.from_dict(original.config["fit"]).replace(distillation=0.5)
     small = lab.train(TrainConfig(**settings, fit=fit, max_parameters=500, teacher_id=original.id))
-    assert controls.kind_of(small) == "rival" and small.config["teacher_id"] == original.id
+    assert role_of(small) == "from_scratch" and small.config["teacher_id"] == original.id
     with pytest.raises(ConfigError, match="a teacher and a distillation above 0 go together"):
         TrainConfig(**settings, fit=fit)
 

@@ -1,4 +1,4 @@
-"""The sensitivity job: filed with its lineage, resumed behind the last layer, refused in a sentence."""
+"""The sensitivity job: filed with its provenance, resumed after the last layer."""
 
 import pytest
 
@@ -29,14 +29,14 @@ def test_it_is_filed_under_the_model_and_its_spectra_and_read_back(lab, model):
     assert artifact.summary["num_rows"] == found.num_rows <= 16_384
 
 
-def test_a_cancelled_measurement_goes_on_behind_the_last_layer(lab, model, monkeypatch):
+def test_a_cancelled_measurement_resumes_after_the_last_layer(lab, model, monkeypatch):
     measured, measure = [], probe.Probe.measure
 
-    def watched(self, ranks, **options):
-        measured.append(next(iter(ranks)))
+    def watched(self, spec, **options):
+        measured.append(next(iter(spec.plan.as_dict())))
         if len(set(measured)) > 2 and not jobs.get_job(lab.workspace, job_id).cancel_requested and jobs_attempt == 1:
             raise JobCancelled("stopped here")
-        return measure(self, ranks, **options)
+        return measure(self, spec, **options)
 
     monkeypatch.setattr(probe.Probe, "measure", watched)
     config = sensitivity.SensitivityConfig(model_id=model.id, spectra_id=lab.spectra_of(model.id).id)

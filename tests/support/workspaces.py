@@ -39,7 +39,7 @@ def deepfm_workspace(home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, .
     original = workspace.store.artifacts.add(NewArtifact(
         "model", "DeepFM", parents=[dataset.id],
         config={"dataset_id": dataset.id, "architecture": "deepfm", "model": model.config.to_dict()},
-        summary={"architecture": "DeepFM", "fingerprint": schema.fingerprint, "profile": profile.to_dict(), "cost": cost,
+        summary={"role": "original", "architecture": "DeepFM", "fingerprint": schema.fingerprint, "profile": profile.to_dict(), "cost": cost,
                  "cost_serving": cost},
     ))  # fmt: skip
     folder = home / "spectra-to-file"
@@ -73,7 +73,7 @@ def add_compressed(
                 "compression": {"method": "afm", "bottleneck": "none", "finetune": {"epochs": 1},
                                 "plan": {"ranks": [{"layer_name": "mlp.2", "rank": ranks}]}}},
         summary={
-            **original.summary, "cost": smaller, "cost_serving": smaller,
+            **original.summary, "role": "compressed", "cost": smaller, "cost_serving": smaller,
             "profile": {**original.summary["profile"], "compressed": compressed_profile},
         },
     ))  # fmt: skip

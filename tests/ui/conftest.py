@@ -103,7 +103,7 @@ def model(workspace: Workspace, dataset: str) -> str:
         "macs": 330_000,
     }
     config = {"dataset_id": dataset, "architecture": "deepfm", "model": {}}
-    summary = {"architecture": "DeepFM", "cost": cost, "cost_serving": cost, "profile": profile.to_dict()}
+    summary = {"role": "original", "architecture": "DeepFM", "cost": cost, "cost_serving": cost, "profile": profile.to_dict()}
     return workspace.store.artifacts.add(
         NewArtifact("model", "First DeepFM", parents=[dataset], config=config, summary=summary, seed=0)
     ).id

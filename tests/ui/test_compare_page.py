@@ -4,7 +4,7 @@ import pytest
 from streamlit.testing.v1 import AppTest
 
 from ctrlab.services.comparison import EvaluateConfig
-from ctrlab.services.controls import tuning_of
+from ctrlab.services.controls import finetune_key
 from ctrlab.services.workspace import open_workspace
 from tests.support.patience import PATIENCE
 from tests.support.workspaces import add_compressed, add_evaluation, deepfm_workspace
@@ -88,7 +88,7 @@ def test_an_empty_workspace_says_what_to_do_first(tmp_path, monkeypatch):
 
 
 def test_the_page_shows_the_claims_of_each_compressed_model(ids, tmp_path):
-    tuned = bool(tuning_of(open_workspace(tmp_path).store.artifacts.get(ids["compressed"])))
+    tuned = bool(finetune_key(open_workspace(tmp_path).store.artifacts.get(ids["compressed"])))
     add_evaluation(open_workspace(tmp_path), ids["compressed"], auc=0.7631, speed=1.4)
     shown = html(open_page(model=ids["model"])).split('class="claims"')[1].replace("\N{NO-BREAK SPACE}", " ")
     assert "3 to 5x fewer" in shown and "+0.0030 to +0.0100" in shown and "+35 % to +170 %" in shown

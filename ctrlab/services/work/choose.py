@@ -1,6 +1,5 @@
 """Choosing a plan by what it measures: used by the command line and from Python, where torch may be loaded."""
 
-from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.measuring.choose import Choice, candidate_plans, choose_plan
 from ctrlab.measuring.probe import Probe
 from ctrlab.plans.budgets import Budget
@@ -8,7 +7,7 @@ from ctrlab.plans.configs import RankPlan
 from ctrlab.plans.planner import plan_for_loss
 from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.services.sensitivity import load_model_sensitivity
-from ctrlab.services.work.shared import open_model
+from ctrlab.services.work.shared import open_model, open_spectra
 from ctrlab.services.workspace import Workspace
 
 
@@ -29,7 +28,7 @@ def choose(
         BudgetError: no plan meets the budget.
     """
     _, model, dataset = open_model(workspace, model_id)
-    spectra = load_spectra(workspace.store.artifacts.get(spectra_id).path, eigenvectors=True)
+    spectra = open_spectra(workspace, spectra_id)
     sensitivity = load_model_sensitivity(workspace, sensitivity_id)
     probe = Probe(model, spectra, dataset.split("valid"))
     options = PlanOptions(spectra=spectra, multiple_of=multiple_of)

@@ -5,13 +5,12 @@ from dataclasses import asdict
 from typing import Any
 
 from ctrlab.compression.pipeline import PipelineResult, compress_and_finetune
-from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.plans.methods import METHODS
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.handlers import JobContext
-from ctrlab.services.work.evaluate import measure_and_file
-from ctrlab.services.work.shared import file_model, open_model, stage_folder
+from ctrlab.services.work.evaluate import evaluate_and_file
+from ctrlab.services.work.shared import file_model, open_model, open_spectra, stage_folder
 from ctrlab.training.loop import FitProgress
 
 #: Share of the progress bar that compression and fine-tuning take when measuring follows.
@@ -21,7 +20,7 @@ _PIPELINE_SHARE = 0.85
 def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
     """Compress, fine-tune, file the model, and measure it beside its original."""
     original, model, dataset = open_model(context.workspace, config.model_id)
-    spectra = load_spectra(context.workspace.store.artifacts.get(config.spectra_id).path, eigenvectors=True)
+    spectra = open_spectra(context.workspace, config.spectra_id)
     share = _PIPELINE_SHARE if config.measure else 1.0
     result = compress_and_finetune(
         model,
@@ -36,6 +35,7 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
     compressed = file_model(
         context,
         result.model,
+        role="compressed",
         precision=config.compress.precision,
         name=config.name or f"{original.name}, {METHODS[config.compress.method].title}",
         parents=[original.id, config.spectra_id],
@@ -83,6 +83,6 @@ def _summary(result: PipelineResult) -> dict[str, Any]:
 def _measure_both(context: JobContext, original_id: str, compressed_id: str, start: float) -> None:
     if latest_evaluation(context.workspace, original_id) is None:
         context.report(start, "measuring the original")
-        measure_and_file(context, original_id)
+        evaluate_and_file(context, original_id)
     context.report((1 + start) / 2, "measuring the compressed model")
-    measure_and_file(context, compressed_id)
+    evaluate_and_file(context, compressed_id)

@@ -3,7 +3,7 @@
 from ctrlab.compression.qr_hash import with_tables_drawn_anew
 from ctrlab.services.controls import ControlConfig
 from ctrlab.services.handlers import JobContext
-from ctrlab.services.work.evaluate import measure_and_file
+from ctrlab.services.work.evaluate import evaluate_and_file
 from ctrlab.services.work.shared import file_model, open_model, report_fit
 from ctrlab.training.loop import fit
 
@@ -28,6 +28,7 @@ def run(config: ControlConfig, context: JobContext) -> dict[str, str]:
     artifact = file_model(
         context,
         model,
+        role="control",
         name=config.name or f"{original.name}, fine-tuned alone",
         parents=[original.id],
         config={
@@ -41,5 +42,5 @@ def run(config: ControlConfig, context: JobContext) -> dict[str, str]:
         seed=config.fit.seed,
     )
     context.report(0.92, "measuring accuracy, size and speed")
-    measure_and_file(context, artifact.id)
+    evaluate_and_file(context, artifact.id)
     return {"model": artifact.id}

@@ -25,11 +25,11 @@ def run(config: EvaluateConfig, context: JobContext) -> dict[str, Any]:
     for number, model_id in enumerate(config.model_ids):
         context.stop_if_requested()
         context.report(number / len(config.model_ids), f"measuring model {number + 1} of {len(config.model_ids)}")
-        evaluations.append(measure_and_file(context, model_id, config).id)
+        evaluations.append(evaluate_and_file(context, model_id, config).id)
     return {"evaluations": evaluations}
 
 
-def measure_and_file(context: JobContext, model_id: str, config: EvaluateConfig | None = None) -> Artifact:
+def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig | None = None) -> Artifact:
     """Accuracy, cost and latency of one model's serving form, with its ONNX file."""
     config = config or EvaluateConfig(model_ids=(model_id,))
     artifact, serving, dataset = open_serving(context.workspace, model_id)

@@ -31,6 +31,7 @@ def run(config: OpenSampleConfig, context: JobContext) -> dict[str, str]:
     artifact = file_model(
         context,
         model,
+        role="original",
         name=SAMPLE_MODEL_NAME,
         parents=[dataset.id],
         config={"dataset_id": dataset.id, "architecture": MODELS.entry_for(model.config).name, "model": model.config.to_dict()},

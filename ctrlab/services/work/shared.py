@@ -7,6 +7,7 @@ from typing import Any
 from ctrlab.compression.fold import cheaper_form
 from ctrlab.compression.quantize import quantize
 from ctrlab.data.dataset import EncodedDataset
+from ctrlab.decomposition.spectrum import LayerSpectrum, load_spectra
 from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
@@ -14,7 +15,7 @@ from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import Precision
 from ctrlab.services.handlers import JobContext
-from ctrlab.services.models import MODEL_FILE, SERVING_FILE, model_file
+from ctrlab.services.models import MODEL_FILE, SERVING_FILE, ModelRole, model_file, require_artifact
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, NewArtifact
 from ctrlab.training.loop import FitProgress
@@ -39,12 +40,18 @@ def open_serving(workspace: Workspace, model_id: str) -> tuple[Artifact, CTRMode
     return artifact, load_model(artifact.path / SERVING_FILE, dataset.schema), dataset
 
 
+def open_spectra(workspace: Workspace, spectra_id: str) -> dict[str, LayerSpectrum]:
+    """The spectra of an artifact with their eigenvectors."""
+    return load_spectra(require_artifact(workspace, spectra_id, "spectra").path, eigenvectors=True)
+
+
 def file_model(
     context: JobContext,
     model: CTRModel,
     *,
     precision: Precision = "float32",
     name: str,
+    role: ModelRole,
     parents: Sequence[str],
     config: Mapping[str, Any],
     summary: Mapping[str, Any],
@@ -61,6 +68,7 @@ def file_model(
     save_model(model, folder / MODEL_FILE)
     save_model(serving, folder / SERVING_FILE)
     facts = {
+        "role": role,
         "architecture": MODELS.entry_for(model.config).title,
         "fingerprint": model.schema.fingerprint,
         "profile": profile.to_dict(),

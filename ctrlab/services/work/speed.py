@@ -3,7 +3,6 @@
 import platform
 from pathlib import Path
 
-from ctrlab.decomposition.spectrum import load_spectra
 from ctrlab.measuring.latency_search import Attempt, plan_that_runs
 from ctrlab.measuring.speed_probe import measure_plan_ms, measure_speed
 from ctrlab.models.profiling import profile_model
@@ -16,14 +15,14 @@ from ctrlab.services.handlers import JobContext
 from ctrlab.services.plans import list_plans
 from ctrlab.services.sensitivity import load_model_sensitivity
 from ctrlab.services.speed import PlanSpeedConfig, SpeedConfig, load_model_speed
-from ctrlab.services.work.shared import open_model, stage_folder
+from ctrlab.services.work.shared import open_model, open_spectra, stage_folder
 from ctrlab.storage import NewArtifact
 
 
 def run(config: SpeedConfig, context: JobContext) -> dict[str, str]:
     """Time uniform plans."""
     artifact, model, dataset = open_model(context.workspace, config.model_id)
-    spectra = load_spectra(context.workspace.store.artifacts.get(config.spectra_id).path, eigenvectors=True)
+    spectra = open_spectra(context.workspace, config.spectra_id)
     context.report(0.0, "timing the original")
     speed = measure_speed(
         model.eval(), spectra, dataset.split("valid"), config.batch_size, threads=config.threads,
@@ -42,7 +41,7 @@ def run(config: SpeedConfig, context: JobContext) -> dict[str, str]:
 def run_plan(config: PlanSpeedConfig, context: JobContext) -> dict[str, str]:
     """Plan, run, and plan again where it was late."""
     _, model, dataset = open_model(context.workspace, config.model_id)
-    spectra = load_spectra(context.workspace.store.artifacts.get(config.spectra_id).path, eigenvectors=True)
+    spectra = open_spectra(context.workspace, config.spectra_id)
     sensitivity = load_model_sensitivity(context.workspace, config.sensitivity_id)
     speed = load_model_speed(context.workspace, config.speed_id)
     profile, rows = profile_model(model), dataset.split("valid")

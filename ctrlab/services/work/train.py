@@ -6,7 +6,7 @@ from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import TrainConfig
-from ctrlab.services.work.evaluate import measure_and_file
+from ctrlab.services.work.evaluate import evaluate_and_file
 from ctrlab.services.work.shared import file_model, open_dataset, open_model, report_fit
 from ctrlab.training.loop import fit
 from ctrlab.training.smaller import smaller_config
@@ -32,6 +32,7 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
     artifact = file_model(
         context,
         result.model,
+        role="from_scratch" if config.max_parameters is not None else "original",
         name=config.name or MODELS[config.architecture].title,
         parents=[config.dataset_id, *([config.teacher_id] if config.teacher_id else [])],
         config={"dataset_id": config.dataset_id, **config.to_dict(), "model": settings.to_dict()},
@@ -39,5 +40,5 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
         seed=config.fit.seed,
     )
     context.report(0.92, "measuring accuracy, size and speed")
-    evaluation = measure_and_file(context, artifact.id)
+    evaluation = evaluate_and_file(context, artifact.id)
     return {"model": artifact.id, "evaluation": evaluation.id}

@@ -37,7 +37,7 @@ def paper_claims(table: "pd.DataFrame") -> None:
     """Draw the section; nothing without an original and a compressed model.
 
     Args:
-        table: `comparison_table` with the column tuning.
+        table: `comparison_table` with the column finetune.
     """
     claims = claims_table(table)
     if claims.empty:

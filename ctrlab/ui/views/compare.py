@@ -1,7 +1,6 @@
 """The Compare page: accuracy, size and speed of the original beside its compressed versions."""
 
 import html
-import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,7 +13,8 @@ from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, pareto_mask
 from ctrlab.reports.verdict import verdict
 from ctrlab.services import comparison as service
 from ctrlab.services import models
-from ctrlab.services.controls import effort_of, kind_of, tuning_of
+from ctrlab.services.controls import finetune_key, run_group
+from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache, format, state
@@ -66,8 +66,8 @@ def render() -> None:
         return
     found = [workspace.store.artifacts.get(model_id) for model_id in chosen]
     table = service.comparison_table(workspace, chosen).assign(
-        tuning=[json.dumps(tuning_of(model)) if tuning_of(model) else "" for model in found],
-        effort=[effort_of(model) for model in found],
+        finetune=[finetune_key(model) for model in found],
+        run_group=[run_group(model) for model in found],
     )
     if len(table) == 1 and selection.model is not None:
         _only_one()
@@ -110,7 +110,7 @@ def _family(workspace: Workspace, known: Sequence[Artifact], selection: state.Se
         model.id
         for model in reversed(known)
         if model.config.get("original_id") == original.id
-        or (kind_of(model) == "rival" and model.config.get("architecture") == alike)
+        or (role_of(model) == "from_scratch" and model.config.get("architecture") == alike)
     ]
     return [original.id, *children]
 

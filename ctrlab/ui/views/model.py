@@ -10,7 +10,7 @@ from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.models.profile import ModelProfile
 from ctrlab.services import datasets, models
 from ctrlab.services.comparison import latest_evaluation
-from ctrlab.services.controls import kind_of
+from ctrlab.services.models import role_of
 from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
 from ctrlab.ui import cache, format, state
@@ -22,7 +22,7 @@ from ctrlab.ui.feedback import empty, escape, guarded, sentence
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.path_sources import paths_offered
 
-_KIND_NOTES = {"original": "", "compressed": ", compressed", "control": ", a control", "rival": ", small from scratch"}
+_KIND_NOTES = {"original": "", "compressed": ", compressed", "control": ", a control", "from_scratch": ", small from scratch"}
 
 
 def render() -> None:
@@ -75,7 +75,7 @@ def _selected_model(known: list[Artifact]) -> None:
 def _describe(model: Artifact) -> str:
     cost = model.summary["cost_serving"]
     parameters = format.count(cost["parameters_tables"] + cost["parameters_dense"])
-    return f"{parameters} parameters{_KIND_NOTES[kind_of(model)]}"
+    return f"{parameters} parameters{_KIND_NOTES[role_of(model)]}"
 
 
 def _facts(model: Artifact) -> None:
@@ -125,7 +125,7 @@ def _table(known: list[Artifact]) -> None:
         rows.append(
             {
                 "name": model.name,
-                "kind": kind_of(model),
+                "kind": role_of(model),
                 "architecture": model.summary["architecture"],
                 "auc": evaluation.summary["metrics"]["auc"] if evaluation else float("nan"),
                 "parameters_tables": cost["parameters_tables"],
