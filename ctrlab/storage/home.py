@@ -53,9 +53,13 @@ def check_store_id(home: Path, expected: str | None, found: str | None, database
     if expected is None or expected == found:
         return
     owner = f"the files in {home} belong to the store {expected}"
-    choice = f"or, to use this database from now on, delete {home / IDENTITY_FILE}: the files stay there and are not removed"
+    choice = f"delete {home / IDENTITY_FILE}: the files of the earlier store stay and are never removed"
     if found is None:
-        raise StorageError(f"{owner}, but its database {database} is missing or empty; put the database back, {choice}")
+        raise StorageError(
+            f"{owner}, but its database {database} is missing or empty; put the database back, or, to start with an empty one, "
+            f"{choice}"
+        )
     raise StorageError(
-        f"{owner}, but the database {database} is the store {found}; correct CTRLAB_STORE_URL or CTRLAB_HOME, {choice}"
+        f"{owner}, but the database {database} is the store {found}; correct CTRLAB_STORE_URL or CTRLAB_HOME, or, to use this "
+        f"database from now on, {choice}"
     )

@@ -74,7 +74,7 @@ def _clean_up(store: Store) -> None:
             logger.info("deleted %s (%d bytes, in the trash since %s)", entry.path, entry.size_bytes, f"{entry.removed_at:%F}")
         if unknown := store.artifacts.unknown_folders():
             names = ", ".join(unknown[:_NAMES_IN_LOG])
-            logger.info("%d folders in artifacts/ are not in the store and are left alone, such as %s", len(unknown), names)
+            logger.info("left alone in artifacts/, for this store has no row for them: %d, such as %s", len(unknown), names)
     except StorageError as error:  # jobs can run all the same
         logger.warning("cleaning up failed: %s", error)
 
