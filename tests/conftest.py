@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from tests.support.shared import once, run_folder
 
 if TYPE_CHECKING:
     from tests.support.small_lab import SmallLab
 
-# The same examples in every run, whatever machine: a failure can be seen again.
-settings.register_profile("ctrlab", derandomize=True, database=None)
+# The same examples in every run, so that a failure can be repeated; no example fails because the machine is busy.
+settings.register_profile("ctrlab", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("ctrlab")
 
 # Before torch is imported anywhere: waiting OpenMP threads sleep, as in the processes that ctrlab starts, and test processes that
