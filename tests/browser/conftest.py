@@ -4,14 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page, expect
+from playwright.sync_api import Browser, BrowserContext, Page
 
 from tests.support.browser import Dashboard, Server, launch_settings, running_server
 from tests.support.patience import PATIENCE
 from tests.support.shared import once, run_folder
 from tests.support.shared_server import shared_server
-
-expect.set_options(timeout=1000 * PATIENCE)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

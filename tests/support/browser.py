@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[2]
 #: Streamlit requests these below the page's own address first and then below the root; the first response is a 404 by design.
 _PROBES = ("/_stcore/health", "/_stcore/host-config")
 
+expect.set_options(timeout=1000 * PATIENCE)
+
 #: Every page of the dashboard and its title.
 PAGES = {
     "/": "Make a CTR model smaller, and see why it can be",
