@@ -58,7 +58,8 @@ def auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> go.Fig
 def _models(kind: str, rows: pd.DataFrame, size: str, all_sizes: pd.Series) -> dict[str, object]:
     """The trace of the models of one kind, labelled; models on the Pareto front are ringed."""
     return {
-        "type": "scatter", "mode": "markers+text", "name": kind, "x": light(rows[size]), "y": rows["auc"].to_numpy(),
+        "type": "scatter", "mode": "markers+text", "name": kind.replace("_", " "),
+        "x": light(rows[size]), "y": rows["auc"].to_numpy(),
         "text": rows["name"].tolist(), "textfont": {"size": 11}, "cliponaxis": False,
         "textposition": [_label_side(value, all_sizes) for value in rows[size]],
         "marker": marker(KIND_ROLES[kind], 13) | {"line": {"width": np.where(rows["on_front"], 2.0, 0.0), "color": GREY}},

@@ -125,7 +125,7 @@ def _table(known: list[Artifact]) -> None:
         rows.append(
             {
                 "name": model.name,
-                "kind": role_of(model),
+                "kind": role_of(model).replace("_", " "),
                 "architecture": model.summary["architecture"],
                 "auc": evaluation.summary["metrics"]["auc"] if evaluation else float("nan"),
                 "parameters_tables": cost["parameters_tables"],
