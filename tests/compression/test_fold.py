@@ -14,6 +14,7 @@ from ctrlab.compression.readers.fm import FoldedFM
 from ctrlab.compression.surgery import compress_model
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import BOTTLENECKS, CompressionSpec, RankPlan
+from tests.support.onnx import run_onnx
 from tests.support.small_models import ARCHITECTURES, logits, make_model, perturb_, random_fields, spectra_of
 
 FIELDS = random_fields(300)
@@ -106,23 +107,8 @@ def test_a_reader_without_a_rule_keeps_the_projection_for_all():
 
 
 @pytest.mark.parametrize("key", [("deepfm", True), ("dcn", False)])
-def test_folded_models_run_in_onnx_runtime(tmp_path, key):
-    onnxruntime = pytest.importorskip("onnxruntime")
-    from ctrlab.data.schema import Fields
-
-    class Graph(nn.Module):
-        def __init__(self, model):
-            super().__init__()
-            self.model = model
-
-        def forward(self, ids, values):
-            return self.model(Fields(ids, values))
-
+def test_folded_models_run_in_onnx_runtime(key):
     plan = RankPlan.of({"embedding.site": 2, "embedding.ad": 3, "mlp.0": 5})
     folded = fold(compress_model(_MODELS[key], CompressionSpec(plan=plan, bottleneck="prelu"), _SPECTRA[key]).model)
-    torch.onnx.export(
-        Graph(folded).eval(), tuple(FIELDS[:2]), tmp_path / "m.onnx", input_names=["ids", "values"], dynamo=True, verbose=False
-    )
-    session = onnxruntime.InferenceSession(tmp_path / "m.onnx")
-    (output,) = session.run(None, {"ids": FIELDS.ids.numpy(), "values": FIELDS.values.numpy()})
+    output = run_onnx(folded, FIELDS)
     torch.testing.assert_close(torch.from_numpy(output), logits(folded, FIELDS), rtol=1e-4, atol=1e-4)
