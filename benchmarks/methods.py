@@ -32,7 +32,7 @@ from frappe_zoo import in_parallel, keep
 
 from ctrlab.compression.fold import serving_form
 from ctrlab.compression.pipeline import compress_and_finetune
-from ctrlab.compression.qr_hash import with_tables_drawn_anew
+from ctrlab.compression.qr_hash import with_reinitialised_tables
 from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import compress_model
 from ctrlab.data.dataset import EncodedDataset
@@ -151,7 +151,7 @@ class Bench:
 
     def reinitialised(self) -> CTRModel:
         """The control of the hash."""
-        return self.trained(with_tables_drawn_anew(self.base, self.seed + 2000))
+        return self.trained(with_reinitialised_tables(self.base, self.seed + 2000))
 
     def smaller(self, **changes: Any) -> CTRModel:
         limit = int(self.budget.limit / _BYTES_A_NUMBER)

@@ -23,7 +23,7 @@ class Block:
 class LatentMap:
     """x_0 = [e_1, ..., e_M], raw values behind it, as an affine map of the latents z (S,).
 
-    Block-diagonal in the fields, in the latents' own order; raw values are the last latents and stay what they are.
+    Block-diagonal in the fields, in the latents' own order; raw values are the last latents, unchanged.
 
     like: a float64 tensor on the device of the blocks, which may be none.
     shared: all blocks have one basis and no mean, so that the latents are (B, M, k) as the vectors were (B, M, d).

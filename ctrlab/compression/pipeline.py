@@ -1,4 +1,4 @@
-"""Compress, fine-tune, compress the rest, fine-tune: the paper's procedure, watchable, cancellable and resumable."""
+"""The paper's procedure in stages: compress, fine-tune, compress the rest, fine-tune; with progress, cancellation and resume."""
 
 import json
 import os
@@ -33,12 +33,12 @@ OnStep = Callable[[str, FitProgress], None]
 
 
 class CompressionData(Dataset, CalibrationData, Protocol):
-    """What the pipeline needs of a dataset; `ctrlab.data.dataset.EncodedDataset` is one."""
+    """The dataset interface of the pipeline; `ctrlab.data.dataset.EncodedDataset` implements it."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class StageResult:
-    """What one stage did.
+    """The result of one stage.
 
     ranks: the layers it factored.
     truncated_auc, truncated_log_loss: on the validation rows right after factoring, before fine-tuning; None without such rows.
@@ -99,7 +99,7 @@ def compress_and_finetune(
             which spectra are missing, collect their own from the model as it is by then.
         on_progress: called with the fraction done, 0..1, and what is being done.
         on_step: called with the stage's name and each FitProgress of its fine-tuning.
-        checkpoint_dir: where to keep finished stages and the state of the running one; a later call goes on from there.
+        checkpoint_dir: folder for finished stages and the checkpoint of the running one; a later call resumes from it.
 
     Raises:
         CompressionError: the plan does not fit the model, or leaves every layer dense though nothing else is to be reduced.
@@ -165,7 +165,7 @@ def _with_all_spectra(
     model: CTRModel, dataset: CompressionData, config: CompressConfig, ranks: Mapping[str, int], spectra: Spectra,
     report: OnProgress, should_stop: Callable[[], bool],
 ) -> Spectra:  # fmt: skip
-    """`spectra`, and those of the original that the plan needs beside them."""
+    """`spectra`, completed by the original's spectra that the plan needs and that are missing."""
     if not METHODS[config.method].needs_spectra:
         return spectra
     missing = [name for name in ranks if name not in spectra or spectra[name].eigenvectors is None]
@@ -186,7 +186,7 @@ def _collect(
 
 @dataclass(frozen=True)
 class _Stage:
-    """One stage: collect what it needs, factor its layers, fine-tune. Its folder, where it has one, makes each step resumable."""
+    """One stage: collect spectra, factor layers, fine-tune. Each step is resumable if the stage has a folder."""
 
     name: str
     ranks: dict[str, int]

@@ -14,8 +14,8 @@ from ctrlab.models.layers import FieldEmbedding
 from ctrlab.plans.table_forms import quotient_remainder_rows
 
 
-def with_tables_drawn_anew(model: CTRModel, seed: int) -> CTRModel:
-    """What hashing starts from but for the hash: a copy with its trained layers, and embedding tables that know nothing."""
+def with_reinitialised_tables(model: CTRModel, seed: int) -> CTRModel:
+    """A copy with re-initialised embedding tables: the control arm for QR hashing."""
     copied, generator = copy.deepcopy(model), torch.Generator().manual_seed(seed)
     for module in copied.modules():
         if isinstance(module, FieldEmbedding):
@@ -49,7 +49,7 @@ class QuotientRemainderGroup(ReducedGroup):
         return sum(self.look_ups) * self.embed_dim
 
     def fill_(self, position: int, source: TableSource) -> None:
-        """Drawn anew. The generator is seeded by the old table, so that originals of other seeds get other draws."""
+        """Random values, seeded by a checksum of the old table, so that originals of other seeds get other values."""
         bits = source.weight.detach().cpu().float().contiguous().numpy().tobytes()
         generator = torch.Generator().manual_seed(zlib.crc32(bits))
         for table in (self.quotients, self.remainders):

@@ -1,4 +1,4 @@
-"""Dropping rare ids: those seen least in training share one row, and every id finds its row through an index."""
+"""Dropping rare ids: the ids least frequent in training share one row; an index maps every id to its row."""
 
 from collections.abc import Sequence
 
@@ -36,7 +36,7 @@ class IdIndex(nn.Module):
 class KeptIdsGroup(ReducedGroup):
     """Row 0 of every table belongs to the out-of-vocabulary id and all dropped ones, the others to the ids seen most.
 
-    Parameters: per field `kept_ids` rows of width d; an int32 for every id beside them.
+    Parameters: per field `kept_ids` rows of width d; and an int32 for every id.
     """
 
     def __init__(self, schema: FeatureSchema, fields: Sequence[int], rank: int, embed_dim: int) -> None:

@@ -57,7 +57,7 @@ class SharedBasisEmbedding(nn.Module):
 class Restored(nn.Module):
     """A reader that needs the vectors themselves, behind the projection that restores them: reader(U z).
 
-    num_vectors: M. Parameters: d k beside the reader's own.
+    num_vectors: M. Parameters: d k in addition to the reader's.
     """
 
     def __init__(self, reader: nn.Module, embed_dim: int, rank: int, num_vectors: int) -> None:

@@ -1,4 +1,4 @@
-"""Truncated SVD of the weights with the bias that makes up for the mean of what was cut; the data give one vector a layer."""
+"""Truncated SVD of the weights with a corrected bias, which restores each layer's mean output on the calibration rows."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 
 
 class CorrectedSVD(WeightSVD):
-    """WeightSVD, and b' = b + (W - W_k) E[x], so that the mean output stays what it was on the calibration rows.
+    """WeightSVD, and b' = b + (W - W_k) E[x], so that the mean output on the calibration rows is unchanged.
 
     E[x] itself is not needed: the mean output mu = W E[x] + b is in the layer's spectrum, and W_k = P_k P_k^T W, hence
     b' = mu - P_k P_k^T (mu - b). (Bias correction as Nagel et al., 2019, use it for quantisation.)

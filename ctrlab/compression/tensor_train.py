@@ -123,7 +123,7 @@ class TensorTrainGroup(ReducedGroup):
         return sum(times * shape.macs for times, shape in zip(self.look_ups, shapes, strict=True))
 
     def fill_(self, position: int, source: TableSource) -> None:
-        """The frequency-weighted mean, and the decomposition of what is left. Ids never seen count as seen once."""
+        """The frequency-weighted mean, and the decomposition of the residual. Ids never seen count as seen once."""
         table = source.weight.double()
         weights = table.new_ones(len(table))
         if source.counts is not None:

@@ -23,7 +23,7 @@ class WhitenedSVD:
     def linear_factors(self, weight: Tensor, bias: Tensor, spectrum: LayerSpectrum | None, rank: int) -> LinearFactors:
         """W1 = U_k^T W, b1 = 0, W2 = U_k, b2 = b."""
         vectors, mean = principal(spectrum, weight.shape[0], weight.device)
-        assert spectrum is not None  # `principal` has seen to it
+        assert spectrum is not None  # checked by `principal`
         variances = torch.tensor(spectrum.eigenvalues, device=weight.device)
         moment = vectors * variances @ vectors.T + torch.outer(mean - bias, mean - bias)
         basis = torch.linalg.eigh(moment).eigenvectors.flip(1)[:, :rank].contiguous()

@@ -1,8 +1,8 @@
-"""The plan for a budget that measures best as a whole: the planner's own, and those it should not lose to.
+"""The choice among candidate plans for a budget by measurement: the planner's plans and two baselines.
 
-Predictions add up single layers and know nothing of what layers do together, so the last word is a joint forward pass: the
-planner's plan for the budget, its plans for smaller ones (less is sometimes more: truncated tables forget what they memorised),
-and the two naive plans are run over the same validation rows, and the least log loss wins.
+Predictions add up the losses of single layers and ignore interactions between layers. So each candidate is run over the same
+validation rows: the planner's plan for the budget, its plans for smaller budgets (truncated tables overfit less), and two uniform
+plans. The plan of least log loss is chosen.
 """
 
 from collections.abc import Callable, Mapping
@@ -20,13 +20,13 @@ from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.plans.ranks import Spectra
 from ctrlab.plans.sensitivity import Sensitivity
 
-#: Smaller budgets whose plans are candidates too, as shares of the one asked for.
+#: Smaller budgets whose plans are candidates too, as shares of the budget.
 _SMALLER = (0.8, 0.65, 0.5)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The winner and all that were measured: {name: plan} and {name: measurement}, names as `candidate_plans` gives them."""
+    """The chosen plan's name and every candidate: {name: plan} and {name: measurement}, named as by `candidate_plans`."""
 
     name: str
     plans: dict[str, RankPlan]
@@ -34,7 +34,7 @@ class Choice:
 
     @property
     def plan(self) -> RankPlan:
-        """The winner."""
+        """The chosen plan."""
         return self.plans[self.name]
 
 

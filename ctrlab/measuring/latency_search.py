@@ -1,4 +1,4 @@
-"""A plan for a budget of milliseconds, believed when it ran: built, timed, and planned again for less if it was late."""
+"""Latency-budget planning with measured verification and retry."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -9,13 +9,13 @@ from ctrlab.plans.budgets import Budget, BudgetError, milliseconds_up
 from ctrlab.plans.rank_problem import PlannedRanks
 
 ATTEMPTS = 3
-#: Of what a second plan is asked for, below what the first one's lateness calls for.
+#: Safety factor of the target of a retry.
 _MARGIN = 0.98
 
 
 @dataclass(frozen=True, kw_only=True)
 class Attempt:
-    """A plan with its predicted milliseconds (`planned.latency_ms`) and those it took."""
+    """A plan with its predicted milliseconds (`planned.latency_ms`) and the measured ones."""
 
     planned: PlannedRanks
     measured_ms: float

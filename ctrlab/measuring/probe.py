@@ -89,7 +89,7 @@ class Probe:
         Tables that are reduced to something else than latents are really built.
 
         Raises:
-            CompressionError: the plan does not fit the model or the spectra, or the method draws its tables anew.
+            CompressionError: the plan does not fit the model or the spectra, or the method re-initialises the tables.
             JobCancelled: `should_stop()` was true between two batches.
         """
         validate_plan(self.profile, spec.plan)
@@ -100,7 +100,7 @@ class Probe:
         if method.needs_spectra and (faults := spectrum_faults(self.profile, self.spectra, effective, with_eigenvectors=True)):
             raise CompressionError("; ".join(faults) + "; collect the spectra of this model first")
         if method.retrains:
-            raise CompressionError(f"{method.title} draws its tables anew; there is nothing to measure before training")
+            raise CompressionError(f"{method.title} re-initialises the tables; there is nothing to measure before training")
         if not method.keeps_latents:
             built = compress_model(
                 self.model, spec, self.spectra, counts=self.counts, respect_break_even=respect_break_even

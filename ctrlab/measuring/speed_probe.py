@@ -1,4 +1,4 @@
-"""Time uniform plans of one model, for `planning.speed` to predict any plan, and a chosen plan itself."""
+"""Timing of uniform plans of one model, from which `plans.speed` predicts any plan, and of one plan."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -182,7 +182,7 @@ class _Clock:
         return {**times, _BASE: max(float(np.median(calls[_BASE] - inside)), 0.0)}
 
     def _group_ms(self, name: FormName, widths: Sequence[int], base: Sequence[float]) -> float:
-        """What each further width adds, seen with as many as there are."""
+        """Milliseconds that each further width adds, measured with all widths at once."""
         if len(widths) < 2 or len(self.tables) < 2:
             return 0.0
         own = [widths[number % len(widths)] for number in range(len(self.tables))]

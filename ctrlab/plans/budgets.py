@@ -121,6 +121,6 @@ def too_small(budget: Budget, smallest: float) -> BudgetError:
 
 
 def milliseconds_up(milliseconds: float) -> str:
-    """Three digits, and no less than the number: what is named can be asked for."""
+    """Three digits, rounded up, so that the number can be given as a budget."""
     step = 10.0 ** (floor(log10(milliseconds)) - 2)
     return f"{ceil(milliseconds / step) * step:.10g}"

@@ -16,7 +16,7 @@ PRECISIONS: tuple["Precision", ...] = ("float32", "int8", "int4")
 Basis = Literal["per_field", "shared"]
 Bottleneck = Literal["none", "relu", "prelu"]
 Order = Literal["mlp_first", "tables_first", "joint"]
-#: Of the numbers that are served (see `compression.quantize`); what is trained is float32 in any case.
+#: Precision of the served numbers (see `compression.quantize`); training is in float32 in any case.
 Precision = Literal["float32", "int8", "int4"]
 
 
@@ -137,7 +137,7 @@ class CompressConfig(CompressionSpec):
         faults = super().faults()
         if self.method in METHODS and self.finetune is None and METHODS[self.method].retrains and self.plan.ranks:
             title = METHODS[self.method].title
-            faults.append(f"{title} draws tables anew; give fine-tuning, for as long as the original was trained")
+            faults.append(f"{title} re-initialises the tables; add fine-tuning of the length of the original's training")
         return faults
 
 

@@ -1,4 +1,4 @@
-"""What a plan will cost and lose: exact, without torch and without a forward pass.
+"""Predicted cost and error of a compression: exact, without torch and without a forward pass.
 
 `predict` sums the cost of the model that `compress_model`, `fold` and `quantize` would build; a property test holds the two
 equal. The variance lost is exact for method "afm" with bottleneck "none" or "prelu" before fine-tuning, on calibration rows.
@@ -20,12 +20,12 @@ from ctrlab.plans.shared_basis import shared_variance_lost
 
 @dataclass(frozen=True, kw_only=True)
 class Prediction:
-    """What a plan will do to a model.
+    """Predicted cost and error of a compression.
 
     cost_original, cost_original_folded: of the uncompressed model, as it is and in its own serving form.
     cost_explicit: of the trainable form, projections of the tables in place.
     cost_folded: of the serving form.
-    served_explicit, served_folded: of these two at the precision that was asked for; the same where that is float32.
+    served_explicit, served_folded: of these two at the precision of the spec; equal to them for float32.
     ranks: the layers that are factored; kept_dense: planned layers whose rank is at or above break-even, hence left dense.
     variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra,
         and without the tables that are reduced to something else than latents.
@@ -48,12 +48,12 @@ class Prediction:
 
     @property
     def serving_original(self) -> Cost:
-        """What the uncompressed model costs to serve in float32, in the cheaper of its two forms."""
+        """Serving cost of the uncompressed model in float32, in the cheaper of its two forms."""
         return cheaper(self.cost_original, self.cost_original_folded)
 
     @property
     def serving(self) -> Cost:
-        """What the compressed, quantised model costs to serve, in the cheaper of its two forms; no precision changes which."""
+        """Serving cost of the compressed, quantised model, in the cheaper of its two forms; precision does not change which."""
         return cheaper(self.served_explicit, self.served_folded)
 
 

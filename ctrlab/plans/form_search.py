@@ -1,8 +1,8 @@
-"""A model's two forms as knapsacks: what is no sum becomes one where the ranks of the first layers are fixed.
+"""The search for ranks in one serving form: the cost is a sum over layers once the ranks of the first layers are fixed.
 
 As it stands, a model costs a sum over its layers. Folded it does not: its first linear layers read the tables' latents, so that
 what a table's rank costs depends on the first layers' ranks. With those fixed it is a sum again: one knapsack a choice of them.
-Most are never solved, for a Lagrangian bound says that they cannot beat what is known (Fisher, 1981).
+Most are never solved: a Lagrangian bound shows that they cannot improve on the best plan found (Fisher, 1981).
 """
 
 from collections.abc import Sequence
@@ -21,20 +21,20 @@ MAX_CHOICES = 600
 #: Multipliers tried for a bound, and the decades they lie within to either side of where losses and costs balance.
 _HALVINGS, _DECADES = 26, 9.0
 _MAX_VERTICES = 60
-#: Stands for no weight: of plans that are alike in what is asked for, the one that is better otherwise.
+#: A weight that only breaks ties: among plans equal in the objective, the better one in the other quantity is chosen.
 _HARDLY = 1e-12
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class FormSums:
-    """What one form costs: fixed, its layers' own costs, and the widths of the latents times the slopes of what reads them.
+    """Cost of one form: a constant, the layers' own costs, and the widths of the latents times the slopes of their readers.
 
     fixed: with every layer dense.
     costs: an array (options,) a layer, over dense.
     widths: an array (options,) a layer, numbers over dense that the first layers read of it folded; zeros where it is no table.
     embeddings: of each layer, the column of slopes that its widths are multiplied with.
     base_slopes: (embeddings,) what a number more of an embedding's latents costs all readers that have no rank.
-    slopes: {first layer: (options, embeddings)}, what it costs that layer.
+    slopes: {first layer: (options, embeddings)}, the cost of one more latent to that layer.
     """
 
     fixed: float
@@ -83,7 +83,7 @@ class _Side:
 class FormSearch:
     """The plans of one form, by a loss for every option of every layer.
 
-    complete: no choice of the first layers was left out, so that what is found is the best there is.
+    complete: no choice of the first layers was left out, so the plans found are optimal.
     """
 
     def __init__(self, form: FormSums, losses: Sequence[FloatArray]) -> None:
@@ -164,9 +164,9 @@ class FormSearch:
         return best
 
     def _bounds(self, limit: float, costs_limited: bool) -> tuple[FloatArray, Found | None]:
-        """What no plan within the limit goes below, a choice; and the best plan met on the way.
+        """A lower bound for each choice of the first layers, and the best plan found while computing the bounds.
 
-        The multiplier that the best choice needs bounds the others well enough: their need is much the same.
+        The best choice's multiplier gives near-tight bounds for the others.
         """
         losses = sum(float(np.ptp(own)) for own in self.losses) or 1.0
         costs = sum(float(np.ptp(own)) for own in self.form.costs) or 1.0
@@ -236,11 +236,11 @@ class FormSearch:
 
 
 def _undominated(losses: FloatArray, costs: FloatArray) -> IntArray:
-    """Of choices, those that no other beats in loss (C,) and in all costs (C, corners): of narrowest latents, of widest ..."""
+    """Indices of undominated choices, by loss (C,) and by costs (C, corners) at the narrowest and widest latents."""
     points = np.column_stack([losses, costs])
     kept: list[int] = []
     front = np.empty_like(points)
-    for place in np.lexsort(points.T[::-1]):  # whatever beats a point comes before it
+    for place in np.lexsort(points.T[::-1]):  # a dominating point sorts before the point
         if not np.any(np.all(front[: len(kept)] <= points[place], axis=1)):
             front[len(kept)] = points[place]
             kept.append(int(place))

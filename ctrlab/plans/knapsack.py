@@ -12,14 +12,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 FloatArray = NDArray[np.float64]
-#: States kept after a group at most: what layers give stays far below; problems made to be hard end within 0.1 s and say how far
-#: from the best they may be.
+#: Largest number of states kept after a group. Models stay far below; adversarial problems end within 0.1 s and report their gap.
 MAX_STATES = 2_000
 
 
 @dataclass(frozen=True, kw_only=True)
 class Picks:
-    """The option taken in each group, as indices into what was given, with their total cost and loss.
+    """The option taken in each group, as indices into the given arrays, with their total cost and loss.
 
     gap: no choice within the budget has a loss smaller than `loss - gap`; 0 where the best was proven.
     """
@@ -89,7 +88,7 @@ def exact(costs: Sequence[ArrayLike], losses: Sequence[ArrayLike], budget: float
     options[order] = found.options
     cost = sum(float(np.asarray(own, float)[option]) for own, option in zip(costs, options, strict=True))
     loss = sum(float(np.asarray(own, float)[option]) for own, option in zip(losses, options, strict=True))
-    # The search adds up in another order: what it found below by a last bit is not.
+    # The search sums in another order, so a result may be below the limit by rounding alone.
     if loss >= below:
         return None
     return Picks(options=tuple(int(option) for option in options), cost=cost, loss=loss, gap=found.gap)

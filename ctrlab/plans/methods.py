@@ -33,7 +33,7 @@ class Method:
     table_form: what reduced tables are kept as, as checkpoints name it.
     table_shape: (num_ids, width, rank) -> the size of a reduced table.
     table_group: import path of the module that holds reduced tables, a `ProjectedGroup` or a `ReducedGroup`.
-    retrains: it draws the tables anew, so that its result needs a whole training.
+    retrains: it re-initialises the tables, so that its result needs a full training.
     """
 
     name: str
@@ -64,7 +64,7 @@ class Method:
 AFM = Method(
     name="afm",
     title="AFM",
-    description="Atomic feature mimicking: projects each layer's output on its principal directions, and so keeps what is used.",
+    description="Atomic feature mimicking: projects each layer's output on its principal directions, which carry its variance.",
     implementation="ctrlab.compression.afm:AFM",
 )
 
@@ -81,7 +81,7 @@ METHODS: Registry[Method] = Registry(
     Method(
         name="svd_corrected",
         title="SVD with bias correction",
-        description="Truncates the weights, and shifts the bias so that each layer's mean output stays what it was.",
+        description="Truncates the weights, and shifts the bias so that each layer's mean output is unchanged.",
         implementation="ctrlab.compression.svd_corrected:CorrectedSVD",
     ),
     Method(
@@ -116,7 +116,7 @@ METHODS: Registry[Method] = Registry(
         name="qr_hash",
         title="QR hash (retrains)",
         description="Every id's vector is the product of two rows of small tables, of the size that the ranks would give. They "
-        "are drawn anew: train as long as the original was. Linear layers as AFM does them.",
+        "are re-initialised: train as long as the original was trained. Linear layers as AFM does them.",
         implementation="ctrlab.compression.afm:AFM",
         table_form="qr_hash",
         table_shape=quotient_remainder_shape,

@@ -18,11 +18,11 @@ from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.plans.sizes import size_forms
 from ctrlab.plans.speed import SpeedModel
 
-#: Nats that losing all variance of a layer counts beside its measured loss: among ranks that were measured alike, more is safer.
+#: Nats added to a layer's measured loss for losing all its variance: breaks ties towards keeping more variance.
 CAUTION = 1e-5
-#: Times a plan that is served in the form that costs more is planned again for less.
+#: Attempts with a smaller target for plans that are served in the more expensive form.
 ROUNDS = 16
-#: Ranks of a linear layer that are considered, beside those measured: about a fifth apart.
+#: Ratio of neighbouring ranks of a linear layer that are considered.
 _GRID_FACTOR = 1.22
 
 FloatArray = NDArray[np.float64]
@@ -30,7 +30,7 @@ FloatArray = NDArray[np.float64]
 
 @dataclass(frozen=True, kw_only=True)
 class PlannedRanks:
-    """A plan with what it is predicted to do.
+    """A plan with its predicted cost and accuracy.
 
     cost: exact, of the serving form. log_loss, auc: on the rows of the sensitivity. latency_ms: where a speed model was given.
     """
@@ -44,14 +44,14 @@ class PlannedRanks:
 
 @dataclass(frozen=True, kw_only=True)
 class PlanOptions:
-    """What a planner takes as given.
+    """Options of the planner.
 
-    spec: method, bottleneck and precision of the planned compression. Its ranks are what is planned, and the basis is a table's
-        own. The method decides what ranks of tables cost; what they lose is AFM's in any case.
-    spectra: decide between ranks whose measured losses are alike: the one that keeps more variance.
+    spec: method, bottleneck and precision of the planned compression. Its own ranks are ignored, and the basis is per
+        field. The method determines the cost of ranks of tables; their loss is AFM's in any case.
+    spectra: break ties between ranks of equal measured loss, towards more variance.
     multiple_of: linear layers get only ranks that it divides; 8 suits most hardware.
     speed: of this model at the budget's batch size, for a budget of milliseconds, which is one of float32 models; the rest
-        ignore it. That plan is the best as far as times are sums, which holds to a few per cent.
+        ignore it. That plan is optimal up to the error of adding up times, a few per cent.
     """
 
     spec: CompressionSpec = UNCOMPRESSED
@@ -73,7 +73,7 @@ class RankProblem:
     ) -> None:
         if options.multiple_of < 1:
             raise BudgetError(f"ranks cannot be multiples of {options.multiple_of}; give 1 for any rank, or 8")
-        # What the planner solves for: tables as latents, each with a basis of its own.
+        # The problem that is solved: tables as latents, each with its own basis.
         self.spec = options.spec.replace(plan=RankPlan(), method="afm", basis="per_field")
         self.whole_spec = options.spec.replace(plan=RankPlan(), basis="per_field")
         # Other forms of tables cost at most what latents cost that do not fold, and little less.
@@ -108,13 +108,13 @@ class RankProblem:
         return np.array([0.0 if rank is None else measured.auc_loss(rank) for rank in options])
 
     def amount(self, ranks: Mapping[str, int]) -> float:
-        """The exact cost of a plan, as far as `kind` counts it; or its predicted milliseconds."""
+        """The amount of `kind` that a plan has, exact; for latency its predicted milliseconds."""
         if self.speed:
             return self.speed.predict_ms(self.profile, ranks)
         return BUDGET_KINDS[self.kind].amount(serving_cost(self.profile, ranks, self.spec))
 
     def whole_amount(self, planned: PlannedRanks) -> float:
-        """What a plan costs in the form that its method gives the tables."""
+        """The amount of `kind` with tables in the form of the method."""
         return planned.latency_ms if planned.latency_ms is not None else BUDGET_KINDS[self.kind].amount(planned.cost)
 
     def planned(self, ranks: Mapping[str, int]) -> PlannedRanks:
@@ -142,8 +142,8 @@ class RankProblem:
                 if (excess := self.amount(ranks) - limit) <= 0:
                     best, least = ranks, found.loss
                     break
-                # Served in the other form, which costs more of this: what costs less as it stands, at last much less. Times are
-                # sums but roughly: by what the sum was too low.
+                # The plan is served in the other form, which has more of this kind: lower the target, in later rounds by more.
+                # Times only roughly add up: lower the target by the error of the sum.
                 careful = self.speed is None and number < ROUNDS // 2
                 target = found.cost - (1e-9 * limit if careful else excess)
         return best
@@ -168,7 +168,7 @@ class RankProblem:
         return [{}, *(self._ranks(vertex.picks) for vertex in vertices)]
 
     def loss(self, ranks: Mapping[str, int]) -> float:
-        """As the knapsack counts it."""
+        """The loss of a plan in the knapsack: its layers' losses with the tie-breaking term."""
         return sum(
             float(losses[options.index(ranks.get(layer.layer_name))])
             for layer, options, losses in zip(self.layers, self.options, self.log_losses, strict=True)

@@ -40,7 +40,7 @@ def plan_ranks(
 
 
 def first_layers(profile: ModelProfile) -> frozenset[str]:
-    """The linear layers whose input is the embedding; without that knowledge, the first linear layer."""
+    """The linear layers whose input is the embedding; the first linear layer where the readers are unknown."""
     known = [name for reader in profile.readers if not reader.by_field for name in reader.first_layers]
     linear = [layer.layer_name for layer in profile.compressible if layer.kind == "linear"]
     return frozenset(known or linear[:1])
@@ -52,7 +52,7 @@ def pays(layer: LayerProfile, rank: int) -> bool:
 
 
 def effective_ranks(profile: ModelProfile, spec: CompressionSpec, *, respect_break_even: bool = True) -> dict[str, int]:
-    """{layer_name: rank} of the layers that are really factored, under the break-even rule unless that is set aside.
+    """{layer_name: rank} of the layers that are factored; layers at or above break-even are left out if `respect_break_even`.
 
     A shared basis has one rank: every table of an embedding gets the largest that the plan gives any of them.
     """
@@ -85,7 +85,7 @@ def _ranks_by_variance(profile: ModelProfile, spectra: Spectra, variance: float)
 
 
 def _expand_patterns(profile: ModelProfile, ranks: Mapping[str, int]) -> dict[str, int]:
-    """{layer: rank} in the profile's order, then what matched nothing, for validation to name."""
+    """{layer: rank} in the profile's order, followed by patterns that matched nothing, which validation reports."""
     names = [layer.layer_name for layer in profile.compressible]
     chosen: dict[str, int] = {}
     for pattern, rank in ranks.items():
@@ -124,7 +124,7 @@ def _fault(profile: ModelProfile, name: str, rank: int) -> str | None:
 def spectrum_faults(
     profile: ModelProfile, spectra: Spectra, names: Iterable[str], *, with_eigenvectors: bool = False
 ) -> list[str]:
-    """What keeps `spectra` from serving the layers `names`: missing, of another width, or without the eigenvectors asked for."""
+    """Faults of `spectra` for the layers `names`: missing, of another width, or without eigenvectors."""
     faults = []
     for name in names:
         width = profile.by_name[name].out_features
@@ -138,7 +138,7 @@ def spectrum_faults(
 
 
 def require_spectra(profile: ModelProfile, spectra: Spectra, names: Iterable[str]) -> None:
-    """Refuse spectra that do not serve the layers `names`."""
+    """Raise CompressionError with every fault of `spectra` for the layers `names`."""
     if faults := spectrum_faults(profile, spectra, names):
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model first")
 

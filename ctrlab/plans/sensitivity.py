@@ -27,8 +27,8 @@ class LayerSensitivity:
 
     ranks: ascending. width: the rank at which nothing is lost.
     auc_dense: of the original. log_losses, aucs: at each rank, as measured.
-    log_loss_increases, auc_losses: what they add to the original's, fitted so that no rank is better than a larger one and the
-        full rank loses nothing; measured rows are few, and a plan should not live on their noise.
+    log_loss_increases, auc_losses: differences from the original, fitted so that no rank is better than a larger one and the
+        full rank loses nothing: on few rows the measured differences are noisy.
     """
 
     layer_name: str
@@ -41,11 +41,11 @@ class LayerSensitivity:
     auc_losses: tuple[float, ...]
 
     def log_loss_increase(self, rank: int) -> float:
-        """What rank `rank` of this layer alone adds to the log loss, in nats: at least 0, interpolated between measured ranks."""
+        """Increase of log loss in nats with this layer alone at `rank`: at least 0, interpolated between measured ranks."""
         return self._between(self.log_loss_increases, rank)
 
     def auc_loss(self, rank: int) -> float:
-        """What rank `rank` of this layer alone takes from the AUC: at least 0, interpolated between measured ranks."""
+        """Loss of AUC with this layer alone at `rank`: at least 0, interpolated between measured ranks."""
         return self._between(self.auc_losses, rank)
 
     def measured_auc_losses(self) -> NDArray[np.float64]:
@@ -68,7 +68,7 @@ class LayerSensitivity:
 
 @dataclass(frozen=True, kw_only=True)
 class Sensitivity:
-    """Of one model.
+    """Sensitivity of every compressible layer of one model.
 
     log_loss, auc: of the original on the same rows. split, num_rows: which and how many they were.
     layers: {layer_name: sensitivity}, every compressible layer.
@@ -81,11 +81,11 @@ class Sensitivity:
     layers: dict[str, LayerSensitivity]
 
     def predicted_log_loss(self, ranks: Mapping[str, int]) -> float:
-        """Of a plan: the original's, and what its layers add one by one."""
+        """Log loss of a plan: the original's plus the increases of its layers."""
         return self.log_loss + sum(self.layers[name].log_loss_increase(rank) for name, rank in ranks.items())
 
     def predicted_auc(self, ranks: Mapping[str, int]) -> float:
-        """Of a plan: the original's, less what its layers lose one by one."""
+        """AUC of a plan: the original's minus the losses of its layers."""
         return self.auc - sum(self.layers[name].auc_loss(rank) for name, rank in ranks.items())
 
 

@@ -47,7 +47,7 @@ class ServingForms:
         )  # fmt: skip
 
     def explicit(self) -> Cost:
-        """What the model costs as it stands, each embedding and compressible layer exchanged for its reduced form."""
+        """Cost of the trained form: each embedding and compressible layer replaced by its reduced form."""
         before = dataclasses.replace(self, ranks={}, precision="float32")
         cost = self.profile.cost + self._first_order_change()
         for layer in self._linear_layers():
@@ -71,29 +71,29 @@ class ServingForms:
         return sum((self._layer(layer) for layer in self._linear_layers() if layer.layer_name not in read), cost)
 
     def cheaper(self) -> Cost:
-        """What the model costs to serve, in the cheaper of its two forms."""
+        """Serving cost, in the cheaper of the two forms."""
         return cheaper(self.explicit(), self.folded())
 
     def summand(self, layer: LayerProfile) -> Cost:
-        """What one layer adds to `explicit()`."""
+        """Cost of one layer in `explicit()`."""
         if layer.kind != "embedding":
             return self._layer(layer)
         rank = self.ranks.get(layer.layer_name)
         return self.folded_summand(layer) + (Cost() if rank is None else self._cost(*layer.factored(rank)[1:]))
 
     def folded_summand(self, table: LayerProfile) -> Cost:
-        """What one table adds to `folded()`, its readers left out."""
+        """Cost of one table in `folded()`, without its readers."""
         return self._table(table.in_features, self.ranks.get(table.layer_name, table.out_features))
 
     def reading(self, reader: ReaderProfile, layer: LayerProfile, latents: int) -> Cost:
-        """What a first layer adds to `folded()` where it reads `latents` numbers, two factors not multiplied: affine in them."""
+        """Cost of a first layer in `folded()` that reads `latents` numbers, its factors not merged: affine in `latents`."""
         if reader.by_field:
             return self._fieldwise(layer, latents, None)
         rank = self.ranks.get(layer.layer_name)
         return self._linear(latents, layer.out_features) if rank is None else self._factors(latents, rank, layer.out_features)
 
     def reading_slope(self, reader: ReaderProfile) -> Cost:
-        """What a reader adds to `folded()` for each number it reads, its first layers left out."""
+        """Cost of a reader in `folded()` for each number it reads, without its first layers."""
         return self._cost(reader.parameters_slope, reader.macs_slope)
 
     def _linear_layers(self) -> list[LayerProfile]:
@@ -116,7 +116,7 @@ class ServingForms:
         return Cost(parameters_tables=num_ids * width, bytes_tables=size)
 
     def _linear(self, in_features: int, out_features: int, positions: int = 1, *, biases: int | None = None) -> Cost:
-        """`biases`: numbers beside the weights, one an output unless said."""
+        """`biases`: number of biases; one an output by default."""
         weights = in_features * out_features
         cost = self._cost(weights + (out_features if biases is None else biases), positions * weights)
         if self.precision == "float32" or not quantizes_linear(in_features, out_features):
@@ -125,7 +125,7 @@ class ServingForms:
         return dataclasses.replace(cost, bytes_dense=cost.bytes_dense - (size - 1) * weights + size * out_features)
 
     def _first_order_change(self) -> Cost:
-        """What the precision makes of the tables outside the embeddings."""
+        """Change of cost of the tables outside the embeddings at this precision."""
         before = dataclasses.replace(self, precision="float32")
         changes = (
             self._table(layer.in_features, layer.out_features, layer.fields)
@@ -198,7 +198,7 @@ class ServingForms:
         return cost, read
 
     def _unfolded(self, embedding: EmbeddingProfile) -> Cost:
-        """The embedding as in the trainable form, and what its readers would have replaced."""
+        """The embedding as in the trainable form, with its readers unfolded."""
         return sum((reader.own for reader in embedding.readers), self._embedding(embedding))
 
     def _reader(

@@ -23,7 +23,7 @@ def size_forms(
 ) -> tuple[FormSums, FormSums]:
     """The form as it stands and the folded one, by what `amount` counts; a basis per field.
 
-    A first layer that folding would merge back into one costs here what its two factors do: no plan gets cheaper by that, for the
+    A first layer that folding would merge into one is counted here as its two factors. No plan gets cheaper by that, for the
     dense layer costs as little as the merged one and loses less. In integers the slopes are those of a layer that is quantised:
     one that its narrow latents leave with too few weights for that costs a little more.
 

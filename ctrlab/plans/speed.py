@@ -1,9 +1,9 @@
-"""How long a plan's model takes on one machine at one batch size: predicted from a few measured ones, without torch.
+"""Predicted latency of a plan on one machine at one batch size, from a few measured models. Loads without torch.
 
-Models of uniform plans were built and timed (`planning.speed_probe`): every linear layer at a few ranks, all tables at a few
+Models of uniform plans were built and timed (`measuring.speed_probe`): every linear layer at a few ranks, all tables at a few
 widths. A plan's milliseconds are put together from them. Linear layers: each its own, between measured ranks by straight lines; a
-layer that reads folded tables also between measured widths. Everything else, look-ups first of all: what it took with all tables
-at a width, each table its share, and so much for every further width that occurs, for tables of one width are looked up together.
+layer that reads folded tables also between measured widths. Everything else, mostly look-ups: its time with all tables at a
+width, in equal shares of the tables, plus a constant for every further width, because tables of one width are looked up together.
 """
 
 import json
@@ -74,7 +74,7 @@ class FormSpeed:
 
 @dataclass(frozen=True, kw_only=True)
 class SpeedModel:
-    """Of one model in torch's float32 on the CPU.
+    """Measured and interpolated latency of one model in torch's float32 on the CPU.
 
     batch_size: rows a call. threads: torch's. machine: the processor's name.
     original_ms: of the uncompressed model, measured. forms: "folded", and "explicit" where the two differ.
@@ -99,7 +99,7 @@ class SpeedModel:
         return total
 
     def form_of(self, profile: ModelProfile, ranks: Mapping[str, int]) -> FormName:
-        """The form that a plan is served in (`evaluation.profile.cheaper`)."""
+        """The form that a plan is served in (`models.profile.cheaper`)."""
         if "explicit" not in self.forms:
             return "folded"
         forms = ServingForms(profile=profile, ranks=ranks, bottleneck="none", basis="per_field")
@@ -145,7 +145,7 @@ def _tables(profile: ModelProfile) -> list[LayerProfile]:
 
 
 def _share(form: FormSpeed, rank: int | None) -> float:
-    """What all but linear layers would take with every table at this rank."""
+    """Milliseconds of everything but linear layers with every table at this rank."""
     if rank is None or not form.widths:
         return form.base_ms[-1]
     return float(np.interp(rank, form.widths, form.base_ms[:-1]))

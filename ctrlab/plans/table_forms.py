@@ -15,9 +15,9 @@ _INDEX_BYTES = 4
 
 @dataclass(frozen=True, kw_only=True)
 class TableShape:
-    """What one reduced table consists of.
+    """The size and cost of one reduced table.
 
-    tables: (rows, width) of everything looked up. dense: numbers beside them.
+    tables: (rows, width) of everything looked up. dense: parameters outside tables.
     index_bytes: of integers that no precision changes. macs: of one look-up.
     """
 
@@ -109,7 +109,7 @@ def _three_factors_of(number: int) -> Triple:
 
 
 def kept_ids(num_ids: int, width: int, rank: int) -> int:
-    """Rows of a table whose rare ids share one, that one counted; what `rank` stands for less an index number for every id."""
+    """Rows of a table whose rare ids share one row, that row included: the parameters of `rank` minus an index for every id."""
     return min(max(1, (table_numbers(num_ids, width, rank) - num_ids) // width), num_ids)
 
 

@@ -1,4 +1,4 @@
-"""Compression: queue AFM with its fine-tuning. The prediction beside the sliders is `ctrlab.plans.cost_prediction.predict`."""
+"""Compression: queue AFM with its fine-tuning. The prediction next to the sliders is `ctrlab.plans.cost_prediction.predict`."""
 
 from dataclasses import dataclass
 

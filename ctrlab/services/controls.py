@@ -1,7 +1,7 @@
-"""Control arms: what would have come of the same effort without compression, or of the same size without an original.
+"""Control arms of a compression.
 
-A gain after compression and fine-tuning may be the fine-tuning. So beside the compressed model: the original with the same
-fine-tuning, truncation alone, and a model of the same size trained from scratch; each over the same seeds.
+A gain after compression and fine-tuning may come from the fine-tuning alone. The arms are the original with the same fine-tuning,
+truncation alone, and a model of the same size trained from scratch; each with the same seeds.
 """
 
 import json
@@ -34,7 +34,7 @@ class ControlConfig(Config):
     model_id: str
     fit: FitConfig
     rounds: int = option(1, minimum=1, maximum=3, help="As many as the compression has stages.")
-    redraw_tables: bool = option(False, help="Draw its embedding tables anew first, as methods that retrain do.")
+    redraw_tables: bool = option(False, help="Re-initialise its embedding tables first, as methods that retrain do.")
     name: str = option("", help="Shown in lists; empty for a name made from the original's.")
 
 
@@ -46,8 +46,8 @@ def submit_control(workspace: Workspace, config: ControlConfig) -> str:
 def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds: int = 1) -> list[str]:
     """Queue a compression with all its controls, `seeds` of each that is drawn; the compression's own job comes first.
 
-    Truncation alone is one run, for nothing in it is drawn; a method that retrains has none, and its control draws the tables
-    anew as well. Without fine-tuning there is no control of it, and one seed only.
+    Truncation alone is deterministic, hence one run. A method that retrains has no such arm, and its control has re-initialised
+    tables too. Without fine-tuning there is no fine-tuned control, and one seed only.
 
     Raises:
         ConfigError: fewer than one seed, or more than ten.
@@ -61,17 +61,17 @@ def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds:
         tuned = tuning.replace(seed=tuning.seed + number) if tuning else None
         own = config.replace(compress=config.compress.replace(finetune=tuned), name=_numbered(prefix, number, seeds))
         queued.append(submit_compress(workspace, own))
-    anew = METHODS[config.compress.method].retrains
+    retrains = METHODS[config.compress.method].retrains
     rounds = max(1, len(stages_of(model_profile(workspace, original.id), config.compress)))
     if tuning:
         for number in range(seeds):
             control = ControlConfig(
                 model_id=original.id, fit=tuning.replace(seed=tuning.seed + number), rounds=rounds,
-                redraw_tables=anew,
-                name=_numbered(f"{original.name}, {'tables drawn anew' if anew else 'fine-tuned alone'}", number, seeds),
+                redraw_tables=retrains,
+                name=_numbered(f"{original.name}, {'tables re-initialised' if retrains else 'fine-tuned alone'}", number, seeds),
             )  # fmt: skip
             queued.append(submit_control(workspace, control))
-    if tuning and not anew:
+    if tuning and not retrains:
         truncated = config.replace(compress=config.compress.replace(finetune=None), name=f"{prefix}, truncated only")
         queued.append(submit_compress(workspace, truncated))
     return queued + [submit_train(workspace, scratch) for scratch in _from_scratch(workspace, original, config, seeds)]

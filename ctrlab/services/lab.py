@@ -76,7 +76,7 @@ class Lab:
         return self._artifact(models.submit_train(self.workspace, config), "model")
 
     def import_checkpoint(self, dataset_id: str, path: Path, name: str = "") -> Artifact:
-        """Take in a checkpoint that ctrlab wrote."""
+        """Import a checkpoint that ctrlab wrote."""
         return self._artifact(models.import_checkpoint(self.workspace, dataset_id, path, name), "model")
 
     def spectra(self, model_id: str, **settings: Any) -> Artifact:
@@ -112,7 +112,7 @@ class Lab:
         return self._artifact(sensitivity.submit_sensitivity(self.workspace, config), "sensitivity")
 
     def sensitivity_of(self, model_id: str) -> Artifact:
-        """The model's newest sensitivity, measured now if it never was."""
+        """The model's newest sensitivity, measured now if there is none."""
         return sensitivity.latest_sensitivity(self.workspace, model_id) or self.sensitivity(model_id)
 
     def speed(self, model_id: str, **settings: Any) -> Artifact:
@@ -121,18 +121,18 @@ class Lab:
         return self._artifact(speed.submit_speed(self.workspace, config), "speed")
 
     def speed_of(self, model_id: str, batch_size: int = DEFAULT_BATCH_SIZE) -> Artifact:
-        """The model's newest speed at a batch size, measured now if it never was."""
+        """The model's newest speed at a batch size, measured now if there is none."""
         return speed.latest_speed(self.workspace, model_id, batch_size) or self.speed(model_id, batch_size=batch_size)
 
     def plan_for_ms(
         self, model_id: str, limit_ms: float, *, batch_size: int = DEFAULT_BATCH_SIZE, multiple_of: int = 1
     ) -> Artifact:
-        """A stored plan of least predicted log loss that ran within `limit_ms` a call; its summary says what was tried.
+        """A stored plan of least predicted log loss that ran within `limit_ms` a call; its summary lists the attempts.
 
-        Sensitivity and speed are measured first where they never were.
+        Sensitivity and speed are measured first if there are none.
 
         Raises:
-            CtrlabError: no plan does; the sentence names the nearest.
+            CtrlabError: no plan does; the message names the nearest.
         """
         config = speed.PlanSpeedConfig(
             model_id=model_id, spectra_id=self.spectra_of(model_id).id, sensitivity_id=self.sensitivity_of(model_id).id,

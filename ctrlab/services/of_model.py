@@ -1,4 +1,4 @@
-"""What services of one stored model share: queueing a job about it, and finding the newest result."""
+"""Helpers of the services of one stored model: queueing a job about it, and finding its newest result."""
 
 from typing import Protocol
 

@@ -1,7 +1,7 @@
-"""The accuracy of a plan while its slider is still warm: a process that keeps model and rows at hand answers in a moment.
+"""Interactive plan evaluation in a long-lived worker process, which keeps the model and validation rows in memory.
 
-A job would take seconds to start and would stay in the list; this is neither kept nor resumed. The process has torch, the
-dashboard does not. They speak JSON, a line each, over the process's standard input and output; when the dashboard dies, that
+A job would take seconds to start and would stay in the list; previews are neither stored nor resumed. The process loads torch,
+the dashboard does not. They exchange JSON lines over the process's standard input and output; when the dashboard dies, that
 input closes and the process ends.
 """
 
@@ -23,9 +23,9 @@ from ctrlab.evaluation.delong import Interval
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.services.workspace import Workspace
 
-#: Answers kept: a slider moved back shows its figures at once.
+#: Size of the cache of answers, so that moving a slider back needs no measurement.
 _KEPT_ANSWERS = 512
-_ENDED = "the process that measures plans ended, perhaps for want of memory; move a slider and it starts again"
+_ENDED = "the process that measures plans ended, perhaps out of memory; the next slider move restarts it"
 
 
 class PreviewError(CtrlabError):
@@ -33,7 +33,7 @@ class PreviewError(CtrlabError):
 
 
 class Superseded(PreviewError):
-    """The same page asked for another plan before this one was begun."""
+    """A newer request of the same page replaced this one before it started."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,7 +50,9 @@ class PreviewRequest(Config):
 
 @dataclass(frozen=True, kw_only=True)
 class Preview:
-    """What was measured, truncated and not fine-tuned. Changes are from the original on the same rows, with 95 % intervals.
+    """Measured accuracy of a truncated model before fine-tuning.
+
+    Changes are from the original on the same rows, with 95 % intervals.
 
     num_rows: validation rows. seconds: that the process took.
     """
@@ -82,10 +84,10 @@ class _Asked:
 
 
 class PreviewProcess:
-    """One process, started at the first question and again after it has ended. Safe to use from any thread."""
+    """Client of one process, which starts at the first request and again after it ended. Safe to use from any thread."""
 
     def __init__(self, workspace: Workspace, command: Sequence[str] | None = None) -> None:
-        """Nothing is started yet.
+        """The process starts at the first request.
 
         Args:
             workspace: where the models are.
@@ -100,10 +102,10 @@ class PreviewProcess:
         self._answers: OrderedDict[PreviewRequest, Preview] = OrderedDict()
 
     def ask(self, request: PreviewRequest, asker: str = "") -> "Future[Preview]":
-        """Have a plan measured; returns at once.
+        """Request the measurement of a plan; returns immediately.
 
         Args:
-            asker: whose newer question replaces an older one of theirs that was not begun, such as a browser session.
+            asker: the client, such as a browser session: its newer request replaces its pending one.
 
         Returns:
             Its result is the preview, or raises CtrlabError with what went wrong (Superseded where it was replaced).
@@ -121,7 +123,7 @@ class PreviewProcess:
             self._waiting[asker] = asked
             self._send_next()
         if replaced is not None:
-            replaced.answer.set_exception(Superseded("another plan was asked for"))
+            replaced.answer.set_exception(Superseded("another plan was requested"))
         return asked.answer
 
     def close(self) -> None:
@@ -133,12 +135,12 @@ class PreviewProcess:
             process.wait()
 
     def _send_next(self) -> None:
-        """With the lock held: give the idle process the newest question."""
+        """Send the newest pending request to the process if it is idle. The lock must be held."""
         if self._running is not None or not self._waiting:
             return
         _, asked = self._waiting.popitem()
         line = json.dumps(asked.request.to_dict()).encode() + b"\n"
-        for _ in range(2):  # a process that left for want of questions is noticed by the first try
+        for _ in range(2):  # the first write fails if the process ended while idle
             process = self._alive()
             try:
                 assert process.stdin is not None
@@ -160,7 +162,7 @@ class PreviewProcess:
         return self._process
 
     def _listen(self, process: "subprocess.Popen[bytes]") -> None:
-        """Take answers until the process ends; a question it then leaves open gets a sentence."""
+        """Read answers until the process ends; a request left open then fails with an error."""
         output: IO[bytes] | None = process.stdout
         assert output is not None
         for line in output:

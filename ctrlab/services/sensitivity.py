@@ -1,4 +1,4 @@
-"""Sensitivity: measure what each layer costs in accuracy at each rank, and read it back."""
+"""Sensitivity: measure the accuracy that each layer loses at each rank, and read it back."""
 
 from dataclasses import dataclass
 
@@ -41,7 +41,7 @@ def latest_sensitivity(workspace: Workspace, model_id: str) -> Artifact | None:
 
 
 def load_model_sensitivity(workspace: Workspace, sensitivity_id: str) -> Sensitivity:
-    """What was measured, layer by layer."""
+    """The measured sensitivity of every layer."""
     return load_sensitivity(require_artifact(workspace, sensitivity_id, "sensitivity").path)
 
 

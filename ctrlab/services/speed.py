@@ -54,7 +54,7 @@ def submit_speed(workspace: Workspace, config: SpeedConfig) -> str:
 
 
 def submit_plan_speed(workspace: Workspace, config: PlanSpeedConfig) -> str:
-    """Queue the search; the job's result holds a `plan` id, whose summary says what was predicted and measured."""
+    """Queue the search; the job's result holds a `plan` id, whose summary has the predicted and measured latencies."""
     title = f"Plan {{model}} for {config.limit_ms:g} ms"
     return submit_for_model(workspace, "plan_speed", title, config, needs=("spectra", "sensitivity", "speed"))
 
@@ -66,5 +66,5 @@ def latest_speed(workspace: Workspace, model_id: str, batch_size: int | None = N
 
 
 def load_model_speed(workspace: Workspace, speed_id: str) -> SpeedModel:
-    """What was measured."""
+    """The measured speed of a model."""
     return load_speed(require_artifact(workspace, speed_id, "speed").path)

@@ -230,7 +230,7 @@ def test_no_two_ids_share_both_rows_where_there_is_room(num_ids, rank):
         assert quotients * remainders >= num_ids
 
 
-def test_hashed_tables_are_drawn_anew_alike_for_one_original_and_differently_for_another():
+def test_hashed_tables_start_alike_for_one_original_and_differently_for_another():
     weight = torch.randn(300, 8)
     first, again, other = (only_table("qr_hash", table, np.ones(300), 2)[1]([5]) for table in (weight, weight, weight + 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
@@ -251,7 +251,7 @@ def test_what_the_method_cannot_do_is_said_before_anything_runs(method):
 
 
 def test_a_method_that_retrains_asks_for_a_training_and_has_nothing_to_preview():
-    with pytest.raises(ConfigError, match="draws tables anew; give fine-tuning"):
+    with pytest.raises(ConfigError, match="re-initialises the tables; add fine-tuning"):
         CompressConfig(plan=RankPlan.of({"embedding.ad": 2}), method="qr_hash")
     model = make_model("deepfm")
     with pytest.raises(CompressionError, match="nothing to measure before training"):

@@ -58,12 +58,12 @@ def test_without_fine_tuning_there_is_nothing_to_control_but_the_size(lab, origi
     assert kinds == ["compress", "train"]
 
 
-def test_a_method_that_retrains_is_controlled_by_tables_drawn_anew_and_has_no_truncation(lab, original):
+def test_a_method_that_retrains_is_controlled_by_reinitialised_tables_and_has_no_truncation(lab, original):
     jobs = controls.submit_with_controls(lab.workspace, job_config(lab, original, method="qr_hash", order="joint"))
     queued = [lab.workspace.store.jobs.get(job) for job in jobs]
     assert [job.kind for job in queued] == ["compress", "control", "train"] and queued[1].config["redraw_tables"]
     hashed, control = (lab.workspace.store.artifacts.get(lab.wait(job)["model"]) for job in jobs[:2])
-    assert control.name == "DeepFM, tables drawn anew" and hashed.config["compression"]["method"] == "qr_hash"
+    assert control.name == "DeepFM, tables re-initialised" and hashed.config["compression"]["method"] == "qr_hash"
     assert hashed.summary["cost_serving"]["bytes_tables"] < control.summary["cost_serving"]["bytes_tables"]
 
 

@@ -27,7 +27,7 @@ Block = tuple[int, int]
 
 @dataclass(frozen=True, eq=False, kw_only=True)
 class StreamedTable:
-    """What became of a table: e = projection z + mean, with z (num_ids, rank) float32 in the first of `paths`.
+    """A compressed table: e = projection z + mean, with z (num_ids, rank) float32 in the first of `paths`.
 
     spectrum: of all d directions, weighted by the counts.
     projection: float32 (d, rank) U_k. mean: float32 (d,) mu.
@@ -74,7 +74,7 @@ def compress_table(
         rank: k; None with `variance`, the share of the variance to keep.
         out: the `.safetensors` or `.npy` file to write (see `LatentsFile`).
         tensor: the table's name in a `.safetensors` file of several matrices.
-        threads: blocks in hand at once, 8 MB each; as many as torch uses by default.
+        threads: blocks in memory at once, 8 MB each; torch's number of threads by default.
 
     Raises:
         DataError: the table or the counts cannot be read, or `out` cannot be written.

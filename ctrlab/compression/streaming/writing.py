@@ -20,13 +20,13 @@ class LatentsFile:
     """The file `out`, while its latents (num_ids, rank) float32 are being written; it gets its name only when all is there.
 
     `.safetensors`: one file with the tensors `latents` and those of `small`. `.npy`: the latents there, and each array of
-    `small` beside it as `<stem>.<name>.npy`.
+    `small` next to it as `<stem>.<name>.npy`.
     """
 
     def __init__(self, out: Path, num_ids: int, rank: int, small: Mapping[str, NDArray[Any]]) -> None:
         self._out, self._part = out, out.with_name(out.name + ".part")
         self._row_bytes = rank * 4
-        self._beside = dict(small) if out.suffix == ".npy" else {}
+        self._small_files = dict(small) if out.suffix == ".npy" else {}
         header = _npy_header((num_ids, rank)) if out.suffix == ".npy" else _safetensors_header((num_ids, rank), small)
         try:
             self._file = self._part.open("wb", buffering=0)
@@ -47,8 +47,8 @@ class LatentsFile:
     def finish(self) -> list[Path]:
         """Give the file its name; all paths that were written."""
         self._file.close()
-        paths = [self._out, *(self._out.with_name(f"{self._out.stem}.{name}.npy") for name in self._beside)]
-        for path, array in zip(paths[1:], self._beside.values(), strict=True):
+        paths = [self._out, *(self._out.with_name(f"{self._out.stem}.{name}.npy") for name in self._small_files)]
+        for path, array in zip(paths[1:], self._small_files.values(), strict=True):
             np.save(path, array)
         self._part.replace(self._out)
         return paths

@@ -1,1 +1,1 @@
-"""What the worker does: one module per kind of job. These may import torch; the services that queue them do not."""
+"""Job handlers, one module per kind of job. They may import torch; the services that queue the jobs do not."""

@@ -1,4 +1,4 @@
-"""Choosing a plan by what it measures: used by the command line and from Python, where torch may be loaded."""
+"""The choice of a plan by measurement, for the command line and Python; imports torch."""
 
 from ctrlab.measuring.choose import Choice, candidate_plans, choose_plan
 from ctrlab.measuring.probe import Probe

@@ -18,7 +18,7 @@ _PIPELINE_SHARE = 0.85
 
 
 def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
-    """Compress, fine-tune, file the model, and measure it beside its original."""
+    """Compress, fine-tune, store the model, and measure it and its original."""
     original, model, dataset = open_model(context.workspace, config.model_id)
     spectra = open_spectra(context.workspace, config.spectra_id)
     share = _PIPELINE_SHARE if config.measure else 1.0

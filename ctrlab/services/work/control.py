@@ -1,6 +1,6 @@
 """The `control` job: an original trained as a compression does, with nothing compressed."""
 
-from ctrlab.compression.qr_hash import with_tables_drawn_anew
+from ctrlab.compression.qr_hash import with_reinitialised_tables
 from ctrlab.services.controls import ControlConfig
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.work.evaluate import evaluate_and_file
@@ -13,7 +13,7 @@ def run(config: ControlConfig, context: JobContext) -> dict[str, str]:
     original, model, dataset = open_model(context.workspace, config.model_id)
     teacher = model
     if config.redraw_tables:
-        model = with_tables_drawn_anew(model, config.fit.seed)
+        model = with_reinitialised_tables(model, config.fit.seed)
     for number in range(config.rounds):
         start, end = 0.9 * number / config.rounds, 0.9 * (number + 1) / config.rounds
         model = fit(

@@ -39,7 +39,7 @@ def run(config: SpeedConfig, context: JobContext) -> dict[str, str]:
 
 
 def run_plan(config: PlanSpeedConfig, context: JobContext) -> dict[str, str]:
-    """Plan, run, and plan again where it was late."""
+    """Plan, measure, and plan again if the plan is too slow."""
     _, model, dataset = open_model(context.workspace, config.model_id)
     spectra = open_spectra(context.workspace, config.spectra_id)
     sensitivity = load_model_sensitivity(context.workspace, config.sensitivity_id)
@@ -77,7 +77,7 @@ def _facts(attempt: Attempt) -> dict[str, float | None]:
 
 
 def processor() -> str:
-    """The processor's name as far as the system tells."""
+    """The processor's name; "this machine" where the system does not report it."""
     path = Path("/proc/cpuinfo")
     lines = path.read_text().splitlines() if path.exists() else []
     named = next((line.split(":")[1].strip() for line in lines if line.startswith("model name")), platform.processor())
