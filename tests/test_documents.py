@@ -47,6 +47,14 @@ def test_named_source_files_exist(name: str) -> None:
     assert [file for file in sorted(named) if not any(path.endswith(f"/{file}") for path in known)] == []
 
 
+def test_every_room_is_in_the_architecture() -> None:
+    package = ROOT / "ctrlab"
+    rooms = {path.parent.name for path in package.glob("*/__init__.py")} | {path.stem for path in package.glob("[a-z_]*.py")}
+    table = (ROOT / "docs" / "ARCHITECTURE.md").read_text().partition("## The rooms")[2].partition("\n## ")[0]
+    named = {name for line in table.splitlines() if line.startswith("|") for name in re.findall(r"`(\w+)`", line.split("|")[1])}
+    assert rooms - {"__init__"} == named
+
+
 def calls() -> list[ast.Call]:
     """Every call of the package or of a Lab in the Python blocks of the README."""
     blocks = re.findall(r"^```python\n(.*?)^```", (ROOT / "README.md").read_text(), flags=re.MULTILINE | re.DOTALL)
