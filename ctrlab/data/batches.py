@@ -47,6 +47,10 @@ def iterate_batches(
 
     Yields:
         Fields of int32 ids (B, F), float32 values (B, V) and int32 lists (B, total length); float32 labels (B,).
+
+    >>> split = Split("train", np.arange(5)[:, None], np.zeros((5, 0)), np.array([0, 1, 0, 1, 1]))
+    >>> [(fields.ids.ravel().tolist(), labels.tolist()) for fields, labels in iterate_batches(split, 3, shuffle=False)]
+    [([0, 1, 2], [0.0, 1.0, 0.0]), ([3, 4], [1.0, 1.0])]
     """
     total = _num_rows(split, max_rows)
     position = start_batch * batch_size

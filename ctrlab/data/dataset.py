@@ -101,7 +101,10 @@ class DatasetSummary:
 
 @dataclass(frozen=True)
 class EncodedDataset:
-    """An encoded dataset; arrays are memory-mapped on access."""
+    """An encoded dataset; arrays are memory-mapped on access.
+
+    `encode_dataset` has an example.
+    """
 
     path: Path
     config: DatasetConfig

@@ -124,7 +124,12 @@ def generate(config: SyntheticConfig | None = None) -> pl.DataFrame:
 
 
 def simulate(config: SyntheticConfig | None = None) -> SyntheticTable:
-    """Draw true embeddings and `num_rows` rows; the same config gives the same table."""
+    """Draw true embeddings and `num_rows` rows; the same config gives the same table.
+
+    >>> table = simulate(SyntheticConfig(num_rows=1000))
+    >>> table.frame.shape, table.embeddings["campaign"].shape
+    ((1000, 15), (251, 3))
+    """
     config = config or SyntheticConfig()
     # Independent random streams: more rows, other numeric columns or a history do not change the true embeddings.
     world, rows, clicks, past = (np.random.default_rng((config.seed, stream)) for stream in range(4))

@@ -12,6 +12,7 @@ import json
 import os
 import select
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -45,6 +46,12 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
         return _ACTIONS[request["do"]](request)
     except CtrlabError as error:
         return {"error": str(error), "kind": type(error).__name__}
+    except Exception as error:  # standard error is inspect.log; the message may quote cells, so only its class is reported
+        traceback.print_exc()
+        return {
+            "error": f"an unexpected {type(error).__name__} occurred, see inspect.log in the home folder",
+            "kind": "DataError",
+        }
 
 
 def _inspect(request: dict[str, Any]) -> dict[str, Any]:

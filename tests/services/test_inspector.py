@@ -7,6 +7,7 @@ import pytest
 from ctrlab.data.configs import SourceConfig
 from ctrlab.data.tables.inspect import TableInspection, inspect_table
 from ctrlab.errors import DataError, StorageError
+from ctrlab.services.inspect_child import answer
 from ctrlab.services.inspector import Inspector
 from ctrlab.services.workspace import open_workspace
 
@@ -45,6 +46,14 @@ def test_expected_errors_of_the_child_are_raised_here_with_their_class(inspector
     (tmp_path / "model.safetensors").write_bytes(b"\x80\x04.")
     with pytest.raises(StorageError, match="Python pickle"):
         inspector.fingerprint(tmp_path / "model.safetensors")
+
+
+def test_an_unexpected_error_of_the_child_is_one_sentence_without_its_message(capsys):
+    message = answer({"do": "inspect", "source": {"paths": ["SECRET"], "unknown": object()}, "max_rows": None})
+    assert message["kind"] == "ConfigError"
+    message = answer({"do": "fingerprint"})
+    assert message == {"error": "an unexpected KeyError occurred, see inspect.log in the home folder", "kind": "DataError"}
+    assert "Traceback" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("program", ["input(); import os; os.abort()", "input(); raise SystemExit(3)", "input()"])

@@ -28,7 +28,7 @@ class Layout:
 
     format: "csv", "tsv" or "parquet". compression: "gzip", "zstd" or None.
     delimiter, header, quoted, multiline: of text files. multiline: whether quoted cells may hold line feeds.
-    list_columns: columns of Parquet lists.
+    list_columns: columns of Parquet lists. stored_names: names in a Parquet file; `column_names` are stripped and not empty.
     plain_lines: whether every line ends with a line feed and no empty line precedes the first row.
     """
 
@@ -40,6 +40,7 @@ class Layout:
     quoted: bool = True
     multiline: bool = False
     list_columns: tuple[str, ...] = ()
+    stored_names: tuple[str, ...] = ()
     plain_lines: bool = True
 
 
@@ -94,10 +95,11 @@ def _parquet_layout(path: Path) -> Layout:
         raise DataError(
             f"{path.name}: column {', '.join(nested)} holds records or lists of lists; flatten it to values or lists of them"
         )
-    lists = tuple(field.name.strip() for field in schema if _is_flat_list(field.type))
+    names = _checked_names(path.name, schema.names)
+    lists = tuple(name for name, field in zip(names, schema, strict=True) if _is_flat_list(field.type))
     if not rows:
         raise DataError(f"{path.name} has no rows; give a file with data")
-    return Layout("parquet", _checked_names(path.name, schema.names), list_columns=lists)
+    return Layout("parquet", names, list_columns=lists, stored_names=tuple(schema.names))
 
 
 def _is_flat_list(kind: pa.DataType) -> bool:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from ctrlab.data.configs import SourceConfig
 from ctrlab.data.tables.faults import LONGEST_LINE, parse_fault, read_fault
 from ctrlab.data.tables.layout import Layout, check_file, detect_layout
+from ctrlab.errors import DataError
 
 #: Approximate number of cells in a block, whatever the number of columns.
 BLOCK_CELLS = 1_000_000
@@ -69,10 +70,10 @@ class TableReader:
                 rows += pending[-1].num_rows
                 batch = batch.slice(pending[-1].num_rows)
                 if rows == self.block_rows:
-                    yield _as_text(pending)
+                    yield self._as_text(pending)
                     pending, rows = [], 0
         if pending:
-            yield _as_text(pending)
+            yield self._as_text(pending)
         self._bytes_read = self.total_bytes
 
     def lines(self, chunk_bytes: int, start: int = 0) -> Iterator[bytes]:
@@ -114,7 +115,21 @@ class TableReader:
             batches = list(self._parsed(names, io.BytesIO(chunk), header=False)) if chunk.strip(b"\r\n") else []
         except (pa.ArrowInvalid, OSError) as error:
             raise parse_fault(self.path, self._located(error)) from None
-        return _as_text(batches) if batches else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+        return self._as_text(batches) if batches else pl.DataFrame(schema=dict.fromkeys(names, pl.String))
+
+    def _as_text(self, batches: list[pa.RecordBatch]) -> pl.DataFrame:
+        try:
+            return _as_text(batches)
+        except pl.exceptions.ComputeError:
+            binary = [
+                field.name
+                for field in batches[0].schema
+                if pa.types.is_binary(field.type) or pa.types.is_large_binary(field.type)
+            ]
+            named = f"column {', '.join(binary)} holds" if binary else "a column holds"
+            raise DataError(
+                f"{self.path.name}: {named} bytes that are not UTF-8 text; convert it to text or leave it out"
+            ) from None
 
     def _csv_batches(self, names: list[str], start_row: int) -> Iterator[pa.RecordBatch]:
         try:
@@ -170,11 +185,13 @@ class TableReader:
                 while first < file.num_row_groups and done + file.metadata.row_group(first).num_rows <= start_row:
                     done, first = done + file.metadata.row_group(first).num_rows, first + 1
                 groups = range(first, file.num_row_groups)
-                for batch in file.iter_batches(batch_size=self.block_rows, columns=names, row_groups=groups):
+                stored = dict(zip(self.column_names, self.layout.stored_names, strict=True))
+                wanted = [stored[name] for name in names]
+                for batch in file.iter_batches(batch_size=self.block_rows, columns=wanted, row_groups=groups):
                     skipped = min(batch.num_rows, max(0, start_row - done))
                     done += batch.num_rows
                     self._bytes_read = self.total_bytes * done // total
-                    yield _empty_text_to_null(batch.select(names)).slice(skipped)
+                    yield _empty_text_to_null(batch.select(wanted).rename_columns(names)).slice(skipped)
         except (pa.ArrowInvalid, OSError) as error:
             raise read_fault(self.path, error) from None
 

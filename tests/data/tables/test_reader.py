@@ -253,3 +253,18 @@ def test_an_error_of_the_operating_system_is_told_from_a_damaged_file(tmp_path):
     damaged = read_fault(path, pa.ArrowInvalid("CSV parse error: Expected 2 columns, got 3: SECRET,1,2"))
     assert type(damaged) is DataError
     assert "SECRET" not in str(damaged)
+
+
+def test_parquet_columns_without_a_name_or_with_blanks_around_it_are_read(tmp_path):
+    columns = {"": ["x", "y"], " site ": ["a", "b"], "tags": [["p"], ["q", "r"]]}
+    pq.write_table(pa.table(list(columns.values()), names=list(columns)), tmp_path / "t.parquet")
+    frame = read(str(tmp_path / "t.parquet"))
+    assert frame.columns == ["column_1", "site", "tags"]
+    assert frame["column_1"].to_list() == ["x", "y"] and frame["site"].to_list() == ["a", "b"]
+
+
+def test_parquet_bytes_that_are_text_are_read_and_others_are_one_sentence(tmp_path):
+    pq.write_table(pa.table({"a": pa.array([b"x", b"y"])}), tmp_path / "text.parquet")
+    assert read(str(tmp_path / "text.parquet"))["a"].to_list() == ["x", "y"]
+    pq.write_table(pa.table({"a": pa.array([b"\xff\xfe\x00", b"y"])}), tmp_path / "bytes.parquet")
+    assert "column a holds bytes that are not UTF-8 text" in refusal(str(tmp_path / "bytes.parquet"))
