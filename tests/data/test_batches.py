@@ -46,7 +46,9 @@ def small_chunks(monkeypatch):
     start=st.integers(0, 8),
     max_rows=st.one_of(st.none(), st.integers(0, 160)),
 )
-def test_every_row_comes_once_and_a_resumed_stream_goes_on_alike(num_rows, batch_size, shuffle, seed, start, max_rows):
+def test_every_row_comes_once_and_a_resumed_iteration_gives_the_same_batches(
+    num_rows, batch_size, shuffle, seed, start, max_rows
+):
     split = split_of(num_rows)
 
     def run(start_batch=0):
@@ -64,7 +66,7 @@ def test_every_row_comes_once_and_a_resumed_stream_goes_on_alike(num_rows, batch
     assert run(start_batch=start) == whole[start:]
 
 
-def test_seeds_give_different_orders_and_rows_travel_far(monkeypatch):
+def test_seeds_give_different_orders_and_rows_move_far(monkeypatch):
     split = split_of(5000)
     first, second = (np.concatenate(rows_of(iterate_batches(split, 100, shuffle=True, seed=seed))) for seed in (0, 1))
     assert (first != second).mean() > 0.9

@@ -12,7 +12,7 @@ from ctrlab.data.encoding.encoder import FieldEncoder
 from ctrlab.errors import ConfigError, DataError, UnknownNameError
 
 
-def test_every_known_dataset_says_where_it_is_how_large_and_what_it_may_be_used_for():
+def test_every_known_dataset_has_an_address_a_size_and_a_licence():
     assert {"criteo", "avazu", "frappe_x1", "movielens"} <= set(DATASETS.names())
     for known in DATASETS:
         assert known.address.startswith("https://")

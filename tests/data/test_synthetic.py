@@ -78,7 +78,7 @@ def test_the_sample_is_inspected_as_it_was_meant():
     assert all(drafted[name] == "numeric" for name in config.numeric_names)
 
 
-def test_a_behaviour_list_decides_clicks_and_leaves_the_rest_of_the_world_alone():
+def test_a_behaviour_list_affects_clicks_and_changes_no_other_column():
     plain = SyntheticConfig(num_rows=4000)
     with_history, weak = plain.replace(history_of="site"), plain.replace(history_of="site", history_std=0.0)
     table, without = simulate(with_history), simulate(plain)
@@ -98,7 +98,7 @@ def test_a_behaviour_list_is_inspected_as_a_list_of_its_field(tmp_path):
     assert (column.role, column.separator, column.max_length, column.shares) == ("list", "^", 12, "site")
 
 
-def test_impossible_worlds_are_refused():
+def test_impossible_generator_settings_are_refused():
     with pytest.raises(ConfigError, match="history_of must be one of device"):
         SyntheticConfig(history_of="nothing")
     with pytest.raises(ConfigError, match="at most latent_dim=2"):

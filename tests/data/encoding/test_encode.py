@@ -37,7 +37,7 @@ def rows_of(dataset: EncodedDataset, split: str) -> list[tuple]:
     ]
 
 
-def test_a_dataset_is_what_its_encoder_makes_of_its_rows(csv, table, config_for, tmp_path):
+def test_a_dataset_holds_what_its_encoder_gives_for_its_rows(csv, table, config_for, tmp_path):
     dataset = encode_dataset(config_for(csv), tmp_path / "encoded")
     everything = FieldEncoder.load(dataset.path).transform(table)
     expected = zip(everything.ids.tolist(), everything.values.tolist(), table["click"].cast(int).to_list(), strict=True)
@@ -172,7 +172,7 @@ def test_a_300_column_file_works(write, config_for, tmp_path):
     assert dataset.split("train").ids.shape[1] == 299
 
 
-def test_a_finished_dataset_is_opened_and_not_made_again(csv, config_for, tmp_path):
+def test_a_finished_dataset_is_opened_and_not_encoded_again(csv, config_for, tmp_path):
     made = encode_dataset(config_for(csv), tmp_path / "encoded")
     stamp = (made.path / "train.ids.npy").stat().st_mtime_ns
     assert encode_dataset(config_for(csv), tmp_path / "encoded").schema == made.schema
@@ -253,7 +253,7 @@ def test_a_label_of_one_class_is_refused(write, table, config_for, tmp_path):
     assert "one class only, 0 in all 200 rows" in refusal(config_for(path), tmp_path)
 
 
-def test_a_part_of_one_class_is_refused_with_advice(write, table, config_for, tmp_path):
+def test_a_split_of_one_class_is_refused_with_advice(write, table, config_for, tmp_path):
     clicks = pl.Series(["1"] * 100 + ["0"] * 100)
     split = SplitConfig(method="time", time_column="when", train=0.75, valid=0.125, test=0.125)
     path = write("t.csv", table.with_columns(click=clicks).write_csv())
@@ -262,7 +262,7 @@ def test_a_part_of_one_class_is_refused_with_advice(write, table, config_for, tm
     assert "stratified" in message
 
 
-def test_a_part_without_rows_is_refused(write, config_for, tmp_path):
+def test_a_split_without_rows_is_refused(write, config_for, tmp_path):
     path = write("t.csv", "click,site\n1,a\n0,b\n1,a\n0,b\n")
     columns = (ColumnConfig(name="click", role="label"), ColumnConfig(name="site", role="categorical"))
     split = SplitConfig(train=0.998, valid=0.001, test=0.001)

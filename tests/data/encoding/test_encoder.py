@@ -133,7 +133,7 @@ def test_quantile_buckets_are_monotone_and_cut_at_training_quantiles(rows, num_b
     np.testing.assert_array_equal(encoder.transform(frame_of(column, cells)).ids, ids)
 
 
-def test_quantiles_of_more_rows_than_are_kept_are_nearly_exact(monkeypatch):
+def test_quantiles_of_more_rows_than_the_sample_are_nearly_exact(monkeypatch):
     monkeypatch.setattr("ctrlab.data.encoding.fields.numbers.QUANTILE_SAMPLE_ROWS", 1000)
     numbers = np.random.default_rng(0).permutation(20_011)
     column = ColumnConfig(name="x", role="numeric", transform="quantile", num_buckets=4)
@@ -151,7 +151,7 @@ def test_times_become_hours_and_weekdays():
     np.testing.assert_array_equal(encoder.transform(frame_of(column, cells)).ids, ids)
 
 
-def test_a_mean_far_from_zero_leaves_the_spread_exact():
+def test_a_mean_far_from_zero_leaves_the_standard_deviation_exact():
     numbers = 1e9 + np.random.default_rng(0).standard_normal(5000)
     _, _, values = observe_all(ColumnConfig(name="x", role="numeric"), [repr(x) for x in numbers.tolist()], [True] * 5000, 700)
     assert abs(values.std() - 1) < 1e-5

@@ -57,7 +57,7 @@ def steps_of_resumed(config, folder) -> list[str]:
 
 
 @pytest.mark.parametrize(("ending", "writes"), [(".cells", 12), ("labels", 3), (".encoded", 2), ("journal", 1)])
-def test_a_full_disk_keeps_the_work_and_the_same_call_ends_in_the_same_bytes(config, tmp_path, ending, writes):
+def test_after_a_full_disk_the_same_call_resumes_to_the_same_bytes(config, tmp_path, ending, writes):
     with pytest.raises(StorageError, match="No space left on device"):
         encode_dataset(config, tmp_path / "full", open_cache=full_after(writes, ending))
     assert (tmp_path / "full.partial").exists()
@@ -66,8 +66,8 @@ def test_a_full_disk_keeps_the_work_and_the_same_call_ends_in_the_same_bytes(con
         assert not [message for message in messages if message.startswith("read")]
     else:
         assert messages[0] != "read 25 rows"
-    encode_dataset(config, tmp_path / "unbroken")
-    assert files_of(tmp_path / "full") == files_of(tmp_path / "unbroken")
+    encode_dataset(config, tmp_path / "uninterrupted")
+    assert files_of(tmp_path / "full") == files_of(tmp_path / "uninterrupted")
     assert not (tmp_path / "full.partial").exists()
 
 
@@ -84,8 +84,8 @@ def test_an_unexpected_error_at_any_step_keeps_the_work(config, tmp_path, fault,
         encode_dataset(config, tmp_path / "broken", on_progress=fail)
     assert (tmp_path / "broken.partial").exists()
     encode_dataset(config, tmp_path / "broken")
-    encode_dataset(config, tmp_path / "unbroken")
-    assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")
+    encode_dataset(config, tmp_path / "uninterrupted")
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "uninterrupted")
 
 
 @pytest.mark.parametrize("step", ["read", "fitted", "wrote"])
@@ -117,5 +117,5 @@ def test_a_dataset_that_was_complete_but_not_renamed_is_finished_by_the_same_cal
     with pytest.raises(StorageError):
         encode_dataset(config, tmp_path / "broken", open_cache=NotDeleted)
     assert steps_of_resumed(config, tmp_path / "broken") == ["done"]
-    encode_dataset(config, tmp_path / "unbroken")
-    assert files_of(tmp_path / "broken") == files_of(tmp_path / "unbroken")
+    encode_dataset(config, tmp_path / "uninterrupted")
+    assert files_of(tmp_path / "broken") == files_of(tmp_path / "uninterrupted")

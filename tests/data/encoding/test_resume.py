@@ -1,4 +1,4 @@
-"""An encoding killed with SIGKILL at any step goes on where it was, to the same bytes as one that ran through."""
+"""An encoding killed with SIGKILL at any step resumes to the same bytes as an uninterrupted one."""
 
 import gzip
 import os
@@ -89,7 +89,7 @@ def bytes_of(folder) -> dict[str, bytes]:
         ("parquet", "stratified", "read", 2),
     ],
 )
-def test_a_killed_encoding_goes_on_to_the_bytes_of_an_unbroken_one(
+def test_a_killed_encoding_resumes_to_the_bytes_of_an_uninterrupted_one(
     frame, config_for, tmp_path, monkeypatch, kind, method, step, calls
 ):
     split = SplitConfig(method=method, train=0.6, valid=0.2, test=0.2, time_column="when" if method == "time" else None)
@@ -110,9 +110,9 @@ def test_a_killed_encoding_goes_on_to_the_bytes_of_an_unbroken_one(
     resumed = encode_dataset(
         config, tmp_path / "broken", on_progress=lambda _, message: seen.setdefault(message.split()[0], []).append(message)
     )
-    unbroken = encode_dataset(config, tmp_path / "unbroken")
-    assert sum(unbroken.summary.rows.values()) == ROWS
-    assert bytes_of(resumed.path) == bytes_of(unbroken.path)
+    uninterrupted = encode_dataset(config, tmp_path / "uninterrupted")
+    assert sum(uninterrupted.summary.rows.values()) == ROWS
+    assert bytes_of(resumed.path) == bytes_of(uninterrupted.path)
     if step == "read":  # it was killed after some rounds of blocks, and its first report is of a later one
         rows = [int(message.split()[1].replace(",", "")) for message in seen["read"]]
         assert rows[0] > ROWS * 0.15
@@ -121,7 +121,7 @@ def test_a_killed_encoding_goes_on_to_the_bytes_of_an_unbroken_one(
     assert "reading" not in seen
 
 
-def test_a_changed_file_is_read_anew(frame, config_for, tmp_path):
+def test_a_changed_file_is_encoded_from_its_beginning(frame, config_for, tmp_path):
     config = config_for(written(frame, "tsv", tmp_path), columns=COLUMNS)
     subprocess.run(
         [sys.executable, "-c", DIE, config.to_json(), str(tmp_path / "broken"), "read", "2"],
@@ -130,4 +130,4 @@ def test_a_changed_file_is_read_anew(frame, config_for, tmp_path):
     )
     written(frame.reverse(), "tsv", tmp_path)
     resumed = encode_dataset(config, tmp_path / "broken")
-    assert bytes_of(resumed.path) == bytes_of(encode_dataset(config, tmp_path / "unbroken").path)
+    assert bytes_of(resumed.path) == bytes_of(encode_dataset(config, tmp_path / "uninterrupted").path)

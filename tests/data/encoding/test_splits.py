@@ -17,7 +17,7 @@ def assign(config: SplitConfig, labels: np.ndarray, block_rows: int) -> np.ndarr
 
 @settings(max_examples=40, deadline=None)
 @given(method=st.sampled_from(["random", "stratified"]), seed=st.integers(0, 1000), block_rows=st.integers(1, 3000))
-def test_parts_depend_on_the_seed_and_not_on_the_blocks(method, seed, block_rows):
+def test_splits_depend_on_the_seed_and_not_on_the_block_size(method, seed, block_rows):
     labels = (np.arange(2500) % 4 == 0).astype(np.uint8)
     config = SplitConfig(method=method, seed=seed, **SHARES)
     parts = assign(config, labels, 2500)
@@ -26,12 +26,12 @@ def test_parts_depend_on_the_seed_and_not_on_the_blocks(method, seed, block_rows
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_random_parts_have_their_shares(seed):
+def test_random_splits_have_their_shares(seed):
     parts = assign(SplitConfig(seed=seed, **SHARES), np.zeros(200_000, np.uint8), 50_000)
     np.testing.assert_allclose(np.bincount(parts) / len(parts), [0.6, 0.2, 0.15, 0.05], atol=0.004)
 
 
-def test_stratified_parts_have_exact_shares_of_each_class():
+def test_stratified_splits_have_exact_shares_of_each_class():
     labels = (np.arange(400 * STRATUM_ROWS) % 4 == 0).astype(np.uint8)
     parts = assign(SplitConfig(method="stratified", **SHARES), labels, 777)
     for label in (0, 1):
@@ -46,7 +46,7 @@ def test_odd_shares_are_met_without_bias_by_the_stratified_split():
 
 
 @pytest.mark.parametrize("method", ["random", "stratified"])
-def test_a_part_without_a_share_gets_no_row(method):
+def test_a_split_without_a_share_gets_no_row(method):
     config = SplitConfig(method=method, train=0.1 + 0.2, valid=0.7, test=0.0)
     assert set(assign(config, np.zeros(100_000, np.uint8), 100_000)) == {0, 1}
 
@@ -79,14 +79,14 @@ def test_shares_of_a_split_by_time_are_met_where_times_allow():
     assert borders.tolist() == [599, 649, 849]
 
 
-def test_an_empty_part_stays_empty_in_a_split_by_time():
+def test_an_empty_split_stays_empty_when_splitting_by_time():
     config = SplitConfig(method="time", time_column="t", train=0.5, valid=0.5, test=0.0)
     borders = time_borders(np.arange(10), np.ones(10, np.int64), config)
     parts = SplitAssigner(config, borders).assign(np.zeros(10, np.uint8), np.arange(10))
     assert np.bincount(parts).tolist() == [5, 5]
 
 
-def test_very_many_times_are_coarsened_without_mixing_parts(monkeypatch):
+def test_times_beyond_the_limit_lose_resolution_without_mixing_splits(monkeypatch):
     monkeypatch.setattr("ctrlab.data.encoding.time_split.MAX_DISTINCT_TIMES", 100)
     config = SplitConfig(method="time", time_column="t", **SHARES)
     times = np.random.default_rng(0).permutation(5000).astype(np.int64)

@@ -29,7 +29,7 @@ def cells_of(texts: list[str | None], block_rows: int = 7) -> CellsInMemory:
 
 @settings(deadline=None)
 @given(TEXTS)
-def test_keys_are_equal_where_texts_are_and_tell_the_text(texts):
+def test_keys_are_equal_where_texts_are_and_restore_the_text(texts):
     keys, long = keys_of_texts(pl.Series(texts, dtype=pl.String))
     known = {} if long is None else dict(long.iter_rows())
     for key, text in zip(keys.tolist(), texts, strict=True):

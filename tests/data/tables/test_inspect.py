@@ -11,7 +11,7 @@ def inspect(path: str, **options):
     return inspect_table(SourceConfig(paths=(path,)), **options)
 
 
-def test_columns_are_told_apart(write, table):
+def test_roles_of_columns_are_inferred(write, table):
     inspection = inspect(write("t.csv", table.write_csv()))
     assert {name: column.role for name, column in inspection.column.items()} == {
         "click": "label", "site": "categorical", "rare": "categorical", "price": "numeric", "when": "timestamp",
@@ -51,7 +51,7 @@ def test_a_draft_of_split_files_splits_by_files(write, table):
     assert draft_config(inspect_table(SourceConfig(paths=paths)), "mine").split.method == "files"
 
 
-def test_a_column_with_a_telling_name_is_the_likeliest_label(write):
+def test_a_column_with_a_usual_label_name_is_the_first_candidate(write):
     text = "weekend,Click,other\n" + "".join(f"{i % 2},{int(i % 3 == 0)},{i % 2}\n" for i in range(60))
     inspection = inspect(write("t.csv", text))
     assert inspection.label_candidates == ("Click", "weekend", "other")
@@ -74,13 +74,13 @@ def test_a_column_of_one_value_or_none_is_ignored_with_the_reason(write):
     assert inspection.column["empty"].reason == "every cell is empty"
 
 
-def test_nothing_left_to_learn_from_is_said_clearly(write):
+def test_a_table_without_a_feature_is_refused_with_the_reasons(write):
     inspection = inspect(write("t.csv", "click,same\n" + "".join(f"{i % 2},k\n" for i in range(30))))
     with pytest.raises(DataError, match=r"no column is left .*same: every row has the same value, k"):
         draft_config(inspection, "mine")
 
 
-def test_a_table_without_a_label_is_said_clearly(write):
+def test_a_table_without_a_label_column_is_refused_with_the_allowed_values(write):
     inspection = inspect(write("t.csv", "a,b\n" + "".join(f"{i % 3},x{i % 4}\n" for i in range(30))))
     assert inspection.label_candidates == ()
     assert inspection.ctr is None
@@ -90,7 +90,7 @@ def test_a_table_without_a_label_is_said_clearly(write):
         draft_config(inspection, "mine", label="clicks")
 
 
-def test_codes_identifiers_counts_and_measures_are_told_apart(write):
+def test_codes_identifiers_counts_and_measures_are_distinguished(write):
     rows = "".join(
         f"{i % 2},{i % 3},{10**12 + i * 7919},{5000 + i * 37 % 90},{(i * i) % 61 // (1 + i % 29)},{i * 0.37:.2f}\n"
         for i in range(600)
@@ -133,7 +133,7 @@ def test_an_inspection_is_plain_json(write, table):
     assert body["source"]["delimiter"] == ","
 
 
-def test_lists_are_told_from_texts_and_times(tmp_path, write):
+def test_lists_are_distinguished_from_texts_and_times(tmp_path, write):
     words = ["red", "green", "blue", "dark green"]
     rows = [
         {

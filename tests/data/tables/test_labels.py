@@ -23,7 +23,7 @@ def test_usual_spellings_of_clicks_are_understood(no, yes):
     assert LabelEncoder("y").encode(pl.Series([no, yes, yes]), 0).tolist() == [0, 1, 1]
 
 
-def test_both_spellings_of_one_value_may_come_in_different_blocks():
+def test_spellings_of_one_label_may_differ_between_blocks():
     encoder = LabelEncoder("y")
     assert encoder.encode(pl.Series(["0", "1"]), 0).tolist() == [0, 1]
     assert encoder.encode(pl.Series(["1.0", "0.0"]), 2).tolist() == [1, 0]

@@ -35,7 +35,7 @@ def refusal(path: str, *, max_bytes: int | None = None, **source) -> str:
 
 @pytest.mark.parametrize("packing", PACKERS)
 @pytest.mark.parametrize("separator", [",", "\t", ";", "|"])
-def test_delimited_text_reads_the_same_however_it_is_packed(write, table, packing, separator):
+def test_delimited_text_reads_the_same_whatever_its_compression(write, table, packing, separator):
     path = write(f"table.csv{packing}", PACKERS[packing](table.write_csv(separator=separator).encode()))
     assert read(path).equals(table)
 
@@ -79,11 +79,11 @@ def test_a_file_without_a_header_gets_numbered_or_given_names(write):
     assert named.to_dict(as_series=False) == {"label": ["0", "1"], "I1": ["1", None], "C1": ["ab", "cd"]}
 
 
-def test_given_names_that_stand_in_the_first_line_are_its_header(write):
+def test_given_names_equal_to_the_first_line_make_it_the_header(write):
     assert len(read(write("t.csv", "label,x\n1,2\n"), column_names=("label", "x"))) == 1
 
 
-def test_the_header_can_be_said_rather_than_guessed(write):
+def test_the_header_can_be_given_instead_of_detected(write):
     path = write("t.csv", "a,b\nc,d\n")
     assert len(read(path)) == 1
     assert len(read(path, header=False)) == 2
@@ -165,7 +165,7 @@ def test_a_binary_file_called_csv_is_refused(write):
     assert "binary" in refusal(write("u.csv", png))
 
 
-def test_a_zip_archive_and_utf16_are_told_apart(write):
+def test_a_zip_archive_and_utf16_text_have_different_messages(write):
     assert "unpack" in refusal(write("t.csv", b"PK\x03\x04" + bytes(50)))
     assert "UTF-16" in refusal(write("u.csv", "click,x\n1,2\n".encode("utf-16")))
 
