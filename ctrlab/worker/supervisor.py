@@ -148,9 +148,9 @@ class Supervisor:
             if code is None:
                 self._stop_if_due(running, leases[running.job.id])
             else:
+                self._record_end(running, code)  # a store that is away raises here, and this is tried again
                 self._running.remove(running)
                 running.executor.end()  # what it started may still run
-                self._record_end(running, code)
 
     def _stop_if_due(self, running: _Running, lease: Lease) -> None:
         """Terminate, then kill, a job that was cancelled or lost; its handler polls the same flag and should have stopped."""

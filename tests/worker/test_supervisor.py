@@ -4,10 +4,11 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 
-from ctrlab.errors import ConfigError
+from ctrlab.errors import ConfigError, StoreUnavailableError
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Job
 from ctrlab.worker.main import run_worker
@@ -88,6 +89,23 @@ def test_an_executor_that_ends_without_recording_the_end_gives_the_job_a_state(
         executors[0].code = code
         eventually(lambda: state(workspace, job_id) == expected)
         assert executors[0].ended
+
+
+def test_an_end_that_could_not_be_recorded_is_recorded_later_and_the_job_is_not_run_again(workspace: Workspace) -> None:
+    job_id = submit(workspace)
+    finish, refusals = workspace.store.jobs.finish, iter([True])
+
+    def away_once(*arguments: Any, **named: Any) -> bool:
+        if next(refusals, False):
+            raise StoreUnavailableError("database is locked")
+        return finish(*arguments, **named)
+
+    workspace.store.jobs.finish = away_once  # type: ignore[method-assign]
+    with supervised(workspace) as executors:
+        eventually(lambda: running(executors))
+        executors[0].code = 3
+        eventually(lambda: state(workspace, job_id) != "running")
+    assert (state(workspace, job_id), workspace.store.jobs.get(job_id).attempts) == ("failed", 1)
 
 
 def test_a_job_given_to_a_dead_executor_runs_in_the_next_one(workspace: Workspace) -> None:
