@@ -87,7 +87,7 @@ def test_a_behaviour_list_affects_clicks_and_changes_no_other_column():
     lists = table.frame["site_history"].str.split("^")
     assert lists.list.len().max() == with_history.history_length
     assert set(lists.explode().drop_nulls()) <= set(simulate(plain.replace(num_rows=100_000)).frame["site"].drop_nulls())
-    # Who knows the list predicts better than who does not.
+    # With the list, predictions are better than without.
     clicks = table.frame["click"].to_numpy()
     assert roc_auc_score(clicks, table.probabilities) > roc_auc_score(clicks, without.probabilities) + 0.02
 

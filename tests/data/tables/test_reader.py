@@ -144,7 +144,7 @@ def test_a_directory_is_refused(tmp_path):
     assert "is a directory" in refusal(str(tmp_path))
 
 
-# Names of their own: what gzip writes holds the time, and test processes that are told different names collect nothing.
+# Fixed ids: gzip's bytes contain the time, and pytest-xdist collects nothing where processes generate different ids.
 @pytest.mark.parametrize("content", [b"", b"\n\n", gzip.compress(b"")], ids=["nothing", "blank lines", "nothing, packed"])
 def test_an_empty_file_is_refused(write, content):
     assert "is empty" in refusal(write("t.csv", content))
