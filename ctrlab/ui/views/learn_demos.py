@@ -19,7 +19,7 @@ def cloud() -> None:
     """A two-dimensional cloud, its principal directions, and the variance lost when only the first is kept."""
     st.markdown("**Try it: a cloud in two dimensions**")
     left, right = st.columns(2)
-    ratio = left.slider("Ratio of the two standard deviations", 0.0, 1.0, 0.3, 0.05, key="cloud-ratio")
+    ratio = left.slider("Spread ratio", 0.0, 1.0, 0.3, 0.05, key="cloud-ratio")
     angle = right.slider("Direction (degrees)", 0, 175, 30, 5, key="cloud-angle")
     points = _cloud_points(ratio, angle)
     eigenvalues, eigenvectors = principal_directions(points)
@@ -52,7 +52,7 @@ def cloud() -> None:
     chart(
         drawing, "cloud",
         sentence=f"The first direction holds {percent(share)} of the variance; rank 1 loses the other {percent(1 - share)}, "
-        "which is the mean squared distance between outputs and projections.",
+        "the mean squared distance between outputs and projections as a share.",
     )  # fmt: skip
 
 
