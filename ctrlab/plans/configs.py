@@ -75,7 +75,7 @@ class CompressionSpec(Config):
     method: str = option("afm", choices=_method_titles, help="How the factors of a layer are found.")
     bottleneck: Bottleneck = option(
         "none",
-        label="Activation between factors",
+        label="Inner activation",
         choices={"none": "None", "relu": "ReLU (paper)", "prelu": "PReLU"},
         help="Nonlinearity between the two factors of a linear layer. prelu starts as the identity and is learnt while "
         "fine-tuning; with relu, the paper's choice, the predicted variance does not hold before fine-tuning.",

@@ -16,7 +16,7 @@ from ctrlab.ui import cache
 from ctrlab.ui.components import rank_plan
 from ctrlab.ui.components.layers import shape
 from ctrlab.ui.components.saved_plans import saved_plans
-from ctrlab.ui.format import count, percent
+from ctrlab.ui.format import count, percent, plural
 from ctrlab.ui.views.compress.context import CompressContext, load_context
 
 _START_VARIANCE = 0.99
@@ -89,12 +89,13 @@ def _group_slider(
     context: CompressContext, title: str, layers: Sequence[LayerProfile], ranks: Mapping[str, int], prediction: Prediction
 ) -> None:
     chosen = sorted(ranks[layer.layer_name] for layer in layers)
+    noun = "table" if layers[0].kind == "embedding" else "layer"
     lost = sum(prediction.variance_lost.get(layer.layer_name, 0.0) for layer in layers) / len(layers)
     before, after = (
         sum(layer.parameters for layer in layers),
         sum(_parameters(layer, ranks[layer.layer_name], prediction) for layer in layers),
     )
-    ends = f"ranks {chosen[0]} to {chosen[-1]}" if chosen[0] != chosen[-1] else f"{len(layers)} layers"
+    ends = f"ranks {chosen[0]} to {chosen[-1]}" if chosen[0] != chosen[-1] else plural(len(layers), noun)
     _slider_row(
         key=f"group:{context.model.id}:{context.spectra_id}:{layers[0].kind}",
         name=f"<b>{title}</b><small>{ends}</small>",

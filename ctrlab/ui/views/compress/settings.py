@@ -30,7 +30,7 @@ class RunSettings:
 def read_settings(context: CompressContext) -> RunSettings:
     """Draw the form of the settings and return what it holds."""
     st.markdown("**Settings**")
-    config = config_form(CompressConfig, key="compress", fixed={"plan": RankPlan(), "finetune": None}, locked=_locked, columns=4)
+    config = config_form(CompressConfig, key="compress", fixed={"plan": RankPlan(), "finetune": None}, locked=_locked, columns=3)
     if config is not None:
         st.caption(METHODS[config.method].description)
     if config is not None and METHODS[config.method].retrains:
