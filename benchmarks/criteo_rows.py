@@ -10,7 +10,7 @@ import numba
 import numpy as np
 from numpy.typing import NDArray
 
-from ctrlab.data.encoding.compiled.keys import mixed
+from ctrlab.data.encoding.compiled.keys import mix64
 
 _ROWS = 50_000
 #: Categorical columns: number of recurring values, and the share of cells that are new values; 1.3 new values a row in all.
@@ -65,7 +65,7 @@ def _write(clicks, counts, values, seed, text):
             text[place] = 9
             place += 1
             if values[row, column] >= 0:
-                word = mixed(np.uint64(values[row, column] * 64 + column) + np.uint64(seed << 40) + np.uint64(1))
+                word = mix64(np.uint64(values[row, column] * 64 + column) + np.uint64(seed << 40) + np.uint64(1))
                 for i in range(8):
                     digit = np.int64((word >> np.uint64(4 * i)) & np.uint64(15))
                     text[place + i] = 48 + digit if digit < 10 else 87 + digit
