@@ -1,4 +1,4 @@
-"""Running a module on whatever its batches are."""
+"""Calling a module on batches of any structure: tensors, arrays, tuples, mappings."""
 
 import inspect
 from collections.abc import Mapping
@@ -12,8 +12,8 @@ from torch import Tensor, nn
 def run(module: nn.Module, batch: Any) -> None:
     """Call `module` on one batch, moved to its device.
 
-    A tensor, an array or a named tuple is the one argument; a tuple or list holds the positional arguments; a mapping holds
-    keyword arguments where its keys are names of `forward`'s parameters, and is itself the one argument where they are not.
+    A tensor, an array or a named tuple is the only argument; a tuple or list holds the positional arguments; a mapping holds
+    keyword arguments if its keys are names of `forward`'s parameters, otherwise it is the only argument.
     """
     batch = _moved(batch, _device_of(module))
     if isinstance(batch, Mapping) and _are_parameters(module, batch):

@@ -77,7 +77,7 @@ class FactoredLinear(nn.Module):
         return f"factored to rank {self.rank} already"
 
     def row_macs(self) -> int:
-        """None: its two linear layers count their own."""
+        """0; its two linear layers count their own."""
         return 0
 
     def scale_output_(self, scale: Tensor, shift: Tensor) -> None:

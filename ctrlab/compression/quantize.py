@@ -117,7 +117,7 @@ def _check(model: CTRModel, precision: str, counts: CountsByVocabulary) -> None:
     for name, own in counts.items():
         if name in dims and len(own) != dims[name]:
             raise CompressionError(
-                f"{len(own)} counts were given for the {dims[name]} ids of {name}; use those of its own dataset"
+                f"{len(own)} counts were given for the {dims[name]} ids of {name}; use those of its training dataset"
             )
     for name, parameter in model.named_parameters():
         if precision != "float32" and not parameter.isfinite().all():

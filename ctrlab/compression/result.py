@@ -17,7 +17,7 @@ from ctrlab.plans.methods import METHODS
 from ctrlab.plans.serving_forms import activation_parameters
 
 M = TypeVar("M", bound=nn.Module)
-#: Version of the JSON that describes a compressed module of another framework.
+#: Version of the JSON description that `CompressionResult.save` writes beside the weights.
 FORMAT_VERSION = 1
 
 

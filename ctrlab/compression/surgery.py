@@ -195,7 +195,7 @@ def _project_(group: ProjectedGroup, position: int, table: Tensor, factors: Tabl
 def _check_counts(source: TableSource) -> None:
     if source.counts is not None and len(source.counts) != len(source.weight):
         numbers = f"{len(source.counts)} counts were given for the {len(source.weight)} ids of {source.name}"
-        raise CompressionError(f"{numbers}; use those of its own dataset")
+        raise CompressionError(f"{numbers}; use those of its training dataset")
 
 
 def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) -> None:

@@ -4,7 +4,7 @@ from ctrlab.interop import deepctr_torch
 
 result = deepctr_torch.compress(model, train_inputs, variance=0.95)
 print(result.model.evaluate(test_inputs, test_labels))
-result.model.fit(train_inputs, train_labels, epochs=5)  # fine-tuning by their code
+result.model.fit(train_inputs, train_labels, epochs=5)  # fine-tuning by the framework
 """
 
 from collections.abc import Callable, Mapping, Sequence

@@ -4,7 +4,7 @@ from ctrlab.interop import fuxictr
 
 result = fuxictr.compress(model, train_loader, variance=0.95)
 print(result.model.evaluate(test_loader))
-result.model.fit(train_loader, epochs=5, validation_data=valid_loader)  # fine-tuning by their code
+result.model.fit(train_loader, epochs=5, validation_data=valid_loader)  # fine-tuning by the framework
 """
 
 from collections.abc import Callable, Iterable, Mapping

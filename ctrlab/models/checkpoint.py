@@ -111,7 +111,7 @@ def _check_schema(found: FeatureSchema, wanted: FeatureSchema, path: Path) -> No
 def _rebuild(model: CTRModel, header: ModelHeader, path: Path) -> CTRModel:
     kind = (header.structure or {}).get("kind")
     if kind not in REBUILDERS:
-        raise StorageError(f"{path.name} has layers of kind {kind!r}; this ctrlab knows {', '.join(REBUILDERS)}; update ctrlab")
+        raise StorageError(f"{path.name} has layers of kind {kind!r}; this ctrlab reads {', '.join(REBUILDERS)}; update ctrlab")
     module_name, _, function = REBUILDERS[kind].partition(":")
     try:
         rebuilt: CTRModel = getattr(importlib.import_module(module_name), function)(model, header.structure)

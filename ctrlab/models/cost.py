@@ -1,7 +1,7 @@
 """Measured cost of a module: parameters, bytes and MACs (see `models.macs`) of what is in it.
 
-A module that stores numbers as integer codes has the attribute `num_codes`, their number, and `codes_are_table` if they are
-looked up by id.
+A module that stores integer codes in place of numbers has the attributes `num_codes`, how many, and `codes_are_table`, whether
+they are looked up by id.
 """
 
 import torch

@@ -52,7 +52,7 @@ def reader_class(reader: nn.Module) -> ReaderClass | None:
 
 
 def readers_of(model: CTRModel, embedding_name: str, meter: CostMeter | None = None) -> tuple[ReaderProfile, ...]:
-    """What reads the embedding called `embedding_name`, compressed or not; their `own` cost is zero without a meter."""
+    """The readers of the embedding called `embedding_name`, compressed or not; their `own` cost is zero without a meter."""
     return tuple(_reader_profile(model, name, meter) for name in model.embedding_readers.get(embedding_name, ()))
 
 

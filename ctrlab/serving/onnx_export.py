@@ -87,8 +87,6 @@ def export_onnx(model: CTRModel, path: str | Path) -> None:
 def _expected_warnings() -> Iterator[None]:
     """Ignore warnings about what was checked here; that the exporter is deprecated is not among them."""
     with warnings.catch_warnings():
-        # Recurrent layers get their initial state as an input of the graph's size, so the batch axis stays free.
-        warnings.filterwarnings("ignore", "Exporting a model to ONNX with a batch_size", UserWarning)
         # Lengths that the trace turns into constants are numbers of fields; the models have no branches on data.
         warnings.simplefilter("ignore", torch.jit.TracerWarning)  # type: ignore[attr-defined]
         yield
