@@ -12,14 +12,11 @@ parameters that belong to no layer (DCN's cross weights, numeric fields' vectors
 """
 
 import copy
-from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
-import numpy as np
 import torch
 from torch import nn
 
-from ctrlab.compression.embedding import PartTable
 from ctrlab.compression.fold import UNCOMPRESSED
 from ctrlab.compression.quantized import NOTE, QuantizedLinear, QuantizedTable, is_quantized, pack
 from ctrlab.compression.ranges import Columns, asymmetric_grid, symmetric_grid
@@ -31,42 +28,34 @@ from ctrlab.plans.serving_forms import code_bits, quantizes_linear
 
 _CHUNK_ROWS = 65_536
 
-#: {name of a vocabulary, as in `schema.table_names`: occurrences of each of its ids in training, (num_ids,)}.
-CountsByVocabulary = Mapping[str, np.ndarray[Any, Any]]
-
 
 @torch.no_grad()
-def quantize(model: CTRModel, precision: Precision, counts: CountsByVocabulary | None = None) -> CTRModel:
+def quantize(model: CTRModel, precision: Precision) -> CTRModel:
     """A quantised copy of `model`, usually a serving form, in evaluation mode; `model` itself is not changed.
 
     Args:
         precision: "int8"; "int4" for tables of 4 bits (of width 1 they keep 8) and linear layers of 8; "float32" for a copy.
-        counts: an id's squared error is weighted by its count plus one, so ids never seen count as well. In tables without
-            counts all ids have equal weight.
 
     Raises:
         ConfigError: there is no such precision.
-        CompressionError: the model is quantised already, has numbers that are not finite, or the counts are of other tables.
+        CompressionError: the model is quantised already or has numbers that are not finite.
     """
-    _check(model, precision, counts or {})
+    _check(model, precision)
     replaced = {id(module): module for module in model.modules() if precision != "float32" and _is_quantizable(module)}
     quantized = copy.deepcopy(model, dict(replaced))  # replaced modules are not copied
-    for old, new, tables in prepare_(quantized, precision):
+    for old, new in prepare_(quantized, precision):
         if isinstance(new, QuantizedLinear):
             _fill_linear(cast(nn.Linear, old), new)
         else:
-            own: list[np.ndarray[Any, Any] | None] = [None] * len(cast(FusedTable, old).field_dims)
-            if not isinstance(old, PartTable):
-                own = [(counts or {}).get(model.schema.table_names[table]) for table in tables]
-            _fill_table(cast(FusedTable, old), cast(QuantizedTable, new), own)
+            _fill_table(cast(FusedTable, old), cast(QuantizedTable, new))
     return quantized.eval()
 
 
-def prepare_(model: CTRModel, precision: Precision) -> list[tuple[nn.Module, nn.Module, Sequence[int]]]:
+def prepare_(model: CTRModel, precision: Precision) -> list[tuple[nn.Module, nn.Module]]:
     """In place: replace modules by quantised ones without codes, and write the precision into `model.structure`.
 
     Returns:
-        Of each replaced module: (the old one, the new one, indices of the schema's tables whose ids have rows in it).
+        (old, new) of each replaced module.
     """
     _check_name(precision)
     if precision == "float32":
@@ -79,9 +68,7 @@ def prepare_(model: CTRModel, precision: Precision) -> list[tuple[nn.Module, nn.
             cast(Any, owner).compression_note = NOTE  # so that its tables are listed as not compressible
         new = _empty(old, precision)
         model.set_submodule(name, new)
-        holds_ids = isinstance(old, FusedTable) and not isinstance(old, PartTable)
-        tables = getattr(owner, "fields", range(len(old.field_dims))) if holds_ids else ()
-        made.append((old, new, tables))
+        made.append((old, new))
     return made
 
 
@@ -109,16 +96,10 @@ def _check_name(precision: str) -> None:
         raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision}")
 
 
-def _check(model: CTRModel, precision: str, counts: CountsByVocabulary) -> None:
+def _check(model: CTRModel, precision: str) -> None:
     _check_name(precision)
     if is_quantized(model):
         raise CompressionError("the model is quantised already; quantise the float serving form it was made from")
-    dims = dict(zip(model.schema.table_names, model.schema.table_dims, strict=True))
-    for name, own in counts.items():
-        if name in dims and len(own) != dims[name]:
-            raise CompressionError(
-                f"{len(own)} counts were given for the {dims[name]} ids of {name}; use those of its training dataset"
-            )
     for name, parameter in model.named_parameters():
         if precision != "float32" and not parameter.isfinite().all():
             raise CompressionError(f"{name} holds numbers that are not finite, which cannot be quantised; train the model again")
@@ -130,12 +111,11 @@ def _fill_linear(linear: nn.Linear, new: QuantizedLinear) -> None:
     new.codes.copy_(grid.nearest(linear.weight.T).T)
 
 
-def _fill_table(table: FusedTable, new: QuantizedTable, counts: Sequence[np.ndarray[Any, Any] | None]) -> None:
+def _fill_table(table: FusedTable, new: QuantizedTable) -> None:
     weight = table.table.weight
-    for field, own in enumerate(counts):
+    for field in range(len(table.field_dims)):
         rows = table.rows_of(field)
-        weights = None if own is None else torch.tensor(own, dtype=torch.float64, device=weight.device) + 1
-        grid = asymmetric_grid(Columns(weight[rows], weights), 2**new.bits - 1).to(weight.dtype)
+        grid = asymmetric_grid(Columns(weight[rows]), 2**new.bits - 1).to(weight.dtype)
         new.scale[field], new.offset[field] = grid.scale, grid.offset
         for start in range(rows.start, rows.stop, _CHUNK_ROWS):
             chunk = slice(start, min(start + _CHUNK_ROWS, rows.stop))

@@ -3,7 +3,7 @@
 Ranges narrower than the values' own are tried as well: clipping a few outliers lowers the error of all other values.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -41,29 +41,24 @@ class Grid(NamedTuple):
 
 
 class Columns:
-    """Values (n, d) with a weight per row (n,), read in float64 chunks; sums over the rows have shape (d,)."""
+    """Values (n, d), read in float64 chunks; sums over the rows have shape (d,)."""
 
-    def __init__(self, values: Tensor, weights: Tensor | None) -> None:
+    def __init__(self, values: Tensor) -> None:
         self.values = values
-        self.weights = weights if weights is not None else torch.ones(len(values), dtype=torch.float64, device=values.device)
 
     def thinned(self, limit: int) -> "Columns":
         """Evenly spaced rows, at most `limit`."""
         every = -(-len(self.values) // limit)
-        return Columns(self.values[::every], self.weights[::every])
+        return Columns(self.values[::every])
 
     def sums(self, terms: Callable[[Tensor], Iterable[Tensor]]) -> list[Tensor]:
-        """The weighted sum over all rows of each of `terms(rows (n, d))`, each (d,)."""
-        totals = [torch.stack([weights @ term for term in terms(rows)]) for rows, weights in self._chunks()]
+        """The sum over all rows of each of `terms(rows (n, d))`, each (d,)."""
+        totals = [torch.stack([term.sum(0) for term in terms(rows.double())]) for rows in self.values.split(_CHUNK_ROWS)]
         return list(torch.stack(totals).sum(0))
 
     def squared_error(self, grid: Grid) -> Tensor:
-        """Weighted sum of squared rounding and clipping errors of each column (d,)."""
+        """Sum of squared rounding and clipping errors of each column (d,)."""
         return self.sums(lambda rows: [(grid.scale * grid.nearest(rows) + grid.offset - rows).square()])[0]
-
-    def _chunks(self) -> Iterator[tuple[Tensor, Tensor]]:
-        for rows, weights in zip(self.values.split(_CHUNK_ROWS), self.weights.split(_CHUNK_ROWS), strict=True):
-            yield rows.double(), weights
 
 
 def symmetric_grid(values: Tensor) -> Grid:
@@ -71,7 +66,7 @@ def symmetric_grid(values: Tensor) -> Grid:
     largest = values.abs().amax(0).double().clamp(min=torch.finfo(values.dtype).tiny)
     step, zero = largest / _LARGEST_WEIGHT_CODE, torch.zeros_like(largest)
     grids = [Grid(shrink * step, zero, -_LARGEST_WEIGHT_CODE, _LARGEST_WEIGHT_CODE) for shrink in _SHRINKS]
-    return _best(Columns(values, None), grids)[0].to(values.dtype)
+    return _best(Columns(values), grids)[0].to(values.dtype)
 
 
 def asymmetric_grid(columns: Columns, highest: int) -> Grid:
@@ -81,7 +76,7 @@ def asymmetric_grid(columns: Columns, highest: int) -> Grid:
     Then scale and offset are fitted to the codes by least squares, repeatedly.
     """
     low, high = columns.values.amin(0).double(), columns.values.amax(0).double()
-    mean = columns.sums(lambda rows: [rows])[0] / columns.weights.sum()
+    mean = columns.sums(lambda rows: [rows])[0] / len(columns.values)
     whole, some = _between(low, high, mean, highest, 1.0, 1.0), columns.thinned(_SEARCH_ROWS)
     grid, error = _best(some, [_between(low, high, mean, highest, shrink, shrink) for shrink in _SHRINKS])
     low, high = grid.offset, grid.offset + highest * grid.scale
@@ -114,7 +109,7 @@ def _best(columns: Columns, grids: Iterable[Grid], best: tuple[Grid, Tensor] | N
 
 def _refitted(columns: Columns, grid: Grid, mean: Tensor) -> Grid:
     """Scale and offset fitted by least squares to the codes that the values have now."""
-    total = columns.weights.sum()
+    total = len(columns.values)
     c, cc, v, cv = columns.sums(lambda rows: _moments(grid.nearest(rows), rows - mean))
     spread = total * cc - c.square()
     scale = (total * cv - c * v) / spread

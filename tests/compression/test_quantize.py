@@ -21,12 +21,12 @@ from ctrlab.models.cost import measure_cost
 from ctrlab.models.header import read_model_header
 from ctrlab.models.layers import FusedTable
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import CompressionSpec, RankPlan
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.serving_forms import quantizes_linear
 from ctrlab.serving.onnx_export import export_onnx
 from tests.support.onnx import assert_onnx_agrees
-from tests.support.small_models import SCHEMA, MemoryDataset, logits, make_model, perturb_, random_fields, spectra_of
+from tests.support.small_models import SCHEMA, logits, make_model, perturb_, random_fields
 
 EVERY_MODEL = pytest.mark.parametrize("name", MODELS.names())
 PRECISION = pytest.mark.parametrize("precision", ["int8", "int4"])
@@ -241,8 +241,6 @@ def test_what_cannot_be_quantised_is_refused_with_a_sentence():
         compress_model(quantized, CompressionSpec())
     with pytest.raises(ConfigError, match="precision must be one of float32, int8, int4, got int2"):
         quantize(model, "int2")
-    with pytest.raises(CompressionError, match="3 counts were given for the 300 ids of ad"):
-        quantize(model, "int8", {"ad": np.ones(3)})
     with torch.no_grad():
         model.mlp[0].weight[0, 0] = torch.inf
     with pytest.raises(CompressionError, match=r"mlp\.0\.weight holds numbers that are not finite"):
@@ -276,13 +274,13 @@ def values_of(kind, shape, seed):
     return values.astype(np.float32)
 
 
-def quantized_table(values, precision, counts=None):
+def quantized_table(values, precision):
     """A table of one field with these rows, by way of a model that has one."""
     schema = type(SCHEMA)(field_names=("a", "b"), field_dims=(5, len(values)))
     model = make_model("fm", schema=schema, embed_dim=values.shape[1])
     with torch.no_grad():
         model.embedding.categorical.table.weight[5:] = torch.from_numpy(values)
-    return quantize(model, precision, counts).embedding.categorical
+    return quantize(model, precision).embedding.categorical
 
 
 @given(st.sampled_from(["normal", "heavy", "flat"]), st.integers(1, 400), st.integers(1, 7), st.integers(0, 99), st.booleans())
@@ -322,34 +320,6 @@ def test_the_clipped_range_is_about_as_good_as_the_best_of_all_pairs_of_ends(kin
     codes = np.clip(np.round((values[:, :, None] - low) / step), 0, 15)
     best = np.square(low + step * codes - values[:, :, None]).sum(0).min()
     assert found < 1.2 * best
-
-
-def test_numbers_of_frequent_ids_are_served_best_where_counts_are_given():
-    values, counts = values_of("heavy", (400, 4), 0), np.zeros(400)
-    counts[:100] = 1000
-    errors = [np.square(quantized_table(values, "int4", own).dequantized(1).numpy() - values)[:100].sum()
-              for own in (None, {"b": counts}, {"a": np.ones(5)})]  # fmt: skip
-    assert errors[1] < 0.8 * errors[0] == 0.8 * errors[2]
-
-
-def test_counts_find_the_tables_of_lists_and_of_groups_of_one_rank():
-    model = make_model("din")
-    data = MemoryDataset(model.schema)
-    counts = {"ad": data.counts(2) + data.list_counts(0), "tags": data.list_counts(1)}
-    ranks = RankPlan.of({"embedding.site": 2, "embedding.ad": 3, "embedding.tags": 2})
-    reduced = compress_model(model, CompressionSpec(plan=ranks), spectra_of(model, data)).model
-    for form in (model, reduced):
-        plain, weighted = quantize(form, "int4"), quantize(form, "int4", counts)
-        changed = [
-            {int(field) for field in range(len(table.field_dims)) if not torch.equal(table.scale[field], other.scale[field])}
-            for table, other in zip(tables_of(plain), tables_of(weighted), strict=True)
-        ]
-        # Of the model the third table and the last; of the groups by rank (site, tags), (ad), (device).
-        assert changed == ([{2, 3}] if form is model else [{1}, {0}, set()])
-
-
-def tables_of(model):
-    return [module for module in model.modules() if isinstance(module, QuantizedTable)]
 
 
 @given(st.integers(2, 40), st.integers(2, 40), st.integers(0, 99), st.booleans())

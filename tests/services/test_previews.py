@@ -82,7 +82,7 @@ def test_what_goes_wrong_is_a_sentence_and_the_next_question_is_answered(process
 
 def test_a_process_that_dies_says_so_and_starts_again(process):
     first = process.ask(request(1)).result(PATIENCE)
-    with pytest.raises(PreviewError, match="starts again"):
+    with pytest.raises(PreviewError, match="restarts it"):
         process.ask(request(99)).result(PATIENCE)
     second = process.ask(request(2)).result(PATIENCE)
     assert second.num_rows != first.num_rows  # another process id
