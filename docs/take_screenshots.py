@@ -43,13 +43,14 @@ def walk(address: str) -> None:
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox", "--disable-dev-shm-usage"])
         page = browser.new_page(viewport={"width": 1360, "height": 900}, device_scale_factor=1.5)
+        page.set_default_timeout(180_000)
         page.goto(address)
         page.get_by_role("button", name="Try the sample").wait_for()
         picture(page, "home")
         page.get_by_role("button", name="Try the sample").click()
-        page.wait_for_url("**/Spectra?*", timeout=90_000)
+        page.wait_for_url("**/Spectra?*")
         page.get_by_role("button", name="Measure sensitivity").click()
-        page.get_by_text("AUC lost by this layer alone").wait_for(timeout=90_000)
+        page.get_by_text("AUC lost by this layer alone").wait_for()
         page.locator(".js-plotly-plot").nth(3).wait_for()
         picture(page, "spectra")
         page.get_by_role("link", name="Data", exact=True).click()
@@ -73,7 +74,7 @@ def walk(address: str) -> None:
         page.get_by_role("progressbar").wait_for()
         time.sleep(4)
         picture(page, "running")
-        page.get_by_role("link", name="Compare with the original").click(timeout=180_000)
+        page.get_by_role("link", name="Compare with the original").click()
         page.locator(".js-plotly-plot").first.wait_for()
         picture(page, "compare")
         browser.close()
@@ -81,12 +82,13 @@ def walk(address: str) -> None:
 
 def measured(page: Page) -> None:
     """Wait until the AUC of the plan is measured."""
-    page.locator(".measured-note").get_by_text(re.compile(r"^on .* validation rows")).wait_for(timeout=60_000)
+    page.locator(".measured-note").get_by_text(re.compile(r"^on .* validation rows")).wait_for()
 
 
 def picture(page: Page, name: str) -> None:
     """Save a screenshot of the window after a pause for drawing."""
     page.mouse.move(2, 2)  # no hover effect
+    page.locator('[data-testid="stSkeleton"]').first.wait_for(state="detached")
     time.sleep(2.5)
     page.screenshot(path=IMAGES / f"{name}.png")
     print(f"docs/images/{name}.png")
@@ -101,7 +103,7 @@ def free_port() -> int:
 
 def wait_until_up(port: int) -> None:
     """Wait until the dashboard answers."""
-    for _ in range(200):
+    for _ in range(1200):
         try:
             urllib.request.urlopen(f"http://127.0.0.1:{port}/_stcore/health", timeout=1).read()
             return

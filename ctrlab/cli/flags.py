@@ -51,7 +51,11 @@ def flag_settings(config_class: type[Config], args: argparse.Namespace) -> dict[
 
 
 def parse_assignments(pairs: list[str]) -> dict[str, str]:
-    """["a=1", "b=x,y"] -> {"a": "1", "b": "x,y"}."""
+    """{name: text} of NAME=VALUE arguments.
+
+    >>> parse_assignments(["a=1", "b=x,y"])
+    {'a': '1', 'b': 'x,y'}
+    """
     malformed = [pair for pair in pairs if "=" not in pair]
     if malformed:
         raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {', '.join(malformed)}")
@@ -59,7 +63,11 @@ def parse_assignments(pairs: list[str]) -> dict[str, str]:
 
 
 def parse_ranks(pairs: list[str]) -> dict[str, int]:
-    """["mlp.0=64"] -> {"mlp.0": 64}."""
+    """{layer: rank} of LAYER=RANK arguments.
+
+    >>> parse_ranks(["mlp.0=64", "embedding.*=4"])
+    {'mlp.0': 64, 'embedding.*': 4}
+    """
     return {name: _rank(name, text) for name, text in parse_assignments(pairs).items()}
 
 

@@ -6,7 +6,11 @@ MINUS = "\N{MINUS SIGN}"
 
 
 def percent(share: float, digits: int | None = None) -> str:
-    """0.0123 -> '1.2 %'; small shares keep two significant digits, nothing is rounded to a false 0 or 100."""
+    """A share in per cent, with two significant digits where it is small; never rounded to 0 or 100.
+
+    >>> percent(0.0123), percent(0.000004), percent(0.99996), percent(0.5, 0)
+    ('1.2 %', '< 0.01 %', '99.99 %', '50 %')
+    """
     if digits is not None:
         return f"{100 * share:.{digits}f} %"
     value = 100 * share
@@ -20,7 +24,11 @@ def percent(share: float, digits: int | None = None) -> str:
 
 
 def count(number: float) -> str:
-    """1_700_000 -> '1.70 M'; 61_234 -> '61.2 k'; 842 -> '842'."""
+    """A number with three significant digits and k, M or G.
+
+    >>> count(1_700_000), count(61_234), count(842)
+    ('1.70 M', '61.2 k', '842')
+    """
     for size, unit in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if abs(number) >= 0.9995 * size:
             return f"{three_digits(number / size)} {unit}"
@@ -28,7 +36,11 @@ def count(number: float) -> str:
 
 
 def size(num_bytes: float) -> str:
-    """6_800_000 -> '6.80 MB' (powers of 1000)."""
+    """A size in bytes with three significant digits, in powers of 1000.
+
+    >>> size(6_800_000), size(512)
+    ('6.80 MB', '512 B')
+    """
     for scale, unit in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if abs(num_bytes) >= 0.9995 * scale:
             return f"{three_digits(num_bytes / scale)} {unit}"
@@ -45,12 +57,20 @@ def three_digits(number: float) -> str:
 
 
 def times(factor: float) -> str:
-    """2.9 -> '2.9x'; 12.3 -> '12x'."""
+    """A factor.
+
+    >>> times(2.9), times(12.3)
+    ('2.9x', '12x')
+    """
     return f"{factor:.1f}x" if factor < 9.95 else f"{factor:.0f}x"
 
 
 def difference(value: float) -> str:
-    """0.00061 -> '+0.0006', -0.0012 -> '−0.0012' (a true minus sign), 0.00001 -> '±0.0000'."""
+    """A signed difference with four digits and a true minus sign.
+
+    >>> difference(0.00061), difference(-0.0012) == f"{MINUS}0.0012", difference(0.00001)
+    ('+0.0006', True, '±0.0000')
+    """
     text = f"{abs(value):.4f}"
     if float(text) == 0:
         return f"±{text}"
@@ -58,5 +78,9 @@ def difference(value: float) -> str:
 
 
 def plural(number: int, noun: str) -> str:
-    """1, 'layer' -> '1 layer'; 3 -> '3 layers'."""
+    """A count with its noun.
+
+    >>> plural(1, "layer"), plural(3, "layer")
+    ('1 layer', '3 layers')
+    """
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
