@@ -54,6 +54,7 @@ def walk(address: str) -> None:
         page.locator(".js-plotly-plot").nth(3).wait_for()
         picture(page, "spectra")
         page.get_by_role("link", name="Data", exact=True).click()
+        page.get_by_test_id("stMetric").nth(3).wait_for()
         picture(page, "data")
         page.get_by_role("link", name="Model", exact=True).click()
         page.get_by_test_id("stMermaidChart").get_by_role("img").wait_for()
@@ -88,7 +89,6 @@ def measured(page: Page) -> None:
 def picture(page: Page, name: str) -> None:
     """Save a screenshot of the window after a pause for drawing."""
     page.mouse.move(2, 2)  # no hover effect
-    page.locator('[data-testid="stSkeleton"]').first.wait_for(state="detached")
     time.sleep(2.5)
     page.screenshot(path=IMAGES / f"{name}.png")
     print(f"docs/images/{name}.png")
