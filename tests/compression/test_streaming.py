@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from ctrlab.__main__ import main
 from ctrlab.compression.projection import project_rows_
 from ctrlab.compression.streaming import compress as streaming
-from ctrlab.compression.streaming import compress_table, open_table
+from ctrlab.compression.streaming import compress_table, open_stored_table
 from ctrlab.errors import CompressionError, DataError, JobCancelled, SpectrumError
 
 
@@ -150,6 +150,6 @@ def test_the_verb_writes_the_file_and_says_what_was_kept(tmp_path, capsys):
     )
     facts = json.loads(capsys.readouterr().out)
     assert facts["parameters_before"] == 80 and facts["parameters_after"] == 20 * 2 + 4 * 3
-    assert open_table(tmp_path / "o.npy").width == 2
+    assert open_stored_table(tmp_path / "o.npy").width == 2
     assert main(["compress-table", str(tmp_path / "gone.npy"), "--rank", "2", "--output", str(tmp_path / "p.npy")]) == 1
     assert "cannot be read" in capsys.readouterr().err

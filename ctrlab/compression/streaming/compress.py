@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 
 from ctrlab.compression.projection import project_rows_
-from ctrlab.compression.streaming.tables import CountsReader, StoredTable, TableReader, open_table
+from ctrlab.compression.streaming.tables import CountsReader, StoredTable, TableReader, open_stored_table
 from ctrlab.compression.streaming.writing import LatentsFile, require_writable
 from ctrlab.decomposition.covariance import Moments, decompose
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -84,7 +84,7 @@ def compress_table(
     """
     started, out = time.perf_counter(), Path(out)
     require_writable(out)
-    table = open_table(path, tensor)
+    table = open_stored_table(path, tensor)
     _check_rank(table, rank, variance)
     # Two threads a core: some wait for the disk while the others sum.
     stream = _Stream(table, 2 * (threads or torch.get_num_threads()), on_progress, should_stop)

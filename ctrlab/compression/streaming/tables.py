@@ -47,7 +47,7 @@ class StoredTable:
         return self.num_ids * self.row_bytes
 
 
-def open_table(path: str | Path, tensor: str | None = None) -> StoredTable:
+def open_stored_table(path: str | Path, tensor: str | None = None) -> StoredTable:
     """Find the table in a `.npy` file, or the tensor of that name in a `.safetensors` file (its only matrix by default).
 
     Raises:
