@@ -16,7 +16,8 @@ from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
 from ctrlab.training.configs import FitConfig
-from ctrlab.training.loop import FitProgress, FitResult, epoch_seed, fit
+from ctrlab.training.loop import FitResult, epoch_seed, fit
+from ctrlab.training.progress import FitProgress
 
 SETTINGS: dict[str, dict[str, Any]] = {
     "deepfm": {},

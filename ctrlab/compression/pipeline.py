@@ -22,7 +22,8 @@ from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.methods import METHODS
 from ctrlab.plans.ranks import effective_ranks, validate_plan
 from ctrlab.plans.stages import stages_of
-from ctrlab.training.loop import Dataset, FitProgress, fit
+from ctrlab.training.loop import Dataset, fit
+from ctrlab.training.progress import FitProgress
 
 #: Shares of a stage's progress bar; collecting is one forward pass, fine-tuning several and with gradients.
 _COLLECTED, _TRUNCATED = 0.2, 0.25

@@ -15,18 +15,16 @@ from ctrlab.decomposition.covariance import Moments, decompose
 from ctrlab.decomposition.sampling import excess_error, is_check
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.decomposition.trace import evaluating, trace_outputs
+from ctrlab.engines.choose import predictor_of
+from ctrlab.engines.parallel_map import parallel_map
 from ctrlab.errors import JobCancelled, SpectrumError, UnknownNameError
-from ctrlab.kernels.linear import Products, fast_linears
-from ctrlab.kernels.parallel_map import side_by_side
 from ctrlab.models.base import CTRModel
 from ctrlab.models.inventory import ModelLayer, list_layers
 from ctrlab.models.layers import FieldEmbedding
 
-#: Rows of a forward pass: several such batches run side by side.
+#: Rows of a forward pass: several such batches run in parallel.
 _BATCH_ROWS = 4096
-#: Which library takes which product of one thread, as found at the first pass of this process.
-_products: Products = {}
-#: Table rows between two questions whether to stop.
+#: Table rows between two calls of `should_stop`.
 _TABLE_ROWS = 262_144
 
 
@@ -80,14 +78,15 @@ def collect_covariances(
     def run(batch: Any) -> dict[str, Moments]:
         own.moments = {name: Moments(width, device) for name, width in widths.items()}
         with torch.no_grad():
-            model(_to_tensors(batch, device))
+            predictor(_to_tensors(batch, device))
         return own.moments  # type: ignore[no-any-return]
 
     threads = threads if device.type == "cpu" else 1
     watched = trace_outputs(model, names, lambda name, output: _absorb(own.moments[name], output))
-    # Hooks first: the layers they watch keep their own outputs, for a ReLU behind them is then not drawn in.
-    with evaluating(model), watched, fast_linears(model, products=_products):
-        blocks = side_by_side(run, _until(batches, should_stop), threads=threads)
+    # Hook first: the twin fuses no ReLU into a hooked layer.
+    with evaluating(model), watched:
+        predictor = predictor_of(model)
+        blocks = parallel_map(run, _until(batches, should_stop), threads=threads)
         for done, block in enumerate(blocks, start=1):
             for name, moments in block.items():
                 halves[done % 2][name].merge(moments)

@@ -1,24 +1,22 @@
 """Metrics of millions of rows in compiled passes over blocks, on all cores.
 
-AUC needs the order of the scores only as far as it puts clicks above non-clicks. Scores are dealt to `BUCKETS` by a monotone
-function, each bucket's clicks and non-clicks apart from each other; buckets are sorted alone, within the cache and side by side,
-and a merge counts the pairs. Counts are integers, so the result is exact, ties included, and does not depend on the threads.
+AUC needs the order of the scores only as far as it puts clicks above non-clicks. A monotone function assigns
+scores to `BUCKETS`, with clicks and non-clicks apart; each bucket is sorted alone, within the cache and in parallel, and a merge
+counts the pairs. Counts are integers, so the result is exact, ties included, and does not depend on the threads.
 Log loss and calibration are one pass; sums are float64, one a block of `BLOCK_ROWS`, added up in the order of the blocks.
 
-numba is imported here and nowhere above: `metrics` reaches for this module only for many rows.
+numba is imported here: `metrics` imports this module only for many rows.
 """
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from ctrlab.data.encoding.threads import map_in_threads, num_threads
-from ctrlab.kernels.compile import compiled
+from ctrlab.kernels import counting as kernel
+from ctrlab.kernels.counting import BLOCK_ROWS, BUCKETS
 
-BUCKETS = 1024
-BLOCK_ROWS = 1 << 16
 _SAMPLE = 4096
 
 
@@ -37,13 +35,13 @@ def counted_auc(clicked: NDArray[np.bool_], scores: NDArray[Any]) -> float:
     rows = np.linspace(0, len(scores), num_threads() + 1).astype(np.int64)
     pieces = list(zip(rows[:-1].tolist(), rows[1:].tolist(), strict=True))
     counts: NDArray[np.int64] = np.array(
-        map_in_threads(lambda piece: _count(clicked[slice(*piece)], scores[slice(*piece)], low, scale), pieces)
+        map_in_threads(lambda piece: kernel.count(clicked[slice(*piece)], scores[slice(*piece)], low, scale), pieces)
     )
     # Places in the order bucket, class, piece: (pieces, BUCKETS, 2).
     ends = np.cumsum(counts.transpose(1, 2, 0).ravel()).reshape(BUCKETS, 2, len(pieces)).transpose(2, 0, 1)
     dealt, starts = np.empty_like(scores), ends - counts
     map_in_threads(
-        lambda i: _deal(clicked[slice(*pieces[i])], scores[slice(*pieces[i])], low, scale, starts[i].copy(), dealt),
+        lambda i: kernel.deal(clicked[slice(*pieces[i])], scores[slice(*pieces[i])], low, scale, starts[i].copy(), dealt),
         range(len(pieces)),
     )
     borders = np.append(starts[0].ravel(), len(scores))
@@ -58,7 +56,7 @@ def loss_sums(clicked: NDArray[np.bool_], logits: NDArray[Any], bins: int) -> Lo
     sums = np.zeros((-(-len(logits) // BLOCK_ROWS), 1 + 3 * bins))
     spans = np.linspace(0, len(sums), num_threads() + 1).astype(np.int64)
     map_in_threads(
-        lambda span: _add_losses(clicked, logits, *span, sums), zip(spans[:-1].tolist(), spans[1:].tolist(), strict=True)
+        lambda span: kernel.add_losses(clicked, logits, *span, sums), zip(spans[:-1].tolist(), spans[1:].tolist(), strict=True)
     )
     total = sums.sum(axis=0)
     return LossSums(float(total[0]), *total[1:].reshape(3, bins))
@@ -87,67 +85,4 @@ def _even_spans(starts: NDArray[np.int64]) -> list[tuple[int, int]]:
 def _sorted_wins(dealt: NDArray[Any], borders: NDArray[np.int64], below: NDArray[np.int64], span: tuple[int, int]) -> int:
     for part in range(2 * span[0], 2 * span[1]):
         dealt[borders[part] : borders[part + 1]].sort()
-    return int(_merged_wins(dealt, borders, below, span[0], span[1]))
-
-
-@compiled(inline="always")
-def _bucket(score: float, low: float, scale: float) -> int:  # pragma: no cover - compiled
-    # Shifting, scaling and cutting off are monotone in floating point too; nan (infinity times 0) goes to the first.
-    place = (np.float64(score) - low) * scale
-    if not place > 0.0:
-        return 0
-    return BUCKETS - 1 if place >= BUCKETS - 1 else int(place)
-
-
-@compiled()
-def _count(clicked, scores, low, scale):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    counts = np.zeros((BUCKETS, 2), np.int64)
-    for i in range(len(scores)):
-        counts[_bucket(scores[i], low, scale), np.int64(clicked[i])] += 1
-    return counts
-
-
-@compiled()
-def _deal(clicked, scores, low, scale, places, out):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    for i in range(len(scores)):
-        bucket, label = _bucket(scores[i], low, scale), np.int64(clicked[i])
-        out[places[bucket, label]] = scores[i]
-        places[bucket, label] += 1
-
-
-@compiled()
-def _merged_wins(dealt, borders, below, first, last):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Twice the number of pairs won: for each click the non-clicks below it, and those not above it."""
-    wins = 0
-    for bucket in range(first, last):
-        start, middle, stop = borders[2 * bucket], borders[2 * bucket + 1], borders[2 * bucket + 2]
-        for strict in range(2):
-            i, j, before = start, middle, below[bucket] - start
-            while i < middle and j < stop:
-                # No branch on the scores: their order is a coin toss.
-                up = dealt[i] < dealt[j] if strict else dealt[i] <= dealt[j]
-                wins += 0 if up else before + i
-                i += 1 if up else 0
-                j += 0 if up else 1
-            wins += (stop - j) * (before + i)
-    return wins
-
-
-@compiled()
-def _add_losses(clicked, logits, first, last, sums):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    bins = (sums.shape[1] - 1) // 3
-    for block in range(first, last):
-        own = sums[block]
-        total = 0.0
-        for i in range(block * BLOCK_ROWS, min(len(logits), (block + 1) * BLOCK_ROWS)):
-            x = np.float64(logits[i])
-            # As in `metrics.row_log_losses`: stable at both ends.
-            small = math.exp(-abs(x))
-            signed = -x if clicked[i] else x
-            total += max(signed, 0.0) + math.log1p(small)
-            probability = (1.0 if x >= 0 else small) / (1.0 + small)
-            held = min(int(probability * bins), bins - 1)
-            own[1 + held] += probability
-            own[1 + bins + held] += np.float64(clicked[i])
-            own[1 + 2 * bins + held] += 1.0
-        own[0] = total
+    return int(kernel.merged_wins(dealt, borders, below, span[0], span[1]))

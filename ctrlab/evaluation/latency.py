@@ -16,10 +16,11 @@ import torch
 
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
+from ctrlab.engines.choose import predictor_of
+from ctrlab.engines.denormals import flushed_denormals
+from ctrlab.engines.threads import ThreadParts
 from ctrlab.errors import DataError, JobCancelled, StorageError
-from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import never, to_tensors
-from ctrlab.kernels.linear import fast_linears
 from ctrlab.models.base import CTRModel
 
 BATCH_SIZES = (1, 256, 4096)
@@ -67,7 +68,7 @@ def measure_latency(
     seconds: float = SECONDS,
     should_stop: Callable[[], bool] = never,
 ) -> dict[int, Latency]:
-    """Time torch's forward pass, without gradients, on the device the model is on; linear layers as `predict_logits` has them.
+    """Time torch's forward pass, without gradients, on the device the model is on; with the layers that `predict_logits` runs.
 
     Args:
         split: where the rows come from; repeated where it holds fewer than a batch.
@@ -75,28 +76,24 @@ def measure_latency(
         seconds: time spent on each batch size, warm-up included (at least 5 calls are timed).
 
     Returns:
-        {batch size: its latency}. The model's mode and torch's threads are put back.
+        {batch size: its latency}. The model is left untouched; torch's threads are put back.
 
     Raises:
         DataError: the split has no rows.
         JobCancelled: `should_stop()` was true between two batch sizes.
     """
     device = next(model.parameters()).device
-    was_training = model.training
-    model.eval()
-    try:
-        with torch.inference_mode(), _torch_threads(threads) as used, fast_linears(model):
+    with torch.inference_mode(), _torch_threads(threads) as used, ThreadParts(used) as parts:
+        predictor = predictor_of(model, parts=parts)
 
-            def call(fields: Fields) -> None:
-                # Back to numpy as in serving; on a GPU this also waits for the result.
-                model(fields).cpu().numpy()
+        def call(fields: Fields) -> None:
+            # Back to numpy as in serving; on a GPU this also waits for the result.
+            predictor(fields).cpu().numpy()
 
-            return {
-                size: _time(call, [to_tensors(fields, device) for fields in inputs], size, seconds, used, device.type)
-                for size, inputs in _inputs(split, batch_sizes, should_stop)
-            }
-    finally:
-        model.train(was_training)
+        return {
+            size: _time(call, [to_tensors(fields, device) for fields in inputs], size, seconds, used, device.type)
+            for size, inputs in _inputs(split, batch_sizes, should_stop)
+        }
 
 
 def measure_onnx_latency(

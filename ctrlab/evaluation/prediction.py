@@ -1,4 +1,4 @@
-"""What a model predicts for the rows of a split."""
+"""Predictions of a model for the rows of a split."""
 
 from collections.abc import Callable, Iterator
 
@@ -8,24 +8,21 @@ from numpy.typing import NDArray
 
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
+from ctrlab.engines.choose import predictor_of
+from ctrlab.engines.fast.context import ComputeDtype
+from ctrlab.engines.parallel_map import num_threads, parallel_map
 from ctrlab.errors import JobCancelled
 from ctrlab.evaluation.metrics import Metrics, metrics_of
-from ctrlab.kernels.linear import ComputeDtype, Products, fast_linears
-from ctrlab.kernels.origin import remembering_look_ups
-from ctrlab.kernels.parallel_map import side_by_side
 from ctrlab.models.base import CTRModel
 
 EVALUATION_BATCH_SIZE = 4096
 
-#: Fewer rows in a batch than this cost more in calls than a second thread saves.
+#: Smaller batches cost more in calls than a second thread saves.
 _SMALLEST_BATCH = 256
-
-#: Which library takes which product of one thread, as found at the first prediction of this process.
-_products: Products = {}
 
 
 def never() -> bool:
-    """The default of every `should_stop`: nobody asked to."""
+    """The default of every `should_stop`."""
     return False
 
 
@@ -37,9 +34,9 @@ def predict_logits(
     compute_dtype: ComputeDtype = "float32",
     should_stop: Callable[[], bool] = never,
 ) -> NDArray[np.float32]:
-    """The model's logits for every row of a split, float32 (n,), in the rows' order. The model is left in the mode it was in.
+    """The model's logits for every row of a split, float32 (n,), in the rows' order. The model is left untouched.
 
-    On the CPU batches run side by side, one thread each.
+    On the CPU batches run in parallel, one thread each. Safe to call from any number of threads.
 
     Args:
         compute_dtype: "bfloat16" for linear layers that read and write 8 significant bits; logits then differ in the third digit.
@@ -48,25 +45,19 @@ def predict_logits(
         JobCancelled: `should_stop()` was true between two batches.
     """
     device = next(model.parameters()).device
+    predictor = predictor_of(model, compute_dtype=compute_dtype)
     logits = np.empty(len(split), np.float32)
-    # A small split is divided between the threads as well.
-    batch_size = min(batch_size, max(_SMALLEST_BATCH, -(-len(split) // torch.get_num_threads())))
+    # A small split is divided between the threads too.
+    batch_size = min(batch_size, max(_SMALLEST_BATCH, -(-len(split) // num_threads())))
 
     def predict(start: int) -> None:
         rows = slice(start, min(start + batch_size, len(split)))
-        with torch.no_grad(), remembering_look_ups():
-            logits[rows] = model(to_tensors(split.fields(rows), device)).float().cpu().numpy()
+        with torch.no_grad():
+            logits[rows] = predictor(to_tensors(split.fields(rows), device)).float().cpu().numpy()
 
-    was_training = model.training
-    model.eval()
-    try:
-        with fast_linears(model, compute_dtype=compute_dtype, products=_products):
-            for _ in side_by_side(
-                predict, _starts(len(split), batch_size, should_stop), threads=None if device.type == "cpu" else 1
-            ):
-                pass
-    finally:
-        model.train(was_training)
+    starts = _starts(len(split), batch_size, should_stop)
+    for _ in parallel_map(predict, starts, threads=None if device.type == "cpu" else 1):
+        pass
     return logits
 
 

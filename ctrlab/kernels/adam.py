@@ -1,4 +1,4 @@
-"""Adam's steps for single rows of lookup tables, and the steps that rows have missed.
+"""Adam for single rows of lookup tables, and the updates that dense Adam makes to rows without a gradient.
 
 Compiled by numba, for the CPU. A row's numbers are computed by one thread: results do not depend on the number of threads.
 Shapes: U rows of a table, d their width.
@@ -12,8 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrlab.kernels.compile import REORDER_SUMS, compiled
+from ctrlab.kernels.parts import Parts, in_one_part
 from ctrlab.kernels.rows import FloatArray, in_line
-from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import (
     LANES,
     add,
@@ -32,14 +32,14 @@ from ctrlab.kernels.vectors import (
 #: Sums may be reordered within a row's d numbers, never between rows; nan and inf stay what they are.
 _vectorised = compiled(fastmath=REORDER_SUMS | {"arcp"})
 
-#: How many rows ahead a row's place in memory is asked for.
+#: How many rows ahead a row is prefetched into the cache.
 _AHEAD = 16
 
 
 def lazy_adam_(
     weight: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray, rows: NDArray[np.int64], grad: FloatArray,
     *, step: int, lr: float, betas: tuple[float, float], epsilon: float, l2: float = 0.0,
-    last: NDArray[np.int32] | None = None,
+    last: NDArray[np.int32] | None = None, parts: Parts = in_one_part,
 ) -> None:  # fmt: skip
     """One step of Adam for the table rows `rows` alone, in place; grad (U, d), step counted from 1.
 
@@ -52,7 +52,7 @@ def lazy_adam_(
     small, decay = np.float32(epsilon), np.float32(l2)
     arrays = in_line(weight), in_line(exp_avg), in_line(exp_avg_sq), in_line(grad)
     marked = np.empty(0, np.int32) if last is None else last
-    in_parts(
+    parts(
         lambda first, end: _lazy_adam(
             *arrays, rows, marked, weight.shape[1], step, rate, unbias, fresh1, beta2, fresh2, small, decay, first, end
         ),
@@ -100,15 +100,15 @@ def _lazy_adam(weight: Any, exp_avg: Any, exp_avg_sq: Any, grad: Any, rows: Any,
             weight[place] -= rate * mean / (np.sqrt(square) * unbias + epsilon)
 
 
-class MissedSteps:
-    """What `catch_up_` must know of the steps done: their sizes and bias corrections.
+class DeferredUpdates:
+    """Step sizes and bias corrections of all steps so far, and the updates that rows without a gradient have missed.
 
-    rates: (steps,) float64, of the steps from the first one on, as they were.
+    rates: (steps,) float64, the learning rate of every step from the first one on.
     """
 
     def __init__(self, betas: tuple[float, float], epsilon: float, rates: Iterable[float] = ()) -> None:
         self.betas, self.epsilon = betas, epsilon
-        # Behind so many steps without a gradient momentum has faded below float32's last bit of all that it did before.
+        # After so many steps without a gradient momentum has decayed below float32's precision.
         passed = np.arange(math.ceil(math.log(2**-24) / math.log(betas[0])) + 1)
         self._momentum = (betas[0] ** passed).astype(np.float32)
         self._spread = (betas[1] ** (passed / 2)).astype(np.float32)
@@ -124,7 +124,7 @@ class MissedSteps:
         return self._rates[: self.step]
 
     def add(self, rate: float) -> None:
-        """One more step is done, of the size `rate`."""
+        """Record one more step with the learning rate `rate`."""
         if self.step == len(self._rates):
             arrays = (self._rates, self._sizes, self._unbias, self._kept)
             grown = (np.concatenate([array, np.empty_like(array)]) for array in arrays)
@@ -136,22 +136,23 @@ class MissedSteps:
         self._unbias[done] = (1 - self.betas[1] ** self.step) ** -0.5
         self._kept[done] = self.betas[1] ** self.step
 
-    def catch_up_(
-        self, weight: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray, last: NDArray[np.int32], rows: NDArray[np.int64]
-    ) -> None:
-        """Bring table rows to where dense Adam has them after `step` steps, in place.
+    def apply_(
+        self, weight: FloatArray, exp_avg: FloatArray, exp_avg_sq: FloatArray, last: NDArray[np.int32], rows: NDArray[np.int64],
+        parts: Parts = in_one_part,
+    ) -> None:  # fmt: skip
+        """Apply the updates that table rows have missed, in place: they are then where dense Adam has them after `step` steps.
 
-        A row without a gradient goes on along its fading momentum: with k steps missed,
+        Dense Adam moves a row without a gradient along its decaying momentum: with k steps missed,
         w -= sum_{i=1..k} rate_i beta1^i m / (sqrt(beta2^i v) / sqrt(1 - beta2^t_i) + epsilon), m = beta1^k m, v = beta2^k v.
 
         Args:
-            last: (num_rows,) after how many steps each row is up to date, 0 where it never had a gradient.
+            last: (num_rows,) the step up to which each row is up to date, 0 where it never had a gradient.
             rows: (U,) distinct.
         """
         tables = in_line(weight), in_line(exp_avg), in_line(exp_avg_sq)
         arrays = (self._sizes, self._unbias, self._momentum, self._spread, self._kept)
-        in_parts(
-            lambda first, end: _catch_up(
+        parts(
+            lambda first, end: _apply_deferred(
                 *tables, last, rows, *arrays, weight.shape[1], np.float32(self.epsilon), self.step, first, end
             ),
             len(rows),
@@ -160,7 +161,7 @@ class MissedSteps:
 
 
 @_vectorised
-def _catch_up(weight: Any, exp_avg: Any, exp_avg_sq: Any, last: Any, rows: Any, sizes: Any, unbias: Any, momentum: Any,
+def _apply_deferred(weight: Any, exp_avg: Any, exp_avg_sq: Any, last: Any, rows: Any, sizes: Any, unbias: Any, momentum: Any,
               spread: Any, kept: Any, width: int, epsilon: Any, step: int, first: int, end: int) -> None:  # fmt: skip
     most = len(momentum) - 1
     whole = width // LANES * LANES

@@ -1,25 +1,20 @@
-"""Self-attention over the fields of a row, forward and backward, with everything of a row in the processor's first cache.
+"""Self-attention over the fields of a row, forward and backward, with everything of a row in the first-level cache.
 
-torch's attention is made for long sequences: over some tens of fields, with heads 8 wide, most of its time was not spent on
-multiplying. Here one thread takes a row from its vectors to its result. No weight of any pair of fields is kept for the backward
-pass, which makes them again. A row's result is one thread's work, and gradients of weights are added up over blocks of rows that
-depend on the batch alone: results do not depend on the number of threads.
+Attention in torch is optimised for long sequences; over some tens of fields, with heads 8 wide, most of its time was not spent on
+multiplying. Here one thread takes a row from its vectors to its result. Attention weights are not stored for the backward pass,
+which computes them again. Gradients of weights are summed over blocks of rows that depend on the batch alone: results do not
+depend on the number of threads.
 
-Shapes: B rows, M fields, D the width of a field's vector, A of all heads together, W = A / heads of one head. Compiled loops
-need D and W to be multiples of 8 and get zeros to fill up.
+Shapes: B rows, M fields, D the width of a field's vector, A of all heads together, W = A / heads of one head. D and W must be
+multiples of 8; all arrays are flat.
 """
 
 import math
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from ctrlab.kernels.compile import compiled
-from ctrlab.kernels.lookup import compiled_for
-from ctrlab.kernels.threads import in_parts
 from ctrlab.kernels.vectors import (
     LANES,
     add,
@@ -33,126 +28,17 @@ from ctrlab.kernels.vectors import (
     spread,
     store,
     subtract,
-    unless_positive,
+    where_positive,
 )
 
 _compiled = compiled(error_model="numpy")
 
-#: At most so many parts of a batch have gradients of the weights of their own, which are then added up in order.
-_BLOCKS = 64
-
-
-def attend(query: Tensor, key: Tensor, value: Tensor, *, heads: int, scale: float, dropout: float = 0.0) -> Tensor:
-    """softmax_k(scale <query_m, key_k>) value_k for each head, as torch's `scaled_dot_product_attention`.
-
-    Args:
-        query, key, value: (B, M, A), heads side by side.
-        dropout: of the weights; torch's own attention does it.
-
-    Returns:
-        (B, M, A).
-    """
-    if dropout or not (takes(query) and takes(key) and takes(value)):
-        return _by_torch(query, key, value, heads, scale, dropout)
-    width = query.shape[2] // heads
-    query, key, value = (_filled_heads(part, heads) for part in (query, key, value))
-    out: Tensor = _Attention.apply(query, key, value, heads, scale)
-    return out if width % LANES == 0 else out.unflatten(2, (heads, -1))[..., :width].flatten(2)
-
-
-def attend_projected(
-    e: Tensor, query: Tensor, key: Tensor, value: Tensor, *, heads: int, scale: float, residual: bool, relu: bool
-) -> Tensor:
-    """`attend` over the products of e with three matrices; plus e where `residual`, and not under 0 where `relu`.
-
-    Args:
-        e: (B, M, D) that the compiled loops take. query, key, value: (A, D), weights.
-        residual: A must be D.
-
-    Returns:
-        (B, M, A).
-    """
-    width, missing = len(query) // heads, -e.shape[2] % LANES
-    if width % LANES == 0 and not missing:
-        out: Tensor = _ProjectedAttention.apply(e, torch.cat([query, key, value]), heads, scale, residual, relu)
-        return out
-    weight = torch.cat([_filled_heads(part.t().unsqueeze(0), heads)[0].t() for part in (query, key, value)])
-    filled = (functional.pad(part, (0, missing)) for part in (e, weight))
-    out = _ProjectedAttention.apply(*filled, heads, scale, False, False)
-    out = out.unflatten(2, (heads, -1))[..., :width].flatten(2)
-    out = out + e if residual else out
-    return out.relu() if relu else out
-
-
-def takes(x: Tensor) -> bool:
-    """Whether the compiled loops take this tensor here and now; a model that is exported or compiled is made of torch's parts."""
-    return compiled_for(x) and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-
-
-def _by_torch(query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float, dropout: float = 0.0) -> Tensor:
-    query, key, value = (part.unflatten(2, (heads, -1)).transpose(1, 2) for part in (query, key, value))
-    out = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=scale)
-    return out.transpose(1, 2).flatten(2)
-
-
-def _filled_heads(x: Tensor, heads: int) -> Tensor:
-    """(B, M, A) -> the same with zeros behind each head, up to a multiple of 8."""
-    missing = -(x.shape[2] // heads) % LANES
-    return functional.pad(x.unflatten(2, (heads, -1)), (0, missing)).flatten(2) if missing else x
-
-
-class _Attention(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, query: Tensor, key: Tensor, value: Tensor, heads: int, scale: float) -> Tensor:
-        query, key, value = (part.detach().contiguous() for part in (query, key, value))
-        out = torch.empty_like(query)
-        given = (*_flat(query, key, value, out), query.shape[1], query.shape[2], heads, scale)
-        in_parts(lambda first, last: _forward(first, last, *given), len(query), elements=query.numel())
-        ctx.save_for_backward(query, key, value)
-        ctx.heads, ctx.scale = heads, scale
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        saved = ctx.saved_tensors
-        outs = [torch.empty_like(part) for part in saved]
-        given = (*_flat(*saved, grad.contiguous(), *outs), grad.shape[1], grad.shape[2], ctx.heads, ctx.scale)
-        in_parts(lambda first, last: _backward(first, last, *given), len(grad), elements=grad.numel())
-        return *outs, None, None
-
-
-class _ProjectedAttention(torch.autograd.Function):
-    """e (B, M, D), weight (3 A, D): of queries, keys and values."""
-
-    @staticmethod
-    def forward(ctx: Any, e: Tensor, weight: Tensor, heads: int, scale: float, residual: bool, relu: bool) -> Tensor:
-        e, weight = e.detach().contiguous(), weight.detach().contiguous()
-        ctx.sizes = (e.shape[1], e.shape[2], len(weight) // 3, heads, scale, residual, relu)
-        out = e.new_empty(len(e), e.shape[1], len(weight) // 3)
-        given = (*_flat(e, weight.t().contiguous(), out), *ctx.sizes)
-        in_parts(lambda first, last: _forward_projected(first, last, *given), len(e), elements=e.numel())
-        ctx.save_for_backward(e, weight, out if relu else e)
-        return out
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        e, weight, out = ctx.saved_tensors
-        of_e = torch.empty_like(e)
-        blocks = weight.new_zeros(max(1, min(_BLOCKS, len(e))), *weight.shape)
-        arrays = _flat(e, weight, weight.t().contiguous(), out, grad.contiguous(), of_e, blocks)
-        given = (*arrays, *ctx.sizes, len(blocks))
-        in_parts(lambda first, last: _backward_projected(first, last, *given), len(blocks), elements=e.numel())
-        return of_e, blocks.sum(0), None, None, None, None
-
-
-def _flat(*tensors: Tensor) -> list[Any]:
-    return [tensor.numpy().reshape(-1) for tensor in tensors]
-
 
 @_compiled
-def _forward(
+def forward(
     first: int, last: int, query: Any, key: Any, value: Any, out: Any, fields: int, width: int, heads: int, scale: float
 ) -> None:
+    """out = softmax_k(scale <query_m, key_k>) value_k for each head, of the rows first : last; arrays of (B, M, A)."""
     lanes = -(-fields // LANES) * LANES
     turned, weights = np.zeros(width // heads * lanes, np.float32), np.empty(fields * lanes, np.float32)
     for b in range(first, last):
@@ -161,8 +47,9 @@ def _forward(
 
 
 @_compiled
-def _backward(first: int, last: int, query: Any, key: Any, value: Any, grad: Any, of_query: Any, of_key: Any, of_value: Any,
+def backward(first: int, last: int, query: Any, key: Any, value: Any, grad: Any, of_query: Any, of_key: Any, of_value: Any,
               fields: int, width: int, heads: int, scale: float) -> None:  # fmt: skip
+    """Gradients of `forward` of the rows first : last, from those of its result."""
     lanes = -(-fields // LANES) * LANES
     turned = np.zeros(width // heads * lanes, np.float32)
     weights, changes = np.empty(fields * lanes, np.float32), np.empty(fields * lanes, np.float32)
@@ -173,8 +60,9 @@ def _backward(first: int, last: int, query: Any, key: Any, value: Any, grad: Any
 
 
 @_compiled
-def _forward_projected(first: int, last: int, e: Any, weight: Any, out: Any, fields: int, in_width: int, width: int, heads: int,
+def forward_projected(first: int, last: int, e: Any, weight: Any, out: Any, fields: int, in_width: int, width: int, heads: int,
                        scale: float, residual: bool, relu: bool) -> None:  # fmt: skip
+    """`forward` over the products of e with weight (D, 3 A): queries, keys, values; plus e where `residual`, then ReLU."""
     lanes = -(-fields // LANES) * LANES
     turned, weights = np.zeros(width // heads * lanes, np.float32), np.empty(fields * lanes, np.float32)
     projected = np.empty(fields * 3 * width, np.float32)
@@ -194,9 +82,10 @@ def _forward_projected(first: int, last: int, e: Any, weight: Any, out: Any, fie
 
 
 @_compiled
-def _backward_projected(first: int, last: int, e: Any, weight: Any, turned_weight: Any, out: Any, grad: Any, of_e: Any,
+def backward_projected(first: int, last: int, e: Any, weight: Any, turned_weight: Any, out: Any, grad: Any, of_e: Any,
                         of_weight: Any, fields: int, in_width: int, width: int, heads: int, scale: float, residual: bool,
                         relu: bool, blocks: int) -> None:  # fmt: skip
+    """Gradients of `forward_projected` for the blocks first : last of `blocks`; of_weight (blocks, 3 A, D) is added to."""
     lanes = -(-fields // LANES) * LANES
     turned = np.zeros(width // heads * lanes, np.float32)
     weights, changes = np.empty(fields * lanes, np.float32), np.empty(fields * lanes, np.float32)
@@ -211,7 +100,7 @@ def _backward_projected(first: int, last: int, e: Any, weight: Any, turned_weigh
             start, of_row = b * fields * width, b * fields * in_width
             for i in range(0, fields * width, LANES):
                 change = load(grad, start + i)
-                store(behind, i, unless_positive(load(out, start + i), zero, change) if relu else change)
+                store(behind, i, where_positive(load(out, start + i), zero, change) if relu else change)
             _product(e, of_row, in_width, 1, turned_weight, 0, 3 * width, projected, 0, 3 * width, fields, in_width,
                      3 * width, False)  # fmt: skip
             _attend_row_backward(query, key, value, 0, 3 * width, behind, 0, of_query, of_key, of_value, fields, width, heads,

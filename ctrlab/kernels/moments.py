@@ -1,8 +1,8 @@
 """Loops over the rows of narrow matrices, such as embedding tables: their moments, and their projection on a few directions.
 
 For widths of 4 to 64 a matrix product library spends its time on packing: it took 5 times as long as these loops. A tile of rows
-is turned on its side and brought to float64 once, in the cache; everything after it runs along contiguous numbers. The loops let
-go of Python's lock, so that tiles of several blocks run side by side.
+is transposed and converted to float64 once, in the cache; all further loops run along contiguous numbers. The GIL is released, so
+several blocks can run in parallel.
 """
 
 from typing import Any

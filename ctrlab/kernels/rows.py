@@ -1,8 +1,7 @@
 """Loops over the rows of lookup tables: gather, group a batch's ids, sum their gradients.
 
-Compiled by numba, for the CPU. Sums over the occurrences of an id are taken in the batch's order, by one thread an id: results
-do not depend on the number of threads. `ctrlab.kernels.lookup` holds the same steps in torch, for
-graphics cards; tests hold the two together.
+Compiled by numba, for the CPU. The occurrences of an id are summed in the batch's order, by one thread: results do not depend on
+the number of threads.
 
 Shapes: B rows of a batch, F looked-up fields, M >= F vectors a row, d their width, U distinct table rows of the batch.
 """
@@ -14,24 +13,26 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ctrlab.kernels.compile import REORDER_SUMS, compiled
-from ctrlab.kernels.threads import in_parts
+from ctrlab.kernels.parts import Parts, in_one_part
 from ctrlab.kernels.vectors import LANES, add, all_lanes, load, multiply_add, prefetch, prefetch_row, store, subtract
 
 _compiled = compiled()
 #: Sums may be reordered within a row's d numbers, never between rows; nan and inf stay what they are.
 _vectorised = compiled(fastmath=REORDER_SUMS | {"arcp"})
 
-#: How many rows ahead a row's place in memory is asked for.
+#: How many rows ahead a row is prefetched into the cache.
 _AHEAD = 16
-#: Bits of a row's number that are sorted by at a time.
+#: Bits of a row's number per pass of the radix sort.
 _DIGIT = 11
 
-#: Compiled loops would read past the end of an array without a word.
+#: Checked in the loops, because compiled code reads past the end of an array silently.
 _OUTSIDE = "an id lies outside of its table; encode the data with the schema that the model was built for"
 
 FloatArray = NDArray[np.float32]
 #: Numbers of places in a batch, b F + f, or of what stands there.
 Places = NDArray[np.int32]
+#: (U,), numbers of table rows.
+TableRows = NDArray[np.int64]
 
 
 def in_line(array: FloatArray) -> FloatArray:
@@ -60,10 +61,10 @@ def group_rows(ids: NDArray[Any], offsets: NDArray[np.int64], marker: NDArray[np
 
     Args:
         ids: (B, F) int32 or int64, each below the rows of its field. offsets: (F,) where each field's rows begin.
-        marker: (num_rows,) scratch of the table, of any content: entries are believed only where they point back.
+        marker: (num_rows,) scratch of any content: an entry counts only where `rows` points back to it.
 
     Raises:
-        IndexError: an id lies outside of the table; `gather` and `sum_of_rows` raise it too.
+        IndexError: an id lies outside of the table; so do `gather` and `sum_of_rows`.
     """
     size = ids.size
     rows, slots, counts = np.empty(size, np.int64), np.empty(size, np.int32), np.empty(size, np.int32)
@@ -80,7 +81,7 @@ def group_rows(ids: NDArray[Any], offsets: NDArray[np.int64], marker: NDArray[np
 
 @_compiled
 def _argsort(rows: Any, limit: int) -> Any:
-    """The order in which rows (n,), each below `limit`, rise: a digit at a time, from the last one on."""
+    """argsort of rows (n,), each below `limit`: a radix sort from the least significant digit on."""
     order, sorted_ = np.arange(len(rows)), np.empty(len(rows), np.int64)
     starts = np.empty((1 << _DIGIT) + 1, np.int64)
     shift = 0
@@ -144,12 +145,12 @@ class ByField(NamedTuple):
     batch_rows: Places
 
 
-def by_field(groups: RowGroups, offsets: NDArray[np.int64]) -> ByField | None:
-    """None where a table row occurs in two fields, or in one that it does not belong to."""
+def by_field(groups: RowGroups, offsets: NDArray[np.int64], parts: Parts = in_one_part) -> ByField | None:
+    """The groups by field; None where a table row occurs in two fields, or in a field that does not own it."""
     first = np.append(np.searchsorted(groups.rows, offsets), len(groups.rows))
     of_place, batch_rows = np.empty_like(groups.order), np.empty_like(groups.order)
     strays = np.zeros(1, np.int64)
-    in_parts(
+    parts(
         lambda start, end: _place_by_field(groups.starts, groups.order, first, of_place, batch_rows, strays, start, end),
         len(groups.rows),
         elements=len(groups.order),
@@ -174,10 +175,12 @@ def _place_by_field(
             batch_rows[at] = b
 
 
-def gather(ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray, out: FloatArray) -> None:
+def gather(
+    ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray, out: FloatArray, parts: Parts = in_one_part
+) -> None:
     """out[b, f] = weight[ids[b, f] + offsets[f]] for the first F vectors of `out` (B, M, d)."""
     flat, into, width = in_line(weight), in_line(out), weight.shape[1]
-    in_parts(lambda first, last: _gather(ids, offsets, flat, into, width, out.shape[1], first, last), len(ids), elements=ids.size)
+    parts(lambda first, last: _gather(ids, offsets, flat, into, width, out.shape[1], first, last), len(ids), elements=ids.size)
 
 
 @_compiled
@@ -199,10 +202,10 @@ def _gather(ids: Any, offsets: Any, weight: Any, out: Any, width: int, num_vecto
                 out[target + j] = weight[source + j]
 
 
-def sum_of_rows(ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray) -> FloatArray:
+def sum_of_rows(ids: NDArray[Any], offsets: NDArray[np.int64], weight: FloatArray, parts: Parts = in_one_part) -> FloatArray:
     """(B,): the sum over the fields of a row's one-number table rows; weight (num_rows, 1)."""
     out = np.empty(len(ids), np.float32)
-    in_parts(lambda first, last: _sum_of_rows(ids, offsets, weight, out, first, last), len(ids), elements=ids.size)
+    parts(lambda first, last: _sum_of_rows(ids, offsets, weight, out, first, last), len(ids), elements=ids.size)
     return out
 
 
@@ -218,10 +221,10 @@ def _sum_of_rows(ids: Any, offsets: Any, weight: Any, out: Any, first: int, last
         out[b] = total
 
 
-class OfPairs(NamedTuple):
+class PairGradient(NamedTuple):
     """The gradient of sum_{i<j} e_i * e_j with respect to a row's vectors, which for e_i is grad * (total - e_i).
 
-    grad: (B, d), of the sum. total: (B, d), sum_i e_i. weight: (num_rows, d), the table that the looked-up vectors are rows of.
+    grad: (B, d), of the sum. total: (B, d), sum_i e_i. weight: (num_rows, d), the table of the looked-up vectors.
     """
 
     grad: FloatArray
@@ -229,13 +232,15 @@ class OfPairs(NamedTuple):
     weight: FloatArray
 
 
-def sum_by_row(grad: FloatArray | None, groups: RowGroups, num_fields: int, of_pairs: OfPairs | None = None) -> FloatArray:
+def sum_by_row(
+    grad: FloatArray | None, groups: RowGroups, num_fields: int, of_pairs: PairGradient | None = None, parts: Parts = in_one_part
+) -> FloatArray:
     """(U, d): for each distinct table row the sum of the gradients of its occurrences.
 
     Args:
-        grad: (B, M, d), of the vectors, None where they have none but that of their pairs.
-        num_fields: F; the vectors behind the first F come from elsewhere.
-        of_pairs: what is added to every vector's gradient, without ever lying in memory.
+        grad: (B, M, d), of the vectors; None for zeros.
+        num_fields: F; the vectors behind the first F are not rows of the table.
+        of_pairs: added to every vector's gradient on the fly, without an array of (B, M, d).
     """
     nothing = np.empty((0, num_fields, 0), np.float32)
     own = nothing if grad is None else grad
@@ -243,7 +248,7 @@ def sum_by_row(grad: FloatArray | None, groups: RowGroups, num_fields: int, of_p
     width = max(own.shape[2], paired[0].shape[-1])
     out = np.empty((len(groups.rows), width), np.float32)
     arrays = own.reshape(-1), paired[0].reshape(-1), paired[1].reshape(-1), paired[2].reshape(-1), out.reshape(-1)
-    _by_occurrence(groups, lambda first, last: _sum_by_row(*arrays, *groups, num_fields, own.shape[1], width, first, last))
+    _by_occurrence(parts, groups, lambda first, last: _sum_by_row(*arrays, *groups, num_fields, own.shape[1], width, first, last))
     return out
 
 
@@ -283,10 +288,12 @@ def _sum_by_row(grad: Any, grad_of_pairs: Any, total: Any, weight: Any, out: Any
                     out[mine + j] += grad_of_pairs[source + j] * (total[source + j] - weight[vector + j])
 
 
-def sum_of_scalars_by_row(grad: FloatArray, groups: RowGroups, num_fields: int) -> FloatArray:
+def sum_of_scalars_by_row(grad: FloatArray, groups: RowGroups, num_fields: int, parts: Parts = in_one_part) -> FloatArray:
     """(U, 1): `sum_by_row` where every occurrence in a batch row b has the one gradient grad[b]; grad (B,)."""
     out = np.empty((len(groups.rows), 1), np.float32)
-    _by_occurrence(groups, lambda first, last: _sum_of_scalars(grad, groups.starts, groups.order, num_fields, out, first, last))
+    _by_occurrence(
+        parts, groups, lambda first, last: _sum_of_scalars(grad, groups.starts, groups.order, num_fields, out, first, last)
+    )
     return out
 
 
@@ -300,7 +307,7 @@ def _sum_of_scalars(grad: Any, starts: Any, order: Any, num_fields: int, out: An
         out[slot, 0] = total
 
 
-def _by_occurrence(groups: RowGroups, loop: Callable[[int, int], object]) -> None:
-    """`loop` over the distinct rows, in parts of about equally many occurrences: a few ids hold most of a batch."""
+def _by_occurrence(parts: Parts, groups: RowGroups, loop: Callable[[int, int], object]) -> None:
+    """`loop` over the distinct rows, split by occurrences: a few ids hold most of a batch."""
     starts = groups.starts[:-1]
-    in_parts(lambda first, last: loop(*np.searchsorted(starts, (first, last)).tolist()), len(groups.order))
+    parts(lambda first, last: loop(*np.searchsorted(starts, (first, last)).tolist()), len(groups.order))

@@ -1,8 +1,8 @@
 """Eight float32 numbers in one register, for numba.
 
-Left to itself the compiler turns a loop into vector instructions only where it can prove, or tests at run time, that the arrays
-do not overlap; for loops of some tens of numbers the tests take longer than the work, and sums go through memory. Functions here
-stand for one instruction each. On processors with shorter or longer registers they still give the same numbers.
+The compiler vectorises a loop only where it can prove, or tests at run time, that the arrays do not overlap; for loops of some
+tens of numbers the tests take longer than the work, and sums go through memory. Each function here is one instruction. On
+processors with shorter or longer registers the results are the same.
 """
 
 from collections.abc import Callable
@@ -32,7 +32,7 @@ _ROUNDS = 12582912.0
 
 
 def _instruction(function: Callable[..., Any]) -> Callable[..., Any]:
-    """What numba makes of a generator of instructions takes other arguments than the generator."""
+    """`numba.extending.intrinsic` with a type that callers can be checked against."""
     made: Callable[..., Any] = intrinsic(function)
     return made
 
@@ -65,8 +65,7 @@ def _place(context: Any, builder: Any, array_type: Any, array: Any, index: Any) 
 
 
 def _numbers(array: Any) -> bool:
-    """Whether numba knows it for a contiguous array of one dimension of float32: anything else would be read as if it were one.
-    Of a function that returns None numba says that it takes no such argument."""
+    """Whether numba types it as a contiguous one-dimensional float32 array; an intrinsic refuses others by returning None."""
     return isinstance(array, types.Array) and (array.ndim, array.layout, array.dtype) == (1, "C", types.float32)
 
 
@@ -105,7 +104,7 @@ def _spread(builder: Any, number: Any) -> Any:
 
 @_instruction
 def spread(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]] | None:
-    """The number array[index] eight times; unlike in Python's indexing, nothing is counted from the end."""
+    """The number array[index] eight times; negative indices are not counted from the end."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         data = context.make_array(signature.args[0])(context, builder, arguments[0]).data
@@ -161,10 +160,7 @@ def square_root(typing_context: Any, x: Any) -> tuple[Any, Callable[..., Any]]:
 
 @_instruction
 def prefetch(typing_context: Any, array: Any, index: Any) -> tuple[Any, Callable[..., Any]]:
-    """Begin to bring the cache line of array[index], of a contiguous array of one dimension, which is read or written soon.
-
-    Rows of a large table lie far apart: without this every one of them is waited for.
-    """
+    """Prefetch the cache line of array[index], of a contiguous one-dimensional array: rows of a large table lie far apart."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:
         array_type, (array, index) = signature.args[0], arguments
@@ -198,7 +194,7 @@ def larger(typing_context: Any, x: Any, y: Any) -> tuple[Any, Callable[..., Any]
 
 
 @_instruction
-def unless_positive(typing_context: Any, x: Any, y: Any, z: Any) -> tuple[Any, Callable[..., Any]]:
+def where_positive(typing_context: Any, x: Any, y: Any, z: Any) -> tuple[Any, Callable[..., Any]]:
     """y where x <= 0, else z."""
 
     def generate(context: Any, builder: Any, signature: Any, arguments: Any) -> Any:

@@ -6,21 +6,19 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
-from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
-from ctrlab.kernels.logarithmic import linear_of_neurons
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import AFNConfig, AFNPlusConfig
-from ctrlab.models.layers import MLP, FieldEmbedding, Joinable, mlp_of
+from ctrlab.models.layers import MLP, FieldEmbedding, with_raw_values
 
 #: Smallest magnitude of an embedding's number before its logarithm.
 EPSILON = 1e-5
 
 
-class LogarithmicInteraction(Joinable):
+class LogarithmicInteraction(nn.Module):
     """y_j = exp(sum_i w_ji log|e_i|), elementwise: products of the fields' vectors to learned powers (eq. 8).
 
     Batch normalisation before and after, as in section 4.3. Parameters: M J + 2 M + 2 J for J logarithmic neurons.
-    The neurons lie innermost: normalising over the last dimension took a quarter of the time of normalising over a middle one.
+    The neurons are the last dimension: batch normalisation over a middle one took four times as long.
     """
 
     def __init__(self, num_vectors: int, neurons: int) -> None:
@@ -40,17 +38,6 @@ class LogarithmicInteraction(Joinable):
         """Normalised: (B, M, d) -> (B, d, M)."""
         normalised: Tensor = self.log_norm(e.abs().clamp(min=EPSILON).log())
         return normalised.transpose(1, 2)
-
-    def into(self, layer: FastLinear, e: Tensor) -> Tensor:
-        """What `layer` gives for `self(e)`: (B, M, d) -> (B, out)."""
-        return linear_of_neurons(layer, self.logarithms(e), self.powers.weight, self.exp_norm)
-
-    def is_plain(self) -> bool:
-        """Whether its neurons can be made as a part of something larger: nothing was replaced, no hook waits for them, and
-        gradients are asked of the batch's statistics alone."""
-        plain = type(self.exp_norm) is nn.BatchNorm1d and self.exp_norm.momentum is not None and not is_hooked(self.exp_norm)
-        statistics = self.exp_norm.training or not torch.is_grad_enabled()
-        return plain and statistics and fast_forward_of(self.powers) is not None and not is_hooked(self)
 
 
 class AFN(CTRModel):
@@ -73,8 +60,8 @@ class AFN(CTRModel):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
-        crossed = mlp_of(self.logarithm, self.mlp, self.embedding(fields), fields, raw_values=self.raw_values)
-        return crossed.squeeze(1)
+        crossed = with_raw_values(self.logarithm(self.embedding(fields)), fields, self.raw_values)
+        return self.mlp(crossed).squeeze(1)  # type: ignore[no-any-return]
 
 
 class AFNPlus(AFN):

@@ -9,8 +9,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.data.schema import FeatureSchema, Fields
-from ctrlab.kernels.attention import attend, attend_projected, takes
-from ctrlab.kernels.linear import is_plain_linear
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import AutoIntConfig, AutoIntPlusConfig
 from ctrlab.models.layers import MLP, FieldEmbedding, LinearTerm, with_raw_values
@@ -38,30 +36,26 @@ class FieldAttention(nn.Module):
         self.norm = nn.LayerNorm(out) if config.attention_layer_norm else nn.Identity()
 
     def row_macs(self) -> int:
-        """The scores and the weighted sums of values, over all pairs of fields; a constant scale belongs to the queries."""
+        """The scores and the weighted sums of values, over all pairs of fields; the constant scale folds into the queries."""
         return 2 * self.num_vectors**2 * self.heads * self.head_width
 
     def forward(self, e: Tensor) -> Tensor:
         """(B, M, width) -> (B, M, attention_dim)."""
+        query, key, value = (self._by_head(part(e)) for part in (self.query, self.key, self.value))
         dropout = self.dropout if self.training else 0.0
-        projections = (self.query, self.key, self.value)
-        if takes(e) and dropout == 0 and all(is_plain_linear(part) and part.bias is None for part in projections):
-            return self._in_one_pass(e)
-        query, key, value = (part(e) for part in projections)
-        renewed = attend(query, key, value, heads=self.heads, scale=self.scale, dropout=dropout)
+        renewed = functional.scaled_dot_product_attention(query, key, value, dropout_p=dropout, scale=self.scale)
+        return self.combined(renewed.transpose(1, 2).flatten(2), e)
+
+    def _by_head(self, x: Tensor) -> Tensor:
+        """(B, M, attention_dim) -> (B, heads, M, head_width)."""
+        heads: Tensor = x.unflatten(2, (self.heads, -1))
+        return heads.transpose(1, 2)
+
+    def combined(self, renewed: Tensor, e: Tensor) -> Tensor:
+        """ReLU(e~ + R e), with layer normalisation where there is one: (B, M, attention_dim), (B, M, width)."""
         if self.residual is not None:
             renewed = renewed + self.residual(e)
         return functional.relu(self.norm(renewed))
-
-    def _in_one_pass(self, e: Tensor) -> Tensor:
-        """The same numbers, with what can be done in the cache done there."""
-        adds_e, as_it_is = type(self.residual) is nn.Identity, type(self.norm) is nn.Identity
-        ends = as_it_is and (adds_e or self.residual is None)
-        weights = (self.query.weight, self.key.weight, self.value.weight)
-        renewed = attend_projected(e, *weights, heads=self.heads, scale=self.scale, residual=adds_e, relu=ends)
-        if self.residual is not None and not adds_e:
-            renewed = renewed + self.residual(e)
-        return renewed if ends else functional.relu(self.norm(renewed))
 
 
 def _residual(config: AutoIntConfig, width: int) -> nn.Module | None:

@@ -6,12 +6,10 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
-from ctrlab.kernels.bilinear import linear_of_pairs
-from ctrlab.kernels.linear import FastLinear, is_hooked
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import FiBiNETConfig
 from ctrlab.models.configs.attention import BilinearType
-from ctrlab.models.layers import MLP, FieldEmbedding, Joinable, LinearTerm, mlp_of
+from ctrlab.models.layers import MLP, FieldEmbedding, LinearTerm, with_raw_values
 
 
 class SENet(nn.Module):
@@ -95,7 +93,7 @@ class BilinearInteraction(nn.Module):
         return vectors.index_select(1, self.left) if self.kind == "each" else vectors
 
 
-class PairInteraction(Joinable):
+class PairInteraction(nn.Module):
     """[bilinear(e), bilinear(SENet(e))] with one bilinear layer for both, as FuxiCTR and DeepCTR have it.
 
     Parameters: those of `senet` and of `bilinear`.
@@ -114,16 +112,6 @@ class PairInteraction(Joinable):
     def forward(self, e: Tensor) -> Tensor:
         """(B, M, d) -> (B, M (M - 1) d)."""
         return torch.cat([self.bilinear(e), self.bilinear(self.senet(e))], dim=1).flatten(1)
-
-    def into(self, layer: FastLinear, e: Tensor) -> Tensor:
-        """What `layer` gives for `self(e)`: (B, M, d) -> (B, out)."""
-        return linear_of_pairs(layer, e, self.senet.weights(e), self.bilinear.matrices())
-
-    def is_plain(self) -> bool:
-        """Whether its pairs can be made as a part of something larger: nothing was replaced, and no hook waits for them."""
-        parts = (self, self.senet, self.bilinear, *self.bilinear.maps)
-        maps_only = all(type(linear) is nn.Linear and linear.bias is None for linear in self.bilinear.maps)
-        return maps_only and not any(map(is_hooked, parts))
 
 
 class FiBiNET(CTRModel):
@@ -147,6 +135,5 @@ class FiBiNET(CTRModel):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> logits (B,)."""
-        first_order = self.linear(fields)
-        deep = mlp_of(self.interaction, self.mlp, self.embedding(fields), fields, raw_values=self.raw_values)
-        return first_order + deep.squeeze(1)  # type: ignore[no-any-return]
+        pairs = with_raw_values(self.interaction(self.embedding(fields)), fields, self.raw_values)
+        return self.linear(fields) + self.mlp(pairs).squeeze(1)  # type: ignore[no-any-return]

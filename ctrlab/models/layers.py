@@ -12,23 +12,15 @@ from torch.nn import functional
 
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.errors import ConfigError
-from ctrlab.kernels.cross import cross
-from ctrlab.kernels.linear import FastLinear, fast_forward_of, is_hooked
-from ctrlab.kernels.lookup import BeforeReading, compiled_for, look_up_fields, look_up_rows, sum_fields
-from ctrlab.kernels.origin import end_to_end, remembers_look_ups
-from ctrlab.kernels.pairs import sum_of_pairs
 from ctrlab.models.configs import DeepModelConfig, EmbeddingModelConfig
 
 
 class LookupTable(nn.Module):
     """One (num_ids, width) table of rows looked up by id.
 
-    sparse_gradient: whether its weight's gradient in training holds only the batch's rows, for optimizers that treat it lazily.
-    before_reading: what an optimizer does with the rows of a batch before training reads them.
+    >>> LookupTable(num_ids=5, width=3)(torch.tensor([[0, 4]])).shape
+    torch.Size([1, 2, 3])
     """
-
-    sparse_gradient = True
-    before_reading: BeforeReading | None = None
 
     def __init__(self, num_ids: int, width: int, init_std: float = 0.01) -> None:
         super().__init__()
@@ -47,14 +39,7 @@ class LookupTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (...,) integer -> rows (..., width)."""
-        if self.trains:
-            return look_up_rows(ids, self.weight, sparse=self.sparse_gradient, before=self.before_reading)
         return functional.embedding(ids, self.weight)
-
-    @property
-    def trains(self) -> bool:
-        """Whether a look-up is part of a training step. Graphs that are compiled or exported hold torch's own operations."""
-        return self.training and torch.is_grad_enabled() and self.weight.requires_grad and not torch.compiler.is_compiling()
 
 
 class FusedTable(nn.Module):
@@ -69,11 +54,6 @@ class FusedTable(nn.Module):
         ends = torch.tensor(self.field_dims, dtype=torch.int64).cumsum(0)
         self.register_buffer("offsets", (ends - torch.tensor(self.field_dims, dtype=torch.int64)), persistent=False)
 
-    @property
-    def trains(self) -> bool:
-        """Whether a look-up is part of a training step."""
-        return self.table.trains
-
     def rows_of(self, field: int) -> slice:
         """The table rows that field number `field` owns."""
         start = sum(self.field_dims[:field])
@@ -81,19 +61,12 @@ class FusedTable(nn.Module):
 
     def forward(self, ids: Tensor) -> Tensor:
         """ids (B, F) integer, F at most the number of fields -> rows (B, F, width)."""
-        offsets, table = self.offsets[: ids.shape[1]], self.table
-        if table.trains or remembers_look_ups():
-            return look_up_fields(ids, offsets, table.weight, sparse=table.sparse_gradient, before=table.before_reading)
-        rows: Tensor = table(ids + offsets)
+        rows: Tensor = self.table(ids + self.offsets[: ids.shape[1]])
         return rows
 
     def sum(self, ids: Tensor) -> Tensor:
         """ids (B, F), of a table of width 1 -> (B,): the sum of each row's numbers."""
-        offsets, table = self.offsets[: ids.shape[1]], self.table
-        if table.trains:
-            return sum_fields(ids, offsets, table.weight, sparse=table.sparse_gradient, before=table.before_reading)
-        summed: Tensor = table(ids + offsets).sum(dim=(1, 2))
-        return summed
+        return self(ids).sum(dim=(1, 2))  # type: ignore[no-any-return]
 
     def look_up(self, ids: Tensor, field: int) -> Tensor:
         """ids (...) of one field -> rows (..., width)."""
@@ -146,31 +119,25 @@ class FieldEmbedding(nn.Module):
 
     def forward(self, fields: Fields) -> Tensor:
         """-> (B, M, d): the F categorical fields, then the V numeric ones unless they stay raw."""
+        vectors: Tensor = self.categorical(fields.ids)
         if not len(self.numeric):
-            return self.categorical(fields.ids)  # type: ignore[no-any-return]
-        if self.categorical.trains or remembers_look_ups():
-            table = self.categorical.table
-            offsets = self.categorical.offsets[: fields.ids.shape[1]]
-            return look_up_fields(
-                fields.ids, offsets, table.weight, fields.values, self.numeric,
-                sparse=table.sparse_gradient, before=table.before_reading,
-            )  # fmt: skip
-        return torch.cat([self.categorical(fields.ids), fields.values.unsqueeze(-1) * self.numeric], dim=1)
+            return vectors
+        return torch.cat([vectors, fields.values.unsqueeze(-1) * self.numeric], dim=1)
 
     def look_up(self, ids: Tensor, table: int) -> Tensor:
         """ids (...) of one of `schema.table_names` -> vectors (..., d)."""
         return self.categorical.look_up(ids, table)
 
     def dense_input(self, embeddings: Tensor, fields: Fields) -> Tensor:
-        """What a dense layer reads: the vectors side by side and, where those are raw, the numeric values behind them.
+        """The input of a dense layer: the vectors side by side and, where numbers are raw, the numeric values after them.
 
         (B, M, d) -> (B, M d), or (B, M d + V).
         """
-        return with_raw_values(end_to_end(embeddings), fields, self.raw_values)
+        return with_raw_values(embeddings.flatten(1), fields, self.raw_values)
 
 
 def with_raw_values(flat: Tensor, fields: Fields, raw_values: bool) -> Tensor:
-    """(B, M d) -> (B, M d + V) with the numeric values behind it, where they are to be raw."""
+    """(B, M d) -> (B, M d + V): with the numeric values appended where they stay raw."""
     return torch.cat([flat, fields.values], dim=1) if raw_values and fields.values.shape[1] else flat
 
 
@@ -194,7 +161,8 @@ class InnerProductFM(nn.Module):
 
     def forward(self, embeddings: Tensor) -> Tensor:
         """(B, M, d) -> (B,): sum_{i<j} <e_i, e_j> = 1/2 (|sum e_i|^2 - sum |e_i|^2)."""
-        return sum_of_pairs(embeddings).sum(dim=1)
+        square_of_sum, sum_of_squares = embeddings.sum(dim=1).square(), embeddings.square().sum(dim=1)
+        return 0.5 * (square_of_sum - sum_of_squares).sum(dim=1)
 
 
 class MLP(nn.Sequential):
@@ -222,41 +190,8 @@ class MLP(nn.Sequential):
         return cls(in_features, config.mlp_dims, dropout=config.dropout, batch_norm=config.batch_norm, head=head)
 
 
-class Joinable(nn.Module):
-    """What can be computed as one with the linear layer that reads it, so that its output never lies in memory as a whole."""
-
-    def into(self, layer: FastLinear, e: Tensor) -> Tensor:
-        """What `layer` gives for `self(e)`: (B, M, d) -> (B, out)."""
-        raise NotImplementedError
-
-    def is_plain(self) -> bool:
-        """Whether it may be: nothing in it was replaced, and no hook waits for its parts."""
-        raise NotImplementedError
-
-
-def mlp_of(interaction: nn.Module, mlp: nn.Sequential, e: Tensor, fields: Fields, *, raw_values: bool) -> Tensor:
-    """mlp(interaction(e)), raw numeric values behind the interaction's output where they are to be: (B, M, d) -> (B, out).
-
-    Within `fast_linears` a joinable interaction and the MLP's first layer are one.
-    """
-    first, *rest = mlp
-    layer = fast_forward_of(first) if compiled_for(e) and not is_hooked(mlp) else None
-    adds_values = raw_values and fields.values.shape[1] > 0
-    if layer is None or adds_values or not (isinstance(interaction, Joinable) and interaction.is_plain()):
-        out: Tensor = mlp(with_raw_values(interaction(e), fields, raw_values))
-        return out
-    hidden = interaction.into(layer, e)
-    for module in rest:
-        hidden = module(hidden)
-    return hidden
-
-
 class CrossNetwork(nn.Module):
-    """x_{l+1} = x_0 (x_l^T w_l) + b_l + x_l for each layer l (DCN, eq. 3).
-
-    All x_l lie on a line: x_l = alpha_l x_0 + B_l, with B_l = sum_{m<l} b_m, alpha_0 = 1 and
-    alpha_{l+1} = alpha_l (1 + x_0^T w_l) + B_l^T w_l. So a batch costs one narrow product, whatever the number of layers.
-    """
+    """x_{l+1} = x_0 (x_l^T w_l) + b_l + x_l for each layer l (DCN, eq. 3). Parameters: 2 L width."""
 
     def __init__(self, width: int, num_layers: int) -> None:
         super().__init__()
@@ -265,6 +200,7 @@ class CrossNetwork(nn.Module):
 
     def forward(self, x0: Tensor) -> Tensor:
         """(B, width) -> (B, width)."""
-        summed = self.biases.cumsum(0)  # B_1 .. B_L
-        offsets = (functional.pad(summed[:-1], (0, 0, 1, 0)) * self.weights).sum(dim=1)
-        return cross(x0, self.weights, offsets, summed[-1])
+        x = x0
+        for w, b in zip(self.weights, self.biases, strict=True):
+            x = x0 * (x @ w).unsqueeze(1) + b + x
+        return x

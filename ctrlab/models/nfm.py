@@ -5,7 +5,6 @@ from typing import ClassVar
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
-from ctrlab.kernels.pairs import sum_of_pairs
 from ctrlab.models.base import CTRModel
 from ctrlab.models.configs import NFMConfig
 from ctrlab.models.layers import MLP, FieldEmbedding, LinearTerm, with_raw_values
@@ -24,7 +23,7 @@ class BiInteraction(nn.Module):
 
     def forward(self, e: Tensor) -> Tensor:
         """(B, M, d) -> (B, d)."""
-        return sum_of_pairs(e)
+        return 0.5 * (e.sum(dim=1).square() - e.square().sum(dim=1))
 
 
 class NFM(CTRModel):

@@ -7,6 +7,7 @@ from ctrlab.config import Config, option
 
 Monitor = Literal["auc", "log_loss"]
 ComputeDtype = Literal["float32", "bfloat16"]
+MatrixProducts = Literal["fixed", "timed"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,8 +31,8 @@ class FitConfig(Config):
         "adam",
         choices=("adam", "lazy_adam"),
         advanced=True,
-        help="adam moves every row of the tables at every step, as most published results did; on the CPU a row's steps are made "
-        "up for when it is next read, so large tables cost nothing. lazy_adam moves only the rows that the batch uses.",
+        help="adam moves every row of the tables at every step, as most published results did; on the CPU a row's updates are "
+        "deferred until it is next read, so large tables cost nothing. lazy_adam moves only the rows that the batch uses.",
     )
     l2_embedding: float = option(
         0.0,
@@ -61,7 +62,7 @@ class FitConfig(Config):
     )
     patience: int = option(4, minimum=0, maximum=1000, help="Stop after this many evaluations without a better one; 0 for never.")
     warmup_steps: int = option(
-        0, minimum=0, maximum=1_000_000, advanced=True, help="The step size grows evenly from nothing over so many steps."
+        0, minimum=0, maximum=1_000_000, advanced=True, help="The step size grows linearly from 0 over so many steps."
     )
     plateau_factor: float = option(
         1.0,
@@ -71,12 +72,12 @@ class FitConfig(Config):
         help="Multiply the step size by this after every evaluation that is not better; 1 leaves it, 0.1 is usual.",
     )
     keep_initial: bool = option(
-        False, help="Count the model as it came as a candidate for the best: fine-tuning that only harms then changes nothing."
+        False, help="Count the initial model as a candidate for the best: fine-tuning that only harms then changes nothing."
     )
     rows: str = option(
         "train",
         choices={"train": "Training rows", "finetune": "Fine-tuning rows"},
-        help="The part of the data to train on; finetune is one kept aside.",
+        help="The split to train on; finetune is one held out for fine-tuning.",
     )
     distillation: float = option(
         0.0,
@@ -84,7 +85,7 @@ class FitConfig(Config):
         maximum=1.0,
         step=0.1,
         advanced=True,
-        help="Share of the loss that asks for the original's predicted probabilities in place of the clicks (Hinton et al., "
+        help="Share of the loss whose targets are the original's predicted probabilities instead of the clicks (Hinton et al., "
         "2015). Only where there is an original: in compression, or with a teacher.",
     )
     seed: int = option(0, minimum=0, maximum=2**31 - 1, help="Fixes the order of rows and dropout.")
@@ -96,13 +97,21 @@ class FitConfig(Config):
         "weights, their updates and sums stay float32. Up to twice as fast on processors with bfloat16 instructions, slower on "
         "others.",
     )
+    matrix_products: MatrixProducts = option(
+        "fixed",
+        advanced=True,
+        help="fixed chooses the library of each matrix product by its shape: one seed gives one model. timed measures both "
+        "libraries on the first batch, which can be some per cent faster; its choices are recorded with the model.",
+    )
+    matrix_choices: tuple[str, ...] = option(
+        (), advanced=True, help="Choices that an earlier timed training recorded, to be repeated: the same weights then come out."
+    )
     device: str = option(
         "auto", choices=("auto", "cpu", "cuda"), advanced=True, help="auto uses a CUDA graphics card where there is one."
     )
 
 
-#: What fine-tuning starts from wherever nothing else is asked for. The step size is below that of training: on rows that the
-#: tables have memorised, larger ones lose AUC. Step 0 counts, so that fine-tuning which only harms changes nothing; the best is
-#: chosen by log loss, for a better AUC with worse probabilities would be harm to whoever bids with them. The optimizer is the one
-#: that these settings were chosen with.
+#: The default of fine-tuning. The step size is below that of training: on rows that the tables have memorised, larger ones lose
+#: AUC. Step 0 counts, so that fine-tuning which only harms changes nothing; the best is chosen by log loss, because a better AUC
+#: with worse probabilities harms bidding. The optimizer is the one that these settings were chosen with.
 FINETUNE = FitConfig(optimizer="lazy_adam", learning_rate=2e-4, keep_initial=True, monitor="log_loss")

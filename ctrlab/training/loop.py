@@ -2,8 +2,6 @@
 
 import copy
 import math
-import time
-import zlib
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, fields
@@ -17,27 +15,20 @@ from torch.nn import functional
 
 from ctrlab.data.batches import Batch, iterate_batches, num_batches
 from ctrlab.data.dataset import Split
-from ctrlab.data.schema import FeatureSchema, Fields, fingerprint_of
-from ctrlab.engines.waiting import short_waits
+from ctrlab.data.schema import FeatureSchema, Fields
+from ctrlab.engines.choose import engine_for
+from ctrlab.engines.memory import trim_heap
+from ctrlab.engines.optim import AdamSettings
+from ctrlab.engines.protocol import EngineFactory
+from ctrlab.engines.settings import EngineSettings
+from ctrlab.engines.threads import lookahead, prefetch
 from ctrlab.errors import ConfigError, DataError, JobCancelled
-from ctrlab.evaluation.denormals import flushed_denormals
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
-from ctrlab.kernels.groups import group_ahead
-from ctrlab.kernels.linear import fast_linears
-from ctrlab.kernels.memory import give_back, kept_memory
-from ctrlab.kernels.origin import remembering_look_ups
-from ctrlab.kernels.threads import prepared_ahead, with_next
 from ctrlab.models.base import CTRModel
 from ctrlab.training.configs import FitConfig
-from ctrlab.training.optim import FitOptimizer
-from ctrlab.training.state import CheckpointFile, FitState, Progress, random_state, restore_random_state
-
-#: Shortest time between two calls of `on_step`, and between two of `should_stop`, which may ask a database.
-REPORT_SECONDS = 0.2
-POLL_SECONDS = 0.05
-
-#: Plateaus reduce the step size no further.
-LEAST_RATE = 1e-6
+from ctrlab.training.progress import POLL_SECONDS, REPORT_SECONDS, FitProgress, Reporter, Throttled, ignore, rows_per_second
+from ctrlab.training.schedule import BestTracker, is_out_of_patience, learning_rate
+from ctrlab.training.state import CheckpointFile, FitState, Progress, identity_of, random_state, restore_random_state
 
 
 class Dataset(Protocol):
@@ -59,34 +50,14 @@ class Dataset(Protocol):
 
 
 @dataclass(frozen=True)
-class FitProgress:
-    """A moment of a fit.
-
-    fraction: 0..1 of all steps. epoch: counted from 0.
-    train_loss: mean log loss of the batches since the last evaluation, None before the first step.
-    valid_auc, valid_log_loss: of the evaluation that was just made, None at all other moments.
-    rows_per_second: of training, evaluations not counted. eta_seconds: None until there is something to extrapolate.
-    """
-
-    fraction: float
-    step: int
-    total_steps: int
-    epoch: int
-    train_loss: float | None
-    valid_auc: float | None
-    valid_log_loss: float | None
-    rows_per_second: float
-    eta_seconds: float | None
-
-
-@dataclass(frozen=True)
 class FitResult:
     """What came out of a fit.
 
     model: the best on the validation rows by `config.monitor`, or the last where there are none; on the CPU, in evaluation mode.
-    history: a row an evaluation: step, epoch, train_loss, valid_auc, valid_log_loss (the last two None without validation rows).
-    best_step: the step whose weights these are; 0 is the model as it came. best_auc: its validation AUC.
+    history: a row per evaluation: step, epoch, train_loss, valid_auc, valid_log_loss (the last two None without validation rows).
+    best_step: the step whose weights these are; 0 is the initial model. best_auc: its validation AUC.
     seconds: wall clock over all runs of this fit. rows_per_second: of training, evaluations not counted.
+    matrix_choices: made by timing; given to `FitConfig.matrix_choices` they are repeated. Empty where nothing was timed.
     """
 
     model: CTRModel
@@ -97,14 +68,11 @@ class FitResult:
     stopped_early: bool
     seconds: float
     rows_per_second: float
+    matrix_choices: tuple[str, ...] = ()
 
     def summary(self) -> dict[str, Any]:
         """Everything but the model, in plain JSON types."""
         return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "model"}
-
-
-def _ignore(progress: FitProgress) -> None:
-    """The default of `on_step`."""
 
 
 def fit(
@@ -112,25 +80,30 @@ def fit(
     dataset: Dataset,
     config: FitConfig,
     *,
-    on_step: Callable[[FitProgress], None] = _ignore,
+    on_step: Callable[[FitProgress], None] = ignore,
     should_stop: Callable[[], bool] = never,
     checkpoint_path: Path | None = None,
     checkpoint_seconds: float = 5.0,
+    report_seconds: float = REPORT_SECONDS,
     teacher: CTRModel | None = None,
+    engine: EngineFactory = engine_for,
 ) -> FitResult:
     """Train a copy of `model` and return the best on the validation rows; `model` itself is left as it is.
 
     Args:
-        on_step: called after every evaluation, and between them at most every 0.2 s.
-        should_stop: asked at most every 0.05 s, between two batches.
-        checkpoint_path: where to keep the state. When a file is there the fit goes on from it, and ends with the same weights,
-            history and best step, bit for bit, as one that was never broken off (on the CPU, with the same number of threads;
+        on_step: called after every evaluation, and between them at most every `report_seconds`.
+        should_stop: called at most every 0.05 s, between two batches.
+        checkpoint_path: where to keep the state. When a file is there the fit resumes from it, and ends with the same weights,
+            history and best step, bit for bit, as one that was never interrupted (on the CPU, with the same number of threads;
             CUDA adds gradients in no fixed order). The finished state stays there: fitting again returns at once.
-        checkpoint_seconds: time between two writes; longer for models whose writing would take over 5 % of the time.
-        teacher: whose probabilities `config.distillation` asks for; of the same data. It is left as it is.
+        checkpoint_seconds: time between two writes; longer for models whose writing would take over 5 % of the time, 0 for after
+            every step.
+        report_seconds: the shortest time between two calls of `on_step`.
+        teacher: whose probabilities are the targets of `config.distillation`; of the same data. It is left as it is.
+        engine: makes what trains the model; `ctrlab.engines.plain.TorchEngine` for torch's own layers and optimizers.
 
     Raises:
-        ConfigError: CUDA asked for where there is none, distillation without a teacher, or the training diverged.
+        ConfigError: CUDA is configured where there is none, distillation without a teacher, or the training diverged.
         DataError: the data has another schema than the model, no rows, or validation rows of one class only.
         StorageError: `checkpoint_path` is damaged or belongs to another fit.
         JobCancelled: `should_stop()` was true.
@@ -139,18 +112,12 @@ def fit(
     train, valid = _checked_splits(model, dataset, config)
     if config.distillation and teacher is None:
         raise ConfigError(f"distillation {config.distillation:g} needs a teacher; give one, or set distillation to 0")
-    # Adam's fading moments become denormal numbers.
-    with (
-        flushed_denormals(),
-        kept_memory(),
-        short_waits(),
-        torch.random.fork_rng(devices=[device] if device.type == "cuda" else []),
-    ):
-        run = _Fit(
-            copy.deepcopy(model).to(device), train, valid, config, on_step, should_stop, _listened_to(teacher, config, device)
-        )
-        file = CheckpointFile(checkpoint_path, _identity(model, train, config, teacher), checkpoint_seconds)
-        return run.run(file)
+    file = CheckpointFile(checkpoint_path, identity_of(model, train, config, teacher), checkpoint_seconds)
+    prepared = _prepare_teacher(teacher, config, device)
+    with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
+        reporter = Reporter(on_step, report_seconds)
+        run = _Fit(copy.deepcopy(model).to(device), train, valid, config, reporter, should_stop, prepared)
+        return run.run(file, engine)
 
 
 class _ReadyBatch(NamedTuple):
@@ -163,7 +130,7 @@ class _ReadyBatch(NamedTuple):
 
 
 class _Fit:
-    """One run of `fit`: the model in training, its optimizer and where it stands."""
+    """One run of `fit`: the model in training, its engine and its progress."""
 
     def __init__(
         self,
@@ -171,75 +138,113 @@ class _Fit:
         train: Split,
         valid: Split | None,
         config: FitConfig,
-        on_step: Callable[[FitProgress], None],
+        reporter: Reporter,
         should_stop: Callable[[], bool],
         teacher: CTRModel | None,
     ) -> None:
         self.model, self.teacher = model, teacher
         self.device = next(model.parameters()).device
         self.train, self.valid, self.config = train, valid, config
-        self.on_step = on_step
-        self.stop = _Throttled(should_stop, POLL_SECONDS)
-        self.optimizer = FitOptimizer(model, config)
+        self.stop = Throttled(should_stop, POLL_SECONDS)
         self.progress = Progress()
-        self.best: dict[str, Tensor] | None = None
+        self.best = BestTracker(config)
         # A last batch of one row has no batch statistics: it is left out.
         self.max_rows = len(train) - (len(train) % config.batch_size == 1 and len(train) > 1)
         self.steps_per_epoch = num_batches(train, config.batch_size, self.max_rows)
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
-        self.first_step = 0
-        self.last_report = -math.inf
-        # Three clocks: of this run, up to where `progress.seconds` has counted, and since when rows have been trained on.
-        self.started = self.counted = self.lap = time.monotonic()
+        self.reporter = reporter
+        reporter.start(self.total_steps, config.epochs)
 
     @property
     def total_steps(self) -> int:
         return self.config.epochs * self.steps_per_epoch
 
-    def run(self, file: CheckpointFile) -> FitResult:
+    def run(self, file: CheckpointFile, make_engine: EngineFactory) -> FitResult:
         torch.manual_seed(self.config.seed)
         state = file.load()
         if state is not None:
             self._restore(state)
-        products = self.progress.products
-        with closing(self.optimizer), fast_linears(self.model, compute_dtype=self.config.compute_dtype, products=products):
-            if state is None and self.config.keep_initial and self.valid is not None:
+        with closing(make_engine(self.model, self._engine_settings())) as self.engine:
+            self.engine.set_learning_rate(learning_rate(self.config, self.progress))
+            if state is not None:
+                self.engine.load_state_tensors(state.optimizer)
+            elif self.config.keep_initial and self.valid is not None:
                 self._evaluate()
             self._train(file)
-        if not self.progress.finished:
-            self.progress.finished = True
-            file.save(self._state())
+            if not self.progress.finished:
+                self.progress.finished = True
+                file.save(self._state())
         return self._result()
+
+    def _engine_settings(self) -> EngineSettings:
+        config = self.config
+        adam = AdamSettings(
+            optimizer=config.optimizer,  # type: ignore[arg-type]
+            learning_rate=config.learning_rate,
+            l2_embedding=config.l2_embedding,
+            l2_dense=config.l2_dense,
+            clip_norm=config.clip_norm,
+        )
+        return EngineSettings(
+            adam=adam,
+            compute_dtype=config.compute_dtype,
+            matrix_products=config.matrix_products,
+            choices=(*config.matrix_choices, *self.progress.choices),
+        )
 
     def _train(self, file: CheckpointFile) -> None:
         """All batches that are left, with the evaluations, reports and checkpoints that fall between them."""
-        if self.progress.finished or self._is_stale():
+        if self.progress.finished or is_out_of_patience(self.config, self.progress):
             return
-        self.model.train()
-        self.lap = time.monotonic()
-        with closing(prepared_ahead(self._batches())) as batches, remembering_look_ups():
-            for batch, following in with_next(map(self._ready, batches)):
+        self.reporter.start_lap()
+        with closing(prefetch(self._batches())) as batches:
+            for batch, following in lookahead(map(self._ready, batches)):
                 self._check_stop()
                 self.progress.epoch, self.progress.batch = batch.epoch, batch.done
                 self._step(batch, following)
                 if self._at_evaluation:
                     self._evaluate()
-                elif time.monotonic() - self.last_report >= REPORT_SECONDS:
-                    self._report()
+                elif self.reporter.due:
+                    self.reporter.report(self.progress, self._train_loss())
                 if file.due:
                     file.save(self._state())
-                self.lap = time.monotonic()
-                if self._is_stale():
+                self.reporter.start_lap()
+                if is_out_of_patience(self.config, self.progress):
                     break
 
-    def _ready(self, drawn: tuple[int, int, Batch]) -> "_ReadyBatch":
+    def _step(self, batch: _ReadyBatch, following: _ReadyBatch | None) -> None:
+        self.engine.set_learning_rate(learning_rate(self.config, self.progress))
+        self.engine.zero_grad()
+        targets = self._targets(batch.fields, batch.labels)
+        loss = functional.binary_cross_entropy_with_logits(self.engine.logits(batch.fields), targets)
+        if following is not None:
+            self.engine.prefetch(batch.fields, following.fields)
+        loss.backward()
+        self.engine.step()
+        self._count(loss, len(batch.labels))
+
+    def _count(self, loss: Tensor, rows: int) -> None:
+        self.loss_sum += loss.detach()
+        self.progress.step += 1
+        self.progress.loss_steps += 1
+        self.progress.rows += rows
+        self.reporter.end_lap(self.progress)
+
+    def _targets(self, fields: Fields, labels: Tensor) -> Tensor:
+        """(B,): the clicks, mixed with the teacher's probabilities where the fit distils. Cross-entropy is linear in them."""
+        if self.teacher is None:
+            return labels
+        with torch.no_grad():
+            return torch.lerp(labels.to(torch.float32), torch.sigmoid(self.teacher(fields)), self.config.distillation)
+
+    def _ready(self, drawn: tuple[int, int, Batch]) -> _ReadyBatch:
         epoch, done, (rows, labels) = drawn
         return _ReadyBatch(epoch, done, to_tensors(rows, self.device), torch.from_numpy(labels).to(self.device))
 
     def _batches(self) -> Iterator[tuple[int, int, Batch]]:
         """The batches that are left: (epoch, number of batches of it that are done with this one, the batch).
 
-        Drawn ahead, by another thread: it reads what stays, and where the fit stood when it began.
+        Drawn by another thread: it reads nothing that changes after its start.
         """
         first, start_batch = self.progress.epoch, self.progress.batch
         for epoch in range(first, self.config.epochs):
@@ -255,33 +260,6 @@ class _Fit:
                 yield epoch, done, batch
             start_batch = 0
 
-    def _is_stale(self) -> bool:
-        """Whether `patience` evaluations went by without a better one."""
-        return 0 < self.config.patience <= self.progress.stale
-
-    def _step(self, batch: "_ReadyBatch", following: "_ReadyBatch | None") -> None:
-        if self.progress.step < self.config.warmup_steps:
-            self._set_learning_rate()
-        self.optimizer.zero_grad()
-        targets = self._targets(batch.fields, batch.labels)
-        loss = functional.binary_cross_entropy_with_logits(self.model(batch.fields), targets)
-        if following is not None:
-            group_ahead(following.fields.ids, like=batch.fields.ids)
-        loss.backward()
-        self.optimizer.step()
-        self.loss_sum += loss.detach()
-        self.progress.step += 1
-        self.progress.loss_steps += 1
-        self.progress.rows += len(batch.labels)
-        self.progress.training_seconds += time.monotonic() - self.lap
-
-    def _targets(self, fields: Fields, labels: Tensor) -> Tensor:
-        """(B,): the clicks, or as far as the fit distils the teacher's probabilities. Cross-entropy is linear in them."""
-        if self.teacher is None:
-            return labels
-        with torch.no_grad():
-            return torch.lerp(labels.to(torch.float32), torch.sigmoid(self.teacher(fields)), self.config.distillation)
-
     @property
     def _at_evaluation(self) -> bool:
         """Whether the step just made ends one of the epoch's `evaluations_per_epoch` equal parts."""
@@ -291,12 +269,12 @@ class _Fit:
     def _evaluate(self) -> None:
         """Measure the validation rows, append to the history, keep the weights if they are the best so far."""
         progress, train_loss = self.progress, self._train_loss()
-        self.optimizer.settle()
+        self.engine.settle()
         metrics = None
         if self.valid is not None:
-            give_back()
+            trim_heap()
             metrics = evaluate_model(self.model, self.valid, should_stop=self.stop)
-            give_back()
+            trim_heap()
         valid_auc, valid_log_loss = (metrics.auc, metrics.log_loss) if metrics else (None, None)
         progress.history.append(
             {
@@ -308,27 +286,10 @@ class _Fit:
             }
         )
         if metrics is not None:
-            self._keep_if_best(metrics.auc if self.config.monitor == "auc" else -metrics.log_loss)
-        self._report(valid_auc, valid_log_loss)
+            self.best.update(self.model, metrics, progress)
+        self.reporter.report(progress, train_loss, valid_auc, valid_log_loss)
         self.loss_sum.zero_()
         progress.loss_steps = 0
-
-    def _keep_if_best(self, value: float) -> None:
-        """`value`: of the model as it is; more is better."""
-        progress = self.progress
-        if progress.best_value is not None and value <= progress.best_value:
-            progress.stale, progress.not_better = progress.stale + 1, progress.not_better + 1
-            self._set_learning_rate()
-            return
-        progress.best_value, progress.best_step, progress.stale = value, progress.step, 0
-        self.best = {name: tensor.detach().cpu().clone() for name, tensor in self.model.state_dict().items()}
-
-    def _set_learning_rate(self) -> None:
-        """Of the next step: what plateaus have left of it, grown as far as the warm-up has come."""
-        config, step = self.config, self.progress.step
-        reduced = config.learning_rate * config.plateau_factor**self.progress.not_better
-        rate = max(reduced, min(LEAST_RATE, config.learning_rate))
-        self.optimizer.set_learning_rate(rate * min(1.0, (step + 1) / config.warmup_steps) if config.warmup_steps else rate)
 
     def _train_loss(self) -> float | None:
         """Mean loss since the last evaluation, None where there was no step yet."""
@@ -342,83 +303,45 @@ class _Fit:
             )
         return loss
 
-    def _report(self, valid_auc: float | None = None, valid_log_loss: float | None = None) -> None:
-        progress = self.progress
-        self.last_report = time.monotonic()
-        steps_here = progress.step - self.first_step
-        left = self.total_steps - progress.step
-        self.on_step(
-            FitProgress(
-                fraction=progress.step / self.total_steps,
-                step=progress.step,
-                total_steps=self.total_steps,
-                epoch=min(progress.epoch, self.config.epochs - 1),
-                train_loss=self._train_loss(),
-                valid_auc=valid_auc,
-                valid_log_loss=valid_log_loss,
-                rows_per_second=_rate(progress),
-                eta_seconds=(self.last_report - self.started) / steps_here * left if steps_here else None,
-            )
-        )
-
     def _check_stop(self) -> None:
         if self.stop():
             raise JobCancelled(f"the training was cancelled after {self.progress.step} of {self.total_steps} steps")
 
     def _state(self) -> FitState:
         self.progress.loss_sum = float(self.loss_sum)
-        self._count_seconds()
-        model, optimizer = self.model.state_dict(), self.optimizer.state_tensors()
-        return FitState(self.progress, model, optimizer, random_state(self.device), self.best)
-
-    def _count_seconds(self) -> None:
-        now = time.monotonic()
-        self.progress.seconds, self.counted = self.progress.seconds + now - self.counted, now
+        self.progress.choices = list(self.engine.choices)
+        self.reporter.count_seconds(self.progress)
+        optimizer = self.engine.state_tensors()
+        return FitState(self.progress, self.model.state_dict(), optimizer, random_state(self.device), self.best.weights)
 
     def _restore(self, state: FitState) -> None:
-        self.progress, self.best = state.progress, state.best
+        self.progress, self.best.weights = state.progress, state.best
         self.model.load_state_dict(state.model)
-        self.optimizer.load_state_tensors(state.optimizer)
-        self._set_learning_rate()
         self.loss_sum.fill_(state.progress.loss_sum)
-        self.first_step = state.progress.step
+        self.reporter.resume_at(state.progress.step)
         restore_random_state(state.random, self.device)
 
     def _result(self) -> FitResult:
-        progress = self.progress
-        self._count_seconds()
-        if self.best is not None:
-            self.model.load_state_dict(self.best)
+        progress, best = self.progress, self.best.weights
+        self.reporter.count_seconds(progress)
+        if best is not None:
+            self.model.load_state_dict(best)
         of_best = next((row for row in progress.history if row["step"] == progress.best_step), {})
         return FitResult(
             model=self.model.cpu().eval(),
             history=progress.history,
-            best_step=progress.best_step if self.best is not None else progress.step,
+            best_step=progress.best_step if best is not None else progress.step,
             best_auc=of_best.get("valid_auc"),
             steps=progress.step,
             stopped_early=progress.step < self.total_steps,
             seconds=progress.seconds,
-            rows_per_second=_rate(progress),
+            rows_per_second=rows_per_second(progress),
+            matrix_choices=self.engine.choices,
         )
 
 
-class _Throttled:
-    """A question that is passed on at most every `seconds`, and whose yes is final."""
-
-    def __init__(self, ask: Callable[[], bool], seconds: float) -> None:
-        self._ask, self._seconds = ask, seconds
-        self._asked = -math.inf
-        self._answer = False
-
-    def __call__(self) -> bool:
-        if not self._answer and time.monotonic() - self._asked >= self._seconds:
-            self._answer = self._ask()
-            self._asked = time.monotonic()
-        return self._answer
-
-
-def _listened_to(teacher: CTRModel | None, config: FitConfig, device: torch.device) -> CTRModel | None:
-    """The teacher, ready to predict; None where nothing is distilled. Copied only where its mode or device is another."""
+def _prepare_teacher(teacher: CTRModel | None, config: FitConfig, device: torch.device) -> CTRModel | None:
+    """The teacher in evaluation mode on the device; None where nothing is distilled. Copied only where mode or device differ."""
     if teacher is None or not config.distillation:
         return None
     ready = not teacher.training and next(teacher.parameters()).device == device
@@ -429,7 +352,7 @@ def _device(config: FitConfig) -> torch.device:
     if config.device == "auto":
         return torch.device("cuda" if torch.cuda.is_available() else "cpu")
     if config.device == "cuda" and not torch.cuda.is_available():
-        raise ConfigError("device cuda was asked for, but torch finds no CUDA graphics card here; choose auto or cpu")
+        raise ConfigError("device cuda is configured, but torch finds no CUDA graphics card here; choose auto or cpu")
     return torch.device(config.device)
 
 
@@ -452,33 +375,6 @@ def _checked_splits(model: CTRModel, dataset: Dataset, config: FitConfig) -> tup
     return train, valid
 
 
-def _identity(model: CTRModel, train: Split, config: FitConfig, teacher: CTRModel | None) -> dict[str, Any]:
-    """What must be the same for a saved state to be of this fit."""
-    identity = {
-        "model": _fingerprint(model),
-        "dataset": [model.schema.fingerprint, train.name, len(train)],
-        "configuration": config.to_dict(),
-    }
-    return identity | ({"teacher": _fingerprint(teacher)} if teacher is not None and config.distillation else {})
-
-
-def _fingerprint(model: CTRModel) -> str:
-    """Of architecture and weights; of those by a sample of each tensor."""
-    weights = {name: _checksum(tensor) for name, tensor in model.state_dict().items()}
-    return fingerprint_of([type(model).__name__, model.config.to_dict(), model.structure, weights])
-
-
-def _checksum(tensor: Tensor) -> int:
-    flat = tensor.detach().flatten()
-    sample = flat[:: max(1, flat.numel() // 65536)].cpu().contiguous()
-    return zlib.crc32(sample.view(torch.uint8).numpy().tobytes())
-
-
 def epoch_seed(seed: int, epoch: int) -> int:
     """A seed for the order of rows of one epoch; neighbouring seeds share no epoch."""
     return int(np.random.SeedSequence((seed, epoch)).generate_state(1)[0])
-
-
-def _rate(progress: Progress) -> float:
-    """Training rows a second, over all runs of the fit."""
-    return progress.rows / progress.training_seconds if progress.training_seconds else 0.0

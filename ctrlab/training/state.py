@@ -1,12 +1,13 @@
-"""A training in the middle, on disk: enough to go on as if nothing had happened.
+"""Checkpoint format for resumable training, and the identity of a fit.
 
 Two files, both safetensors: the state at `path`, rewritten every few seconds, and the best weights beside it, written only
-when they change and named by their step. The state is replaced after the weights it points to are there, and before old
-ones go, so a kill at any moment leaves a pair that fits.
+when they change and named by their step. The state is replaced after the weights it names are written, and before old ones are
+removed, so a kill at any moment leaves a consistent pair.
 """
 
 import glob
 import time
+import zlib
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,14 +15,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ctrlab.data.dataset import Split
+from ctrlab.data.schema import fingerprint_of
 from ctrlab.errors import StorageError
-from ctrlab.kernels.linear import Library
+from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_document, load_tensors, save_tensors
+from ctrlab.training.configs import FitConfig
 
 FIT_KIND = "training state"
 BEST_KIND = "best weights of a training"
 
-#: Writing may take this share of the time, at most: large models are saved less often than asked for.
+#: Writing may take this share of the time at most: large models are saved less often than configured.
 _WRITING_SHARE = 0.05
 
 
@@ -34,7 +38,7 @@ class Progress:
     best_step, best_value: of the weights to return, by what the fit monitors; -1 and None before the first evaluation.
     stale: evaluations since the best one. not_better: evaluations in all that were not better than all before them.
     seconds, training_seconds: wall clock in all, and without evaluations, over all runs of this fit.
-    products: which matrix library takes which product; a resumed fit keeps to them, for their sums differ in the last bit.
+    choices: of the engine, where it times: a resumed fit repeats them, for the libraries' sums differ in the last bit.
     """
 
     step: int = 0
@@ -51,7 +55,7 @@ class Progress:
     training_seconds: float = 0.0
     finished: bool = False
     history: list[dict[str, Any]] = field(default_factory=list)
-    products: dict[str, Library] = field(default_factory=dict)
+    choices: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -66,7 +70,7 @@ class FitState:
 
 
 class CheckpointFile:
-    """Writes states to `path` at most every `every_seconds`, and reads them back for the same fit only."""
+    """Writes states to `path` at most every `every_seconds`, after every step for 0, and reads them for the same fit only."""
 
     def __init__(self, path: Path | None, identity: dict[str, Any], every_seconds: float) -> None:
         self.path = path
@@ -94,10 +98,11 @@ class CheckpointFile:
         for stale in self._best_files() - {self._best_file(state.progress)}:
             stale.unlink(missing_ok=True)
         finished = time.monotonic()
-        self._next_write = finished + max(self._every_seconds, (finished - started) / _WRITING_SHARE)
+        pause = max(self._every_seconds, (finished - started) / _WRITING_SHARE) if self._every_seconds else 0.0
+        self._next_write = finished + pause
 
     def load(self) -> FitState | None:
-        """The state to go on from, or None where there is none yet.
+        """The state to resume from, or None where there is none yet.
 
         Raises:
             StorageError: the file is damaged, or was written by a fit of another model, data or settings.
@@ -143,3 +148,25 @@ def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None
     torch.set_rng_state(state["cpu"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def identity_of(model: CTRModel, train: Split, config: FitConfig, teacher: CTRModel | None) -> dict[str, Any]:
+    """What must be equal for a stored state to belong to this fit."""
+    identity = {
+        "model": _fingerprint(model),
+        "dataset": [model.schema.fingerprint, train.name, len(train)],
+        "configuration": config.to_dict(),
+    }
+    return identity | ({"teacher": _fingerprint(teacher)} if teacher is not None and config.distillation else {})
+
+
+def _fingerprint(model: CTRModel) -> str:
+    """Of architecture and weights; of those by a sample of each tensor."""
+    weights = {name: _checksum(tensor) for name, tensor in model.state_dict().items()}
+    return fingerprint_of([type(model).__name__, model.config.to_dict(), model.structure, weights])
+
+
+def _checksum(tensor: Tensor) -> int:
+    flat = tensor.detach().flatten()
+    sample = flat[:: max(1, flat.numel() // 65536)].cpu().contiguous()
+    return zlib.crc32(sample.view(torch.uint8).numpy().tobytes())

@@ -123,7 +123,7 @@ def test_a_schema_without_numeric_fields_works():
     assert list(spectra_of(model)) == ["embedding.a", "embedding.b", "mlp.0", "mlp.2"]
 
 
-def test_batches_side_by_side_give_the_same_spectra_as_one_after_the_other():
+def test_batches_in_parallel_give_the_same_spectra_as_one_after_the_other():
     model, fields = make_model("deepfm"), random_fields(600)
     batches = [Fields(fields.ids[i : i + 50], fields.values[i : i + 50]) for i in range(0, 600, 50)]
     one, three = (collect_covariances(model, batches, threads=threads) for threads in (1, 3))

@@ -190,7 +190,7 @@ def test_a_split_of_one_class_is_a_data_error():
 
 
 @pytest.mark.parametrize("threads", [1, 3])
-def test_batches_side_by_side_predict_what_one_call_of_the_model_does(threads):
+def test_batches_in_parallel_predict_what_one_call_of_the_model_does(threads):
     model, data = make_model("deepfm"), MemoryDataset()
     split, before = data.split("valid"), torch.get_num_threads()
     with torch.no_grad():

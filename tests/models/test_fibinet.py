@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 import torch
 
-from ctrlab.kernels.linear import fast_linears
-from ctrlab.models import fibinet
+from ctrlab.engines.fast.bilinear import FastPairInteraction
 from ctrlab.models.fibinet import BilinearInteraction
+from tests.support.engines import twin
 from tests.support.small_models import SCHEMA, logits, make_model, random_fields
 
 FIELDS = random_fields(5)
@@ -79,30 +79,17 @@ def test_the_logit_is_the_linear_term_and_the_mlp():
     torch.testing.assert_close(logits(model, FIELDS), expected.detach())
 
 
-@pytest.fixture
-def made_in_one(monkeypatch):
-    """A number for each time that the pairs and the first layer were one."""
-    calls, original = [], fibinet.linear_of_pairs
-
-    def counted(*args):
-        calls.append(1)
-        return original(*args)
-
-    monkeypatch.setattr(fibinet, "linear_of_pairs", counted)
-    return calls
+def joins(model):
+    """Whether the pairs and the first layer are one."""
+    return isinstance(model.interaction, FastPairInteraction) and model.interaction.joins
 
 
 def trained_step(model, fields, *, as_fit_does):
     """The logits and the gradient of every parameter."""
     model.train()
     model.zero_grad()
-    if as_fit_does:
-        with fast_linears(model):
-            out = model(fields)
-            out.square().mean().backward()
-    else:
-        out = model(fields)
-        out.square().mean().backward()
+    out = (twin(model) if as_fit_does else model)(fields)
+    out.square().mean().backward()
     gradients = {name: parameter.grad.to_dense().clone() for name, parameter in model.named_parameters() if parameter.numel()}
     return gradients | {"logits": out.detach()}
 
@@ -115,55 +102,51 @@ def trained_step(model, fields, *, as_fit_does):
         {"excitation": "sigmoid"}, {"mlp_dims": ()}, {"mlp_dims": (7,), "dropout": 0.0},
     ],
 )  # fmt: skip
-def test_a_fits_step_is_that_of_plain_layers(settings, rows, made_in_one):
+def test_a_fits_step_is_that_of_plain_layers(settings, rows):
     model, fields = make_model("fibinet", **settings), random_fields(rows)
     plain = trained_step(model, fields, as_fit_does=False)
-    assert not made_in_one
     in_one = trained_step(model, fields, as_fit_does=True)
-    assert len(made_in_one) == 1
+    assert joins(twin(model))
     for name, expected in plain.items():
         torch.testing.assert_close(in_one[name], expected, atol=1e-5, rtol=1e-4, msg=name)
 
 
-def test_batch_normalisation_reads_the_first_layer(made_in_one):
+def test_batch_normalisation_reads_the_first_layer():
     model, fields = make_model("fibinet", batch_norm=True), random_fields(64)
     plain = trained_step(model, fields, as_fit_does=False)
     in_one = trained_step(model, fields, as_fit_does=True)
-    assert len(made_in_one) == 1
+    assert joins(twin(model))
     for name, expected in plain.items():
         torch.testing.assert_close(in_one[name], expected, atol=1e-4, rtol=1e-3, msg=name)
 
 
 @pytest.mark.parametrize("name", ["mlp.0", "mlp", "interaction", "interaction.bilinear", "interaction.bilinear.maps.0"])
-def test_a_hook_in_a_fit_sees_what_its_module_reads(name, made_in_one):
+def test_a_hook_in_a_fit_sees_what_its_module_reads(name):
     model, seen = make_model("fibinet"), []
     model.get_submodule(name).register_forward_hook(lambda module, inputs, output: seen.append((inputs[0], output)))
     trained_step(model, FIELDS, as_fit_does=False)
     trained_step(model, FIELDS, as_fit_does=True)
-    assert not made_in_one
+    assert not joins(twin(model))
     for plain, in_fit in zip(*(seen[: len(seen) // 2], seen[len(seen) // 2 :]), strict=True):
         for mine, theirs in zip(in_fit, plain, strict=True):
             torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-4)
     assert seen
 
 
-def test_a_prediction_makes_no_pairs_of_a_whole_batch_either(made_in_one):
+def test_a_prediction_makes_no_pairs_of_a_whole_batch_either():
     model = make_model("fibinet").eval()
     with torch.inference_mode():
-        plain = model(FIELDS)
-        assert not made_in_one
-        with fast_linears(model):
-            torch.testing.assert_close(model(FIELDS), plain, atol=1e-5, rtol=1e-4)
-    assert len(made_in_one) == 1
+        torch.testing.assert_close(twin(model)(FIELDS), model(FIELDS), atol=1e-5, rtol=1e-4)
 
 
-def test_raw_values_go_layer_by_layer(made_in_one):
-    trained_step(make_model("fibinet", numeric_fields="raw"), FIELDS, as_fit_does=True)
-    assert not made_in_one
+def test_raw_values_go_layer_by_layer():
+    model = make_model("fibinet", numeric_fields="raw")
+    trained_step(model, FIELDS, as_fit_does=True)
+    assert not joins(twin(model))
 
 
-def test_a_layer_that_was_factored_is_trained_as_it_is(made_in_one):
+def test_a_layer_that_was_factored_is_trained_as_it_is():
     model = make_model("fibinet")
     model.mlp[0] = torch.nn.Sequential(torch.nn.Linear(model.mlp[0].in_features, 3), torch.nn.Linear(3, 32))
     trained_step(model, FIELDS, as_fit_does=True)
-    assert not made_in_one
+    assert not joins(twin(model))

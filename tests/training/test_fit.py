@@ -5,6 +5,7 @@ import math
 import signal
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -15,15 +16,17 @@ import torch
 
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema
+from ctrlab.engines.denormals import are_flushed
+from ctrlab.engines.fast.engine import FastEngine
+from ctrlab.engines.plain import TorchEngine
 from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError
 from ctrlab.evaluation.prediction import evaluate_model, predict_logits
-from ctrlab.kernels import linear
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import load_tensors
 from ctrlab.models.configs import DeepFMConfig
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import fit
-from ctrlab.training.optim import FitOptimizer
+from tests.support.engines import library
 from tests.support.patience import PATIENCE
 from tests.support.small_models import SCHEMA, MemoryDataset, make_model
 
@@ -60,17 +63,16 @@ class Killed(BaseException):
     """Ends a fit where a kill might."""
 
 
-def interrupted(data, config, path, at_step, model=None):
+def interrupted(data, config, path, at_step, model=None, **others):
     """Run a fit that writes its state after every step and dies at `at_step`."""
 
     def die(progress):
         if progress.step >= at_step:
             raise Killed
 
-    with pytest.raises(Killed), pytest.MonkeyPatch.context() as patch:
-        patch.setattr("ctrlab.training.loop.REPORT_SECONDS", 0.0)
-        patch.setattr("ctrlab.training.state._WRITING_SHARE", math.inf)
-        fit(model or fresh(), data, config, on_step=die, checkpoint_path=path, checkpoint_seconds=0.0)
+    settings = {"report_seconds": 0.0, "checkpoint_path": path, "checkpoint_seconds": 0.0}
+    with pytest.raises(Killed):
+        fit(model or fresh(), data, config, on_step=die, **settings, **others)
 
 
 def test_the_best_is_by_log_loss_where_that_is_monitored(data):
@@ -85,12 +87,10 @@ def test_the_best_is_by_log_loss_where_that_is_monitored(data):
     assert any(by_log_loss != by_auc for by_log_loss, by_auc in chosen)
 
 
-def test_the_step_size_warms_up_evenly_and_resumes_where_it_was(data, tmp_path, monkeypatch):
-    rates, set_rate = [], FitOptimizer.set_learning_rate
-    monkeypatch.setattr(FitOptimizer, "set_learning_rate", lambda self, rate: (rates.append(rate), set_rate(self, rate))[1])
+def test_the_step_size_warms_up_evenly_and_resumes_where_it_was(data, tmp_path):
     config = CONFIG.replace(warmup_steps=4, learning_rate=0.008)
-    whole = fit(fresh(), data, config)
-    assert rates[:4] == pytest.approx([0.002, 0.004, 0.006, 0.008])
+    rates, whole = rates_of(data, fresh(), config)
+    assert [table for table, _ in rates[:5]] == pytest.approx([0.002, 0.004, 0.006, 0.008, 0.008])
     interrupted(data, config, tmp_path / "fit.safetensors", 2)
     resumed = fit(fresh(), data, config, checkpoint_path=tmp_path / "fit.safetensors")
     assert_same(whole, resumed)
@@ -151,27 +151,63 @@ def test_more_evaluations_than_steps_are_one_a_step(data):
     assert [row["step"] for row in history] == [1, 2]
 
 
+@pytest.mark.parametrize("engine", [FastEngine, TorchEngine])
 @pytest.mark.parametrize("optimizer", ["lazy_adam", "adam"])
 @pytest.mark.parametrize("at_step", [1, 4, 12, 13, 23])
-def test_a_killed_and_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, at_step, optimizer):
+def test_a_killed_and_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, at_step, optimizer, engine):
     config = CONFIG.replace(optimizer=optimizer)
     path = tmp_path / "fit.safetensors"
-    interrupted(data, config, path, at_step)
+    interrupted(data, config, path, at_step, engine=engine)
     steps = []
-    resumed = fit(fresh(), data, config, on_step=lambda p: steps.append(p.step), checkpoint_path=path)
-    assert_same(resumed, fit(fresh(), data, config))
+    resumed = fit(fresh(), data, config, on_step=lambda p: steps.append(p.step), checkpoint_path=path, engine=engine)
+    assert_same(resumed, fit(fresh(), data, config, engine=engine))
     assert min(steps) >= at_step  # it did go on, and did not start over
 
 
-def test_a_resumed_fit_keeps_to_the_matrix_libraries_of_the_broken_one(data, tmp_path, monkeypatch):
-    """Their sums differ in the last bit, and which is faster differs from day to day."""
-    path, config = tmp_path / "fit.safetensors", CONFIG.replace(epochs=1)
-    monkeypatch.setattr(linear, "TRIAL_MACS", 0)
-    monkeypatch.setattr(linear, "_seconds", lambda product, x, weight: float("onednn" not in repr(product)))
-    whole = fit(fresh(), data, config)
-    interrupted(data, config, path, 7)
-    monkeypatch.setattr(linear, "_seconds", lambda product, x, weight: float("onednn" in repr(product)))
-    assert_same(whole, fit(fresh(), data, config, checkpoint_path=path))
+def timed(name):
+    """Engines that time matrix products by a clock that favours one library."""
+    return lambda model, settings: FastEngine(model, settings, products=library(name, settings.choices))
+
+
+def test_a_resumed_timed_fit_repeats_the_choices_of_the_interrupted_one(data, tmp_path):
+    """The libraries' sums differ in the last bit, and which one is faster differs from day to day."""
+    path, config = tmp_path / "fit.safetensors", CONFIG.replace(epochs=1, matrix_products="timed")
+    whole = fit(fresh(), data, config, engine=timed("mkl"))
+    interrupted(data, config, path, 7, engine=timed("mkl"))
+    assert_same(whole, fit(fresh(), data, config, checkpoint_path=path, engine=timed("onednn")))
+
+
+def test_the_record_of_a_timed_fit_repeats_it(data):
+    config = CONFIG.replace(epochs=1, matrix_products="timed")
+    first = fit(fresh(), data, config, engine=timed("onednn"))
+    assert first.matrix_choices and all(choice.endswith("=onednn") for choice in first.matrix_choices)
+    repeated = config.replace(matrix_choices=first.summary()["matrix_choices"])
+    assert_same(first, fit(fresh(), data, repeated, engine=timed("mkl")))
+
+
+def test_one_seed_gives_one_model_in_two_processes():
+    """Bit for bit, at sizes at which the two matrix libraries compete."""
+    code = """
+import hashlib, torch
+from tests.training import test_fit as t
+config = t.CONFIG.replace(epochs=1, batch_size=1024)
+result = t.fit(t.fresh(mlp_dims=(400, 400), embed_dim=16), t.MemoryDataset(num_train=4000), config)
+digest = hashlib.sha256()
+for tensor in result.model.state_dict().values():
+    digest.update(tensor.numpy().tobytes())
+print(digest.hexdigest(), result.matrix_choices)
+"""
+    runs = [
+        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
+        for _ in range(2)
+    ]
+    assert runs[0].stdout == runs[1].stdout and runs[0].stdout.strip().endswith("()")
+
+
+def test_fit_leaves_threads_and_settings_as_it_found_them(data):
+    threads, denormals = {thread.name for thread in threading.enumerate()}, are_flushed()
+    fit(fresh(), data, CONFIG.replace(epochs=1))
+    assert {thread.name for thread in threading.enumerate()} <= threads and are_flushed() == denormals
 
 
 def test_bfloat16_trains_about_as_well_and_keeps_float32_weights(data):
@@ -272,21 +308,28 @@ def test_early_stopping_waits_for_patience_evaluations(data):
     assert result.steps == result.history[-1]["step"]
 
 
-def rates_of(data, monkeypatch, model, config):
-    """The step size of every step, once for tables and once for everything else, and the result."""
-    rates, original = [], FitOptimizer.step
+class Recording(FastEngine):
+    """Notes the step size of every step, once for tables and once for everything else."""
+
+    def __init__(self, model, settings):
+        super().__init__(model, settings)
+        self.rates = []
 
     def step(self):
-        original(self)
-        rates.append((self._lazy_adam.lr, self._adam.param_groups[0]["lr"]))
-
-    monkeypatch.setattr(FitOptimizer, "step", step)
-    return rates, fit(model, data, config)
+        self.rates.append(self.optimizer.learning_rates)
+        super().step()
 
 
-def test_the_step_size_falls_after_every_evaluation_that_is_not_better(data, monkeypatch):
+def rates_of(data, model, config):
+    """(the step sizes of every step, the result)."""
+    engines = []
+    result = fit(model, data, config, engine=lambda *given: engines.append(Recording(*given)) or engines[0])
+    return engines[0].rates, result
+
+
+def test_the_step_size_falls_after_every_evaluation_that_is_not_better(data):
     config = CONFIG.replace(epochs=4, learning_rate=0.1, plateau_factor=0.1)
-    rates, result = rates_of(data, monkeypatch, fresh(), config)
+    rates, result = rates_of(data, fresh(), config)
     best, rate, expected, done = -1.0, 0.1, [], 0
     for row in result.history:
         expected += [rate] * (row["step"] - done)
@@ -297,8 +340,8 @@ def test_the_step_size_falls_after_every_evaluation_that_is_not_better(data, mon
     assert [dense for _, dense in rates] == pytest.approx(expected)
 
 
-def test_without_a_factor_the_step_size_stays(data, monkeypatch):
-    rates, _ = rates_of(data, monkeypatch, fresh(), CONFIG.replace(learning_rate=0.5))
+def test_without_a_factor_the_step_size_stays(data):
+    rates, _ = rates_of(data, fresh(), CONFIG.replace(learning_rate=0.5))
     assert set(rates) == {(0.5, 0.5)}
 
 
@@ -354,10 +397,9 @@ def test_a_killed_process_leaves_a_state_that_goes_on(tmp_path):
     assert steps[0] > 1
 
 
-def test_progress_rises_to_one_with_a_rate_and_an_end_in_sight(data, monkeypatch):
-    monkeypatch.setattr("ctrlab.training.loop.REPORT_SECONDS", 0.0)
+def test_progress_rises_to_one_with_a_rate_and_an_end_in_sight(data):
     seen = []
-    result = fit(fresh(), data, CONFIG, on_step=seen.append)
+    result = fit(fresh(), data, CONFIG, on_step=seen.append, report_seconds=0.0)
     assert [p.step for p in seen] == list(range(1, 25))
     assert [p.fraction for p in seen] == sorted(p.fraction for p in seen)
     assert seen[-1].fraction == 1.0
@@ -369,10 +411,9 @@ def test_progress_rises_to_one_with_a_rate_and_an_end_in_sight(data, monkeypatch
     assert json.loads(json.dumps(result.summary()))["steps"] == 24
 
 
-def test_reports_are_rare_but_every_evaluation_is_reported(data, monkeypatch):
-    monkeypatch.setattr("ctrlab.training.loop.REPORT_SECONDS", 1e9)
+def test_reports_are_rare_but_every_evaluation_is_reported(data):
     seen = []
-    fit(fresh(), data, CONFIG, on_step=seen.append)
+    fit(fresh(), data, CONFIG, on_step=seen.append, report_seconds=1e9)
     assert [p.step for p in seen if p.valid_auc is None] in ([], [1])
     assert len([p for p in seen if p.valid_auc is not None]) == 6
 
@@ -412,8 +453,6 @@ def test_training_in_one_thread_matches_a_plain_torch_loop():
         optimizer.zero_grad()
         logits = model(type(fields)(*map(torch.from_numpy, fields)))
         torch.nn.functional.binary_cross_entropy_with_logits(logits, torch.from_numpy(labels)).backward()
-        for parameter in model.parameters():
-            parameter.grad = parameter.grad.to_dense()
         optimizer.step()
     for key, value in result.model.state_dict().items():
         torch.testing.assert_close(value, model.state_dict()[key], atol=1e-4, rtol=1e-3, msg=key)

@@ -15,8 +15,8 @@ from ctrlab.compression.streaming.tables import CountsReader, StoredTable, Table
 from ctrlab.compression.streaming.writing import LatentsFile, require_writable
 from ctrlab.decomposition.covariance import Moments, decompose
 from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.engines.parallel_map import parallel_map
 from ctrlab.errors import CompressionError, JobCancelled
-from ctrlab.kernels.parallel_map import side_by_side
 
 #: Bytes read in one piece: long enough that a disk streams, and several of them are still little memory.
 _BLOCK_BYTES = 8 << 20
@@ -126,7 +126,7 @@ class _Stream:
             def moments_of(block: Block) -> Moments:
                 return Moments(self.table.width).update(reader.rows(*block), weights.read(*block))
 
-            for part in side_by_side(moments_of, self._blocks(0.0, "moments"), threads=self.threads):
+            for part in parallel_map(moments_of, self._blocks(0.0, "moments"), threads=self.threads):
                 moments.merge(part)
         return decompose(self.table.name, "embedding", moments, torch.zeros(0))
 
@@ -141,7 +141,7 @@ class _Stream:
                 project_rows_(latents, reader.rows(*block), basis, centre)
                 file.write(block[0], latents.numpy())
 
-            for _ in side_by_side(write, self._blocks(0.5, "projection"), threads=self.threads):
+            for _ in parallel_map(write, self._blocks(0.5, "projection"), threads=self.threads):
                 pass
         self.on_progress(1.0, "done")
 

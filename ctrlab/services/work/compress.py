@@ -11,7 +11,7 @@ from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.work.evaluate import evaluate_and_file
 from ctrlab.services.work.shared import file_model, open_model, open_spectra, stage_folder
-from ctrlab.training.loop import FitProgress
+from ctrlab.training.progress import FitProgress
 
 #: Share of the progress bar that compression and fine-tuning take when measuring follows.
 _PIPELINE_SHARE = 0.85

@@ -18,7 +18,7 @@ from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import MODEL_FILE, SERVING_FILE, ModelRole, model_file, require_artifact
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, NewArtifact
-from ctrlab.training.loop import FitProgress
+from ctrlab.training.progress import FitProgress
 
 
 def open_dataset(workspace: Workspace, dataset_id: str) -> EncodedDataset:

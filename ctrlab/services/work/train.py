@@ -35,7 +35,12 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
         role="from_scratch" if config.max_parameters is not None else "original",
         name=config.name or MODELS[config.architecture].title,
         parents=[config.dataset_id, *([config.teacher_id] if config.teacher_id else [])],
-        config={"dataset_id": config.dataset_id, **config.to_dict(), "model": settings.to_dict()},
+        config={
+            "dataset_id": config.dataset_id,
+            **config.to_dict(),
+            "model": settings.to_dict(),
+            "fit": config.fit.replace(matrix_choices=result.matrix_choices).to_dict(),  # whoever repeats it repeats them
+        },
         summary={"training": {key: value for key, value in vars(result).items() if key != "model"}},
         seed=config.fit.seed,
     )

@@ -1,0 +1,71 @@
+"""DCN's cross network in one pass over its input, and its gradients in another.
+
+All x_l lie on a line: x_l = alpha_l x_0 + B_l, with B_l = sum_{m<l} b_m, alpha_0 = 1 and
+alpha_{l+1} = alpha_l (1 + x_0^T w_l) + B_l^T w_l. So a batch costs one narrow product, whatever the number of layers.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from ctrlab.engines.fast.context import FastContext
+from ctrlab.engines.fast.operand import Operand, plain
+from ctrlab.kernels import cross as kernel
+from ctrlab.kernels.parts import Parts
+from ctrlab.models.layers import CrossNetwork
+
+
+class FastCrossNetwork(CrossNetwork):
+    """The twin of `CrossNetwork`."""
+
+    context: FastContext
+
+    def forward(self, x0: Tensor | Operand) -> Tensor:
+        """(B, width) -> (B, width)."""
+        summed = self.biases.cumsum(0)  # B_1 .. B_L
+        offsets = (functional.pad(summed[:-1], (0, 0, 1, 0)) * self.weights).sum(dim=1)
+        return cross(plain(x0), self.weights, offsets, summed[-1], self.context.parts)
+
+
+def cross(x0: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, parts: Parts) -> Tensor:
+    """alpha_L x_0 + B_L with alpha_0 = 1, alpha_{l+1} = alpha_l (1 + x_0^T w_l) + o_l.
+
+    Args:
+        x0: (B, D). weights: (L, D), w_l. offsets: (L,), o_l = B_l^T w_l. shift: (D,), B_L.
+
+    Returns:
+        (B, D).
+    """
+    if torch.is_grad_enabled():
+        out: Tensor = _Cross.apply(x0, weights, offsets, shift, parts)
+        return out
+    factors = 1 + x0 @ weights.t()
+    alpha = factors[:, 0] + offsets[0]
+    for factor, offset in zip(factors.unbind(dim=1)[1:], offsets.unbind()[1:], strict=True):
+        alpha = alpha * factor + offset
+    return torch.addcmul(shift, alpha.unsqueeze(1), x0)
+
+
+class _Cross(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x0: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, parts: Parts) -> Tensor:
+        x0, weights, offsets, shift = (tensor.detach().contiguous() for tensor in (x0, weights, offsets, shift))
+        out, scalars = torch.empty_like(x0), x0.new_empty(len(x0), len(weights))
+        arrays = (x0.numpy(), weights.numpy(), offsets.numpy(), shift.numpy(), out.numpy(), scalars.numpy())
+        parts(lambda first, last: kernel.forward(*arrays, first, last), len(x0), elements=x0.numel())
+        ctx.save_for_backward(x0, weights, offsets, scalars)
+        ctx.parts = parts
+        return out
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x0, weights, offsets, scalars = ctx.saved_tensors
+        blocks = -(-len(x0) // kernel.BLOCK)
+        of_x0, of_weights = torch.empty_like(x0), weights.new_zeros(blocks, *weights.shape)
+        of_offsets, of_shift = weights.new_zeros(blocks, len(weights)), weights.new_zeros(blocks, x0.shape[1])
+        given = (grad.contiguous().numpy(), x0.numpy(), weights.numpy(), offsets.numpy(), scalars.numpy())
+        found = (of_x0.numpy(), of_weights.numpy(), of_offsets.numpy(), of_shift.numpy())
+        ctx.parts(lambda first, last: kernel.backward(*given, *found, first, last), blocks, elements=x0.numel())
+        return of_x0, of_weights.sum(0), of_offsets.sum(0), of_shift.sum(0), None
