@@ -15,10 +15,11 @@ LEFT_OUT = {PAGE, ROOT / "CHANGELOG.md", Path(__file__).resolve()}
 
 #: Personified code and riddles, which the reader cannot search for.
 PHRASES = (
-    "who knows", "are told", "is asked for ahead", "lets go of", "left to luck",
+    "who knows", "is told", "are told", "is asked for ahead", "lets go of", "let go of", "for those who", "left to luck",
+    "as if nothing had happened", "is passed on at most every", "whose yes is final", "stands in for the `forward`",
     "while its slider is still warm", "is to say", "believed when it ran", "this machine's to say", "Bring a checkpoint",
-    "What hashing starts from", "Who works on this store",
-    "until its vocabularies are settled", "Where in time a split by time cuts",
+    "Hand back now what is kept", "is then not drawn in", "What hashing starts from", "Who works on this store",
+    "until its vocabularies are settled", "Where in time a split by time cuts", "nobody is told",
 )  # fmt: skip
 
 

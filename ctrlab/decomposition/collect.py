@@ -63,7 +63,7 @@ def collect_covariances(
         on_progress: called with the number of batches done.
         should_stop: asked before every batch.
         tolerance: end early, once `sampling.excess_error` of the rows seen is at most this; batches then are a random sample.
-        threads: batches in hand at once, each on one thread; None for as many as torch uses, 1 for a module that keeps state
+        threads: batches processed at once, each on one thread; None for as many as torch uses, 1 for a module that keeps state
             from call to call.
 
     Raises:

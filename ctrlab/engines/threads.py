@@ -1,4 +1,4 @@
-"""Threads of an engine: loops in parts, and items prepared ahead of their use."""
+"""Threads of an engine: loops in parts, and prefetched items."""
 
 import itertools
 from collections.abc import Callable, Generator, Iterable, Iterator
