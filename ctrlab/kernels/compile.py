@@ -9,14 +9,18 @@ import contextlib
 import functools
 import hashlib
 import os
+import pickle
 import stat
 import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+import numba
 from numba import njit
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
+from numba.core.serialize import dumps
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -65,8 +69,34 @@ class _SourceDigestImpl(CompileResultCacheImpl):  # type: ignore[misc, unused-ig
     _locator_classes = [_SourceDigestLocator]  # noqa: RUF012 - as numba declares it
 
 
-class _SourceDigestCache(FunctionCache):  # type: ignore[misc, unused-ignore]
+class _SourceDigestCache(FunctionCache):
+    """One file per signature, written atomically.
+
+    numba's own cache numbers the signatures of a loop in an index: of two processes that compile different signatures at the same
+    time, one could load the machine code of the other's.
+    """
+
     _impl_class = _SourceDigestImpl
+
+    def _load_overload(self, sig: Any, target_context: Any) -> Any:
+        try:
+            content = self._file_of(sig, target_context.codegen()).read_bytes()
+        except OSError:
+            return None
+        return self._impl.rebuild(target_context, pickle.loads(content))
+
+    def _save_overload(self, sig: Any, data: Any) -> None:
+        if not self._impl.check_cachable(data):
+            return
+        self._impl.locator.ensure_cache_path()
+        path = self._file_of(sig, data.codegen)
+        unfinished = path.with_name(f"{path.name}.{uuid.uuid4().hex}")
+        unfinished.write_bytes(dumps(self._impl.reduce(data)))
+        unfinished.replace(path)
+
+    def _file_of(self, sig: Any, codegen: Any) -> Path:
+        key = repr((numba.__version__, self._index_key(sig, codegen)))
+        return Path(self._cache_path) / f"{self._impl.filename_base}.{hashlib.sha256(key.encode()).hexdigest()[:20]}.nbc"
 
 
 @functools.cache

@@ -82,3 +82,19 @@ def test_without_a_writable_home_loops_are_cached_in_a_private_temporary_folder(
 def test_the_caches_of_numba_for_other_code_are_left_alone(copy):
     code = "import numba; before = numba.config.CACHE_DIR; import ctrlab.kernels.rows; print(numba.config.CACHE_DIR == before)"
     assert run(copy, code) == "True"
+
+
+def test_each_signature_has_a_file_of_its_own_that_is_never_overwritten_by_another(copy):
+    code = """
+import sys
+import numpy as np
+from ctrlab.kernels.rows import group_rows
+own = sys.argv[1]
+ids, offsets = np.zeros((1, 1), own), np.zeros(1, np.int64)
+print(group_rows(ids, offsets, np.zeros(9, np.int32)).rows.tolist())
+"""
+    for own in ("int32", "int64"):
+        assert run(copy, code.replace("sys.argv[1]", repr(own))) == "[0]"
+    folder = copy / "cache" / "ctrlab" / "machine-code"
+    files = [path for path in folder.rglob("*.nbc") if path.name.startswith("rows._find_rows")]
+    assert len(files) == 2
