@@ -45,8 +45,9 @@ from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.models.base import CTRModel
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
+from ctrlab.models.structure import Precision
 from ctrlab.plans.budgets import Budget, BudgetError
-from ctrlab.plans.configs import CompressConfig, CompressionSpec, Precision, RankPlan
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.methods import METHODS
 from ctrlab.plans.planner import plan_for_budget

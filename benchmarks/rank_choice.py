@@ -27,8 +27,9 @@ from ctrlab.evaluation.prediction import evaluate_model
 from ctrlab.measuring.choose import candidate_plans, choose_plan
 from ctrlab.measuring.probe import Probe
 from ctrlab.measuring.sensitivity_probe import measure_sensitivity
+from ctrlab.models.structure import Precision
 from ctrlab.plans.budgets import Budget, BudgetError
-from ctrlab.plans.configs import CompressionSpec, Precision, RankPlan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.planner import plan_for_budget
 from ctrlab.plans.rank_problem import PlanOptions

@@ -24,7 +24,8 @@ from ctrlab.compression.surgery import check_spectra, replace_modules
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import ModelProfile
-from ctrlab.plans.configs import BOTTLENECKS, Bottleneck, CompressionSpec, RankPlan
+from ctrlab.models.structure import Bottleneck
+from ctrlab.plans.configs import BOTTLENECKS, CompressionSpec, RankPlan
 from ctrlab.plans.ranks import plan_ranks
 
 _GIVE = "give the architecture it was made of"

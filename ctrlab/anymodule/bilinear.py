@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ctrlab.compression.factors import Compressor
 from ctrlab.compression.linear import bottleneck_activation, factor_linear_, factors_of, like_module
 from ctrlab.decomposition.spectrum import LayerSpectrum
-from ctrlab.plans.configs import Bottleneck
+from ctrlab.models.structure import Bottleneck
 
 
 class FactoredBilinear(nn.Module):

@@ -10,7 +10,7 @@ from ctrlab.compression.factors import Compressor
 from ctrlab.compression.linear import like_module
 from ctrlab.compression.projection import project_rows_
 from ctrlab.decomposition.spectrum import LayerSpectrum
-from ctrlab.plans.configs import Bottleneck
+from ctrlab.models.structure import Bottleneck
 
 
 class FactoredTable(nn.Module):

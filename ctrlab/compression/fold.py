@@ -14,6 +14,7 @@ layers before them.
 
 import copy
 from collections.abc import Iterator
+from dataclasses import replace
 from typing import cast
 
 import torch
@@ -29,13 +30,9 @@ from ctrlab.models.cost import measure_cost
 from ctrlab.models.folding import foldable_norms, readers_of
 from ctrlab.models.layers import FieldEmbedding
 from ctrlab.models.profile import Cost, ReaderProfile, cheaper
+from ctrlab.models.structure import Structure
 
 _CHUNK_ROWS = 65_536
-UNCOMPRESSED = {
-    "kind": "factored", "ranks": {}, "bottleneck": "none", "basis": "per_field", "tables": "latents", "folded": False,
-    "precision": "float32",
-}  # fmt: skip
-
 
 #: (rows, U_f, mu_f) of a field; the last two are None if it is dense.
 Source = tuple[Tensor, Tensor | None, Tensor | None]
@@ -59,8 +56,8 @@ def fold(model: CTRModel) -> CTRModel:
 
     Works on compressed and uncompressed models; a folded or quantised model is copied.
     """
-    structure = getattr(model, "structure", None) or UNCOMPRESSED
-    if structure["folded"] or structure["precision"] != "float32":
+    structure = model.structure or Structure()
+    if structure.serves_only:
         return copy.deepcopy(model)
     readers = {name: readers_of(model, name) for name in model.embedding_readers}
     embeddings = {name: model.get_submodule(name) for name in readers if _folds(model.get_submodule(name), readers[name])}
@@ -71,7 +68,7 @@ def fold(model: CTRModel) -> CTRModel:
     for name, embedding in embeddings.items():
         with torch.random.fork_rng(devices=[]):
             _fold_into_readers(folded, name, embedding, readers[name])
-    folded.structure = {**structure, "folded": True}
+    folded.structure = replace(structure, folded=True)
     return folded.eval()
 
 

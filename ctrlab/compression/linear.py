@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from ctrlab.compression.factors import Compressor, LinearFactors
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.models.folding import first_layer, register_reader
-from ctrlab.plans.configs import Bottleneck
+from ctrlab.models.structure import Bottleneck
 
 M = TypeVar("M", bound=nn.Module)
 

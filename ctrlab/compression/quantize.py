@@ -12,18 +12,19 @@ parameters that belong to no layer (DCN's cross weights, numeric fields' vectors
 """
 
 import copy
+from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from ctrlab.compression.fold import UNCOMPRESSED
 from ctrlab.compression.quantized import NOTE, QuantizedLinear, QuantizedTable, is_quantized, pack
 from ctrlab.compression.ranges import Columns, asymmetric_grid, symmetric_grid
 from ctrlab.errors import CompressionError, ConfigError
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding, FusedTable
-from ctrlab.plans.configs import PRECISIONS, Precision
+from ctrlab.models.structure import Precision, Structure
+from ctrlab.plans.configs import PRECISIONS
 from ctrlab.plans.serving_forms import code_bits, quantizes_linear
 
 _CHUNK_ROWS = 65_536
@@ -60,7 +61,7 @@ def prepare_(model: CTRModel, precision: Precision) -> list[tuple[nn.Module, nn.
     _check_name(precision)
     if precision == "float32":
         return []
-    model.structure = {**(model.structure or UNCOMPRESSED), "precision": precision}
+    model.structure = replace(model.structure or Structure(), precision=precision)
     made = []
     for name, old in [(name, module) for name, module in model.named_modules() if _is_quantizable(module)]:
         owner = model.get_submodule(name.rpartition(".")[0])

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any, TypeVar, cast
 
 import numpy as np
@@ -23,7 +24,8 @@ from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding
 from ctrlab.models.profile import ModelProfile
 from ctrlab.models.profiling import profile_model
-from ctrlab.plans.configs import Basis, Bottleneck, CompressionSpec, RankPlan
+from ctrlab.models.structure import Structure
+from ctrlab.plans.configs import CompressionSpec, RankPlan
 from ctrlab.plans.methods import METHODS, method_keeping
 from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
 
@@ -56,37 +58,37 @@ def compress_model(
     """
     profile = profile or profile_model(model)
     validate_plan(profile, spec.plan)
-    method, bottleneck, basis = METHODS[spec.method], spec.bottleneck, spec.basis
-    form = method.table_form
-    _check_earlier_compression(model, bottleneck, basis, form)
+    method = METHODS[spec.method]
     ranks = effective_ranks(profile, spec, respect_break_even=respect_break_even)
+    structure = Structure(ranks=ranks, bottleneck=spec.bottleneck, basis=spec.basis, table_form=method.table_form)
+    _check_earlier_compression(model, structure)
     compressor: Compressor = method.compressor()
     spectra = spectra or {}
     if method.needs_spectra:
         check_spectra(profile, spectra, ranks)
-    new = _unfilled_modules(model, ranks, bottleneck, basis, form)
+    new = _unfilled_modules(model, structure)
     for name, module in new.items():
         if isinstance(module, FactoredLinear):
             module.fill_(cast(nn.Linear, model.get_submodule(name)), compressor, spectra.get(name))
         else:
             _fill_tables(model, name, module, spectra, compressor, counts or {})
     compressed = replace_modules(model, new)
-    _record_structure(compressed, model.structure, ranks, bottleneck, basis, form)
+    earlier = model.structure.ranks if model.structure else {}
+    compressed.structure = replace(structure, ranks={**earlier, **ranks})
     return CompressionResult(
         model=compressed, spec=spec.replace(plan=RankPlan.of(ranks)), rows=layer_rows(profile, ranks, spec),
         skipped=skipped_layers(profile, spec.plan, ranks),
     )  # fmt: skip
 
 
-def rebuild(model: CTRModel, structure: Mapping[str, Any]) -> CTRModel:
+def rebuild(model: CTRModel, structure: Structure) -> CTRModel:
     """A compressed model without its weights, made from the uncompressed `model`, which is modified, and a recorded structure."""
-    new = _unfilled_modules(model, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
-    for name, module in new.items():
+    for name, module in _unfilled_modules(model, structure).items():
         model.set_submodule(name, module)
-    _record_structure(model, None, structure["ranks"], structure["bottleneck"], structure["basis"], structure["tables"])
-    if structure["folded"]:
+    model.structure = replace(structure, folded=False, precision="float32")
+    if structure.folded:
         model = fold(model)
-    prepare_(model, structure["precision"])
+    prepare_(model, structure.precision)
     return model
 
 
@@ -96,25 +98,29 @@ def check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], r
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model and load them with their eigenvectors")
 
 
-def _check_earlier_compression(model: CTRModel, bottleneck: Bottleneck, basis: Basis, form: str) -> None:
+def _check_earlier_compression(model: CTRModel, structure: Structure) -> None:
     """A checkpoint records one bottleneck, one basis and one form of reduced tables per model, so later stages must match."""
-    before = getattr(model, "structure", None)
-    if not before:
+    before = model.structure
+    if before is None:
         return
-    if before["folded"]:
+    if before.folded:
         raise CompressionError("the model is folded for serving; compress the trainable form it was made from")
     if is_quantized(model):
         raise CompressionError("the model is quantised for serving; compress the trainable form it was made from")
     modules = list(model.modules())
-    if any(isinstance(module, FactoredLinear) for module in modules) and before["bottleneck"] != bottleneck:
+    if any(isinstance(module, FactoredLinear) for module in modules) and before.bottleneck != structure.bottleneck:
         raise CompressionError(
-            f"the model has {before['bottleneck']} bottlenecks, {bottleneck} was asked for; use one kind throughout"
+            f"the model has {before.bottleneck} bottlenecks, {structure.bottleneck} was asked for; use one kind throughout"
         )
     reduced = any(isinstance(module, (FactoredEmbedding, SharedBasisEmbedding)) for module in modules)
-    if reduced and before["basis"] != basis:
-        raise CompressionError(f"the tables have a {before['basis']} basis, {basis} was asked for; use one kind throughout")
-    if reduced and before["tables"] != form:
-        raise CompressionError(f"the tables are reduced to {before['tables']}, {form} was asked for; use one kind throughout")
+    if reduced and before.basis != structure.basis:
+        raise CompressionError(
+            f"the tables have a {before.basis} basis, {structure.basis} was asked for; use one kind throughout"
+        )
+    if reduced and before.table_form != structure.table_form:
+        raise CompressionError(
+            f"the tables are reduced to {before.table_form}, {structure.table_form} was asked for; use one kind throughout"
+        )
 
 
 def replace_modules(model: M, new: Mapping[str, nn.Module]) -> M:
@@ -131,28 +137,26 @@ def replace_modules(model: M, new: Mapping[str, nn.Module]) -> M:
     return copied
 
 
-def _unfilled_modules(
-    model: CTRModel, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis, form: str
-) -> dict[str, nn.Module]:
-    """{qualified name: the module that replaces the present one, without values} of the layers in `ranks`."""
+def _unfilled_modules(model: CTRModel, structure: Structure) -> dict[str, nn.Module]:
+    """{qualified name: the module that replaces the present one, without values} of the layers in `structure.ranks`."""
+    ranks = structure.ranks
     new: dict[str, nn.Module] = {}
     for name, module in model.named_modules():
         if isinstance(module, nn.Linear) and name in ranks:
-            new[name] = FactoredLinear.unfilled(module, ranks[name], bottleneck)
+            new[name] = FactoredLinear.unfilled(module, ranks[name], structure.bottleneck)
         elif isinstance(module, FieldEmbedding):
             by_field = [ranks.get(f"{name}.{field}") for field in module.schema.table_names]
             if any(rank is not None for rank in by_field):
                 with torch.random.fork_rng(devices=[]):  # the initial values are overwritten
-                    reduced = _reduced(module, by_field, basis, form)
+                    reduced = _reduced(module, by_field, structure)
                 new[name] = reduced.to(module.categorical.table.weight).train(module.training)
     return new
 
 
-def _reduced(old: FieldEmbedding, by_field: list[int | None], basis: Basis, form: str) -> nn.Module:
-    if basis == "per_field":
-        return FactoredEmbedding(
-            old.schema, old.embed_dim, by_field, raw_values=old.raw_values, reduced=method_keeping(form).group_class()
-        )
+def _reduced(old: FieldEmbedding, by_field: list[int | None], structure: Structure) -> nn.Module:
+    if structure.basis == "per_field":
+        group = method_keeping(structure.table_form).group_class()
+        return FactoredEmbedding(old.schema, old.embed_dim, by_field, raw_values=old.raw_values, reduced=group)
     (rank,) = set(by_field)
     return SharedBasisEmbedding(old.schema, old.embed_dim, cast(int, rank), raw_values=old.raw_values)
 
@@ -203,13 +207,3 @@ def _fill_shared(old: FieldEmbedding, new: SharedBasisEmbedding, basis: Tensor) 
     project_rows_(new.latents.categorical.table.weight, table, basis, basis.new_zeros(len(basis)))
     new.latents.numeric.copy_(old.numeric.double() @ basis)
     new.restore.copy_(basis)
-
-
-def _record_structure(
-    model: CTRModel, before: Mapping[str, Any] | None, ranks: Mapping[str, int], bottleneck: Bottleneck, basis: Basis,
-    form: str,
-) -> None:  # fmt: skip
-    """In place: set `model.structure`, the JSON that `rebuild` needs."""
-    earlier = before["ranks"] if before else {}
-    settings = {"bottleneck": bottleneck, "basis": basis, "tables": form, "folded": False, "precision": "float32"}
-    model.structure = {"kind": "factored", "ranks": earlier | dict(ranks), **settings}

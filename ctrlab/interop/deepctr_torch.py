@@ -25,7 +25,7 @@ from ctrlab.interop.replaced_parameters import (
     optimizer_for,
     replaced_parameters,
 )
-from ctrlab.plans.configs import Bottleneck
+from ctrlab.models.structure import Bottleneck
 
 Array = np.ndarray[Any, Any]
 Inputs = Mapping[str, Array] | Sequence[Array] | Array | Tensor

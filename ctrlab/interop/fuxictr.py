@@ -17,7 +17,7 @@ from ctrlab.anymodule import compress as compress_any
 from ctrlab.compression.result import CompressionResult
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.interop.replaced_parameters import check_methods, detached_attributes, optimizer_for, replaced_parameters
-from ctrlab.plans.configs import Bottleneck
+from ctrlab.models.structure import Bottleneck
 
 #: `fit` leaves the validation loader on the model, and copying it would copy the data.
 _DETACHED = ("optimizer", "valid_gen")

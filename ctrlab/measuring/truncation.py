@@ -18,7 +18,7 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.models.base import CTRModel
 from ctrlab.models.inventory import list_layers
 from ctrlab.models.layers import FieldEmbedding, with_raw_values
-from ctrlab.plans.configs import Basis, Bottleneck
+from ctrlab.models.structure import Basis, Bottleneck
 
 Spectra = Mapping[str, LayerSpectrum]
 

@@ -1,13 +1,14 @@
 """What every architecture is: a config, a schema, and a `forward` from fields to logits."""
 
 from collections.abc import Mapping
-from typing import Any, ClassVar
+from typing import ClassVar
 
 from torch import Tensor, nn
 
 from ctrlab.data.schema import FeatureSchema, Fields
 from ctrlab.errors import ConfigError
 from ctrlab.models.configs import MODELS, ModelConfig
+from ctrlab.models.structure import Structure
 
 
 class CTRModel(nn.Module):
@@ -16,12 +17,12 @@ class CTRModel(nn.Module):
     embedding_readers: {name of a FieldEmbedding: names of the submodules that read its output, or its `dense_input`}. Everything
     that uses the output must be among them. Compression folds the tables' projections into them when all can take it.
     reads_lists: whether list fields are read; other architectures leave them out.
-    structure: what compression did to the layers, as JSON that a checkpoint keeps; None for the architecture as published.
+    structure: what compression did to the layers, which a checkpoint keeps; None for the architecture as published.
     """
 
     embedding_readers: ClassVar[Mapping[str, tuple[str, ...]]] = {}
     reads_lists: ClassVar[bool] = False
-    structure: dict[str, Any] | None = None
+    structure: Structure | None = None
 
     def __init__(self, config: ModelConfig, schema: FeatureSchema) -> None:
         super().__init__()

@@ -13,21 +13,22 @@ from safetensors import SafetensorError
 from torch import Tensor
 
 from ctrlab.data.schema import FeatureSchema
-from ctrlab.errors import DataError, StorageError
+from ctrlab.errors import CtrlabError, DataError, StorageError
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import MODELS
-from ctrlab.models.header import FORMAT_VERSION, METADATA_KEY, MODEL_KIND, ModelHeader, read_document, read_model_header
+from ctrlab.models.header import FORMAT_VERSION, METADATA_KEY, MODEL_KIND, read_document, read_model_header
+from ctrlab.models.structure import Structure
 
-#: {structure["kind"]: "module:function" with the signature `(model, structure) -> model`}. The function gets the uncompressed
-#: architecture and replaces layers; weights are loaded afterwards. Only these paths are ever imported: a file must not choose the
-#: code that reads it. Paths, because models come before compression in the order of imports.
-REBUILDERS: dict[str, str] = {"factored": "ctrlab.compression.surgery:rebuild"}
+#: "module:function" with the signature `(model, structure) -> model`, which replaces the layers of the uncompressed architecture;
+#: weights are loaded afterwards. A path, because models come before compression in the order of imports, and one path alone: a
+#: file must not choose the code that reads it.
+_REBUILD = "ctrlab.compression.surgery:rebuild"
 
 
 def save_model(model: CTRModel, path: str | Path) -> None:
     """Write `model` to one file, atomically: a killed process leaves the old file or the new one.
 
-    A compressed model has `model.structure`, JSON with a `kind` of `REBUILDERS`, and is saved without its original.
+    A compressed model is saved with its `structure`, and without its original.
     """
     document = {
         "kind": MODEL_KIND,
@@ -35,7 +36,7 @@ def save_model(model: CTRModel, path: str | Path) -> None:
         "config": model.config.to_dict(),
         "schema": model.schema.to_dict(),
         "fingerprint": model.schema.fingerprint,
-        "structure": model.structure,
+        "structure": None if model.structure is None else model.structure.to_dict(),
     }
     save_tensors(path, model.state_dict(), document)
 
@@ -57,7 +58,7 @@ def load_model(path: str | Path, schema: FeatureSchema | None = None) -> CTRMode
     with torch.random.fork_rng(devices=[]):  # initial weights are overwritten; the caller's random state is unchanged
         model = build_model(header.config, header.schema)
         if header.structure is not None:
-            model = _rebuild(model, header, path)
+            model = _rebuild(model, header.structure, path)
     try:
         model.load_state_dict(load_tensors(path))
     except RuntimeError as error:
@@ -108,14 +109,11 @@ def _check_schema(found: FeatureSchema, wanted: FeatureSchema, path: Path) -> No
         )
 
 
-def _rebuild(model: CTRModel, header: ModelHeader, path: Path) -> CTRModel:
-    kind = (header.structure or {}).get("kind")
-    if kind not in REBUILDERS:
-        raise StorageError(f"{path.name} has layers of kind {kind!r}; this ctrlab reads {', '.join(REBUILDERS)}; update ctrlab")
-    module_name, _, function = REBUILDERS[kind].partition(":")
+def _rebuild(model: CTRModel, structure: Structure, path: Path) -> CTRModel:
+    module_name, _, function = _REBUILD.partition(":")
     try:
-        rebuilt: CTRModel = getattr(importlib.import_module(module_name), function)(model, header.structure)
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        rebuilt: CTRModel = getattr(importlib.import_module(module_name), function)(model, structure)
+    except (KeyError, TypeError, ValueError, AttributeError, CtrlabError) as error:
         raise StorageError(
             f"{path.name} is truncated or damaged: its structure cannot be built ({error}); save the model again"
         ) from error

@@ -12,6 +12,7 @@ from typing import Any
 from ctrlab.data.schema import FeatureSchema
 from ctrlab.errors import CtrlabError, StorageError
 from ctrlab.models.configs import MODELS, ModelConfig
+from ctrlab.models.structure import FACTORED, Structure
 
 METADATA_KEY = "ctrlab"
 FORMAT_VERSION = 1
@@ -27,14 +28,14 @@ class ModelHeader:
 
     architecture, config: which registered model, with which settings.
     schema: the fields it was built for; its fingerprint must match the data's.
-    structure: what compression did to the layers, as JSON; None for an original model.
+    structure: what compression did to the layers; None for an original model.
     num_parameters: stored weights, buffers included.
     """
 
     architecture: str
     config: ModelConfig
     schema: FeatureSchema
-    structure: dict[str, Any] | None
+    structure: Structure | None
     num_parameters: int
 
 
@@ -57,9 +58,21 @@ def read_model_header(path: str | Path) -> ModelHeader:
         architecture=document["architecture"],
         config=config,  # type: ignore[arg-type]
         schema=schema,
-        structure=document.get("structure"),
+        structure=_structure(path, document.get("structure")),
         num_parameters=sum(_num_elements(entry["shape"]) for entry in tensors.values()),
     )
+
+
+def _structure(path: Path, document: Any) -> Structure | None:
+    if document is None:
+        return None
+    kind = document.get("kind") if isinstance(document, dict) else None
+    if isinstance(kind, str) and kind != FACTORED:
+        raise StorageError(f"{path.name} has layers of kind {kind!r}; this ctrlab reads {FACTORED}; update ctrlab")
+    try:
+        return Structure.from_dict(document)
+    except ValueError as error:
+        raise _damaged(path, f"its structure cannot be built: {error}") from None
 
 
 def read_document(path: Path, kind: str) -> tuple[dict[str, Any], dict[str, Any]]:

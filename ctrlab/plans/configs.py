@@ -3,21 +3,18 @@
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, fields
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, get_args
 
 from ctrlab.config import Config, option
+from ctrlab.models.structure import Basis, Bottleneck, Precision
 from ctrlab.plans.methods import METHODS
 from ctrlab.training.configs import FitConfig
 
-BOTTLENECKS = ("none", "relu", "prelu")
-ORDERS = ("mlp_first", "tables_first", "joint")
-BASES = ("per_field", "shared")
-PRECISIONS: tuple["Precision", ...] = ("float32", "int8", "int4")
-Basis = Literal["per_field", "shared"]
-Bottleneck = Literal["none", "relu", "prelu"]
 Order = Literal["mlp_first", "tables_first", "joint"]
-#: Precision of the served numbers (see `compression.quantize`); training is in float32 in any case.
-Precision = Literal["float32", "int8", "int4"]
+BOTTLENECKS: tuple[Bottleneck, ...] = get_args(Bottleneck)
+ORDERS: tuple[Order, ...] = get_args(Order)
+BASES: tuple[Basis, ...] = get_args(Basis)
+PRECISIONS: tuple[Precision, ...] = get_args(Precision)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,8 +10,9 @@ from dataclasses import dataclass
 
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import Cost, ModelProfile, cheaper
+from ctrlab.models.structure import Basis
 from ctrlab.plans import methods
-from ctrlab.plans.configs import UNCOMPRESSED, Basis, CompressionSpec
+from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec
 from ctrlab.plans.methods import Method
 from ctrlab.plans.ranks import Spectra, effective_ranks, require_spectra, validate_plan
 from ctrlab.plans.serving_forms import ServingForms, tables_of

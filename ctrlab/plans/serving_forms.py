@@ -10,8 +10,9 @@ from dataclasses import dataclass
 from typing import Self
 
 from ctrlab.models.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
+from ctrlab.models.structure import Basis, Bottleneck, Precision
 from ctrlab.plans import methods
-from ctrlab.plans.configs import Basis, Bottleneck, CompressionSpec, Precision
+from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.methods import METHODS, Method
 
 #: A linear layer of fewer weights is not quantised: there is nothing to save.

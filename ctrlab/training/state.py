@@ -163,7 +163,7 @@ def identity_of(model: CTRModel, train: Split, config: FitConfig, teacher: CTRMo
 def _fingerprint(model: CTRModel) -> str:
     """Of architecture and weights; of those by a sample of each tensor."""
     weights = {name: _checksum(tensor) for name, tensor in model.state_dict().items()}
-    return fingerprint_of([type(model).__name__, model.config.to_dict(), model.structure, weights])
+    return fingerprint_of([type(model).__name__, model.config.to_dict(), model.structure and model.structure.to_dict(), weights])
 
 
 def _checksum(tensor: Tensor) -> int:

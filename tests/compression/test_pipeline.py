@@ -29,7 +29,7 @@ def test_each_order_runs_its_stages_and_ends_with_the_whole_plan(order, names):
     model = make_model("deepfm")
     result = compress_and_finetune(model, DATA, CONFIG.replace(order=order))
     assert [stage.name for stage in result.stages] == names
-    assert result.model.structure["ranks"] == PLAN.as_dict() == result.plan.as_dict()
+    assert result.model.structure.ranks == PLAN.as_dict() == result.plan.as_dict()
     assert all(stage.steps == 6 and stage.history for stage in result.stages)
     assert model.structure is None
 

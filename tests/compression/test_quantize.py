@@ -2,6 +2,7 @@ import copy
 import functools
 import json
 import struct
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -249,7 +250,7 @@ def test_what_cannot_be_quantised_is_refused_with_a_sentence():
 
 def test_a_checkpoint_of_an_unknown_precision_is_damaged(tmp_path):
     quantized = quantize(make_model("deepfm"), "int8")
-    quantized.structure = quantized.structure | {"precision": "int2"}
+    quantized.structure = replace(quantized.structure, precision="int2")
     save_model(quantized, tmp_path / "model.safetensors")
     with pytest.raises(StorageError, match=r"truncated or damaged.*precision must be one of"):
         load_model(tmp_path / "model.safetensors")
@@ -349,5 +350,5 @@ def test_a_linear_layer_keeps_its_bias_and_rounds_every_output_by_itself(in_feat
 def test_the_structure_is_json_and_names_the_precision():
     model = make_model("deepfm")
     for form in (model, fold(model), compressed("deepfm")[1].model):
-        structure = json.loads(json.dumps(quantize(form, "int4").structure))
+        structure = json.loads(json.dumps(quantize(form, "int4").structure.to_dict()))
         assert structure["precision"] == "int4" and structure["kind"] == "factored"

@@ -182,7 +182,7 @@ def test_stages_add_up_to_the_joint_result_when_nothing_is_trained_between():
         compress_model(model, CompressionSpec(plan=linear), spectra).model, CompressionSpec(plan=tables), spectra
     ).model
     joint = compress_model(model, CompressionSpec(plan=PLAN), spectra).model
-    assert torch.equal(logits(staged, fields), logits(joint, fields)) and staged.structure["ranks"] == joint.structure["ranks"]
+    assert torch.equal(logits(staged, fields), logits(joint, fields)) and staged.structure.ranks == joint.structure.ranks
 
 
 @pytest.mark.parametrize("architecture", ARCHITECTURES)

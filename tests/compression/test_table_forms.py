@@ -266,7 +266,7 @@ def test_the_pipeline_compresses_and_trains_in_stages(method, order):
     tuning = FitConfig(batch_size=400, evaluations_per_epoch=1, device="cpu")
     result = compress_and_finetune(model, DATA, CompressConfig(plan=plan, method=method, order=order, finetune=tuning))
     assert [stage.name for stage in result.stages] == (["mlp", "tables"] if order == "mlp_first" else ["tables", "mlp"])
-    assert result.model.structure["tables"] == method and result.model.structure["ranks"] == plan.as_dict()
+    assert result.model.structure.table_form == method and result.model.structure.ranks == plan.as_dict()
     assert (
         measure_cost(result.model) == predict(profile_model(model), None, CompressionSpec(plan=plan, method=method)).cost_explicit
     )

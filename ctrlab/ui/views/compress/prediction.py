@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ctrlab.plans.configs import Bottleneck
+from ctrlab.models.structure import Bottleneck
 from ctrlab.plans.cost_prediction import Prediction
 from ctrlab.ui import format
 from ctrlab.ui.components.explain import explain
