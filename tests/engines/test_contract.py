@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import torch
 
+from ctrlab.compression.fold import fold
+from ctrlab.compression.quantize import quantize
 from ctrlab.engines.choose import predictor_of
 from ctrlab.engines.fast.context import is_hooked
 from ctrlab.engines.fast.engine import FastEngine
@@ -45,6 +47,15 @@ def assert_close(found, expected):
 def test_logits_and_gradients_of_the_twin_are_the_models(name, sparse):
     model, fields = make_model(name).train(), random_fields(60)
     assert_close(step(model, fields, twin(model, sparse=sparse)), step(model, fields, model))
+
+
+@pytest.mark.parametrize("form", [lambda model: model, fold], ids=["as it is", "folded"])
+@pytest.mark.parametrize("name", ALL)
+def test_a_quantised_model_is_predicted_as_its_own_forward_does(name, form):
+    """Its tables and layers are no longer those that the twin's classes stand for."""
+    model, fields = quantize(form(make_model(name).eval()), "int8"), random_fields(60)
+    with torch.no_grad():
+        torch.testing.assert_close(predictor_of(model)(fields), model(fields), atol=1e-5, rtol=1e-4)
 
 
 @pytest.mark.parametrize("name", ALL)

@@ -32,3 +32,13 @@ def test_a_fit_leaves_the_setting_as_it_was(setting):
 def test_a_timing_leaves_the_setting_as_it_was(setting):
     measure_latency(make_model("deepfm"), MemoryDataset().split("valid"), (4,), seconds=0.01)
     assert are_flushed() == setting
+
+
+def test_overlapping_blocks_may_end_in_any_order(setting):
+    first, second = flushed_denormals(), flushed_denormals()
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert are_flushed()
+    second.__exit__(None, None, None)
+    assert are_flushed() == setting

@@ -35,19 +35,20 @@ class FastEngine:
     def __init__(
         self, model: nn.Module, settings: EngineSettings, *, products: Products | None = None, limits: Limits | None = None
     ) -> None:
-        self._resources = ExitStack()
-        self._resources.enter_context(flushed_denormals())  # Adam's decaying moments become denormal
-        self._resources.enter_context(kept_memory())
-        self._resources.enter_context(short_waits())
-        parts = self._resources.enter_context(ThreadParts(torch.get_num_threads()))
-        self._grouping = GroupingAhead()
-        self._resources.callback(self._grouping.close)
-        self._products = products or Products(settings.matrix_products, settings.choices)
-        self._context = FastContext(parts, self._products, self._grouping, settings.compute_dtype, limits=limits or Limits())
-        by_rows = self._by_rows(model, settings, parts)
-        self._context.sparse = by_rows is not None
-        self.optimizer = FitOptimizer(model, settings.adam, by_rows)
-        self._twin = twin_of(model, self._context).train()
+        with ExitStack() as resources:  # closed here only where something below raises
+            resources.enter_context(flushed_denormals())  # Adam's decaying moments become denormal
+            resources.enter_context(kept_memory())
+            resources.enter_context(short_waits())
+            parts = resources.enter_context(ThreadParts(torch.get_num_threads()))
+            self._grouping = GroupingAhead()
+            resources.callback(self._grouping.close)
+            self._products = products or Products(settings.matrix_products, settings.choices)
+            self._context = FastContext(parts, self._products, self._grouping, settings.compute_dtype, limits=limits or Limits())
+            by_rows = self._by_rows(model, settings, parts)
+            self._context.sparse = by_rows is not None
+            self.optimizer = FitOptimizer(model, settings.adam, by_rows)
+            self._twin = twin_of(model, self._context).train()
+            self._resources = resources.pop_all()
 
     def _by_rows(self, model: nn.Module, settings: EngineSettings, parts: Parts) -> LazyAdam | None:
         adam, tables = settings.adam, table_parameters(model)

@@ -1,7 +1,8 @@
 """The twin of a model: a copy of its module tree over the same parameters and buffers, with fast layers in place of plain ones.
 
 The model itself is never touched: its mode, its hooks and its forward stay, so any number of threads may predict with it while
-others look on. A layer is replaced only where its class is exactly one that has a twin class; everything else runs as it is.
+others read it. A layer is replaced only where its class, and that of its tables, is exactly one that has a twin class; everything
+else runs as it is.
 """
 
 from typing import TypeVar
@@ -55,13 +56,22 @@ def twin_of(model: M, context: FastContext) -> M:
     """The twin, in the mode that the model is in; of a model of other numbers than float32 a mere copy."""
     if any(parameter.dtype != torch.float32 for parameter in model.parameters()):
         return copy_tree(model)
-    twin = copy_tree(model, TWINS, lambda module: all(map(compiled_for, module.parameters())), context=context)
+    twin = copy_tree(model, TWINS, _has_twin, context=context)
     _fuse_linears(twin)
     # A hook may ask for the vectors, or for their gradient: where there is any, all layers read plain tensors.
     if isinstance(twin, CTRModel) and not any(map(is_hooked, twin.modules())):
         _join_interaction(twin)
         _join_look_ups(twin)
     return twin
+
+
+def _has_twin(module: nn.Module) -> bool:
+    """Whether the compiled loops take an instance of a class in `TWINS`: its numbers, and tables that nothing has replaced."""
+    if isinstance(module, FieldEmbedding):
+        return type(module.categorical) is FusedTable and _has_twin(module.categorical)
+    if isinstance(module, FusedTable) and type(module.table) is not LookupTable:
+        return False
+    return all(map(compiled_for, module.parameters()))
 
 
 def _fuse_linears(twin: nn.Module) -> None:
