@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import cache
+from typing import NamedTuple
 
 # malloc.h
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3
@@ -22,26 +23,36 @@ _lock = threading.Lock()
 _users = 0
 
 
+class Allocator(NamedTuple):
+    """The two calls of glibc's malloc."""
+
+    mallopt: Callable[[int, int], object]
+    malloc_trim: Callable[[int], object]
+
+
 @contextmanager
-def kept_memory() -> Iterator[None]:
-    """Inside the block freed memory stays with the process; after it all is returned. Does nothing without glibc."""
-    library = _glibc()
+def kept_memory(allocator: Callable[[], Allocator | None] | None = None) -> Iterator[None]:
+    """Inside the block freed memory stays with the process; after it all is returned. Does nothing without glibc.
+
+    Args:
+        allocator: finds the allocator, None where there is no glibc; glibc's own by default.
+    """
+    library = (allocator or glibc)()
     if library is None:
         yield
         return
-    mallopt, malloc_trim = library
-    _count(1, lambda: (mallopt(_M_MMAP_THRESHOLD, _BLOCK), mallopt(_M_TRIM_THRESHOLD, _IN_USE)))
+    _count(1, lambda: (library.mallopt(_M_MMAP_THRESHOLD, _BLOCK), library.mallopt(_M_TRIM_THRESHOLD, _IN_USE)))
     try:
         yield
     finally:
-        _count(-1, lambda: (mallopt(_M_TRIM_THRESHOLD, _USUAL), malloc_trim(0)))
+        _count(-1, lambda: (library.mallopt(_M_TRIM_THRESHOLD, _USUAL), library.malloc_trim(0)))
 
 
-def trim_heap() -> None:
+def trim_heap(allocator: Callable[[], Allocator | None] | None = None) -> None:
     """Return free heap to the system (malloc_trim): before other work, whose threads have heaps of their own."""
-    library = _glibc()
+    library = (allocator or glibc)()
     if library is not None:
-        library[1](0)
+        library.malloc_trim(0)
 
 
 def _count(change: int, at_border: Callable[[], object]) -> None:
@@ -54,10 +65,11 @@ def _count(change: int, at_border: Callable[[], object]) -> None:
 
 
 @cache
-def _glibc() -> tuple[Callable[[int, int], int], Callable[[int], int]] | None:
+def glibc() -> Allocator | None:
+    """The allocator of this process where it is glibc's."""
     try:
         library = ctypes.CDLL(None)
         library.gnu_get_libc_version  # noqa: B018 - other C libraries have a mallopt with other meanings
-        return library.mallopt, library.malloc_trim
+        return Allocator(library.mallopt, library.malloc_trim)
     except (AttributeError, OSError, TypeError):
         return None

@@ -24,7 +24,7 @@ from ctrlab.plans.configs import CompressionSpec
 from ctrlab.services.workspace import Workspace
 
 #: Size of the cache of answers, so that moving a slider back needs no measurement.
-_KEPT_ANSWERS = 512
+KEPT_ANSWERS = 512
 _ENDED = "the process that measures plans ended, perhaps out of memory; the next slider move restarts it"
 
 
@@ -86,14 +86,15 @@ class _Asked:
 class PreviewProcess:
     """Client of one process, which starts at the first request and again after it ended. Safe to use from any thread."""
 
-    def __init__(self, workspace: Workspace, command: Sequence[str] | None = None) -> None:
+    def __init__(self, workspace: Workspace, command: Sequence[str] | None = None, *, kept_answers: int = KEPT_ANSWERS) -> None:
         """The process starts at the first request.
 
         Args:
             workspace: where the models are.
             command: another way to start the process than `python -m ctrlab.worker.preview`.
+            kept_answers: size of the cache of answers.
         """
-        self._workspace = workspace
+        self._workspace, self._kept_answers = workspace, kept_answers
         self._command = list(command or (sys.executable, "-m", "ctrlab.worker.preview"))
         self._lock = threading.Lock()
         self._process: subprocess.Popen[bytes] | None = None
@@ -183,7 +184,7 @@ class PreviewProcess:
             asked, self._running = self._running, None
             if asked is not None and "preview" in message:
                 self._answers[asked.request] = Preview.from_dict(message["preview"])
-                while len(self._answers) > _KEPT_ANSWERS:
+                while len(self._answers) > self._kept_answers:
                     self._answers.popitem(last=False)
             self._send_next()
         if asked is None:

@@ -1,5 +1,6 @@
 """Tables in files: the same spectrum and latents as in memory, whatever the shape, type, counts and offset."""
 
+import functools
 import json
 
 import numpy as np
@@ -10,14 +11,12 @@ from safetensors.torch import save_file
 
 from ctrlab.__main__ import main
 from ctrlab.compression.projection import project_rows_
-from ctrlab.compression.streaming import compress as streaming
-from ctrlab.compression.streaming import compress_table, open_stored_table
+from ctrlab.compression.streaming import compress_table as compress_whole_blocks
+from ctrlab.compression.streaming import open_stored_table
 from ctrlab.errors import CompressionError, DataError, JobCancelled, SpectrumError
 
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setattr(streaming, "_BLOCK_BYTES", 4096)  # some tens of rows: every table here takes many blocks
+#: Some tens of rows a block, so that every table here takes many.
+compress_table = functools.partial(compress_whole_blocks, block_bytes=4096)
 
 
 def _table(num_ids, width, offset=0.0, seed=0):

@@ -6,40 +6,44 @@ import pytest
 import torch
 
 from ctrlab.engines import memory
-from ctrlab.engines.memory import kept_memory, trim_heap
+from ctrlab.engines.memory import Allocator, kept_memory, trim_heap
 
 
-@pytest.fixture
-def settings_made(monkeypatch):
-    calls = []
-    monkeypatch.setattr(memory, "_glibc", lambda: (lambda *args: calls.append(args), lambda pad: calls.append("trimmed")))
-    return calls
+class Recorded:
+    """An allocator that records its calls."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self):
+        return Allocator(lambda *args: self.calls.append(args), lambda pad: self.calls.append("trimmed"))
 
 
-def test_settings_change_with_the_first_one_in_and_the_last_one_out(settings_made):
-    with kept_memory():
-        inside = len(settings_made)
-        with kept_memory():
+def test_settings_change_with_the_first_one_in_and_the_last_one_out():
+    allocator = Recorded()
+    with kept_memory(allocator):
+        inside = len(allocator.calls)
+        with kept_memory(allocator):
             pass
-        assert len(settings_made) == inside > 0
-        assert "trimmed" not in settings_made
-    assert settings_made[-1] == "trimmed"
+        assert len(allocator.calls) == inside > 0
+        assert "trimmed" not in allocator.calls
+    assert allocator.calls[-1] == "trimmed"
     assert memory._users == 0
 
 
-def test_all_goes_back_after_a_failure_and_when_asked_for(settings_made):
-    with pytest.raises(RuntimeError, match="no"), kept_memory():
-        trim_heap()
-        assert settings_made.count("trimmed") == 1
+def test_memory_is_returned_after_a_failure_and_on_request():
+    allocator = Recorded()
+    with pytest.raises(RuntimeError, match="no"), kept_memory(allocator):
+        trim_heap(allocator)
+        assert allocator.calls.count("trimmed") == 1
         raise RuntimeError("no")
-    assert settings_made.count("trimmed") == 2
+    assert allocator.calls.count("trimmed") == 2
     assert memory._users == 0
 
 
-def test_without_glibc_nothing_happens(monkeypatch):
-    monkeypatch.setattr(memory, "_glibc", lambda: None)
-    with kept_memory():
-        trim_heap()
+def test_without_glibc_nothing_happens():
+    with kept_memory(lambda: None):
+        trim_heap(lambda: None)
     assert memory._users == 0
 
 

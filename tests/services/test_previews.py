@@ -41,12 +41,24 @@ def request(rank):
 
 
 @pytest.fixture
-def process(tmp_path):
-    workspace = open_workspace(tmp_path)
-    process = PreviewProcess(workspace, [sys.executable, "-c", STAND_IN, json.dumps(PREVIEW.to_dict())])
-    yield process
-    process.close()
+def start(tmp_path):
+    """Starts stand-ins of the process, which are closed at the end."""
+    workspace, started = open_workspace(tmp_path), []
+
+    def start_process(**settings):
+        command = [sys.executable, "-c", STAND_IN, json.dumps(PREVIEW.to_dict())]
+        started.append(PreviewProcess(workspace, command, **settings))
+        return started[-1]
+
+    yield start_process
+    for process in started:
+        process.close()
     workspace.store.close()
+
+
+@pytest.fixture
+def process(start):
+    return start()
 
 
 def test_requests_and_previews_survive_their_journey_as_json():
@@ -93,8 +105,8 @@ def test_a_process_that_dies_says_so_and_starts_again(process):
     assert process.ask(request(3)).result(PATIENCE).log_loss == 3
 
 
-def test_only_so_many_answers_are_kept(process, monkeypatch):
-    monkeypatch.setattr(previews, "_KEPT_ANSWERS", 2)
+def test_only_so_many_answers_are_kept(start):
+    process = start(kept_answers=2)
     for rank in (1, 2, 3):
         process.ask(request(rank)).result(PATIENCE)
     assert list(process._answers) == [request(2), request(3)]

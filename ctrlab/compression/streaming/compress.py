@@ -19,7 +19,7 @@ from ctrlab.engines.parallel_map import parallel_map
 from ctrlab.errors import CompressionError, JobCancelled
 
 #: Bytes read in one piece: long enough that a disk streams, and several of them are still little memory.
-_BLOCK_BYTES = 8 << 20
+BLOCK_BYTES = 8 << 20
 
 Progress = Callable[[float, str], None]
 Block = tuple[int, int]
@@ -63,6 +63,7 @@ def compress_table(
     variance: float | None = None,
     tensor: str | None = None,
     threads: int | None = None,
+    block_bytes: int = BLOCK_BYTES,
     on_progress: Progress = lambda fraction, message: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> StreamedTable:
@@ -74,7 +75,8 @@ def compress_table(
         rank: k; None with `variance`, the share of the variance to keep.
         out: the `.safetensors` or `.npy` file to write (see `LatentsFile`).
         tensor: the table's name in a `.safetensors` file of several matrices.
-        threads: blocks in memory at once, 8 MB each; torch's number of threads by default.
+        threads: half the blocks in memory at once; torch's number of threads by default.
+        block_bytes: of the rows of a block, at least one row.
 
     Raises:
         DataError: the table or the counts cannot be read, or `out` cannot be written.
@@ -87,7 +89,7 @@ def compress_table(
     table = open_stored_table(path, tensor)
     _check_rank(table, rank, variance)
     # Two threads a core: some wait for the disk while the others sum.
-    stream = _Stream(table, 2 * (threads or torch.get_num_threads()), on_progress, should_stop)
+    stream = _Stream(table, 2 * (threads or torch.get_num_threads()), block_bytes, on_progress, should_stop)
     spectrum = stream.spectrum(counts)
     rank = spectrum.rank_for(variance) if variance is not None else rank
     assert rank is not None and spectrum.eigenvectors is not None
@@ -113,8 +115,10 @@ def _check_rank(table: StoredTable, rank: int | None, variance: float | None) ->
 class _Stream:
     """The two passes over one table."""
 
-    def __init__(self, table: StoredTable, threads: int, on_progress: Progress, should_stop: Callable[[], bool]) -> None:
-        self.table, self.threads = table, threads
+    def __init__(
+        self, table: StoredTable, threads: int, block_bytes: int, on_progress: Progress, should_stop: Callable[[], bool]
+    ) -> None:
+        self.table, self.threads, self.block_bytes = table, threads, block_bytes
         self.on_progress, self.should_stop = on_progress, should_stop
 
     def spectrum(self, counts: NDArray[Any] | str | Path | None) -> LayerSpectrum:
@@ -146,7 +150,7 @@ class _Stream:
         self.on_progress(1.0, "done")
 
     def _blocks(self, done: float, message: str) -> Iterator[Block]:
-        size = max(1, _BLOCK_BYTES // self.table.row_bytes)
+        size = max(1, self.block_bytes // self.table.row_bytes)
         for start in range(0, self.table.num_ids, size):
             if self.should_stop():
                 raise JobCancelled("compressing the table was cancelled; nothing was kept")
