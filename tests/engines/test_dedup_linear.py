@@ -10,10 +10,11 @@ from torch.nn import functional
 
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import FeatureSchema
+from ctrlab.engines.fast.batch_vectors import BatchVectors
 from ctrlab.engines.fast.context import Limits
 from ctrlab.engines.fast.dedup_linear import linear_of_look_up
 from ctrlab.engines.fast.engine import FastEngine
-from ctrlab.engines.fast.tables import BatchVectors, LookedUp
+from ctrlab.engines.fast.tables import LookedUp
 from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS

@@ -8,8 +8,8 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from ctrlab.engines.fast.batch_vectors import BatchVectors
 from ctrlab.engines.fast.pairs import sum_of_pairs
-from ctrlab.engines.fast.tables import BatchVectors
 from ctrlab.kernels.parts import in_one_part
 from tests.support.engines import context
 

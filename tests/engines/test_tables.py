@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.nn import functional
 
+from ctrlab.engines.fast.batch_vectors import BatchVectors
 from ctrlab.engines.fast.grouping import GroupingAhead, GroupingOnDemand
-from ctrlab.engines.fast.tables import BatchVectors, LookedUp
+from ctrlab.engines.fast.tables import LookedUp
 from ctrlab.models.layers import FusedTable, LookupTable
 from tests.support.engines import context, fast_layer, twin
 

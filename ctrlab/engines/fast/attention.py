@@ -7,8 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.engines.fast.context import FastContext, is_hooked
-from ctrlab.engines.fast.linear import FastLinear
-from ctrlab.engines.fast.operand import Operand, plain
+from ctrlab.engines.fast.linear import FastLinear, Operand, plain
 from ctrlab.kernels import attention as kernel
 from ctrlab.kernels.parts import Parts
 from ctrlab.kernels.vectors import LANES

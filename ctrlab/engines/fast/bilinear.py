@@ -16,8 +16,7 @@ import torch
 from torch import Tensor
 
 from ctrlab.engines.fast.context import FastContext
-from ctrlab.engines.fast.linear import FastLinear
-from ctrlab.engines.fast.operand import Operand, plain
+from ctrlab.engines.fast.linear import FastLinear, Operand, plain
 from ctrlab.kernels import bilinear as kernel
 from ctrlab.models.fibinet import PairInteraction
 

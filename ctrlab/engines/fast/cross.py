@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ctrlab.engines.fast.context import FastContext
-from ctrlab.engines.fast.operand import Operand, plain
+from ctrlab.engines.fast.linear import Operand, plain
 from ctrlab.kernels import cross as kernel
 from ctrlab.kernels.parts import Parts
 from ctrlab.models.layers import CrossNetwork

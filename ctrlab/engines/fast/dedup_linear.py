@@ -1,23 +1,21 @@
 """A linear layer over looked-up vectors, as an operation of the batch's distinct rows; see `kernels/dedup_linear.py`."""
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from ctrlab.engines.fast.batch_vectors import BatchVectors
 from ctrlab.engines.fast.context import compiled_for
+from ctrlab.engines.fast.linear import FastLinear
 from ctrlab.kernels import dedup_linear as kernel
 from ctrlab.kernels.dedup_linear import COLUMNS
 from ctrlab.kernels.parts import Parts
 from ctrlab.kernels.rows import ByField, Places
 from ctrlab.kernels.vectors import LANES
 
-if TYPE_CHECKING:
-    from ctrlab.engines.fast.linear import FastLinear
-    from ctrlab.engines.fast.tables import BatchVectors
 
-
-def linear_of_look_up(batch: "BatchVectors", layer: "FastLinear") -> Tensor | None:
+def linear_of_look_up(batch: BatchVectors, layer: FastLinear) -> Tensor | None:
     """What `layer` gives for the vectors of a look-up side by side (B, M d): (B, out) float32.
 
     Returns:

@@ -3,7 +3,7 @@
 from torch import Tensor
 
 from ctrlab.engines.fast.context import FastContext
-from ctrlab.engines.fast.operand import Operand, plain
+from ctrlab.engines.fast.linear import Operand, plain
 from ctrlab.engines.fast.pairs import sum_of_pairs
 from ctrlab.engines.fast.tables import LookedUp
 from ctrlab.models.layers import InnerProductFM

@@ -9,8 +9,24 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.engines.fast.context import FastContext
-from ctrlab.engines.fast.operand import Operand
 from ctrlab.engines.products import Products
+
+
+class Operand:
+    """A value that a layer of a twin returns in place of a tensor, for a linear layer that can compute the two as one."""
+
+    def plain(self) -> Tensor:
+        """The tensor it stands for."""
+        raise NotImplementedError
+
+    def through(self, layer: "FastLinear") -> Tensor:
+        """`layer(self.plain())`."""
+        raise NotImplementedError
+
+
+def plain(x: Tensor | Operand) -> Tensor:
+    """The tensor itself."""
+    return x.plain() if isinstance(x, Operand) else x
 
 
 class FastLinear(nn.Linear):

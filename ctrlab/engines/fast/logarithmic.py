@@ -15,8 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.engines.fast.context import FastContext
-from ctrlab.engines.fast.linear import FastLinear
-from ctrlab.engines.fast.operand import Operand, plain
+from ctrlab.engines.fast.linear import FastLinear, Operand, plain
 from ctrlab.models.afn import LogarithmicInteraction
 
 

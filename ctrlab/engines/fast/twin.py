@@ -15,9 +15,8 @@ from ctrlab.engines.fast.bilinear import FastPairInteraction
 from ctrlab.engines.fast.context import FastContext, compiled_for, is_hooked
 from ctrlab.engines.fast.cross import FastCrossNetwork
 from ctrlab.engines.fast.interactions import FastBiInteraction, FastInnerProductFM
-from ctrlab.engines.fast.linear import FastLinear
+from ctrlab.engines.fast.linear import FastLinear, Operand, plain
 from ctrlab.engines.fast.logarithmic import FastLogarithmicInteraction
-from ctrlab.engines.fast.operand import Operand, plain
 from ctrlab.engines.fast.tables import FastFieldEmbedding, FastFusedTable, FastLookupTable
 from ctrlab.engines.trees import copy_tree
 from ctrlab.models.afn import AFN, AFNPlus, LogarithmicInteraction
