@@ -84,7 +84,7 @@ class Products:
 
     def _by_library(self, kind: str, x: Tensor, weight: Tensor, by_mkl: Product, by_onednn: Product, batch: int) -> Tensor:
         sizes = [*x.shape, weight.shape[0]]
-        if math.prod(sizes) < self._least_macs or not (is_dense(x) and is_dense(weight) and has_onednn()):
+        if math.prod(sizes) < self._least_macs or not (is_dense(x) and is_dense(weight) and has_onednn(x.dtype)):
             return by_mkl(x, weight)
         # The rows of the batch are left out: a resumed fit must know the choice for a last, shorter batch too.
         shape = f"{kind} " + "x".join(str(size) for axis, size in enumerate(sizes) if axis != batch)
@@ -130,15 +130,20 @@ def _first(matrix: Tensor, axis: int, count: int) -> Tensor:
 
 
 @functools.cache
-def has_onednn() -> bool:
-    """Whether oneDNN can be reached and computes correctly, transposed views included."""
+def has_onednn(dtype: torch.dtype = torch.float32) -> bool:
+    """Whether oneDNN can be reached and computes correctly in `dtype`, transposed views included.
+
+    In bfloat16 it refuses on processors without instructions for it (AVX2 alone, for instance).
+    """
     # No random numbers: those of a training in progress must not depend on whether this was called before.
-    x, weight, bias = (torch.linspace(-1, 1, size) for size in (15, 12, 4))
+    x, weight, bias = (torch.linspace(-1, 1, size).to(dtype) for size in (15, 12, 4))
     x, weight = x.view(5, 3), weight.view(4, 3)
+    tolerance = 1e-4 if dtype == torch.float32 else 0.05
     with torch.no_grad():
         expected = functional.linear(x, weight, bias)
         try:
             forward, backward = _onednn(x, weight, bias, "relu"), _onednn(x.t(), expected.t())
         except (AttributeError, RuntimeError, NotImplementedError):
             return False
-        return torch.allclose(forward, expected.relu(), atol=1e-4) and torch.allclose(backward, x.t() @ expected, atol=1e-4)
+        found = torch.allclose(forward, expected.relu(), atol=tolerance)
+        return found and torch.allclose(backward, x.t() @ expected, atol=tolerance)

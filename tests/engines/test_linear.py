@@ -112,3 +112,11 @@ def test_a_trial_multiplies_few_rows_of_very_wide_layers_and_all_of_narrow_ones(
     sizes[batch] = 100
     assert [*few.shape, other.shape[0]] == sizes
     assert other.shape[1] == few.shape[1]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_a_large_product_is_computed_on_any_processor(dtype):
+    """oneDNN refuses bfloat16 where the processor has no instructions for it; the other library takes the product then."""
+    x, weight, bias = torch.randn(512, 256).to(dtype), torch.randn(256, 256).to(dtype), torch.randn(256).to(dtype)
+    found = Products().linear(x, weight, bias, relu=True)
+    torch.testing.assert_close(found.float(), (x.float() @ weight.float().t() + bias.float()).relu(), atol=0.5, rtol=2e-2)
