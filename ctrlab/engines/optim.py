@@ -110,6 +110,36 @@ class FitOptimizer:
         return [*dense, *self._by_rows.weights]
 
 
+class OptimizerSteps:
+    """The part of an engine that is its optimizer's; see `protocol.Engine`."""
+
+    optimizer: FitOptimizer
+
+    def zero_grad(self) -> None:
+        """Drop the last gradients."""
+        self.optimizer.zero_grad()
+
+    def step(self) -> None:
+        """Update the model from the gradients of the last backward pass."""
+        self.optimizer.step()
+
+    def set_learning_rate(self, learning_rate: float) -> None:
+        """The step size of all later steps."""
+        self.optimizer.set_learning_rate(learning_rate)
+
+    def settle(self) -> None:
+        """Apply the deferred updates of all table rows, where any are."""
+        self.optimizer.settle()
+
+    def state_tensors(self) -> dict[str, Tensor]:
+        """The optimizer's state by parameter name."""
+        return self.optimizer.state_tensors()
+
+    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
+        """The inverse of `state_tensors`."""
+        self.optimizer.load_state_tensors(tensors)
+
+
 class LazyAdam:
     """Adam that updates only the rows of a coalesced sparse gradient: weight, first and second moment alike."""
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.data.schema import Fields
-from ctrlab.engines.optim import FitOptimizer, LazyAdam, table_parameters
+from ctrlab.engines.optim import FitOptimizer, LazyAdam, OptimizerSteps, table_parameters
 from ctrlab.engines.settings import EngineSettings
 from ctrlab.engines.trees import copy_tree
 from ctrlab.models.layers import LookupTable
@@ -21,7 +21,7 @@ class SparseLookupTable(LookupTable):
         return functional.embedding(ids, self.weight, sparse=True)
 
 
-class TorchEngine:
+class TorchEngine(OptimizerSteps):
     """Trains a model by torch alone, on any device; see `protocol.Engine`.
 
     Dense Adam moves every row of every table at every step. bfloat16 is torch's autocast.
@@ -48,29 +48,6 @@ class TorchEngine:
 
     def prefetch(self, current: Fields, following: Fields) -> None:
         """There is nothing to prepare."""
-
-    def zero_grad(self) -> None:
-        """Drop the last gradients."""
-        self.optimizer.zero_grad()
-
-    def step(self) -> None:
-        """Update the model from the gradients of the last backward pass."""
-        self.optimizer.step()
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """The step size of all later steps."""
-        self.optimizer.set_learning_rate(learning_rate)
-
-    def settle(self) -> None:
-        """Nothing is deferred."""
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state by parameter name."""
-        return self.optimizer.state_tensors()
-
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `state_tensors`."""
-        self.optimizer.load_state_tensors(tensors)
 
     def close(self) -> None:
         """There is nothing to give back."""

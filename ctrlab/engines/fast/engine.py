@@ -14,7 +14,7 @@ from ctrlab.engines.fast.context import ComputeDtype, FastContext, Limits, compi
 from ctrlab.engines.fast.grouping import GroupingAhead, GroupingOnDemand
 from ctrlab.engines.fast.twin import twin_of
 from ctrlab.engines.memory import kept_memory
-from ctrlab.engines.optim import FitOptimizer, LazyAdam, table_parameters
+from ctrlab.engines.optim import FitOptimizer, LazyAdam, OptimizerSteps, table_parameters
 from ctrlab.engines.products import Products
 from ctrlab.engines.settings import EngineSettings
 from ctrlab.engines.threads import ThreadParts
@@ -22,7 +22,7 @@ from ctrlab.engines.waiting import short_waits
 from ctrlab.kernels.parts import Parts, in_one_part
 
 
-class FastEngine:
+class FastEngine(OptimizerSteps):
     """Trains a model on the CPU; see `protocol.Engine`.
 
     It owns its threads, and the settings of the process and of the calling thread that it changes until `close`.
@@ -76,30 +76,6 @@ class FastEngine:
     def prefetch(self, current: Fields, following: Fields) -> None:
         """Group the next batch's ids while this one's gradients are computed."""
         self._grouping.prefetch(following.ids, like=current.ids)
-
-    def zero_grad(self) -> None:
-        """Drop the last gradients."""
-        self.optimizer.zero_grad()
-
-    def step(self) -> None:
-        """Update the model from the gradients of the last backward pass."""
-        self.optimizer.step()
-
-    def set_learning_rate(self, learning_rate: float) -> None:
-        """The step size of all later steps."""
-        self.optimizer.set_learning_rate(learning_rate)
-
-    def settle(self) -> None:
-        """Apply the deferred updates of all table rows."""
-        self.optimizer.settle()
-
-    def state_tensors(self) -> dict[str, Tensor]:
-        """The optimizer's state by parameter name."""
-        return self.optimizer.state_tensors()
-
-    def load_state_tensors(self, tensors: dict[str, Tensor]) -> None:
-        """The inverse of `state_tensors`."""
-        self.optimizer.load_state_tensors(tensors)
 
     def close(self) -> None:
         """End all threads and put all settings back."""
