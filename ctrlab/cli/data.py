@@ -1,6 +1,7 @@
 """`data`: inspect, encode and list datasets."""
 
 import argparse
+from collections.abc import Iterable
 from pathlib import Path
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
@@ -8,6 +9,7 @@ from ctrlab.cli.flags import add_config_flags, config_from_flags, flag_settings
 from ctrlab.cli.output import print_json, table_text
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
+from ctrlab.data.tables.notes import Note, notes_from
 from ctrlab.services import datasets
 from ctrlab.services.paths import input_path
 from ctrlab.services.workspace import Workspace
@@ -51,6 +53,12 @@ def run_inspect(args: argparse.Namespace) -> None:
     ]
     print(table_text(["column", "role", "distinct", "missing", "examples"], rows))
     print(f"{inspection.rows:,} rows inspected")
+    _print_notes(inspection.notes)
+
+
+def _print_notes(notes: Iterable[Note]) -> None:
+    for note in notes:
+        print(note.line)
 
 
 def run_encode(args: argparse.Namespace) -> None:
@@ -59,6 +67,8 @@ def run_encode(args: argparse.Namespace) -> None:
         dataset = lab.encode(_dataset_config(args, lab.workspace))
         rows = ", ".join(f"{split} {count:,}" for split, count in dataset.summary["rows"].items())
         print_artifact(args, dataset, f"{dataset.id}  {dataset.name}: {rows} rows; {len(dataset.summary['fields'])} fields")
+        if not args.json:
+            _print_notes(notes_from(dataset.summary["notes"]))
 
 
 def _dataset_config(args: argparse.Namespace, workspace: Workspace) -> DatasetConfig:

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.data.schema import NO_LISTS, FeatureSchema, Fields
+from ctrlab.data.tables.notes import Note, notes_from
 from ctrlab.errors import DataError, UnknownNameError
 
 FORMAT_VERSION = 2
@@ -83,20 +84,28 @@ class FieldSummary:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Rows and click-through rate of each split, and the statistics of each field."""
+    """Rows and click-through rate of each split, the statistics of each field, and findings of the encoding to show."""
 
     rows: dict[str, int]
     ctr: dict[str, float]
     fields: tuple[FieldSummary, ...]
     size_bytes: int
+    notes: tuple[Note, ...] = ()
 
     def to_dict(self) -> dict[str, Any]:
-        return asdict(self) | {"fields": [asdict(field) for field in self.fields]}
+        lists = {"fields": [asdict(field) for field in self.fields], "notes": [note.to_dict() for note in self.notes]}
+        return asdict(self) | lists
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         fields = tuple(FieldSummary(**field) for field in values["fields"])
-        return cls(rows=values["rows"], ctr=values["ctr"], fields=fields, size_bytes=values["size_bytes"])
+        return cls(
+            rows=values["rows"],
+            ctr=values["ctr"],
+            fields=fields,
+            size_bytes=values["size_bytes"],
+            notes=notes_from(values.get("notes", ())),
+        )
 
 
 @dataclass(frozen=True)

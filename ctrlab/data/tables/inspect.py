@@ -12,6 +12,7 @@ from ctrlab.data.configs import ColumnConfig, DatasetConfig, Role, SourceConfig,
 from ctrlab.data.encoding.fields import read_numbers
 from ctrlab.data.tables.inspect_lists import elements_of, find_separator, overlap, usual_length
 from ctrlab.data.tables.labels import ALLOWED_TEXT, is_label, label_value
+from ctrlab.data.tables.notes import Note, notes_from
 from ctrlab.data.tables.reader import open_table
 from ctrlab.data.tables.timestamps import find_format
 from ctrlab.errors import DataError
@@ -69,7 +70,7 @@ class TableInspection:
     rows: number of inspected rows. complete: whether these are all rows.
     label_candidates: columns that could be the label, the likeliest first.
     ctr: share of clicks in the first candidate; None if there is none.
-    size_bytes: of the file on disk.
+    size_bytes: of the file on disk. notes: findings to show beside the columns.
     """
 
     source: SourceConfig
@@ -79,6 +80,7 @@ class TableInspection:
     label_candidates: tuple[str, ...]
     ctr: float | None
     size_bytes: int
+    notes: tuple[Note, ...] = ()
 
     @property
     def column(self) -> dict[str, ColumnInspection]:
@@ -89,13 +91,13 @@ class TableInspection:
         """Plain JSON types."""
         columns = [asdict(column) | {"examples": list(column.examples)} for column in self.columns]
         own = {"source": self.source.to_dict(), "columns": columns, "label_candidates": list(self.label_candidates)}
-        return asdict(self) | own
+        return asdict(self) | own | {"notes": [note.to_dict() for note in self.notes]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
         columns = tuple(ColumnInspection(**column | {"examples": tuple(column["examples"])}) for column in values["columns"])
-        own = {"source": SourceConfig.from_dict(values["source"]), "columns": columns}
+        own = {"source": SourceConfig.from_dict(values["source"]), "columns": columns, "notes": notes_from(values["notes"])}
         return cls(**values | own | {"label_candidates": tuple(values["label_candidates"])})
 
 
