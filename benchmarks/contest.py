@@ -18,7 +18,11 @@ WORK = HERE / "work"
 
 @dataclass(frozen=True)
 class Entry:
-    """A contender. label: its name in tables. wait_policy: OMP_WAIT_POLICY of its process, which users mostly leave unset."""
+    """A contender.
+
+    label: its name in tables. wait_policy: OMP_WAIT_POLICY of its process, which users mostly leave unset. project: the checkout
+    whose code it runs.
+    """
 
     label: str
     framework: str
@@ -26,6 +30,7 @@ class Entry:
     model: str = "deepfm"
     settings: tuple[tuple[str, Any], ...] = ()
     wait_policy: str | None = None
+    project: Path = PROJECT
 
 
 class Running:
@@ -35,15 +40,15 @@ class Running:
         self.entry = entry
         peer = entry.framework.startswith("peer")
         command = [
-            str(interop) if peer else sys.executable, str(HERE / "contender.py"), "--framework", entry.framework, "--model",
-            entry.model, "--dtype", entry.dtype, "--threads", str(threads), "--settings", json.dumps(dict(entry.settings)),
-            *(["--rows", str(rows)] if rows else []),
+            str(interop) if peer else sys.executable, str(entry.project / "benchmarks" / "contender.py"),
+            "--framework", entry.framework, "--model", entry.model, "--dtype", entry.dtype, "--threads", str(threads),
+            "--settings", json.dumps(dict(entry.settings)), *(["--rows", str(rows)] if rows else []),
         ]  # fmt: skip
         # All are run as their users run them, in whatever environment this benchmark was started.
         environment = {name: value for name, value in os.environ.items() if name not in ("OMP_WAIT_POLICY", "PYTHONPATH")}
         environment |= {name: str(threads) for name in ("OMP_NUM_THREADS", "MKL_NUM_THREADS")}
         environment |= {"OMP_WAIT_POLICY": entry.wait_policy} if entry.wait_policy else {}
-        environment["PYTHONPATH"] = str(PROJECT)
+        environment["PYTHONPATH"] = str(entry.project)
         WORK.mkdir(parents=True, exist_ok=True)
         self.log = (WORK / "contenders.log").open("ab")
         self.process = subprocess.Popen(
