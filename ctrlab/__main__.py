@@ -20,11 +20,17 @@ from ctrlab.services.workspace import home_folder, open_workspace
 from ctrlab.storage.folders import PRIVATE_FILE
 
 CONCURRENCY_VARIABLE = "CTRLAB_CONCURRENCY"
+#: Characters of an unexpected error's message that are printed.
+_LONGEST_MESSAGE = 300
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one verb. Returns 0 on success, 1 after an error message on stderr, 130 when interrupted."""
-    args = build_parser().parse_args(argv)
+    return run_verb(build_parser().parse_args(argv))
+
+
+def run_verb(args: argparse.Namespace) -> int:
+    """Run the verb of parsed arguments; returns the exit code. Every error is one line; an unexpected one names a log."""
     try:
         return args.run(args) or 0
     except CtrlabError as error:
@@ -34,9 +40,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output, such as `head`, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
-    except Exception as error:
+    except (SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:  # compiled libraries raise panics that are not Exceptions
         log = _log_crash(args.home)
-        return _fail(f"unexpected: {type(error).__name__}: {error}; the details are in {log}", args.json)
+        return _fail(f"unexpected: {type(error).__name__}: {_one_line(error)}; the details are in {log}", args.json)
+
+
+def _one_line(error: BaseException) -> str:
+    """The error's message on one line, cut where it is long: the log has it whole."""
+    text = " ".join(str(error).split()) or "no message"
+    return text if len(text) <= _LONGEST_MESSAGE else text[: _LONGEST_MESSAGE - 3] + "..."
 
 
 def _fail(message: str, as_json: bool) -> int:

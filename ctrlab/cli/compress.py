@@ -5,8 +5,7 @@ from pathlib import Path
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags, config_from_flags, flag_settings, parse_ranks
-from ctrlab.cli.output import comparison_text, print_json, table_text
-from ctrlab.errors import ConfigError
+from ctrlab.cli.output import comparison_text, print_json, read_text, table_text
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.ranks import PRESETS
 from ctrlab.services import comparison, models, plans, sample, spectra
@@ -67,7 +66,9 @@ def run_compress(args: argparse.Namespace) -> None:
     with open_lab(args) as lab:
         plan = RankPlan() if args.all_dense else None
         if args.plan:
-            plan = plans.plan_from_json(lab.workspace, args.model, _text_of(input_path(lab.workspace, args.plan)))
+            plan = plans.plan_from_json(
+                lab.workspace, args.model, read_text(input_path(lab.workspace, args.plan), "a file that `plan --output` wrote")
+            )
         model = lab.compress(
             args.model, plan=plan, variance=args.variance, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
             finetune=None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE),
@@ -76,13 +77,6 @@ def run_compress(args: argparse.Namespace) -> None:
         original = models.original_of(lab.workspace, model)
         table = comparison.comparison_table(lab.workspace, [original.id, model.id])
         print_artifact(args, model, f"{model.id}\n{comparison_text(table)}")
-
-
-def _text_of(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{path} cannot be read ({error}); give a file that `plan --output` wrote") from error
 
 
 def _demo(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags, config_from_flags, flag_settings
-from ctrlab.cli.output import print_json, table_text
+from ctrlab.cli.output import print_json, read_text, table_text
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.data.tables.notes import Note, notes_from
@@ -73,7 +73,7 @@ def run_encode(args: argparse.Namespace) -> None:
 
 def _dataset_config(args: argparse.Namespace, workspace: Workspace) -> DatasetConfig:
     if args.config:
-        return DatasetConfig.from_json(input_path(workspace, args.config).read_text())
+        return DatasetConfig.from_json(read_text(input_path(workspace, args.config), "a DatasetConfig as JSON"))
     paths = tuple(str(Path(path).absolute()) for path in args.paths)
     if args.known:
         config = DATASETS[args.known].config_for(paths)

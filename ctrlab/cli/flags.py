@@ -4,7 +4,7 @@ import argparse
 import dataclasses
 import types
 import typing
-from collections.abc import Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from ctrlab.config import Config, choices_of, type_hints
@@ -50,31 +50,57 @@ def flag_settings(config_class: type[Config], args: argparse.Namespace) -> dict[
     return {name: value for name, value in vars(args).items() if name in names}
 
 
-def parse_assignments(pairs: list[str]) -> dict[str, str]:
-    """{name: text} of NAME=VALUE arguments.
+def parse_assignments(
+    pairs: Sequence[str], *, accepts: Callable[[str, str], bool] = lambda name, value: True, form: str = "NAME=VALUE"
+) -> dict[str, str]:
+    """{name: text} of NAME=VALUE arguments, in which a name or a value may hold `=` itself.
 
-    >>> parse_assignments(["a=1", "b=x,y"])
-    {'a': '1', 'b': 'x,y'}
+    Args:
+        accepts: whether a name and a value fit; a pair is split at the last `=` that gives such a pair, else at the last `=`.
+        form: what a pair looks like, for the error.
+
+    Raises:
+        ConfigError: a pair has no `=`, or a name comes twice.
+
+    >>> parse_assignments(["a=1", "b=x,y", "price=net=2"])
+    {'a': '1', 'b': 'x,y', 'price=net': '2'}
     """
-    malformed = [pair for pair in pairs if "=" not in pair]
-    if malformed:
-        raise argparse.ArgumentTypeError(f"expected NAME=VALUE, got {', '.join(malformed)}")
-    return dict(pair.split("=", 1) for pair in pairs)
+    if malformed := [pair for pair in pairs if "=" not in pair]:
+        raise ConfigError(f"expected {form}, got {', '.join(malformed)}")
+    found: dict[str, str] = {}
+    for pair in pairs:
+        name, value = _split_pair(pair, accepts)
+        if name in found:
+            raise ConfigError(f"{name} is given twice, as {found[name]} and as {value}; give it once")
+        found[name] = value
+    return found
+
+
+def _split_pair(pair: str, accepts: Callable[[str, str], bool]) -> tuple[str, str]:
+    splits = [(pair[:place], pair[place + 1 :]) for place in range(len(pair) - 1, -1, -1) if pair[place] == "="]
+    return next((split for split in splits if accepts(*split)), splits[0])
 
 
 def parse_ranks(pairs: list[str]) -> dict[str, int]:
     """{layer: rank} of LAYER=RANK arguments.
 
-    >>> parse_ranks(["mlp.0=64", "embedding.*=4"])
-    {'mlp.0': 64, 'embedding.*': 4}
+    >>> parse_ranks(["mlp.0=64", "embedding.*=4", "embedding.a=b=2"])
+    {'mlp.0': 64, 'embedding.*': 4, 'embedding.a=b': 2}
     """
-    return {name: _rank(name, text) for name, text in parse_assignments(pairs).items()}
+    found = parse_assignments(pairs, form="LAYER=RANK, for example mlp.0=64")
+    return {name: _rank(name, text) for name, text in found.items()}
 
 
 def _rank(name: str, text: str) -> int:
-    if not text.isdigit():
+    if not (text.isascii() and text.isdigit()):
         raise ConfigError(f"the rank of {name} must be a whole number, got {text!r}; write {name}=64")
     return int(text)
+
+
+def parse_settings(config_class: type[Config], pairs: list[str]) -> dict[str, Any]:
+    """{setting: value} of NAME=VALUE arguments, parsed as `config_class` declares them."""
+    names = type_hints(config_class)
+    return values_for(config_class, parse_assignments(pairs, accepts=lambda name, value: name in names))
 
 
 def values_for(config_class: type[Config], texts: dict[str, str]) -> dict[str, Any]:

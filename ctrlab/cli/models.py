@@ -4,8 +4,8 @@ import argparse
 from pathlib import Path
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
-from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_assignments, values_for
-from ctrlab.cli.output import comparison_text, print_json
+from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_settings
+from ctrlab.cli.output import comparison_text, print_json, write_text
 from ctrlab.models.configs import MODELS
 from ctrlab.services import comparison, models
 from ctrlab.services.lab import Lab
@@ -41,7 +41,7 @@ def _train(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
 
 def run_train(args: argparse.Namespace) -> None:
     """`train`."""
-    settings = values_for(MODELS[args.model].config_class, parse_assignments(args.set))
+    settings = parse_settings(MODELS[args.model].config_class, args.set)
     fit = config_from_flags(FitConfig, args)
     config = TrainConfig(
         dataset_id=args.dataset, architecture=args.model, model=settings, fit=fit, name=args.name,
@@ -97,5 +97,5 @@ def run_compare(args: argparse.Namespace) -> None:
     with open_lab(args) as lab:
         table = lab.compare(args.models)
         if args.csv:
-            table.to_csv(args.csv, index=False)
+            write_text(args.csv, table.to_csv(index=False))
         print_json({"models": table.to_dict("records")}) if args.json else print(comparison_text(table))

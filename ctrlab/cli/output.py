@@ -4,10 +4,12 @@ import json
 import sys
 import time
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TextIO
 
 import pandas as pd
 
+from ctrlab.errors import ConfigError
 from ctrlab.storage import Job
 
 
@@ -43,6 +45,35 @@ class ProgressLine:
 def _sentence(job: Job) -> str:
     eta = f", {job.eta_seconds:.0f} s left" if job.eta_seconds and job.active else ""
     return f"{job.title}: {job.progress:4.0%} {job.message}{eta}"
+
+
+def read_text(path: Path, content: str) -> str:
+    """The text of a file that the user named.
+
+    Args:
+        content: what the file should hold, for the error.
+
+    Raises:
+        ConfigError: the file cannot be read, or is not UTF-8.
+    """
+    try:
+        return path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{path} cannot be read ({_reason(error)}); give {content}") from error
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that the user named; ConfigError where that is impossible."""
+    try:
+        path.write_text(text, encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise ConfigError(
+            f"{path} cannot be written ({_reason(error)}); give a path in a folder that exists and is writable"
+        ) from error
+
+
+def _reason(error: Exception) -> str:
+    return (error.strerror if isinstance(error, OSError) else None) or str(error)
 
 
 def print_json(value: Mapping[str, Any]) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab
 from ctrlab.cli.flags import add_config_flags, flag_settings
-from ctrlab.cli.output import print_json, table_text
+from ctrlab.cli.output import print_json, table_text, write_text
 from ctrlab.plans.budgets import BUDGET_KINDS, COUNTED_KINDS, LATENCY, Budget
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.services import models, plans, sensitivity
@@ -90,7 +90,7 @@ def run_plan(args: argparse.Namespace) -> None:
                  "predicted_log_loss": found.predicted_log_loss(plan.as_dict()), "log_loss": measured.log_loss}
             )  # fmt: skip
         if args.output:
-            args.output.write_text(choice.plan.to_json(), encoding="utf-8")
+            write_text(args.output, choice.plan.to_json())
         if args.json:
             original = {"auc": found.auc, "log_loss": found.log_loss}
             print_json({"chosen": choice.name, "plan": choice.plan.as_dict(), "candidates": rows, "original": original})
@@ -106,7 +106,7 @@ def _plan_for_ms(lab: Lab, args: argparse.Namespace) -> None:
     artifact = lab.plan_for_ms(args.model, args.latency_ms, batch_size=args.batch, multiple_of=args.multiple_of)
     plan, tried = plans.load_plan(lab.workspace, artifact.id), artifact.summary["tried"]
     if args.output:
-        args.output.write_text(plan.to_json(), encoding="utf-8")
+        write_text(args.output, plan.to_json())
     if args.json:
         print_json({"id": artifact.id, "plan": plan.as_dict(), **artifact.summary})
         return

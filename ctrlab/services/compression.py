@@ -3,10 +3,13 @@
 from dataclasses import dataclass
 
 from ctrlab.config import Config, option
+from ctrlab.errors import ConfigError
 from ctrlab.plans.configs import CompressConfig
 from ctrlab.services.handlers import JOB_HANDLERS
+from ctrlab.services.models import require_artifact
 from ctrlab.services.of_model import submit_for_model
 from ctrlab.services.workspace import Workspace
+from ctrlab.training.batch_norm import one_row_fault
 
 
 @JOB_HANDLERS.register(
@@ -24,5 +27,13 @@ class CompressJobConfig(Config):
 
 
 def submit_compress(workspace: Workspace, config: CompressJobConfig) -> str:
-    """Queue the compression; the job's result holds the new `model` id."""
+    """Queue the compression; the job's result holds the new `model` id.
+
+    Raises:
+        ConfigError: the fine-tuning has batches of one row and the model batch normalisation.
+    """
+    model, tuning = require_artifact(workspace, config.model_id, "model"), config.compress.finetune
+    normalises = model.config.get("model", {}).get("batch_norm", False)
+    if tuning is not None and normalises and (fault := one_row_fault(None, tuning)):
+        raise ConfigError(fault)
     return submit_for_model(workspace, "compress", "Compress {model}", config, needs=("spectra",))

@@ -16,6 +16,7 @@ from ctrlab.services.inspector import inspector
 from ctrlab.services.paths import input_path
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
+from ctrlab.training.batch_norm import one_row_fault
 from ctrlab.training.configs import FitConfig
 
 #: What a stored model is among the arms of a comparison: trained alone, compressed, fine-tuned without compression, or a smaller
@@ -84,12 +85,16 @@ def submit_train(workspace: Workspace, config: TrainConfig) -> str:
     """Queue a training; the job's result holds the new `model` id.
 
     Raises:
-        ConfigError: the architecture needs fields that the dataset has not.
+        ConfigError: the architecture needs fields that the dataset has not, or batch normalisation meets batches of one row.
     """
     dataset = require_artifact(workspace, config.dataset_id, "dataset")
     if config.teacher_id:
         require_artifact(workspace, config.teacher_id, "model")
-    if faults := config.model_config().schema_faults(schema_of(dataset)):
+    model = config.model_config()
+    faults = model.schema_faults(schema_of(dataset))
+    if getattr(model, "batch_norm", False) and (fault := one_row_fault(dataset.summary["rows"].get(config.fit.rows), config.fit)):
+        faults = [*faults, fault]
+    if faults:
         raise ConfigError("; ".join(faults))
     title = config.name or MODELS[config.architecture].title
     return workspace.store.jobs.submit("train", f"Train {title}", config.to_dict()).id
@@ -147,9 +152,18 @@ def model_files(workspace: Workspace, model_id: str) -> dict[str, Path]:
 
 
 def export_model(workspace: Workspace, model_id: str, folder: Path) -> list[Path]:
-    """Copy a model's files into `folder`; returns the copies."""
-    folder.mkdir(parents=True, exist_ok=True)
-    return [Path(shutil.copy2(path, folder / name)) for name, path in model_files(workspace, model_id).items()]
+    """Copy a model's files into `folder`, which is made where it does not exist; returns the copies.
+
+    Raises:
+        ConfigError: the folder cannot be made or written.
+    """
+    files = model_files(workspace, model_id)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        return [Path(shutil.copy2(path, folder / name)) for name, path in files.items()]
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise ConfigError(f"the model cannot be written to {folder} ({reason}); give a folder that can be written") from error
 
 
 def role_of(model: Artifact) -> ModelRole:

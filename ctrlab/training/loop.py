@@ -25,6 +25,7 @@ from ctrlab.engines.threads import lookahead, prefetch
 from ctrlab.errors import ConfigError, DataError, JobCancelled
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
 from ctrlab.models.base import CTRModel
+from ctrlab.training.batch_norm import one_row_fault
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.progress import POLL_SECONDS, REPORT_SECONDS, FitProgress, Reporter, Throttled, ignore, rows_per_second
 from ctrlab.training.schedule import BestTracker, is_out_of_patience, learning_rate
@@ -110,6 +111,8 @@ def fit(
     """
     device = _device(config)
     train, valid = _checked_splits(model, dataset, config)
+    if getattr(model.config, "batch_norm", False) and (fault := one_row_fault(len(train), config)):
+        raise ConfigError(fault)
     if config.distillation and teacher is None:
         raise ConfigError(f"distillation {config.distillation:g} needs a teacher; give one, or set distillation to 0")
     file = CheckpointFile(checkpoint_path, identity_of(model, train, config, teacher), checkpoint_seconds)
