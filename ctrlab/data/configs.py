@@ -64,7 +64,8 @@ class ColumnConfig(Config):
     timestamp_format: str | None = option(
         None,
         advanced=True,
-        help="Timestamp: iso, yyyymmdd, yymmddhh, epoch_s, epoch_ms, or a pattern such as %d/%m/%Y %H:%M; unset: detected.",
+        help="Timestamp: iso, dd/mm/yyyy, mm/dd/yyyy, dd/month/yyyy, yyyymmddhh, yymmddhh, epoch_s, epoch_ms, epoch_us or "
+        "epoch_ns, or a pattern such as %d/%m/%Y %H:%M; unset: detected.",
     )
     separator: str | None = option(
         None, help="List: text between two elements, such as ^ or |; unset: the column holds lists of a Parquet file."

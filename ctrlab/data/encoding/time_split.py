@@ -10,7 +10,7 @@ from ctrlab.data.configs import ColumnConfig, DatasetConfig, SplitConfig
 from ctrlab.data.encoding.fields import read_numbers
 from ctrlab.data.encoding.splits import TIME_ORDER
 from ctrlab.data.tables.reader import TableReader
-from ctrlab.data.tables.timestamps import find_format, parse_timestamps
+from ctrlab.data.tables.timestamps import find_format, parse_instants
 from ctrlab.errors import DataError
 
 #: Largest number of distinct times that are counted; beyond it their resolution is reduced.
@@ -91,14 +91,17 @@ class TimeReader:
         self.timestamp_format, self._known, self.rows = timestamp_format, True, rows
 
     def read(self, texts: pl.Series) -> NDArray[np.int64]:
-        """Times in microseconds, int64 (n,). Plain numbers, such as days, are read as seconds: only their order matters."""
+        """Times in microseconds, int64 (n,); offsets from UTC are subtracted.
+
+        Plain numbers, such as days, are read as seconds: only their order matters.
+        """
         if not self._known:
             self.timestamp_format, self._known = find_format(texts, "time"), True
         if self.timestamp_format is None:
             seconds = read_numbers(texts)[0]
             times = pl.Series(np.round(seconds * 1e6), nan_to_null=True).cast(pl.Int64)
         else:
-            times = parse_timestamps(texts, self.timestamp_format).dt.epoch("us")
+            times = parse_instants(texts, self.timestamp_format).dt.epoch("us")
         if times.null_count():
             row = self.rows + int(times.is_null().arg_max() or 0)
             raise DataError(
