@@ -4,9 +4,12 @@ from dataclasses import dataclass
 
 from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError
+from ctrlab.figures.text import times
 from ctrlab.plans.configs import CompressConfig
+from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.methods import METHODS
 from ctrlab.services.handlers import JOB_HANDLERS
-from ctrlab.services.models import require_artifact
+from ctrlab.services.models import model_profile, require_artifact
 from ctrlab.services.of_model import submit_for_model
 from ctrlab.services.workspace import Workspace
 from ctrlab.training.batch_norm import one_row_fault
@@ -22,7 +25,7 @@ class CompressJobConfig(Config):
     model_id: str
     spectra_id: str
     compress: CompressConfig
-    name: str = option("", help="Shown in lists; empty for a name made from the plan.")
+    name: str = option("", help="Shown in lists; empty for a name made from method and size.")
     measure: bool = option(True, help="Also measure accuracy, size and speed of the original and the compressed model.")
 
 
@@ -37,3 +40,11 @@ def submit_compress(workspace: Workspace, config: CompressJobConfig) -> str:
     if tuning is not None and normalises and (fault := one_row_fault(None, tuning)):
         raise ConfigError(fault)
     return submit_for_model(workspace, "compress", "Compress {model}", config, needs=("spectra",))
+
+
+def compressed_name(workspace: Workspace, config: CompressJobConfig) -> str:
+    """The name of a result that gets none: "DeepFM on Avazu, AFM 5.0x", the factor being that of the bytes it is served with."""
+    original = require_artifact(workspace, config.model_id, "model")
+    cost = predict(model_profile(workspace, original.id), None, config.compress.spec)
+    factor = cost.serving_original.size_bytes / max(cost.serving.size_bytes, 1)
+    return f"{original.name}, {METHODS[config.compress.method].title} {times(factor)}"

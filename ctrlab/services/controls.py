@@ -13,7 +13,7 @@ from ctrlab.errors import ConfigError
 from ctrlab.plans.cost_prediction import predict
 from ctrlab.plans.methods import METHODS
 from ctrlab.plans.stages import stages_of
-from ctrlab.services.compression import CompressJobConfig, submit_compress
+from ctrlab.services.compression import CompressJobConfig, compressed_name, submit_compress
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import TrainConfig, model_profile, require_artifact, submit_train
 from ctrlab.services.of_model import submit_for_model
@@ -55,7 +55,7 @@ def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds:
     if not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError(f"{seeds} seeds; choose 1 to {MAX_SEEDS}")
     original, tuning = require_artifact(workspace, config.model_id, "model"), config.compress.finetune
-    prefix = config.name or original.name
+    prefix = config.name or compressed_name(workspace, config)
     queued = []
     for number in range(seeds if tuning else 1):
         tuned = tuning.replace(seed=tuning.seed + number) if tuning else None

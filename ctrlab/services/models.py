@@ -50,7 +50,7 @@ class TrainConfig(Config):
         None, minimum=1, help="Scale all widths down by one factor until the model has at most this many; empty for no limit."
     )
     teacher_id: str = option("", help="Model whose probabilities `fit.distillation` uses; of the same dataset.")
-    name: str = option("", help="Shown in lists; empty for a name made from the architecture.")
+    name: str = option("", help="Shown in lists; empty for a name made from architecture and dataset.")
 
     def faults(self) -> list[str]:
         """An unknown architecture, settings that its config class refuses, or distillation without a teacher."""
@@ -96,8 +96,13 @@ def submit_train(workspace: Workspace, config: TrainConfig) -> str:
         faults = [*faults, fault]
     if faults:
         raise ConfigError("; ".join(faults))
-    title = config.name or MODELS[config.architecture].title
+    title = config.name or default_name(workspace, config)
     return workspace.store.jobs.submit("train", f"Train {title}", config.to_dict()).id
+
+
+def default_name(workspace: Workspace, config: TrainConfig) -> str:
+    """The name of a model that gets none: "DeepFM on Avazu"."""
+    return f"{MODELS[config.architecture].title} on {workspace.store.artifacts.get(config.dataset_id).name}"
 
 
 def import_checkpoint(

@@ -1,5 +1,6 @@
 """The sample: a small generated dataset with a trained model and its spectra."""
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from ctrlab.config import Config
 from ctrlab.errors import DataError
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact
 from ctrlab.training.configs import FINETUNE
 
 SAMPLE_CONFIG_FILE = "config.json"
@@ -45,10 +47,15 @@ def sample_ids(workspace: Workspace) -> dict[str, str] | None:
     """The ids of the sample's dataset, model and spectra when it was opened before and is still complete."""
     artifacts = workspace.store.artifacts
     for dataset in artifacts.list(kind="dataset"):
-        if dataset.name != SAMPLE_NAME:
+        if not _is_called(dataset, SAMPLE_NAME):
             continue
-        models = [model for model in artifacts.list(kind="model", parent=dataset.id) if model.name == SAMPLE_MODEL_NAME]
+        models = [model for model in artifacts.list(kind="model", parent=dataset.id) if _is_called(model, SAMPLE_MODEL_NAME)]
         spectra = [artifact for model in models[:1] for artifact in artifacts.list(kind="spectra", parent=model.id)]
         if spectra:
             return {"dataset": dataset.id, "model": models[0].id, "spectra": spectra[0].id}
     return None
+
+
+def _is_called(artifact: Artifact, name: str) -> bool:
+    """Whether it has this name, which is numbered where the sample was opened more than once."""
+    return re.fullmatch(re.escape(name) + r"(, \d+)?", artifact.name) is not None

@@ -21,10 +21,9 @@ from ctrlab.storage.code_version import code_version
 from ctrlab.storage.database import Database
 from ctrlab.storage.folders import INCOMING, move_folder
 from ctrlab.storage.pending import PendingChanges
-from ctrlab.storage.records import ID_PREFIXES, Artifact, ArtifactKind, NewArtifact
+from ctrlab.storage.records import ID_PREFIXES, MAX_NAME_LENGTH, Artifact, ArtifactKind, NewArtifact
 from ctrlab.storage.trash import Trash, TrashEntry
 
-_MAX_NAME_LENGTH = 200
 #: Age after which an unfinished change of a dead process is swept; the lock of a process on another machine may not be visible.
 _ORPHAN_SECONDS = 3600.0
 
@@ -218,5 +217,5 @@ def _check(new: NewArtifact) -> None:
 
 
 def _check_name(name: str) -> None:
-    if not 0 < len(name.strip()) <= _MAX_NAME_LENGTH:
-        raise ConfigError(f"a name must have 1 to {_MAX_NAME_LENGTH} characters, got {len(name.strip())}")
+    if not 0 < len(name.strip()) <= MAX_NAME_LENGTH:
+        raise ConfigError(f"a name must have 1 to {MAX_NAME_LENGTH} characters, got {len(name.strip())}")

@@ -14,6 +14,8 @@ ID_PREFIXES: dict[str, str] = {
     "dataset": "ds", "model": "model", "spectra": "spectra", "sensitivity": "sens", "speed": "speed", "plan": "plan",
     "evaluation": "eval",
 }  # fmt: skip
+#: Characters of an artifact's name.
+MAX_NAME_LENGTH = 200
 #: A job in one of these states may still change by itself.
 ACTIVE_STATES: tuple[JobState, ...] = ("queued", "running")
 #: A job in one of these states can be made runnable again.

@@ -34,8 +34,8 @@ def test_every_arm_is_queued_run_and_told_apart(lab, original):
     found = [lab.workspace.store.artifacts.get(lab.wait(job)["model"]) for job in jobs]
     names = [model.name for model in found]
     assert names == [
-        "small, seed 1", "small, seed 2", "DeepFM, fine-tuned alone, seed 1", "DeepFM, fine-tuned alone, seed 2",
-        "small, truncated only", "DeepFM, small from scratch, seed 1", "DeepFM, small from scratch, seed 2",
+        "small, seed 1", "small, seed 2", f"{original.name}, fine-tuned alone, seed 1", f"{original.name}, fine-tuned alone, seed 2",
+        "small, truncated only", f"{original.name}, small from scratch, seed 1", f"{original.name}, small from scratch, seed 2",
     ]  # fmt: skip
     kinds = [role_of(model) for model in (original, *found)]
     assert kinds == ["original", *["compressed"] * 2, *["control"] * 2, "compressed", *["from_scratch"] * 2]
@@ -63,7 +63,7 @@ def test_a_method_that_retrains_is_controlled_by_reinitialised_tables_and_has_no
     queued = [lab.workspace.store.jobs.get(job) for job in jobs]
     assert [job.kind for job in queued] == ["compress", "control", "train"] and queued[1].config["redraw_tables"]
     hashed, control = (lab.workspace.store.artifacts.get(lab.wait(job)["model"]) for job in jobs[:2])
-    assert control.name == "DeepFM, tables re-initialised" and hashed.config["compression"]["method"] == "qr_hash"
+    assert control.name == f"{original.name}, tables re-initialised" and hashed.config["compression"]["method"] == "qr_hash"
     assert hashed.summary["cost_serving"]["bytes_tables"] < control.summary["cost_serving"]["bytes_tables"]
 
 

@@ -5,9 +5,8 @@ from dataclasses import asdict
 from typing import Any
 
 from ctrlab.compression.pipeline import PipelineResult, compress_and_finetune
-from ctrlab.plans.methods import METHODS
 from ctrlab.services.comparison import latest_evaluation
-from ctrlab.services.compression import CompressJobConfig
+from ctrlab.services.compression import CompressJobConfig, compressed_name
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.work.evaluate import evaluate_and_file
 from ctrlab.services.work.shared import file_model, open_model, open_spectra, stage_folder
@@ -37,7 +36,7 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
         result.model,
         role="compressed",
         precision=config.compress.precision,
-        name=config.name or f"{original.name}, {METHODS[config.compress.method].title}",
+        name=config.name or compressed_name(context.workspace, config),
         parents=[original.id, config.spectra_id],
         config={
             "dataset_id": original.config["dataset_id"],

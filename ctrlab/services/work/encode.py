@@ -5,6 +5,7 @@ from ctrlab.data.dataset import EncodedDataset
 from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.services.datasets import check_source
 from ctrlab.services.handlers import JobContext
+from ctrlab.services.work.shared import free_name
 from ctrlab.storage import Artifact, NewArtifact
 
 
@@ -17,12 +18,17 @@ def run(config: DatasetConfig, context: JobContext) -> dict[str, str]:
 
 
 def file_dataset(context: JobContext, dataset: EncodedDataset) -> Artifact:
-    """Move an encoded dataset into the store."""
+    """Move an encoded dataset into the store; its name gets a number where another dataset has it."""
     schema = dataset.schema
     summary = dataset.summary.to_dict() | {"fingerprint": schema.fingerprint, "schema": schema.to_dict()}
     config = dataset.config
     return context.add_artifact(
         NewArtifact(
-            "dataset", config.name, config=config.to_dict(), summary=summary, seed=config.split.seed, files_from=dataset.path
+            "dataset",
+            free_name(context.workspace, "dataset", config.name),
+            config=config.to_dict(),
+            summary=summary,
+            seed=config.split.seed,
+            files_from=dataset.path,
         )
     )

@@ -18,6 +18,7 @@ from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import MODEL_FILE, SERVING_FILE, ModelRole, model_file, require_artifact
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, NewArtifact
+from ctrlab.storage.records import MAX_NAME_LENGTH, ArtifactKind
 from ctrlab.training.progress import FitProgress
 
 
@@ -45,6 +46,18 @@ def open_spectra(workspace: Workspace, spectra_id: str) -> dict[str, LayerSpectr
     return load_spectra(require_artifact(workspace, spectra_id, "spectra").path, eigenvectors=True)
 
 
+def free_name(workspace: Workspace, kind: ArtifactKind, wanted: str) -> str:
+    """`wanted`, numbered where an artifact of `kind` has that name: "DeepFM on Avazu", then "DeepFM on Avazu, 2"."""
+    wanted = wanted.strip()[:MAX_NAME_LENGTH].strip()
+    taken = {artifact.name for artifact in workspace.store.artifacts.list(kind=kind)}
+    number, name = 1, wanted
+    while name in taken:
+        number += 1
+        end = f", {number}"
+        name = wanted[: MAX_NAME_LENGTH - len(end)] + end
+    return name
+
+
 def file_model(
     context: JobContext,
     model: CTRModel,
@@ -57,7 +70,11 @@ def file_model(
     summary: Mapping[str, Any],
     seed: int | None,
 ) -> Artifact:
-    """Save both forms of a model, that for serving in `precision`, and file them as one artifact."""
+    """Save both forms of a model, that for serving in `precision`, and file them as one artifact.
+
+    Args:
+        name: gets a number where another model has it.
+    """
     profile = profile_model(model)
     serving, cost_serving = cheaper_form(model, profile.cost)
     if precision != "float32":
@@ -75,6 +92,7 @@ def file_model(
         "cost": profile.cost.to_dict(),
         "cost_serving": cost_serving.to_dict(),
     }
+    name = free_name(context.workspace, "model", name)
     return context.add_artifact(
         NewArtifact("model", name, parents=parents, config=config, summary={**facts, **summary}, seed=seed, files_from=folder)
     )

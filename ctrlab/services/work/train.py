@@ -3,9 +3,8 @@
 import torch
 
 from ctrlab.models.base import build_model
-from ctrlab.models.configs import MODELS
 from ctrlab.services.handlers import JobContext
-from ctrlab.services.models import TrainConfig
+from ctrlab.services.models import TrainConfig, default_name
 from ctrlab.services.work.evaluate import evaluate_and_file
 from ctrlab.services.work.shared import file_model, open_dataset, open_model, report_fit
 from ctrlab.training.loop import fit
@@ -33,7 +32,7 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
         context,
         result.model,
         role="from_scratch" if config.max_parameters is not None else "original",
-        name=config.name or MODELS[config.architecture].title,
+        name=config.name or default_name(context.workspace, config),
         parents=[config.dataset_id, *([config.teacher_id] if config.teacher_id else [])],
         config={
             "dataset_id": config.dataset_id,

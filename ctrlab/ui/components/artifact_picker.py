@@ -1,11 +1,16 @@
-"""A select box for a dataset, a model or spectra; the choice is the selection on every page."""
+"""A select box for a dataset, a model or spectra; the choice is the selection on every page.
 
+Streamlit sends the label of an option back, not the option. Labels are therefore unique and hold nothing that changes by itself;
+a label that belongs to no artifact (any more) is refused.
+"""
+
+from collections import Counter
 from collections.abc import Callable, Sequence
 
 import streamlit as st
 
 from ctrlab.storage import Artifact
-from ctrlab.ui import format, state
+from ctrlab.ui import state
 
 
 def artifact_picker(
@@ -26,15 +31,18 @@ def artifact_picker(
         st.session_state[key] = selected if selected in by_id else None
 
     def select() -> None:
-        state.select(**{kind: st.session_state[key]})
+        if st.session_state[key] in by_id:
+            state.select(**{kind: st.session_state[key]})
 
+    labels = unique_labels(artifacts, describe)
     st.selectbox(
-        label, list(by_id), key=key, on_change=select, placeholder=f"Choose one of {len(by_id)}",
-        format_func=lambda artifact_id: _line(by_id[artifact_id], describe),
+        label, list(by_id), key=key, on_change=select, placeholder=f"Choose one of {len(by_id)}", format_func=labels.__getitem__,
     )  # fmt: skip
     return by_id.get(st.session_state[key])
 
 
-def _line(artifact: Artifact, describe: Callable[[Artifact], str]) -> str:
-    parts = (artifact.name, describe(artifact), format.ago(artifact.created_at))
-    return " · ".join(part for part in parts if part)
+def unique_labels(artifacts: Sequence[Artifact], describe: Callable[[Artifact], str] = lambda artifact: "") -> dict[str, str]:
+    """{id: label}: name and description; equal ones get their id too."""
+    lines = {a.id: " \N{MIDDLE DOT} ".join(filter(None, (a.name, describe(a)))) for a in artifacts}
+    times = Counter(lines.values())
+    return {key: line if times[line] == 1 else f"{line} \N{MIDDLE DOT} {key}" for key, line in lines.items()}

@@ -18,6 +18,7 @@ from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache, format, state
+from ctrlab.ui.components.artifact_picker import unique_labels
 from ctrlab.ui.components.downloads import download_table
 from ctrlab.ui.components.explain import explain
 from ctrlab.ui.components.figure import figure
@@ -95,7 +96,7 @@ def _choice(workspace: Workspace, known: Sequence[Artifact], selection: state.Se
     elif linked and st.session_state.get("compare-link") != st.query_params[_MODELS]:
         st.session_state[key] = linked  # a link was followed within this session
     st.session_state[key] = [model_id for model_id in st.session_state[key] if model_id in by_id]
-    names = _distinct_names(known)
+    names = unique_labels(known)
     chosen: list[str] = st.multiselect("Models", list(by_id), key=key, format_func=names.__getitem__, placeholder="Choose models")
     st.query_params[_MODELS] = st.session_state["compare-link"] = ",".join(chosen)
     return chosen
@@ -113,17 +114,6 @@ def _family(workspace: Workspace, known: Sequence[Artifact], selection: state.Se
         or (role_of(model) == "from_scratch" and model.config.get("architecture") == alike)
     ]
     return [original.id, *children]
-
-
-def _distinct_names(known: Sequence[Artifact]) -> dict[str, str]:
-    """Names by id; equal names get their age and the end of the id."""
-    names = [model.name for model in known]
-    return {
-        model.id: model.name
-        if names.count(model.name) == 1
-        else f"{model.name} ({format.ago(model.created_at)}, {model.id[-4:]})"
-        for model in known
-    }
 
 
 def _only_one() -> None:
@@ -262,12 +252,14 @@ def _difference(workspace: Workspace, table: "pd.DataFrame") -> None:
     """Settings in which two of the models differ."""
     if len(table) < 2:
         return
-    names = dict(zip(table["id"], table["name"], strict=True))
+    names = unique_labels([workspace.store.artifacts.get(model_id) for model_id in table["id"]])
     with st.expander("Compare settings of two models"):
         left, right = st.columns(2)
         first = left.selectbox("First", list(names), format_func=names.__getitem__, key="difference-first")
         others = [model_id for model_id in names if model_id != first]
         second = right.selectbox("Second", others, format_func=names.__getitem__, key="difference-second")
+        if first not in names or second not in names:  # a label of a moment ago
+            return
         rows = service.config_difference(workspace, first, second)
         if rows.empty:
             st.caption("Both models have the same settings.")

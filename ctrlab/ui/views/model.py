@@ -167,7 +167,13 @@ def _train(dataset: Artifact, busy: bool) -> None:
     with left:
         st.markdown("**Network**")
         network = config_form(entry.config_class, key=f"model-{architecture}", columns=2)
-        name = st.text_input("Name", key="model-name", placeholder=entry.title, persist_state="session", help="Shown in lists.")
+        name = st.text_input(
+            "Name",
+            key="model-name",
+            placeholder=f"{entry.title} on {dataset.name}",
+            persist_state="session",
+            help="Shown in lists.",
+        )
     with right:
         st.markdown("**Training**")
         fit = config_form(FitConfig, key="fit", columns=3, omit=("rows", "keep_initial", "distillation"))

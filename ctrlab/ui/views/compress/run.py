@@ -4,7 +4,6 @@ import streamlit as st
 
 from ctrlab.plans.configs import CompressConfig
 from ctrlab.plans.cost_prediction import Prediction
-from ctrlab.plans.methods import METHODS
 from ctrlab.services import compression as service
 from ctrlab.services import controls
 from ctrlab.services.workspace import Workspace
@@ -12,7 +11,7 @@ from ctrlab.storage import Job
 from ctrlab.ui import state
 from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import escape
-from ctrlab.ui.format import count, size, times
+from ctrlab.ui.format import count, size
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.views.compress.context import CompressContext
 from ctrlab.ui.views.compress.settings import RunSettings
@@ -24,13 +23,11 @@ _FAULTY = "correct the settings first"
 def run(context: CompressContext, prediction: Prediction, config: CompressConfig, settings: RunSettings) -> None:
     """The button that queues the compression, and the progress of its job."""
     after = prediction.serving
-    factor = prediction.serving_original.size_bytes / max(after.size_bytes, 1)
     left = f"{count(after.parameters)} parameters" if config.precision == "float32" else size(after.size_bytes)
     job_config = service.CompressJobConfig(
         model_id=context.model.id,
         spectra_id=context.spectra_id,
         compress=config,
-        name=f"{context.model.name}, {METHODS[config.method].title} {times(factor)}",
     )
     task(
         "compress",
