@@ -100,7 +100,7 @@ class FitConfig(Config):
     matrix_products: MatrixProducts = option(
         "fixed",
         advanced=True,
-        help="fixed chooses the library of each matrix product by its shape: one seed gives one model. timed measures both "
+        help="fixed chooses the library of each matrix product by its kind: one seed gives one model. timed measures both "
         "libraries on the first batch, which can be some per cent faster; its choices are recorded with the model.",
     )
     matrix_choices: tuple[str, ...] = option(

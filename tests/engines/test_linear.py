@@ -60,6 +60,19 @@ def test_a_fixed_rule_times_nothing_and_records_nothing():
     assert chosen.choices == ()
 
 
+def test_by_rule_gradients_of_weights_are_mkls_and_other_products_onednns():
+    torch.manual_seed(0)
+    x, weight = torch.randn(64, 48), torch.randn(32, 48)
+    chosen = Products(least_macs=0)
+    by_mkl, by_onednn = Products("timed", timer=lambda product, x, weight: 0.0, least_macs=0), library("onednn")
+    for kind, first, second, batch, expected in (
+        ("input", x, weight, 0, by_onednn), ("weight", x[:32].t(), weight.t(), 1, by_mkl)
+    ):  # fmt: skip
+        found = chosen.product(kind, first, second, batch=batch)
+        assert torch.equal(found, expected.product(kind, first, second, batch=batch))
+    assert {choice.rpartition("=")[2] for choice in by_mkl.choices} == {"mkl"}
+
+
 def test_small_products_are_not_timed():
     chosen = Products("timed")
     results(mlp(), torch.randn(6, 13), products=chosen)

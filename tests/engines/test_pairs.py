@@ -48,7 +48,7 @@ def test_of_looked_up_vectors_the_gradients_of_pairs_and_of_the_vectors_themselv
         torch.manual_seed(seed)
         table = torch.randn(7 * fields, width, requires_grad=True)
         numeric = torch.randn(values, width, requires_grad=True) if values else None
-        batch = BatchVectors(context(sparse=sparse), ids, offsets, table, numbers, numeric)
+        batch = BatchVectors(context(sparse=sparse), ids, offsets, table, numbers, numeric, with_pairs=linked)
         pairs = batch.pairs if linked else sum_of_pairs(batch.vectors * 1.0, in_one_part)
         loss = (pairs * of_pairs).sum()
         if also_themselves:
@@ -65,7 +65,7 @@ def test_gradients_of_numeric_values_hold_their_part_of_the_pairs():
     upstream, gradients = torch.randn(9, 5), []
     for linked in (True, False):
         values, numeric = torch.ones(9, 3, requires_grad=True), torch.ones(3, 5, requires_grad=True)
-        batch = BatchVectors(context(), ids, offsets, table, values, numeric)
+        batch = BatchVectors(context(), ids, offsets, table, values, numeric, with_pairs=linked)
         pairs = batch.pairs if linked else sum_of_pairs(batch.vectors * 1.0, in_one_part)
         (pairs * upstream).sum().backward()
         gradients.append((values.grad, numeric.grad))
@@ -73,19 +73,36 @@ def test_gradients_of_numeric_values_hold_their_part_of_the_pairs():
         torch.testing.assert_close(mine, theirs, atol=1e-5, rtol=1e-5)
 
 
-def test_a_frozen_table_leaves_numeric_vectors_their_gradient():
+@pytest.mark.parametrize("with_pairs", [True, False])
+def test_a_frozen_table_leaves_numeric_vectors_their_gradient(with_pairs):
     batch = BatchVectors(
         context(), torch.zeros(4, 1, dtype=torch.int64), torch.tensor([0]), torch.ones(2, 3), torch.ones(4, 1),
-        torch.ones(1, 3, requires_grad=True),
+        torch.ones(1, 3, requires_grad=True), with_pairs=with_pairs,
     )  # fmt: skip
     batch.pairs.sum().backward()
     assert batch.numeric.grad.tolist() == [[4.0, 4.0, 4.0]]
 
 
+def test_the_gradients_of_pairs_and_of_vectors_are_summed_by_row_in_one_pass():
+    passes, in_parts = [], context()
+
+    def counted(loop, total, *, elements=None):
+        passes.append(total)
+        loop(0, total)
+
+    in_parts.parts = counted
+    ids, table = torch.randint(0, 5, (8, 2)), torch.randn(10, 4, requires_grad=True)
+    batch = BatchVectors(in_parts, ids, torch.tensor([0, 5]), table, with_pairs=True)
+    loss = batch.pairs.sum() + batch.vectors.square().sum()
+    passes.clear()
+    loss.backward()
+    assert passes == [ids.numel()]
+
+
 @pytest.mark.parametrize("read", [True, False])
 def test_a_step_that_is_over_keeps_nothing_alive(read):
     table = torch.randn(10, 4, requires_grad=True)
-    batch = BatchVectors(context(), torch.randint(0, 10, (6, 1)), torch.tensor([0]), table)
+    batch = BatchVectors(context(), torch.randint(0, 10, (6, 1)), torch.tensor([0]), table, with_pairs=read)
     out = batch.pairs.sum() if read else batch.vectors.sum()
     out.backward()
     kept = [weakref.ref(each) for each in (batch, batch.rows, batch.numbers)]

@@ -14,22 +14,24 @@ from torch import Tensor
 
 from ctrlab.engines.fast.context import FastContext
 from ctrlab.engines.fast.grouping import whole_numbers
-from ctrlab.engines.fast.pairs import pairs_of_rows, sum_of_pairs, summed
+from ctrlab.engines.fast.pairs import sum_of_pairs, summed
 from ctrlab.kernels import rows
 from ctrlab.kernels.parts import Parts
-from ctrlab.kernels.rows import ByField, RowGroups
+from ctrlab.kernels.rows import ByField, PairGradient, RowGroups
 
 
 class BatchVectors:
     """The vectors of a batch: `weight[ids + offsets]`, and after them `values` times `numeric`. M = F + V.
 
     ids: (B, F) integer. offsets: (F,) int64. weight: (num_rows, d). values: (B, V) and numeric: (V, d), or None.
+    with_pairs: `pairs` will be read too, so that its gradient and that of `vectors` are summed by row in one pass.
     """
 
     def __init__(
         self, context: FastContext, ids: Tensor, offsets: Tensor, weight: Tensor, values: Tensor | None = None,
-        numeric: Tensor | None = None,
+        numeric: Tensor | None = None, *, with_pairs: bool = False,
     ) -> None:  # fmt: skip
+        self.with_pairs = with_pairs
         self.context, self.ids, self.offsets, self.weight = context, ids, offsets, weight
         self.values, self.numeric = values, numeric
         self.trains = torch.is_grad_enabled() and weight.requires_grad
@@ -69,25 +71,27 @@ class BatchVectors:
             torch.mul(self.values.detach().unsqueeze(2), self.numeric.detach(), out=out[:, num_fields:])
         return out
 
-    @cached_property
+    @property
     def vectors(self) -> Tensor:
         """(B, M, d)."""
-        if not torch.is_grad_enabled():
-            return self.numbers
-        table_rows = self.rows if self.trains else None
-        groups = self.groups if self.trains else None
-        vectors: Tensor = _Vectors.apply(
-            table_rows, self.numeric, self.values, self.numbers, groups, self.ids.shape[1], self.context.parts
-        )
-        return vectors
+        return self._vectors_and_pairs[0] if torch.is_grad_enabled() else self.numbers
 
     @cached_property
     def pairs(self) -> Tensor:
         """(B, d): sum_{i<j} e_i * e_j."""
-        parts = self.context.parts
-        if self.trains and (self.values is None or not self.values.requires_grad):
-            return pairs_of_rows(self.rows, self.numeric, self.values, self.numbers, self.groups, parts)
-        return sum_of_pairs(self.vectors, parts) if torch.is_grad_enabled() else summed(self.numbers, parts)[1]
+        if not torch.is_grad_enabled():
+            return summed(self.numbers, self.context.parts)[1]
+        vectors, pairs = self._vectors_and_pairs
+        return sum_of_pairs(vectors, self.context.parts) if pairs is None else pairs
+
+    @cached_property
+    def _vectors_and_pairs(self) -> tuple[Tensor, Tensor | None]:
+        """Both with gradients; the second only `with_pairs`."""
+        table_rows, groups = (self.rows, self.groups) if self.trains else (None, None)
+        found: tuple[Tensor, Tensor | None] = _Vectors.apply(
+            table_rows, self.numeric, self.values, self.numbers, groups, self.ids.shape[1], self.with_pairs, self.context.parts
+        )
+        return found
 
 
 class _DistinctRows(torch.autograd.Function):
@@ -104,27 +108,43 @@ class _DistinctRows(torch.autograd.Function):
 
 
 class _Vectors(torch.autograd.Function):
-    """The vectors (B, M, d) of distinct rows (U, d), and of numeric fields."""
+    """The vectors e (B, M, d) of distinct rows (U, d) and of numeric fields, and on demand sum_{i<j} e_i * e_j (B, d)."""
 
     @staticmethod
     def forward(ctx: Any, table_rows: Tensor | None, numeric: Tensor | None, values: Tensor | None, numbers: Tensor,
-                groups: RowGroups | None, num_fields: int, parts: Parts) -> Tensor:  # fmt: skip
+                groups: RowGroups | None, num_fields: int, with_pairs: bool,
+                parts: Parts) -> tuple[Tensor, Tensor | None]:  # fmt: skip
+        ctx.set_materialize_grads(False)
         ctx.groups, ctx.num_fields, ctx.parts = groups, num_fields, parts
-        ctx.save_for_backward(numeric, values)
-        return numbers.detach()
+        total, pairs = summed(numbers, parts) if with_pairs else (None, None)
+        ctx.save_for_backward(table_rows if with_pairs else None, numeric, values, total)
+        return numbers.detach(), pairs
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        numeric, values = ctx.saved_tensors
-        num_fields = ctx.num_fields
+    def backward(ctx: Any, grad: Tensor | None, of_pairs: Tensor | None) -> tuple[Tensor | None, ...]:
+        table_rows, numeric, values, total = ctx.saved_tensors
         of_rows = of_numeric = of_values = None
-        if ctx.needs_input_grad[0]:
-            of_rows = torch.from_numpy(rows.sum_by_row(grad.contiguous().numpy(), ctx.groups, num_fields, parts=ctx.parts))
+        if ctx.needs_input_grad[0] and (grad is not None or of_pairs is not None):
+            own = None if grad is None else grad.contiguous().numpy()
+            paired, groups = None, ctx.groups
+            if of_pairs is not None:
+                # The rows are a table of their own, of which row u is the one at `groups.rows[u]` of the whole table.
+                groups = groups._replace(rows=np.arange(len(table_rows)))
+                paired = PairGradient(of_pairs.contiguous().numpy(), total.numpy(), table_rows.detach().contiguous().numpy())
+            of_rows = torch.from_numpy(rows.sum_by_row(own, groups, ctx.num_fields, paired, ctx.parts))
         if ctx.needs_input_grad[1]:
-            of_numeric = torch.einsum("bvd,bv->vd", grad[:, num_fields:], values)
+            of_numeric = torch.zeros_like(numeric)
+            if grad is not None:
+                of_numeric += torch.einsum("bvd,bv->vd", grad[:, ctx.num_fields :], values)
+            if of_pairs is not None:
+                of_numeric += values.t() @ (of_pairs * total) - (values.square().t() @ of_pairs) * numeric
         if ctx.needs_input_grad[2]:
-            of_values = torch.einsum("bvd,vd->bv", grad[:, num_fields:], numeric)
-        return of_rows, of_numeric, of_values, None, None, None, None
+            of_values = torch.zeros_like(values)
+            if grad is not None:
+                of_values += torch.einsum("bvd,vd->bv", grad[:, ctx.num_fields :], numeric)
+            if of_pairs is not None:
+                of_values += (of_pairs * total) @ numeric.t() - values * (of_pairs @ numeric.square().t())
+        return of_rows, of_numeric, of_values, None, None, None, None, None
 
 
 def row_gradient(table_rows: rows.TableRows, grad: Tensor, table_shape: torch.Size, sparse: bool) -> Tensor:

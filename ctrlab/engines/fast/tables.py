@@ -58,16 +58,23 @@ class FastFusedTable(FusedTable):
 
 
 class FastFieldEmbedding(FieldEmbedding):
-    """The twin of `FieldEmbedding`. joins: whether all that read its output take a `LookedUp`."""
+    """The twin of `FieldEmbedding`.
+
+    joins: whether all that read its output take a `LookedUp`. with_pairs: whether one of them reads the sum over its pairs.
+    """
 
     context: FastContext
     joins: bool = False
+    with_pairs: bool = False
 
     def forward(self, fields: Fields) -> Tensor | LookedUp:  # type: ignore[override]
         """-> (B, M, d)."""
         ids, table = fields.ids, self.categorical.table
         values, numeric = (fields.values, self.numeric) if len(self.numeric) else (None, None)
-        batch = BatchVectors(self.context, ids, self.categorical.offsets[: ids.shape[1]], table.weight, values, numeric)
+        batch = BatchVectors(
+            self.context, ids, self.categorical.offsets[: ids.shape[1]], table.weight, values, numeric,
+            with_pairs=self.with_pairs,
+        )  # fmt: skip
         return LookedUp(batch) if self.joins else batch.vectors
 
     def dense_input(self, embeddings: Tensor | LookedUp, fields: Fields) -> Tensor | LookedUp:  # type: ignore[override]

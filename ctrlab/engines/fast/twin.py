@@ -110,8 +110,9 @@ def _join_look_ups(twin: CTRModel) -> None:
         embedding = twin.get_submodule(name)
         if type(embedding) is FastFieldEmbedding:
             embedding.joins = True
-            for reader in readers:
-                _read_operands(twin.get_submodule(reader))
+            for reader in map(twin.get_submodule, readers):
+                embedding.with_pairs |= isinstance(reader, (FastInnerProductFM, FastBiInteraction))
+                _read_operands(reader)
 
 
 def _read_operands(reader: nn.Module) -> None:
