@@ -24,7 +24,7 @@ from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.measuring.choose import candidate_plans, choose_plan
+from ctrlab.measuring.choose import baseline_plans, candidate_plans, choose_plan
 from ctrlab.measuring.probe import Probe
 from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.models.structure import Precision
@@ -94,7 +94,9 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
         except BudgetError:
             precision = "int8"
         planner_ms = 1000 * (time.perf_counter() - started)
-        plans = candidate_plans(profile, sensitivity, budget, spectra, PlanOptions(spec=CompressionSpec(precision=precision)))
+        options = PlanOptions(spec=CompressionSpec(precision=precision))
+        plans = candidate_plans(profile, sensitivity, budget, spectra, options)
+        plans |= baseline_plans(profile, budget, spectra, options)
         if precision == "float32":
             found = choose_plan(probe, plans).measured
             valid = {title: {"log_loss": one.log_loss, "auc": one.auc} for title, one in found.items()}

@@ -2,10 +2,14 @@
 
 import argparse
 from pathlib import Path
+from typing import Any
+
+import pandas as pd
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_settings
 from ctrlab.cli.output import comparison_text, print_json, write_text
+from ctrlab.figures.text import rows_and_clicks
 from ctrlab.models.configs import MODELS
 from ctrlab.services import comparison, models
 from ctrlab.services.lab import Lab
@@ -54,9 +58,16 @@ def run_train(args: argparse.Namespace) -> None:
 
 def _model_line(lab: Lab, model: Artifact) -> str:
     row = comparison.comparison_table(lab.workspace, [model.id]).iloc[0]
-    return (
-        f"{model.id}  {model.name}: {row.parameters / 1e6:.3f} M parameters, test AUC {row.auc:.4f}, log loss {row.log_loss:.4f}"
-    )
+    measured = rows_and_clicks(row.measured_rows, row.measured_clicks, row.split)
+    size = f"{row.parameters / 1e6:.3f} M parameters"
+    return f"{model.id}  {model.name}: {size}, {_auc(row)}, log loss {row.log_loss:.4f} on {measured}"
+
+
+def _auc(row: "pd.Series[Any]") -> str:
+    """The AUC with its interval; why there is none on rows of one class."""
+    if row.auc != row.auc:
+        return "no AUC (all rows are of one class)"
+    return f"{row.split} AUC {row.auc:.4f} (95 % {row.auc_low:.4f} to {row.auc_high:.4f})"
 
 
 def _import(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:

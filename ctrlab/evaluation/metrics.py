@@ -3,6 +3,7 @@
 Plain numpy for small inputs; from `MANY_ROWS` on the compiled passes of `counting`, which give the same numbers sooner.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from typing import Any, Self
 
@@ -20,6 +21,7 @@ MANY_ROWS = 200_000
 class Metrics:
     """Accuracy of one model on one split.
 
+    auc: NaN where all rows are of one class. calibration_ratio: NaN where no row is a click; `to_dict` writes NaN as None.
     calibration_ratio: mean predicted probability / click-through rate; 1 is unbiased, above 1 predicts too many clicks.
     calibration_error: expected calibration error, see `calibration`.
     """
@@ -29,22 +31,23 @@ class Metrics:
     calibration_ratio: float
     calibration_error: float
     num_rows: int
+    num_clicks: int
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
-        return asdict(self)
+        return {name: None if value != value else value for name, value in asdict(self).items()}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        return cls(**values)
+        return cls(**{name: math.nan if value is None else value for name, value in values.items()})
 
 
 @dataclass(frozen=True)
 class Calibration:
     """Predicted against observed click rates.
 
-    ratio: mean prediction / click-through rate.
+    ratio: mean prediction / click-through rate; NaN where no row is a click.
     error: mean over rows of |mean prediction - click rate| of the row's bin.
     predicted, observed: mean prediction and click rate of each bin that holds rows, float64.
     counts: rows of each of those bins, int64.
@@ -113,9 +116,9 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = CALIBRA
     """Calibration ratio and expected calibration error over `bins` equally wide bins of [0, 1].
 
     Raises:
-        DataError: as `auc`, or a probability outside [0, 1].
+        DataError: as `log_loss`, or a probability outside [0, 1].
     """
-    clicked, probabilities = checked(labels, probabilities)
+    clicked, probabilities = checked(labels, probabilities, both_classes=False)
     if probabilities.min() < 0 or probabilities.max() > 1:
         low, high = probabilities.min(), probabilities.max()
         raise DataError(f"probabilities must lie between 0 and 1, got {low:.4g} to {high:.4g}; apply the sigmoid to logits first")
@@ -129,7 +132,7 @@ def _calibrated(predicted: NDArray[Any], observed: NDArray[Any], counts: NDArray
     """From the sums of each bin (bins,)."""
     held = counts > 0
     return Calibration(
-        ratio=float(predicted.sum() / observed.sum()),
+        ratio=float(predicted.sum() / observed.sum()) if observed.sum() else math.nan,
         error=float(np.abs(predicted - observed).sum() / counts.sum()),
         predicted=predicted[held] / counts[held],
         observed=observed[held] / counts[held],
@@ -144,20 +147,23 @@ def sigmoid(logits: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
 
 
 def metrics_of(labels: ArrayLike, logits: NDArray[np.float32]) -> Metrics:
-    """All metrics of logits (n,)."""
+    """All metrics of logits (n,); the AUC is NaN where all rows are of one class."""
     if _many(logits):
         return _metrics_of_many(labels, logits)
-    calibrated = calibration(labels, sigmoid(logits))
-    return Metrics(auc(labels, logits), log_loss(labels, logits), calibrated.ratio, calibrated.error, len(logits))
+    clicked, logits = checked(labels, logits, both_classes=False)
+    calibrated, clicks = calibration(labels, sigmoid(logits)), int(np.count_nonzero(clicked))
+    found = auc(labels, logits) if 0 < clicks < len(logits) else math.nan
+    return Metrics(found, log_loss(labels, logits), calibrated.ratio, calibrated.error, len(logits), clicks)
 
 
 def _metrics_of_many(labels: ArrayLike, logits: NDArray[np.float32]) -> Metrics:
     from ctrlab.evaluation.counting import counted_auc, loss_sums
 
-    clicked, logits = checked(labels, logits)
-    sums = loss_sums(clicked, logits, CALIBRATION_BINS)
+    clicked, logits = checked(labels, logits, both_classes=False)
+    sums, clicks = loss_sums(clicked, logits, CALIBRATION_BINS), int(np.count_nonzero(clicked))
     calibrated = _calibrated(sums.predicted, sums.observed, sums.counts.astype(np.int64))
-    return Metrics(counted_auc(clicked, logits), sums.loss / len(logits), calibrated.ratio, calibrated.error, len(logits))
+    found = counted_auc(clicked, logits) if 0 < clicks < len(logits) else math.nan
+    return Metrics(found, sums.loss / len(logits), calibrated.ratio, calibrated.error, len(logits), clicks)
 
 
 def _many(scores: NDArray[Any]) -> bool:
@@ -176,7 +182,7 @@ def checked(labels: ArrayLike, scores: ArrayLike, *, both_classes: bool = True) 
     if len(labels) == 0:
         raise DataError("there are no rows to measure; give a split that holds some")
     if both_classes and num_clicks in (0, len(labels)):
-        raise DataError(f"all {len(labels)} labels are {int(num_clicks > 0)}; AUC and calibration need rows of both classes")
+        raise DataError(f"all {len(labels)} labels are {int(num_clicks > 0)}; AUC needs rows of both classes")
     if np.isnan(scores).any():
         raise DataError("the predictions contain nan; the model has diverged, train it again with a lower learning rate")
     return clicked, scores

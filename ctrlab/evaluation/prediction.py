@@ -80,7 +80,7 @@ def evaluate_model(
     """AUC, log loss and calibration of a model on a split.
 
     Raises:
-        DataError: the split has rows of one class only, or the model predicts nan.
+        DataError: the split has no rows, or the model predicts nan.
         JobCancelled: `should_stop()` was true between two batches.
     """
     return metrics_of(split.labels, predict_logits(model, split, batch_size, should_stop=should_stop))

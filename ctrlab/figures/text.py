@@ -77,6 +77,18 @@ def difference(value: float) -> str:
     return f"{'+' if value > 0 else MINUS}{text}"
 
 
+def rows_and_clicks(num_rows: float, num_clicks: float | None, split: str = "") -> str:
+    """What an accuracy was measured on. Clicks are counted exactly: they say how sure an AUC is.
+
+    >>> rows_and_clicks(5000, 24, "test"), rows_and_clicks(61_234, 15_300), rows_and_clicks(800, 1)
+    ('5.00 k test rows with 24 clicks', '61.2 k rows with 15.3 k clicks', '800 rows with 1 click')
+    """
+    rows = " ".join(word for word in (count(num_rows), split, "rows") if word)
+    if num_clicks is None or num_clicks != num_clicks:
+        return rows
+    return f"{rows} with {count(num_clicks)} {'click' if num_clicks == 1 else 'clicks'}"
+
+
 def plural(number: int, noun: str) -> str:
     """A count with its noun.
 

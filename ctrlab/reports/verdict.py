@@ -2,7 +2,8 @@
 
 import pandas as pd
 
-from ctrlab.figures.text import count, difference, times
+from ctrlab.evaluation.evidence import ENOUGH_CLICKS, has_enough_clicks
+from ctrlab.figures.text import difference, rows_and_clicks, times
 from ctrlab.reports.comparison import SPEED_BATCH, SPEED_COLUMN
 
 #: Ratios of speed or size within 5 % are reported as no difference.
@@ -18,25 +19,40 @@ def verdict(original: "pd.Series", other: "pd.Series", table: pd.DataFrame) -> s
             models that differ in their seed alone).
     """
     text = ", ".join(part for part in (_size(original, other), _speed(original, other)) if part)
+    rows, clicks = other["measured_rows"], other["measured_clicks"]
     change = other["auc"] - original["auc"]
     if change != change:
-        return f"{text}; its AUC has not been measured."
-    rows = f"{count(other['measured_rows'])} {other['split']} rows"
-    interval = certainty(other["auc_change_low"], other["auc_change_high"], change)
-    text += f"; AUC {difference(change)}{interval} on {rows}"
-    return text + _control(other, change, table) + _seeds(other, table)
+        return f"{text}; {_no_auc(rows, clicks, other['split'])}."
+    enough = has_enough_clicks(rows, clicks)
+    interval = certainty(other["auc_change_low"], other["auc_change_high"], change, enough=enough)
+    text += f"; AUC {difference(change)}{interval} on {rows_and_clicks(rows, clicks, other['split'])}"
+    return text + (_control(other, change, table) if enough else ".") + _seeds(other, table)
 
 
-def certainty(low: float, high: float, change: float) -> str:
+def _no_auc(rows: float | None, clicks: float | None, split: str) -> str:
+    """Why there is no AUC: not measured, or rows of one class."""
+    if rows is None or rows != rows or clicks not in (0, rows):
+        return "its AUC has not been measured"
+    return f"an AUC is not defined on {rows_and_clicks(rows, clicks, split)}"
+
+
+def certainty(low: float, high: float, change: float, *, enough: bool = True) -> str:
     """The 95 % interval of a change of AUC and whether it is measurable; "" without an interval (NaN).
+
+    enough: whether there are `ENOUGH_CLICKS`; with fewer there is neither gain nor loss.
 
     >>> certainty(0.0002, 0.0010, 0.0006)
     ' (95 % +0.0002 to +0.0010), a measurable gain,'
+    >>> certainty(0.0002, 0.0010, 0.0006, enough=False)
+    ' (95 % +0.0002 to +0.0010), no verdict below 30 clicks and 30 non-clicks,'
     >>> certainty(float("nan"), float("nan"), 0.0006)
     ''
     """
     if low != low:
         return ""
+    if not enough:
+        finding = f"no verdict below {ENOUGH_CLICKS} clicks and {ENOUGH_CLICKS} non-clicks"
+        return f" (95 % {difference(low)} to {difference(high)}), {finding},"
     within_noise = "no measurable loss" if change <= 0 else "no measurable gain"
     finding = within_noise if low <= 0 <= high else "a measurable gain" if low > 0 else "a measurable loss"
     return f" (95 % {difference(low)} to {difference(high)}), {finding},"

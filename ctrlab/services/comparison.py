@@ -53,10 +53,11 @@ def comparison_table(workspace: Workspace, model_ids: list[str]) -> pd.DataFrame
     """One row a model; NaN where a model was not measured.
 
     Columns: id, name, kind (the role of the model: "original", "compressed", "control" or "from_scratch"), architecture, split,
-    measured_rows, auc with auc_low and auc_high (95 % interval), log_loss, calibration_ratio, calibration_error, auc_change
-    with auc_change_low and auc_change_high (DeLong's paired interval of the difference from the first original in the list, on
-    the same rows), parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row; all of the served form), and
-    for runtime r in (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
+    measured_rows and measured_clicks, auc with auc_low and auc_high (95 % interval), log_loss, calibration_ratio,
+    calibration_error, auc_change with auc_change_low and auc_change_high (DeLong's paired interval of the difference from the
+    first original in the list, on the same rows), parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row;
+    all of the served form), and for runtime r in (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
+    AUCs are NaN on rows of one class.
     """
     found = [require_artifact(workspace, model_id, "model") for model_id in model_ids]
     reference = next((model for model in found if role_of(model) == "original"), None)
@@ -65,7 +66,10 @@ def comparison_table(workspace: Workspace, model_ids: list[str]) -> pd.DataFrame
 
 
 def auc_change(workspace: Workspace, model: Artifact, reference: Artifact) -> Interval | None:
-    """AUC of a model minus that of a reference, with its interval; None unless both were measured on the same rows."""
+    """AUC of a model minus that of a reference, with its interval.
+
+    None unless both were measured on the same rows, and those are of both classes.
+    """
     dataset_id = model.config.get("dataset_id")
     pair = [latest_evaluation(workspace, artifact.id) for artifact in (model, reference)]
     if None in pair or dataset_id is None or dataset_id != reference.config.get("dataset_id") or model.id == reference.id:
@@ -74,7 +78,7 @@ def auc_change(workspace: Workspace, model: Artifact, reference: Artifact) -> In
     if ours.summary["split"] != theirs.summary["split"]:
         return None
     files = ours.path / LOGITS_FILE, theirs.path / LOGITS_FILE
-    if not all(path.is_file() for path in files):
+    if ours.summary["metrics"]["auc"] is None or not all(path.is_file() for path in files):
         return None
     return _auc_change(workspace.store.artifacts.get(dataset_id).path, ours.summary["split"], *files)
 
@@ -103,8 +107,9 @@ def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
         "architecture": model.summary["architecture"],
         "split": measured.get("split"),
         "measured_rows": metrics.get("num_rows"),
+        "measured_clicks": metrics.get("num_clicks"),
     }
-    row |= {key: metrics.get(key, np.nan) for key in ("auc", "log_loss", "calibration_ratio", "calibration_error")}
+    row |= {key: _number(metrics.get(key)) for key in ("auc", "log_loss", "calibration_ratio", "calibration_error")}
     row |= {f"auc_{end}": measured.get("auc_interval", {}).get(end, np.nan) for end in ("low", "high")}
     row |= {key: cost[key] for key in ("parameters_tables", "parameters_dense", "bytes_tables", "bytes_dense", "macs")}
     row["parameters"] = row["parameters_tables"] + row["parameters_dense"]
@@ -116,6 +121,11 @@ def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
             for key in ("p50_ms", "p99_ms", "rows_per_second"):
                 row[f"{runtime}_{key}_{batch_size}"] = timing.get(key, np.nan)
     return row
+
+
+def _number(value: float | None) -> float:
+    """NaN for what was not measured, or is not defined on the rows: an AUC without clicks."""
+    return np.nan if value is None else value
 
 
 def config_difference(workspace: Workspace, id_a: str, id_b: str) -> pd.DataFrame:

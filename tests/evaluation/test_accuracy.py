@@ -1,5 +1,6 @@
 """evaluation/metrics.py against scikit-learn and against definitions."""
 
+import math
 import warnings
 
 import numpy as np
@@ -12,6 +13,7 @@ from sklearn import metrics as oracle
 
 from ctrlab.data.dataset import Split
 from ctrlab.errors import DataError, JobCancelled
+from ctrlab.evaluation import metrics
 from ctrlab.evaluation.metrics import (
     Metrics,
     auc,
@@ -109,8 +111,6 @@ def test_probabilities_drawn_from_themselves_are_calibrated():
 @pytest.mark.parametrize(
     ("labels", "scores", "message"),
     [
-        ([1, 1, 1], [0.1, 0.2, 0.3], "all 3 labels are 1"),
-        ([0, 0], [0.1, 0.2], "all 2 labels are 0"),
         ([0, 1, 2], [0.1, 0.2, 0.3], "labels must be 0 or 1"),
         ([0, 1], [0.1], "of one length"),
         ([0, 1], [0.1, np.nan], "contain nan"),
@@ -121,6 +121,19 @@ def test_unusable_rows_are_refused_with_a_sentence(labels, scores, message):
     for metric in (auc, calibration):
         with pytest.raises(DataError, match=message):
             metric(labels, scores)
+
+
+@pytest.mark.parametrize("many", [1, 10**9])
+@pytest.mark.parametrize(("label", "ratio"), [(0, None), (1, 0.5)])
+def test_rows_of_one_class_have_a_log_loss_but_no_auc(label, ratio, many, monkeypatch):
+    monkeypatch.setattr(metrics, "MANY_ROWS", many)
+    found = metrics_of(np.full(4, label), np.zeros(4, np.float32))
+    assert math.isnan(found.auc) and found.log_loss == pytest.approx(math.log(2)) and found.num_clicks == 4 * label
+    written = found.to_dict()
+    assert written["auc"] is None and written["calibration_ratio"] == ratio
+    assert Metrics.from_dict(written).to_dict() == written
+    with pytest.raises(DataError, match=f"all 4 labels are {label}"):
+        auc(np.full(4, label), np.zeros(4))
 
 
 def test_logits_given_as_probabilities_are_refused():
@@ -182,11 +195,11 @@ def test_evaluation_stops_between_batches_and_restores_the_mode():
     assert model.training
 
 
-def test_a_split_of_one_class_is_a_data_error():
+def test_a_split_of_one_class_is_measured_without_an_auc():
     split = MemoryDataset().split("valid")
     one_class = Split("valid", split.ids, split.values, np.ones(len(split), np.uint8))
-    with pytest.raises(DataError, match="rows of both classes"):
-        evaluate_model(make_model("deepfm"), one_class)
+    found = evaluate_model(make_model("deepfm"), one_class)
+    assert math.isnan(found.auc) and found.log_loss > 0 and found.num_clicks == len(split)
 
 
 @pytest.mark.parametrize("threads", [1, 3])

@@ -13,27 +13,27 @@ from tests.support.comparisons import row
     [
         (
             {"bytes": 1360, "auc": 0.7632, "torch_rows_per_second_4096": 140.0, "finetune": "{}"},
-            "2.9x smaller, 1.4x faster at batch 4096; AUC +0.0003 on 5.00 k test rows. "
+            "2.9x smaller, 1.4x faster at batch 4096; AUC +0.0003 on 5.00 k test rows with 1.25 k clicks. "
             "Without a control (the original with the same fine-tuning) this gain may come from fine-tuning. One seed.",
         ),
         (
             {"bytes": 4000, "auc": 0.7629, "torch_rows_per_second_4096": 50.0},
-            "no smaller, 2.0x slower at batch 4096; AUC ±0.0000 on 5.00 k test rows. One seed.",
+            "no smaller, 2.0x slower at batch 4096; AUC ±0.0000 on 5.00 k test rows with 1.25 k clicks. One seed.",
         ),
         (
             {"bytes": 2000, "auc": 0.7627, "auc_change_low": -0.0005, "auc_change_high": 0.0001},
             "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0002 (95 % \N{MINUS SIGN}0.0005 to +0.0001), "
-            "no measurable loss, on 5.00 k test rows. One seed.",
+            "no measurable loss, on 5.00 k test rows with 1.25 k clicks. One seed.",
         ),
         (
             {"bytes": 2000, "auc": 0.7632, "auc_change_low": -0.0001, "auc_change_high": 0.0007, "finetune": "{}"},
             "2.0x smaller, as fast at batch 4096; AUC +0.0003 (95 % \N{MINUS SIGN}0.0001 to +0.0007), "
-            "no measurable gain, on 5.00 k test rows. One seed.",
+            "no measurable gain, on 5.00 k test rows with 1.25 k clicks. One seed.",
         ),
         (
             {"bytes": 2000, "auc": 0.7609, "auc_change_low": -0.0025, "auc_change_high": -0.0015},
             "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0020 (95 % \N{MINUS SIGN}0.0025 to \N{MINUS SIGN}0.0015), "
-            "a measurable loss, on 5.00 k test rows. One seed.",
+            "a measurable loss, on 5.00 k test rows with 1.25 k clicks. One seed.",
         ),
         (
             {"bytes": 2000, "auc": np.nan, "torch_rows_per_second_4096": np.nan},
@@ -54,6 +54,31 @@ def test_the_verdict_names_what_fine_tuning_alone_gave_and_the_spread_over_seeds
     controls = [row(**control, auc=0.7633 + step, auc_change=0.0004 + step, auc_change_low=0.0001) for step in (0.0, 0.0002)]
     table = pd.DataFrame([row(), *compressed, *controls])
     sentence = verdict(row(), compressed[0], table)
-    assert sentence.endswith("test rows; fine-tuning alone gave +0.0005. Over 3 seeds +0.0020, standard deviation 0.0010.")
+    assert sentence.endswith("clicks; fine-tuning alone gave +0.0005. Over 3 seeds +0.0020, standard deviation 0.0010.")
     assert "may come from fine-tuning" not in sentence
-    assert verdict(row(), controls[0], table).endswith("rows. Over 2 seeds +0.0005, standard deviation 0.0001.")
+    assert verdict(row(), controls[0], table).endswith("clicks. Over 2 seeds +0.0005, standard deviation 0.0001.")
+
+
+FEW = {"kind": "compressed", "bytes": 2000, "auc": 0.7729, "auc_change": 0.01, "auc_change_low": 0.004, "auc_change_high": 0.016}
+
+
+@pytest.mark.parametrize("clicks", [4, 29, 4971])
+def test_below_the_stated_number_of_clicks_or_non_clicks_there_is_no_verdict_of_gain_or_loss(clicks):
+    compressed = row(**FEW, measured_clicks=clicks, finetune="{}")
+    sentence = verdict(row(), compressed, pd.DataFrame([row(), compressed]))
+    assert "AUC +0.0100 (95 % +0.0040 to +0.0160), no verdict below 30 clicks and 30 non-clicks, on 5.00 k test rows" in sentence
+    assert "measurable" not in sentence and "gain" not in sentence
+
+
+def test_with_as_many_clicks_as_stated_there_is_a_verdict():
+    compressed = row(**FEW, measured_clicks=30)
+    assert "a measurable gain, on 5.00 k test rows with 30 clicks" in verdict(
+        row(), compressed, pd.DataFrame([row(), compressed])
+    )
+
+
+def test_rows_of_one_class_have_no_auc_and_the_verdict_says_so():
+    compressed = row(kind="compressed", bytes=2000, auc=np.nan, measured_clicks=0)
+    assert verdict(row(), compressed, pd.DataFrame([row(), compressed])) == (
+        "2.0x smaller, as fast at batch 4096; an AUC is not defined on 5.00 k test rows with 0 clicks."
+    )

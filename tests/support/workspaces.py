@@ -85,7 +85,14 @@ def add_evaluation(workspace: Workspace, model_id: str, *, auc: float, speed: fl
         str(batch): {"p50_ms": batch / 100 / speed, "p99_ms": batch / 80 / speed, "rows_per_second": 1e5 * speed}
         for batch in (1, 256, 4096)
     }
-    metrics = {"auc": auc, "log_loss": 1.2 - auc, "calibration_ratio": 1.01, "calibration_error": 0.004, "num_rows": 10_000}
+    metrics = {
+        "auc": auc,
+        "log_loss": 1.2 - auc,
+        "calibration_ratio": 1.01,
+        "calibration_error": 0.004,
+        "num_rows": 10_000,
+        "num_clicks": 2500,
+    }
     return workspace.store.artifacts.add(NewArtifact(
         "evaluation", "Measurement", parents=[model_id], config={"model_ids": [model_id]},
         summary={"split": "test", "metrics": metrics, "latency": {"torch": timings, "onnx": timings}},

@@ -22,6 +22,10 @@ Report = Callable[[float, str], None]
 _TIMES = 0.3
 
 
+#: Splits that training needs clicks and non-clicks in. Without both, test rows have a log loss but no AUC.
+NEED_BOTH_CLASSES = ("train", "valid")
+
+
 class FirstPass:
     """The pass over the text. `journal` is updated and written after every round of blocks."""
 
@@ -138,7 +142,7 @@ class FirstPass:
             name = SPLIT_NAMES[split]
             if not rows[split]:
                 raise DataError(f"the {name} split got none of the {total} rows; give it a larger share or use a larger file")
-            if clicks[split] in (0, rows[split]):
+            if name in NEED_BOTH_CLASSES and clicks[split] in (0, rows[split]):
                 raise DataError(
                     f"the {name} split has one class only, {int(clicks[split] > 0)} in all {rows[split]} rows; "
                     "use a stratified split, a larger share, or a larger file"

@@ -44,7 +44,7 @@ def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig
     summary = {
         "split": split,
         "metrics": metrics.to_dict(),
-        "auc_interval": auc_interval(rows.labels, logits).to_dict(),
+        "auc_interval": auc_interval(rows.labels, logits).to_dict() if 0 < metrics.num_clicks < metrics.num_rows else {},
         "latency": _latencies(context, serving, folder / ONNX_FILE, rows, config),
         "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
     }

@@ -142,7 +142,7 @@ def _verdict(table: "pd.DataFrame") -> None:
 
 
 def _measure(workspace: Workspace, table: "pd.DataFrame") -> None:
-    missing = table.loc[table["auc"].isna(), "id"].tolist()
+    missing = table.loc[table["log_loss"].isna(), "id"].tolist()
     if not missing and state.current().job is None:
         return
     names = ", ".join(table.loc[table["id"].isin(missing), "name"])
@@ -166,6 +166,8 @@ def _measure(workspace: Workspace, table: "pd.DataFrame") -> None:
 def _sections() -> dict[str, list[_Line]]:
     sections = {
         "Accuracy": [
+            _Line("Measured on", "measured_rows", format.count, unit="rows"),
+            _Line("Of them", "measured_clicks", format.count, unit="clicks"),
             _Line("AUC", "auc", format.auc, 1),
             _Line("95 % interval", "auc_low", format.auc),
             _Line("Change of AUC", "auc_change", format.difference),

@@ -83,7 +83,7 @@ def _facts(model: Artifact) -> None:
     cost = model.summary["cost_serving"]
     evaluation = latest_evaluation(cache.workspace(), model.id)
     metrics: dict[str, Any] = evaluation.summary.get("metrics", {}) if evaluation else {}
-    split = evaluation.summary.get("split", "test") if evaluation else "test"
+    split = evaluation.summary["split"] if evaluation else "test"
     tables, dense = cost["parameters_tables"], cost["parameters_dense"]
     columns = st.columns(4)
     columns[0].metric(
@@ -91,7 +91,7 @@ def _facts(model: Artifact) -> None:
     )
     columns[1].metric(
         f"AUC ({split})", format.auc(metrics.get("auc")), border=True, delta_color="off", delta_arrow="off",
-        delta=f"log loss {format.auc(metrics['log_loss'])}" if metrics else "not measured yet",
+        delta=f"log loss {format.auc(metrics['log_loss'])}, {_clicks(metrics)}" if metrics else "not measured yet",
     )  # fmt: skip
     columns[2].metric(
         "Parameters", format.count(tables + dense), border=True, delta_color="off", delta_arrow="off",
@@ -101,6 +101,12 @@ def _facts(model: Artifact) -> None:
         "Size", format.size(cost["bytes_tables"] + cost["bytes_dense"]), border=True, delta_color="off", delta_arrow="off",
         delta=f"{format.count(cost['macs'])} MACs per row",
     )  # fmt: skip
+
+
+def _clicks(metrics: dict[str, Any]) -> str:
+    """Number of clicks beside an AUC."""
+    clicks = metrics["num_clicks"]
+    return format.plural(clicks, "click") if clicks < 1000 else f"{format.count(clicks)} clicks"
 
 
 def _diagram(model: Artifact) -> None:
@@ -127,7 +133,8 @@ def _table(known: list[Artifact]) -> None:
                 "name": model.name,
                 "kind": role_of(model).replace("_", " "),
                 "architecture": model.summary["architecture"],
-                "auc": evaluation.summary["metrics"]["auc"] if evaluation else float("nan"),
+                "auc": evaluation.summary["metrics"]["auc"] if evaluation else None,
+                "clicks": evaluation.summary["metrics"]["num_clicks"] if evaluation else None,
                 "parameters_tables": cost["parameters_tables"],
                 "parameters_dense": cost["parameters_dense"],
                 "made": model.created_at,
@@ -145,6 +152,7 @@ def _table(known: list[Artifact]) -> None:
             "kind": "Kind",
             "architecture": "Architecture",
             "auc": st.column_config.NumberColumn("AUC", format="%.4f"),
+            "clicks": st.column_config.NumberColumn("Clicks measured on", format="localized"),
             "parameters_tables": st.column_config.NumberColumn("Parameters in tables", format="localized"),
             "parameters_dense": st.column_config.NumberColumn("Dense parameters", format="localized"),
             "made": st.column_config.DatetimeColumn("Created", format="YYYY-MM-DD HH:mm"),

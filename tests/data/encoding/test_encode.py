@@ -262,6 +262,14 @@ def test_a_split_of_one_class_is_refused_with_advice(write, table, config_for, t
     assert "stratified" in message
 
 
+def test_test_rows_of_one_class_are_accepted_since_they_still_have_a_log_loss(write, table, config_for, tmp_path):
+    clicks = pl.Series(["1", "0"] * 80 + ["0"] * 40)
+    split = SplitConfig(method="time", time_column="when", train=0.6, valid=0.2, test=0.2)
+    path = write("t.csv", table.with_columns(click=clicks).write_csv())
+    dataset = encode_dataset(config_for(path, split=split), tmp_path / "encoded")
+    assert dataset.summary.ctr["test"] == 0 and len(dataset.split("test")) > 0
+
+
 def test_a_split_without_rows_is_refused(write, config_for, tmp_path):
     path = write("t.csv", "click,site\n1,a\n0,b\n1,a\n0,b\n")
     columns = (ColumnConfig(name="click", role="label"), ColumnConfig(name="site", role="categorical"))
