@@ -12,7 +12,8 @@ import torch
 from ctrlab.data.configs import SourceConfig, SplitConfig
 from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.data.synthetic import SyntheticConfig, write_sample
-from ctrlab.data.tables.inspect import draft_config, inspect_table
+from ctrlab.data.tables.draft import draft_config
+from ctrlab.data.tables.inspect import inspect_table
 from ctrlab.evaluation.metrics import evaluate_model
 from ctrlab.models.base import build_model
 from ctrlab.models.checkpoint import save_model

@@ -25,10 +25,10 @@ def open_lab(args: argparse.Namespace) -> Lab:
     return Lab(args.home, args.store_url, on_progress=ProgressLine())
 
 
-def print_artifact(args: argparse.Namespace, artifact: Artifact, text: str) -> None:
-    """Print `text`, or the artifact as one JSON object with `--json`."""
+def print_artifact(args: argparse.Namespace, artifact: Artifact, text: str, **facts: Any) -> None:
+    """Print `text`, or the artifact and `facts` as one JSON object with `--json`."""
     if args.json:
         print_json({"id": artifact.id, "kind": artifact.kind, "name": artifact.name, "parents": artifact.parents,
-                    "config": artifact.config, "summary": artifact.summary, "path": artifact.path})  # fmt: skip
+                    "config": artifact.config, "summary": artifact.summary, "path": artifact.path, **facts})  # fmt: skip
     else:
         print(text)

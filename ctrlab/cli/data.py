@@ -1,18 +1,17 @@
 """`data`: inspect, encode and list datasets."""
 
 import argparse
-from collections.abc import Iterable
-from pathlib import Path
 
+from ctrlab.cli.columns import add_column_flags, drafted, given_config, source_of
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
-from ctrlab.cli.flags import add_config_flags, config_from_flags, flag_settings
-from ctrlab.cli.output import print_json, read_text, table_text
+from ctrlab.cli.flags import add_config_flags
+from ctrlab.cli.output import print_json, table_text
 from ctrlab.data.catalog import DATASETS
-from ctrlab.data.configs import DatasetConfig, SourceConfig, SplitConfig
+from ctrlab.data.configs import SourceConfig, SplitConfig
+from ctrlab.data.tables.labels import reading_text
 from ctrlab.data.tables.notes import Note, notes_from
 from ctrlab.services import datasets
-from ctrlab.services.paths import input_path
-from ctrlab.services.workspace import Workspace
+from ctrlab.storage import Artifact
 
 
 def declare_data(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
@@ -20,16 +19,18 @@ def declare_data(subparsers: Subparsers, common: argparse.ArgumentParser) -> Non
     parser = subparsers.add_parser("data", help="inspect, encode and list datasets")
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
-    inspect = declare_verb(verbs, common, "inspect", run_inspect, "show column roles, cardinalities and missing values of a file")
-    _source_flags(inspect)
+    help = "show column roles, cardinalities and missing values of a file; --json writes what `data encode --config` takes"
+    inspect = declare_verb(verbs, common, "inspect", run_inspect, help)
+    _source_flags(inspect, "+")
 
     encode = declare_verb(verbs, common, "encode", run_encode, "encode a table into a dataset")
-    _source_flags(encode)
+    _source_flags(encode, "*")
     encode.add_argument("--name", default="", help="name of the dataset (default: the name of the file)")
     encode.add_argument("--known", choices=DATASETS.names(), help="the file has the format of this public dataset")
-    encode.add_argument("--label", help="the label column, where it is not inferred")
-    encode.add_argument("--min-count", type=int, help="categorical values and list elements rarer than this share one id")
-    encode.add_argument("--config", type=Path, help="a DatasetConfig as JSON; other settings are ignored")
+    encode.add_argument(
+        "--config", metavar="FILE", help="settings as JSON that `data inspect --json` wrote; flags and files given beside it win"
+    )
+    add_column_flags(encode)
     add_config_flags(encode, SplitConfig, title="split")
 
     declare_verb(verbs, common, "list", run_list_data, "list the datasets in the store")
@@ -37,16 +38,23 @@ def declare_data(subparsers: Subparsers, common: argparse.ArgumentParser) -> Non
     declare_verb(verbs, common, "sample", run_sample, "open the sample: dataset, trained model and spectra")
 
 
-def _source_flags(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("paths", nargs="+", help="CSV, TSV or Parquet, plain, gz or zst; several files if they are already split")
+def _source_flags(parser: argparse.ArgumentParser, number: str) -> None:
+    parser.add_argument(
+        "paths", nargs=number, help="the table: a file, or several that are parts of one table or its splits (see --files)"
+    )
+    parser.add_argument(
+        "--files",
+        choices=("table", "splits"),
+        help="several files are: table = parts of one table; splits = train, valid, test and finetune rows, in that order",
+    )
     add_config_flags(parser, SourceConfig, skip=("paths",), title="source")
 
 
 def run_inspect(args: argparse.Namespace) -> None:
     """`data inspect`."""
-    inspection = datasets.inspect_source(config_from_flags(SourceConfig, args, paths=tuple(args.paths)))
+    inspection = datasets.inspect_source(source_of(args))
     if args.json:
-        print_json(inspection.to_dict())
+        print_json(inspection.to_dict() | {"config": drafted(inspection, args)})
         return
     rows = [
         (c.name, c.role, c.distinct, f"{c.missing_share:.1%}", ", ".join(map(str, c.examples[:3]))) for c in inspection.columns
@@ -56,7 +64,7 @@ def run_inspect(args: argparse.Namespace) -> None:
     _print_notes(inspection.notes)
 
 
-def _print_notes(notes: Iterable[Note]) -> None:
+def _print_notes(notes: tuple[Note, ...]) -> None:
     for note in notes:
         print(note.line)
 
@@ -64,28 +72,36 @@ def _print_notes(notes: Iterable[Note]) -> None:
 def run_encode(args: argparse.Namespace) -> None:
     """`data encode`."""
     with open_lab(args) as lab:
-        dataset = lab.encode(_dataset_config(args, lab.workspace))
-        rows = ", ".join(f"{split} {count:,}" for split, count in dataset.summary["rows"].items())
-        print_artifact(args, dataset, f"{dataset.id}  {dataset.name}: {rows} rows; {len(dataset.summary['fields'])} fields")
+        given = given_config(args, lab.workspace)
+        dataset = lab.encode(given.config)
+        label = given.config.label_column
+        ignored = {
+            column.name: given.reasons.get(column.name, "as set") for column in given.config.columns if column.role == "ignore"
+        }
+        # A note of the inspection may be measured again on all rows: the dataset's own stands for both.
+        encoded = notes_from(dataset.summary["notes"])
+        told = {(note.kind, note.column) for note in encoded}
+        notes = (*(note for note in given.notes if (note.kind, note.column) not in told), *encoded)
+        print_artifact(
+            args, dataset, _encoded_line(dataset),
+            label=label.name, ignored=ignored, notes=[note.to_dict() for note in notes],
+        )  # fmt: skip
         if not args.json:
-            _print_notes(notes_from(dataset.summary["notes"]))
+            print(f"label {label.name} ({reading_text(label) or '0/1 or the like'}): {_clicks_text(dataset)}")
+            for name, reason in ignored.items():
+                print(f"ignored {name}: {reason}")
+            _print_notes(notes)
 
 
-def _dataset_config(args: argparse.Namespace, workspace: Workspace) -> DatasetConfig:
-    if args.config:
-        return DatasetConfig.from_json(read_text(input_path(workspace, args.config), "a DatasetConfig as JSON"))
-    paths = tuple(str(Path(path).absolute()) for path in args.paths)
-    if args.known:
-        config = DATASETS[args.known].config_for(paths)
-    else:
-        source = config_from_flags(SourceConfig, args, paths=paths)
-        inspection = datasets.inspect_source(source, workspace=workspace)
-        config = datasets.draft_config(inspection, args.name or Path(paths[0]).name.split(".")[0], label=args.label)
-    columns = config.columns
-    if args.min_count:
-        columns = tuple(c.replace(min_count=args.min_count) if c.role in ("categorical", "list") else c for c in columns)
-    split = config.split.replace(**flag_settings(SplitConfig, args))
-    return config.replace(columns=columns, split=split, name=args.name or config.name)
+def _encoded_line(dataset: Artifact) -> str:
+    rows = ", ".join(f"{split} {count:,}" for split, count in dataset.summary["rows"].items())
+    return f"{dataset.id}  {dataset.name}: {rows} rows; {len(dataset.summary['fields'])} fields"
+
+
+def _clicks_text(dataset: Artifact) -> str:
+    clicks, ctr = dataset.summary["clicks"], dataset.summary["ctr"]
+    by_split = ", ".join(f"{split} {count:,.10g} ({ctr[split]:.2%})" for split, count in clicks.items())
+    return f"{sum(clicks.values()):,.10g} clicks; {by_split}"
 
 
 def run_list_data(args: argparse.Namespace) -> None:

@@ -5,7 +5,8 @@ from typing import Literal
 
 from ctrlab.config import Config, option
 
-Role = Literal["label", "categorical", "numeric", "timestamp", "list", "ignore"]
+Role = Literal["label", "categorical", "numeric", "timestamp", "list", "weight", "ignore"]
+EmptyLabel = Literal["refuse", "drop", "negative"]
 Transform = Literal["standard", "log", "quantile", "criteo"]
 FileFormat = Literal["auto", "csv", "tsv", "parquet"]
 SplitMethod = Literal["random", "stratified", "time", "files"]
@@ -51,7 +52,9 @@ class ColumnConfig(Config):
     """
 
     name: str = option(help="The column's name in the file.")
-    role: Role = option("ignore", help="label, categorical, numeric, timestamp, list, or ignore.")
+    role: Role = option(
+        "ignore", help="label, categorical, numeric, timestamp, list, weight (impressions that the row stands for), or ignore."
+    )
     min_count: int = option(
         1, minimum=1, help="Categorical, list: rarer values of the training rows share the out-of-vocabulary id."
     )
@@ -80,13 +83,39 @@ class ColumnConfig(Config):
         None,
         help="List: the categorical column whose ids and embedding table its elements share; unset: it has ids of its own.",
     )
+    positive: tuple[str, ...] = option(
+        (), help="Label: the cell texts that mean a click, all others mean none; empty: 0/1, -1/1, true/false or yes/no."
+    )
+    threshold: float | None = option(None, help="Label: a number at or above it is a click, for example 4 for ratings.")
+    empty_label: EmptyLabel = option(
+        "refuse", help="Label, empty cells: refuse the file, drop their rows, or negative = they are no clicks."
+    )
+    soft: bool = option(False, help="Label: the cell is a probability or a share of clicks, 0 to 1.")
+    label_total: str | None = option(
+        None, help="Label: the column of impressions, where the label counts clicks; the row then weighs its impressions."
+    )
 
     def faults(self) -> list[str]:
-        return (
-            ["separator must hold at least one character; leave it unset for lists in a Parquet file"]
-            if self.separator == ""
-            else []
-        )
+        faults = []
+        if self.separator == "":
+            faults.append("separator must hold at least one character; leave it unset for lists in a Parquet file")
+        readings = {
+            "positive": bool(self.positive),
+            "threshold": self.threshold is not None,
+            "soft": self.soft,
+            "label_total": self.label_total is not None,
+        }
+        if sum(readings.values()) > 1:
+            given = " and ".join(name for name, used in readings.items() if used)
+            faults.append(f"{given} read the label {self.name} in two ways; give one of them")
+        if self.label_total == self.name:
+            faults.append(f"label_total must name another column than the label {self.name}")
+        return faults
+
+    @property
+    def is_soft(self) -> bool:
+        """Whether the label is a share between 0 and 1 rather than a click or none."""
+        return self.soft or self.label_total is not None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,6 +189,17 @@ class DatasetConfig(Config):
         return next(column.name for column in self.columns if column.role == "label")
 
     @property
+    def label_column(self) -> ColumnConfig:
+        """The label column with its settings."""
+        return next(column for column in self.columns if column.role == "label")
+
+    @property
+    def weight(self) -> str | None:
+        """The column of the rows' weights; None if every row counts once."""
+        weights = [column.name for column in self.columns if column.role == "weight"]
+        return self.label_column.label_total or next(iter(weights), None)
+
+    @property
     def features(self) -> tuple[ColumnConfig, ...]:
         """The columns with the role of a feature, in order."""
         return tuple(column for column in self.columns if column.role in FEATURE_ROLES)
@@ -169,6 +209,8 @@ class DatasetConfig(Config):
         labels = [column.name for column in self.columns if column.role == "label"]
         if len(labels) != 1:
             faults.append(f"exactly one column must have the role label, got {', '.join(labels) or 'none'}; choose one")
+        if len(labels) == 1:
+            faults += self._weight_faults()
         if not self.features:
             faults.append("no column is left to learn from; make at least one categorical, numeric, timestamp or list")
         faults += self._sharing_faults()
@@ -180,6 +222,12 @@ class DatasetConfig(Config):
         if not by_files and len(self.source.paths) > 1:
             faults.append(f"a {self.split.method} split takes one file, got {len(self.source.paths)}; give one or split by files")
         return faults
+
+    def _weight_faults(self) -> list[str]:
+        weights = {column.name for column in self.columns if column.role == "weight"} | {self.label_column.label_total} - {None}
+        if len(weights) > 1:
+            return [f"rows have one weight, got {', '.join(sorted(map(str, weights)))}; keep the column of impressions"]
+        return []
 
     def _sharing_faults(self) -> list[str]:
         categorical = [column.name for column in self.columns if column.role == "categorical"]

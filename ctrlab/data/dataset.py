@@ -8,7 +8,8 @@ Layout of the folder:
     <split>.ids.npy              int32 (n, F)
     <split>.values.npy           float32 (n, V)
     <split>.lists.npy            int32 (n, total length of the lists)
-    <split>.labels.npy           uint8 (n,)
+    <split>.labels.npy           uint8 (n,), 1 = click; float32 (n,) shares of clicks where the label is soft
+    <split>.weights.npy          float32 (n,), impressions of each row, only where rows have weights
 """
 
 import json
@@ -36,15 +37,17 @@ class Split:
 
     ids: int32 (n, F).
     values: float32 (n, V), standardised; a missing number is 0, the training mean.
-    labels: uint8 (n,), 1 = click.
+    labels: uint8 (n,), 1 = click; float32 (n,), a share of clicks 0..1, where the label is soft.
     lists: int32 (n, total length), see `Fields`.
+    weights: float32 (n,), impressions of each row; None if every row counts once.
     """
 
     name: str
     ids: NDArray[np.int32]
     values: NDArray[np.float32]
-    labels: NDArray[np.uint8]
+    labels: "NDArray[np.uint8] | NDArray[np.float32]"
     lists: NDArray[np.int32] = field(default_factory=lambda: NO_LISTS)
+    weights: NDArray[np.float32] | None = None
 
     def __post_init__(self) -> None:
         if not self.lists.shape[1]:
@@ -84,13 +87,17 @@ class FieldSummary:
 
 @dataclass(frozen=True)
 class DatasetSummary:
-    """Rows and click-through rate of each split, the statistics of each field, and findings of the encoding to show."""
+    """Rows, click-through rate and clicks of each split, the statistics of each field, and findings of the encoding to show.
+
+    Clicks and rates are by weight where rows have weights, and sums of shares where the label is soft.
+    """
 
     rows: dict[str, int]
     ctr: dict[str, float]
     fields: tuple[FieldSummary, ...]
     size_bytes: int
     notes: tuple[Note, ...] = ()
+    clicks: dict[str, float] = field(default_factory=dict)
 
     def to_dict(self) -> dict[str, Any]:
         lists = {"fields": [asdict(field) for field in self.fields], "notes": [note.to_dict() for note in self.notes]}
@@ -105,6 +112,7 @@ class DatasetSummary:
             fields=fields,
             size_bytes=values["size_bytes"],
             notes=notes_from(values.get("notes", ())),
+            clicks=values.get("clicks", {}),
         )
 
 
@@ -154,7 +162,8 @@ class EncodedDataset:
     def split(self, name: str) -> Split:
         """The rows of one split, memory-mapped read-only."""
         self._check(name)
-        return Split(name, *(_map(split_file(self.path, name, part)) for part in ("ids", "values", "labels", "lists")))
+        parts = ("ids", "values", "labels", "lists", *(("weights",) if self.config.weight else ()))
+        return Split(name, *(_map(split_file(self.path, name, part)) for part in parts))
 
     def counts(self, field: int) -> NDArray[np.int64]:
         """Count of each id of categorical field number `field` in the training rows, int64 (field_dim,)."""
@@ -178,7 +187,7 @@ class EncodedDataset:
 
 
 def split_file(folder: Path, split: str, part: str) -> Path:
-    """Path of the array `part` ("ids", "values", "lists" or "labels") of a split."""
+    """Path of the array `part` ("ids", "values", "lists", "labels" or "weights") of a split."""
     return folder / f"{split}.{part}.npy"
 
 

@@ -8,7 +8,8 @@ from typing import Any, BinaryIO
 
 from ctrlab.data.catalog import DATASETS, KnownDataset
 from ctrlab.data.configs import DatasetConfig, SourceConfig
-from ctrlab.data.tables.inspect import TableInspection, draft_config, inspect_table
+from ctrlab.data.tables.draft import draft_columns, draft_config, draft_label, draft_split
+from ctrlab.data.tables.inspect import TableInspection, inspect_table
 from ctrlab.errors import DataError
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.inspector import inspector
@@ -17,8 +18,9 @@ from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
 __all__ = [
-    "MAX_UPLOAD_BYTES", "check_source", "dataset_summary", "draft_config", "inspect_known_in_child", "inspect_source",
-    "inspect_source_in_child", "known_datasets", "list_datasets", "stage_upload", "submit_encode",
+    "MAX_UPLOAD_BYTES", "check_source", "dataset_summary", "draft_columns", "draft_config", "draft_label", "draft_split",
+    "inspect_known_in_child", "inspect_source", "inspect_source_in_child", "known_datasets",
+    "list_datasets", "stage_upload", "submit_encode",
 ]  # fmt: skip
 
 #: Larger files are given by path: an upload passes through the server's memory and is copied once.

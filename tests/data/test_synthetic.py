@@ -8,7 +8,8 @@ from sklearn.metrics import roc_auc_score
 
 from ctrlab.data.configs import SourceConfig
 from ctrlab.data.synthetic import SyntheticConfig, generate, planted_ranks, simulate, write_sample
-from ctrlab.data.tables.inspect import draft_config, inspect_table
+from ctrlab.data.tables.draft import draft_config
+from ctrlab.data.tables.inspect import inspect_table
 from ctrlab.errors import ConfigError
 
 SAMPLE = Path(__file__).parents[2] / "sample_data" / "ads.csv.gz"

@@ -9,7 +9,8 @@ import pytest
 
 from ctrlab.data.configs import SourceConfig, SplitConfig
 from ctrlab.data.encoding.encode import encode_dataset
-from ctrlab.data.tables.inspect import draft_config, inspect_table
+from ctrlab.data.tables.draft import draft_config
+from ctrlab.data.tables.inspect import inspect_table
 from ctrlab.data.tables.timestamps import parse_timestamps
 
 CASES = Path(__file__).parent / "cases"

@@ -4,7 +4,8 @@ import polars as pl
 import pytest
 
 from ctrlab.data.configs import SourceConfig
-from ctrlab.data.tables.inspect import draft_config, inspect_table
+from ctrlab.data.tables.draft import draft_config
+from ctrlab.data.tables.inspect import inspect_table
 from ctrlab.ui.components.column_editor import column_configs, column_faults, column_table
 
 

@@ -74,7 +74,7 @@ class KnownDataset:
             if missing := [column.name for column in config.columns if column.name not in present]:
                 raise self._foreign(path, f"has no column {', '.join(missing[:5])}{', ...' if len(missing) > 5 else ''}")
         inspection = inspect_table(config.source, max_rows)
-        if config.label not in inspection.label_candidates:
+        if config.label not in [found.column for found in inspection.label_candidates if found.plain]:
             raise self._foreign(config.source.paths[0], f"holds other values than 0 and 1 in {config.label}")
         for column in config.columns:
             found = inspection.column[column.name]

@@ -2,7 +2,8 @@
 
 Layout of the folder, which is removed when the dataset is complete:
     journal.json        `EncodingJournal`
-    splits, labels      uint8, split index and label of each row
+    splits, labels      uint8, split index and label of each row that is kept; soft labels are float32
+    weights             float32, weight of each row that is kept, where rows have weights
     <i>.cells           parsed cells of field i, see `fields`
     <i>.<round>.texts   Arrow file of the texts whose key is a hash, of one round of blocks
     <i>.encoded         encoded cells of field i: int32 ids or float32 values
@@ -75,7 +76,7 @@ class ColumnCache:
         return rows * field.width * np.dtype(field.cell_dtype).itemsize
 
     def array(self, name: str) -> NDArray[np.uint8]:
-        """The whole of `splits` or `labels`."""
+        """The whole of `splits`."""
         return np.fromfile(self.folder / name, np.uint8)
 
     def remove(self, pattern: str) -> None:

@@ -21,10 +21,11 @@ from ctrlab.data.configs import SPLIT_NAMES, ColumnConfig, DatasetConfig
 from ctrlab.data.dataset import COUNTS, FORMAT_VERSION, MANIFEST, DatasetSummary, EncodedDataset, FieldSummary
 from ctrlab.data.encoding.column_cache import ColumnCache
 from ctrlab.data.encoding.encoder import FieldEncoder
-from ctrlab.data.encoding.first_pass import FirstPass
+from ctrlab.data.encoding.first_pass import WEIGHT_DTYPE, FirstPass, label_dtype
 from ctrlab.data.encoding.fit_fields import fit_fields
 from ctrlab.data.encoding.journal import EncodingJournal
 from ctrlab.data.encoding.write_splits import SplitWriter
+from ctrlab.data.tables.labels import label_notes
 from ctrlab.data.tables.reader import TableReader, open_table
 from ctrlab.errors import CtrlabError, DataError, FileReadError, JobCancelled, StorageError
 
@@ -114,7 +115,8 @@ def _check_columns(reader: TableReader, config: DatasetConfig) -> None:
     shown = ", ".join(reader.column_names[:10]) + (", ..." if len(reader.column_names) > 10 else "")
     if config.label not in present:
         raise DataError(f"{reader.path.name} has no label column {config.label!r}; choose one of its columns, {shown}")
-    needed = [column.name for column in config.features] + [config.split.time_column or config.label]
+    needed = [column.name for column in config.features]
+    needed += [name for name in (config.split.time_column, config.weight) if name]
     if missing := [name for name in dict.fromkeys(needed) if name not in present]:
         raise DataError(f"{reader.path.name} has no column {', '.join(missing)}; its columns are {shown}; leave that out")
     for column in config.features:
@@ -187,7 +189,8 @@ class _Encoding:
         self._report(_PARSED + (_FITTED - _PARSED) * share, f"fitted {share:.0%} of the vocabularies and statistics")
 
     def _write_splits(self, encoder: FieldEncoder, journal: EncodingJournal) -> None:
-        writer = SplitWriter(encoder, self.cache, self.folder)
+        targets = {"labels": label_dtype(self.config)} | ({"weights": WEIGHT_DTYPE} if self.config.weight else {})
+        writer = SplitWriter(encoder, self.cache, self.folder, targets)
 
         def on_blocks(done: int) -> None:
             share = done / writer.num_blocks
@@ -200,12 +203,14 @@ class _Encoding:
         writer.write(journal.blocks_written, on_blocks, on_round)
 
     def _write_manifest(self, encoder: FieldEncoder, fields: list[FieldSummary], journal: EncodingJournal) -> None:
-        splits = list(zip(SPLIT_NAMES, journal.rows, journal.clicks, strict=True))
+        splits = list(zip(SPLIT_NAMES, journal.rows, journal.clicks, journal.weights, strict=True))
         summary = DatasetSummary(
-            rows={name: rows for name, rows, _ in splits if rows},
-            ctr={name: clicks / rows for name, rows, clicks in splits if rows},
+            rows={name: rows for name, rows, _, _ in splits if rows},
+            ctr={name: clicks / weight for name, rows, clicks, weight in splits if rows},
+            clicks={name: clicks for name, rows, clicks, _ in splits if rows},
             fields=tuple(fields),
             size_bytes=sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file() and path.name != MANIFEST),
+            notes=label_notes(self.config, journal.dropped, journal.rows_read),
         )
         manifest: dict[str, Any] = {
             "config": self.config.to_dict(),

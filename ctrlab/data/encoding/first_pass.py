@@ -1,8 +1,10 @@
 """First step of an encoding: one pass over the raw files, to labels, splits and parsed cells in the column cache."""
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctrlab.data.configs import SPLIT_NAMES, DatasetConfig
 from ctrlab.data.encoding.column_cache import ColumnCache
@@ -20,8 +22,8 @@ from ctrlab.errors import DataError
 Report = Callable[[float, str], None]
 #: Share of the progress of this step taken by the pass over the time column, for a split by time.
 _TIMES = 0.3
-
-
+#: The type of stored weights.
+WEIGHT_DTYPE = np.dtype(np.float32)
 #: Splits that training needs clicks and non-clicks in. Without both, test rows have a log loss but no AUC.
 NEED_BOTH_CLASSES = ("train", "valid")
 
@@ -38,7 +40,7 @@ class FirstPass:
         journal: EncodingJournal,
     ) -> None:
         self.config, self.readers, self.encoder, self.cache, self.journal = config, readers, encoder, cache, journal
-        self._labels = LabelEncoder(config.label)
+        self._labels = LabelEncoder(config.label_column, config.weight)
         self._times = TimeReader(config) if config.split.method == "time" else None
         self._clocks = [field for field in encoder.fields if isinstance(field, ClockField)]
 
@@ -68,7 +70,10 @@ class FirstPass:
             return
         rows = journal.num_rows
         sizes = {f"{number}.cells": self.cache.cells_size(field, rows) for number, field in enumerate(self.encoder.fields)}
-        whole = [self.cache.truncate(name, size) for name, size in (sizes | {"splits": rows, "labels": rows}).items()]
+        sizes |= {"splits": rows, "labels": rows * label_dtype(self.config).itemsize}
+        if self.config.weight:
+            sizes["weights"] = rows * WEIGHT_DTYPE.itemsize
+        whole = [self.cache.truncate(name, size) for name, size in sizes.items()]
         if not all(whole):
             self.journal = EncodingJournal(journal.task)
             self._resume()
@@ -93,7 +98,7 @@ class FirstPass:
         total, before = sum(reader.total_bytes for reader in self.readers), 0
         for number, reader in enumerate(self.readers):
             if number >= self.journal.file:
-                as_text = [self.config.label, *([self._times.column] if self._times else [])]
+                as_text = [*self._labels.columns, *([self._times.column] if self._times else [])]
                 for parsed in parse_rounds(reader, self.encoder, as_text, self.journal.position):
                     self._add_round(parsed, number)
                     share = start + (1 - start) * (before + reader.bytes_read) / total
@@ -104,10 +109,9 @@ class FirstPass:
     def _add_round(self, parsed: Round, file_number: int) -> None:
         """Append a round of blocks to the cache and record it in the journal."""
         journal = self.journal
-        for block in parsed.blocks:
-            self._assign_splits(block, file_number)
+        blocks = [self._assign_splits(block, file_number) for block in parsed.blocks]
         numbered = list(enumerate(self.encoder.fields))
-        columns = {number: [block.columns[number] for block in parsed.blocks] for number, _ in numbered}
+        columns = {number: [block.columns[number] for block in blocks] for number, _ in numbered}
         map_in_threads(lambda one: self.cache.append_cells(*one, columns[one[0]], journal.round), numbered)
         for number, field in numbered:
             unreadable = sum(column.unreadable for column in columns[number])
@@ -117,23 +121,42 @@ class FirstPass:
         journal.timestamp_formats = {clock.name: clock.timestamp_format for clock in self._clocks}
         self.cache.write_journal(journal)
 
-    def _assign_splits(self, block: ParsedBlock, file_number: int) -> None:
+    def _assign_splits(self, block: ParsedBlock, file_number: int) -> ParsedBlock:
+        """Write the labels, weights and splits of a block; returns the block without the rows that have no label."""
         journal = self.journal
-        labels = self._labels.encode(block.texts[self.config.label], journal.num_rows)
+        read = self._labels.encode(block.texts, journal.rows_read)
         times = self._times.read(block.texts[self._times.column]) if self._times else None
-        splits = self._assigner.assign(labels, times, file_number=file_number)
+        if read.kept is not None:
+            block = _kept_rows(block, read.kept)
+            times = None if times is None else times[read.kept]
+            journal.dropped += int(np.count_nonzero(~read.kept))
+        labels = read.labels
+        splits = self._assigner.assign((labels > 0).astype(np.uint8), times, file_number=file_number)
         self.cache.append("labels", labels)
         self.cache.append("splits", splits)
+        if read.weights is not None:
+            self.cache.append("weights", read.weights)
+        plain = read.weights is None and labels.dtype == np.uint8
         for split in range(len(SPLIT_NAMES)):
             in_split = splits == split
-            journal.rows[split] += int(np.count_nonzero(in_split))
-            journal.clicks[split] += int(np.count_nonzero(in_split & (labels == 1)))
+            rows = int(np.count_nonzero(in_split))
+            journal.rows[split] += rows
+            if plain:
+                journal.weights[split] += rows
+                journal.clicks[split] += int(np.count_nonzero(in_split & (labels == 1)))
+            else:
+                weights = in_split * np.float64(1.0) if read.weights is None else in_split * read.weights.astype(np.float64)
+                journal.weights[split] += float(weights.sum())
+                journal.clicks[split] += float(weights @ labels.astype(np.float64))
+        return block
 
     def _check_splits(self) -> None:
         rows, clicks, total = self.journal.rows, self.journal.clicks, self.journal.num_rows
+        weights = self.journal.weights
         if not total:
-            raise DataError(f"{self.readers[0].path.name} has no rows; give a file with data")
-        if sum(clicks) in (0, total):
+            dropped = f"; {self.journal.dropped:,} rows were left out for want of a label" if self.journal.dropped else ""
+            raise DataError(f"{self.readers[0].path.name} has no rows; give a file with data{dropped}")
+        if sum(clicks) in (0, sum(weights)):
             raise DataError(
                 f"label {self.config.label!r} has one class only, {int(sum(clicks) > 0)} in all {total} rows; "
                 "a CTR model needs clicks and non-clicks, so give a file with both or choose another label"
@@ -142,7 +165,7 @@ class FirstPass:
             name = SPLIT_NAMES[split]
             if not rows[split]:
                 raise DataError(f"the {name} split got none of the {total} rows; give it a larger share or use a larger file")
-            if name in NEED_BOTH_CLASSES and clicks[split] in (0, rows[split]):
+            if name in NEED_BOTH_CLASSES and clicks[split] in (0, weights[split]):
                 raise DataError(
                     f"the {name} split has one class only, {int(clicks[split] > 0)} in all {rows[split]} rows; "
                     "use a stratified split, a larger share, or a larger file"
@@ -153,3 +176,14 @@ class FirstPass:
         if split.method == "files":
             return list(range(len(self.readers)))
         return [number for number, name in enumerate(SPLIT_NAMES) if split.share(name) > 0]
+
+
+def label_dtype(config: DatasetConfig) -> np.dtype[Any]:
+    """The type of stored labels: clicks are uint8, shares of clicks float32."""
+    return np.dtype(np.float32 if config.label_column.is_soft else np.uint8)
+
+
+def _kept_rows(block: ParsedBlock, kept: NDArray[np.bool_]) -> ParsedBlock:
+    """The block without the rows that are not kept; texts of long values stay, for they are found by their key."""
+    columns = [column._replace(cells=column.cells[kept]) for column in block.columns]
+    return ParsedBlock(int(np.count_nonzero(kept)), columns, block.texts)

@@ -6,7 +6,7 @@ from typing import Any, Self
 from ctrlab.data.configs import SPLIT_NAMES
 
 
-def _zero_per_split() -> list[int]:
+def _zero_per_split() -> list[Any]:
     return [0] * len(SPLIT_NAMES)
 
 
@@ -16,7 +16,9 @@ class EncodingJournal:
 
     task: identifies what is encoded (config, raw files with size and time); a journal of another task is discarded.
     file, position: where the first pass continues, see `parsing.Round`. round: number of rounds that were parsed.
-    rows, clicks: of each split so far. unreadable: cells of each field that could not be read.
+    rows, clicks, weights: of each split so far: rows that are kept, and the sums of weight x label and of weights (the numbers of
+    clicks and rows, where rows have no weights and labels are not soft). dropped: rows left out for want of a label or weight.
+    unreadable: cells of each field that could not be read.
     labels: label texts seen so far. class_rows: non-clicks and clicks so far, for a stratified split.
     timestamp_formats: found format of each timestamp field.
     time_format, time_borders: format and split borders (microseconds) of a split by time; None until they are found.
@@ -29,7 +31,9 @@ class EncodingJournal:
     position: int = 0
     round: int = 0
     rows: list[int] = field(default_factory=_zero_per_split)
-    clicks: list[int] = field(default_factory=_zero_per_split)
+    clicks: list[float] = field(default_factory=_zero_per_split)
+    weights: list[float] = field(default_factory=_zero_per_split)
+    dropped: int = 0
     unreadable: dict[str, int] = field(default_factory=dict)
     labels: list[str] = field(default_factory=list)
     class_rows: list[int] = field(default_factory=lambda: [0, 0])
@@ -44,6 +48,11 @@ class EncodingJournal:
     def num_rows(self) -> int:
         """Rows of all splits so far."""
         return sum(self.rows)
+
+    @property
+    def rows_read(self) -> int:
+        """Rows that were read so far, kept or dropped."""
+        return self.num_rows + self.dropped
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""

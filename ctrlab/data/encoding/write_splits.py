@@ -28,8 +28,11 @@ class SplitWriter:
     num_blocks: number of blocks of `BLOCK_ROWS` rows.
     """
 
-    def __init__(self, encoder: FieldEncoder, cache: ColumnCache, folder: Path) -> None:
-        self._cache, self._folder = cache, folder
+    def __init__(self, encoder: FieldEncoder, cache: ColumnCache, folder: Path, targets: "dict[str, np.dtype[Any]]") -> None:
+        """Args:
+        targets: types of the arrays of one number a row, {"labels": uint8} or with "weights".
+        """
+        self._cache, self._folder, self._targets = cache, folder, targets
         numbers = {field.name: number for number, field in enumerate(encoder.fields)}
         self._groups: dict[str, list[tuple[int, Field]]] = {
             name: [(numbers[field.name], field) for field in fields]
@@ -53,14 +56,14 @@ class SplitWriter:
             self._files = {
                 (split, name): stack.enter_context(self._open(split, name, first_block == 0))
                 for split in np.flatnonzero(self._totals).tolist()
-                for name in ("ids", "values", "lists", "labels")
+                for name in ("ids", "values", "lists", *self._targets)
             }
             self._columns = {
                 number: stack.enter_context((self._cache.folder / f"{number}.encoded").open("rb"))
                 for group in self._groups.values()
                 for number, _ in group
             }
-            self._labels = stack.enter_context((self._cache.folder / "labels").open("rb"))
+            self._target_files = {name: stack.enter_context((self._cache.folder / name).open("rb")) for name in self._targets}
             for start in range(first_block, self.num_blocks, _ROUND_BLOCKS):
                 blocks = range(start, min(start + _ROUND_BLOCKS, self.num_blocks))
                 map_in_threads(self._write_block, blocks, lambda done, start=start: on_blocks(start + done))  # type: ignore[misc]
@@ -70,9 +73,9 @@ class SplitWriter:
         """A split's .npy file, positioned after its header."""
         path = split_file(self._folder, SPLIT_NAMES[split], name)
         file = path.open("w+b" if create else "r+b", buffering=0)
-        dtype = np.uint8 if name == "labels" else np.float32 if name == "values" else np.int32
-        width = () if name == "labels" else (self._widths[name],)
-        header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False}
+        dtype = self._targets.get(name, np.dtype(np.float32 if name == "values" else np.int32))
+        width = () if name in self._targets else (self._widths[name],)
+        header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False}
         np.lib.format.write_array_header_1_0(file, header | {"shape": (int(self._totals[split]), *width)})
         return file
 
@@ -82,8 +85,8 @@ class SplitWriter:
         order = np.argsort(splits, kind="stable")
         places = np.empty(len(splits), np.int64)
         places[order] = np.arange(len(splits))
-        labels = _read(self._labels, np.uint8, first, len(splits), 1)
-        self._write(block, "labels", labels[order], splits)
+        for name, dtype in self._targets.items():
+            self._write(block, name, _read(self._target_files[name], dtype, first, len(splits), 1)[order], splits)
         for name in ("ids", "values"):
             self._write(block, name, self._rows(name, first, places), splits)
         self._write(block, "lists", self._list_rows(first, order), splits)

@@ -1,4 +1,4 @@
-"""Inspects a raw table: infers the role of each column and drafts the config that encodes it."""
+"""Inspects a raw table: infers the role of each column and which one is the label."""
 
 import re
 from dataclasses import asdict, dataclass, replace
@@ -8,10 +8,10 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctrlab.data.configs import ColumnConfig, DatasetConfig, Role, SourceConfig, SplitConfig, Transform
+from ctrlab.data.configs import Role, SourceConfig, Transform
 from ctrlab.data.encoding.fields import read_numbers
 from ctrlab.data.tables.inspect_lists import elements_of, find_separator, overlap, usual_length
-from ctrlab.data.tables.labels import ALLOWED_TEXT, is_label, label_value
+from ctrlab.data.tables.label_candidates import LabelCandidate, certain_label, find_label_candidates, label_question
 from ctrlab.data.tables.notes import Note, notes_from
 from ctrlab.data.tables.reader import open_table
 from ctrlab.data.tables.timestamps import find_format
@@ -32,7 +32,6 @@ _MANY_VALUES = 1000
 _NUM_EXAMPLES = 5
 #: A list shares the ids of a column if the Jaccard index of their values is at least this.
 _SAME_VALUES = 0.5
-_LABEL_NAMES = ("label", "click", "clicked", "is_click", "target", "y", "conversion", "converted")
 _ID_NAME = re.compile(r"(?i:(^|_)(id|uid|user|item|code|zip|cat|category|type)(_|$|\d))|[a-z]Id$")
 
 
@@ -68,8 +67,9 @@ class TableInspection:
 
     source: the source with the detected format, header, delimiter and names. columns: in the order of the file.
     rows: number of inspected rows. complete: whether these are all rows.
-    label_candidates: columns that could be the label, the likeliest first.
-    ctr: share of clicks in the first candidate; None if there is none.
+    label_candidates: columns that could be the label, the likeliest first, with the ways to read each.
+    label: the candidate that is the label beyond doubt; None where a person must choose.
+    ctr: share of clicks in the label; None if there is none.
     size_bytes: of the file on disk. notes: findings to show beside the columns.
     """
 
@@ -77,7 +77,8 @@ class TableInspection:
     columns: tuple[ColumnInspection, ...]
     rows: int
     complete: bool
-    label_candidates: tuple[str, ...]
+    label_candidates: tuple[LabelCandidate, ...]
+    label: str | None
     ctr: float | None
     size_bytes: int
     notes: tuple[Note, ...] = ()
@@ -90,15 +91,20 @@ class TableInspection:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON types."""
         columns = [asdict(column) | {"examples": list(column.examples)} for column in self.columns]
-        own = {"source": self.source.to_dict(), "columns": columns, "label_candidates": list(self.label_candidates)}
-        return asdict(self) | own | {"notes": [note.to_dict() for note in self.notes]}
+        lists = {
+            "columns": columns,
+            "label_candidates": [found.to_dict() for found in self.label_candidates],
+            "notes": [note.to_dict() for note in self.notes],
+        }
+        return asdict(self) | {"source": self.source.to_dict()} | lists
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
         columns = tuple(ColumnInspection(**column | {"examples": tuple(column["examples"])}) for column in values["columns"])
+        candidates = tuple(LabelCandidate.from_dict(found) for found in values["label_candidates"])
         own = {"source": SourceConfig.from_dict(values["source"]), "columns": columns, "notes": notes_from(values["notes"])}
-        return cls(**values | own | {"label_candidates": tuple(values["label_candidates"])})
+        return cls(**values | own | {"label_candidates": candidates})
 
 
 def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: int | None = None) -> TableInspection:
@@ -130,12 +136,13 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
     if not blocks:
         raise DataError(f"{reader.path.name} has no rows; give a file with data")
     frame = pl.concat(blocks)
-    candidates = _label_candidates(frame)
     layout = reader.layout
+    candidates = find_label_candidates(frame, complete=complete)
+    label = certain_label(candidates, headerless=not layout.header and not source.column_names)
     columns = tuple(
         _inspect_list(frame[name], None, "holds lists")
         if name in layout.list_columns
-        else _inspect_column(frame[name], is_label_column=name in candidates[:1])
+        else _inspect_column(frame[name], is_label_column=name == label)
         for name in frame.columns
     )
     columns = tuple(replace(column, shares=_shared_vocabulary(column, columns, frame)) for column in columns)
@@ -146,65 +153,29 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
         delimiter=layout.delimiter if text else None,
         column_names=layout.column_names if text and not layout.header else (),
     )
-    ctr = float(np.mean([label_value(text) == 1.0 for text in frame[candidates[0]]])) if candidates else None
-    return TableInspection(known, columns, len(frame), complete, candidates, ctr, reader.total_bytes)
+    reading = next((found.readings[0] for found in candidates if found.column == label), None)
+    return TableInspection(
+        source=known,
+        columns=columns,
+        rows=len(frame),
+        complete=complete,
+        label_candidates=candidates,
+        label=label,
+        ctr=reading.clicks / reading.rows if reading else None,
+        size_bytes=reader.total_bytes,
+        notes=_label_notes(candidates, label),
+    )
 
 
-def draft_config(inspection: TableInspection, name: str, *, label: str | None = None) -> DatasetConfig:
-    """A dataset config with the inferred roles, to be corrected by the user.
-
-    Args:
-        label: the label column; by default the first candidate.
-
-    Raises:
-        DataError: no column can be the label, or no feature is left.
-    """
-    label = label or next(iter(inspection.label_candidates), None)
+def _label_notes(candidates: tuple[LabelCandidate, ...], label: str | None) -> tuple[Note, ...]:
+    """The question which column is the label, or that a column was chosen that is not named like one."""
     if label is None:
-        raise DataError(f"no column of the table can be the label; one column must hold two values, {ALLOWED_TEXT}")
-    if label not in inspection.column:
-        raise DataError(f"the table has no column {label!r} to be the label; its columns are {', '.join(inspection.column)}")
-    columns = tuple(_draft_column(column, label) for column in inspection.columns)
-    if all(column.role in ("label", "ignore") for column in columns):
-        reasons = "; ".join(f"{column.name}: {column.reason}" for column in inspection.columns[:5] if column.name != label)
-        raise DataError(
-            f"no column is left to learn from beside the label {label!r} ({reasons or 'it is the only one'}); "
-            "give a table with more columns, or choose roles by hand"
-        )
-    by_files = len(inspection.source.paths) > 1
-    return DatasetConfig(
-        name=name, source=inspection.source, columns=columns, split=SplitConfig(method="files" if by_files else "stratified")
-    )
-
-
-def _draft_column(column: ColumnInspection, label: str) -> ColumnConfig:
-    if column.name == label:
-        return ColumnConfig(name=column.name, role="label")
-    # Another label candidate becomes a categorical field.
-    role = "categorical" if column.role == "label" else column.role
-    return ColumnConfig(
-        name=column.name,
-        role=role,
-        min_count=column.min_count,
-        transform=column.transform,
-        timestamp_format=column.timestamp_format,
-        separator=column.separator,
-        max_length=column.max_length,
-        shares=column.shares if column.shares != label else None,
-    )
-
-
-def _label_candidates(frame: pl.DataFrame) -> tuple[str, ...]:
-    """Columns with two label values and no empty cell: first those with a usual label name, then in the order of the file."""
-
-    def could_be(column: pl.Series) -> bool:
-        values = column.head(10_000).unique()
-        return len(values) <= 8 and not column.null_count() and is_label(column.unique().to_list())
-
-    fitting = [name for name in frame.columns if could_be(frame[name])]
-    named = [wanted for wanted in _LABEL_NAMES for name in fitting if name.lower() == wanted]
-    order = {name: (named.index(name.lower()) if name.lower() in named else len(named)) for name in fitting}
-    return tuple(sorted(fitting, key=order.__getitem__))
+        return (Note("label", None, label_question(candidates), "fault"),)
+    chosen = next(found for found in candidates if found.column == label)
+    if chosen.likeliness >= 2:
+        return ()
+    text = f"{label} was taken as the label, because it holds two usual values and no column is named like a label"
+    return (Note("label", label, text, "warning", "choose another label if that is wrong"),)
 
 
 def _inspect_column(texts: pl.Series, *, is_label_column: bool) -> ColumnInspection:

@@ -122,5 +122,5 @@ def summary_line(inspection: "TableInspection") -> str:
         format.plural(len(inspection.columns), "column"),
     ]
     if inspection.ctr is not None:
-        parts.append(f"CTR {format.percent(inspection.ctr)} by {inspection.label_candidates[0]}")
+        parts.append(f"CTR {format.percent(inspection.ctr)} by {inspection.label}")
     return " · ".join(parts)

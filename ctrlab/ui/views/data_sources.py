@@ -119,7 +119,7 @@ def _given(uploads: "Sequence[UploadedFile | None]", typed: str | None) -> _Give
 def _inspect(source: SourceConfig, given: _Given) -> None:
     source = source.replace(paths=given.paths)
     inspection = datasets.inspect_source_in_child(cache.workspace(), source, uploaded=given.uploaded)
-    _start_draft(inspection, datasets.draft_config(inspection, given.name.split(".")[0] or "table"))
+    _start_draft(inspection, datasets.draft_config(inspection, given.name.split(".")[0] or "table", several="splits"))
 
 
 def _start_draft(inspection: "TableInspection", config: DatasetConfig) -> None:

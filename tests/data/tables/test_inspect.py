@@ -3,7 +3,8 @@ import pytest
 
 from ctrlab.data.configs import SourceConfig
 from ctrlab.data.encoding.encode import encode_dataset
-from ctrlab.data.tables.inspect import draft_config, inspect_table
+from ctrlab.data.tables.draft import draft_config
+from ctrlab.data.tables.inspect import inspect_table
 from ctrlab.errors import DataError
 
 
@@ -18,7 +19,7 @@ def test_roles_of_columns_are_inferred(write, table):
     }  # fmt: skip
     assert inspection.rows == 200
     assert inspection.complete
-    assert inspection.label_candidates == ("click",)
+    assert [found.column for found in inspection.label_candidates] == ["click"]
     assert inspection.ctr == pytest.approx(0.2)
     site, price = inspection.column["site"], inspection.column["price"]
     assert site.distinct == 7
@@ -48,13 +49,15 @@ def test_a_draft_of_a_file_without_a_header_encodes_too(write, table, tmp_path):
 
 def test_a_draft_of_split_files_splits_by_files(write, table):
     paths = tuple(write(f"{i}.csv", table.write_csv()) for i in range(3))
-    assert draft_config(inspect_table(SourceConfig(paths=paths)), "mine").split.method == "files"
+    assert draft_config(inspect_table(SourceConfig(paths=paths)), "mine", several="splits").split.method == "files"
+    with pytest.raises(DataError, match="3 files are given: say whether they are parts of one table"):
+        draft_config(inspect_table(SourceConfig(paths=paths)), "mine")
 
 
 def test_a_column_with_a_usual_label_name_is_the_first_candidate(write):
     text = "weekend,Click,other\n" + "".join(f"{i % 2},{int(i % 3 == 0)},{i % 2}\n" for i in range(60))
     inspection = inspect(write("t.csv", text))
-    assert inspection.label_candidates == ("Click", "weekend", "other")
+    assert [found.column for found in inspection.label_candidates] == ["Click", "other", "weekend"]
     config = draft_config(inspection, "mine", label="weekend")
     assert config.label == "weekend"
     assert {column.name: column.role for column in config.columns}["Click"] == "categorical"
@@ -63,7 +66,7 @@ def test_a_column_with_a_usual_label_name_is_the_first_candidate(write):
 @pytest.mark.parametrize(("no", "yes"), [("False", "True"), ("0.0", "1.0"), ("no", "yes"), ("-1", "1")])
 def test_labels_in_words_are_candidates_and_counted(write, no, yes):
     inspection = inspect(write("t.csv", "y,x\n" + f"{no},a\n{yes},b\n{no},c\n{no},d\n"))
-    assert inspection.label_candidates == ("y",)
+    assert inspection.label == "y"
     assert inspection.ctr == 0.25
 
 
@@ -82,7 +85,7 @@ def test_a_table_without_a_feature_is_refused_with_the_reasons(write):
 
 def test_a_table_without_a_label_column_is_refused_with_the_allowed_values(write):
     inspection = inspect(write("t.csv", "a,b\n" + "".join(f"{i % 3},x{i % 4}\n" for i in range(30))))
-    assert inspection.label_candidates == ()
+    assert inspection.label_candidates == () and inspection.label is None
     assert inspection.ctr is None
     with pytest.raises(DataError, match="no column of the table can be the label"):
         draft_config(inspection, "mine")
