@@ -27,7 +27,7 @@ class _Run(NamedTuple):
 
     def take(self, start: int, stop: int) -> Batch:
         rows = slice(start, stop) if self.order is None else self.order[start:stop]
-        return self.rows.fields(rows), self.rows.labels[rows].astype(np.float32)
+        return self.rows.fields(rows), self.rows.targets(rows)
 
 
 def num_batches(split: Split, batch_size: int, max_rows: int | None = None) -> int:
@@ -46,7 +46,8 @@ def iterate_batches(
         max_rows: stop after this many rows (in the shuffled order, if shuffled).
 
     Yields:
-        Fields of int32 ids (B, F), float32 values (B, V) and int32 lists (B, total length); float32 labels (B,).
+        Fields of int32 ids (B, F), float32 values (B, V) and int32 lists (B, total length); float32 labels (B,), or (B, 2)
+        weights of clicks and of non-clicks, see `Split.targets`.
 
     >>> split = Split("train", np.arange(5)[:, None], np.zeros((5, 0)), np.array([0, 1, 0, 1, 1]))
     >>> [(fields.ids.ravel().tolist(), labels.tolist()) for fields, labels in iterate_batches(split, 3, shuffle=False)]
@@ -87,7 +88,7 @@ def _runs(split: Split, shuffle: bool, seed: int, position: int) -> Iterator[tup
         if offset + size > position:
             # Seeded by the number of the run, so that skipped runs need no random numbers.
             order = np.random.default_rng((seed, first)).permutation(size)
-            arrays = (split.ids, split.values, split.labels, split.lists)
+            arrays = (split.ids, split.values, split.labels, split.lists, *(() if split.weights is None else (split.weights,)))
             gathered = Split(split.name, *(_gathered(array, chunks, size) for array in arrays))
             yield offset, _Run(gathered, order)
             del gathered

@@ -56,6 +56,21 @@ class Split:
     def __len__(self) -> int:
         return len(self.labels)
 
+    def targets(self, rows: "slice | NDArray[np.intp]" = slice(None)) -> NDArray[np.float32]:
+        """What models learn and are measured by, of some rows: float32 (n,), 1 = click.
+
+        Where labels are soft or rows have weights, float32 (n, 2): the weight of clicks w y and of non-clicks w (1 - y) of each
+        row, so that a row counts as so many impressions with so many clicks.
+
+        >>> Split("valid", np.zeros((2, 1)), np.zeros((2, 0)), np.array([0.25, 0]), weights=np.array([4, 2])).targets().tolist()
+        [[1.0, 3.0], [0.0, 2.0]]
+        """
+        labels = np.asarray(self.labels[rows], np.float32)
+        if self.weights is None and self.labels.dtype.kind != "f":
+            return labels
+        weights = np.float32(1.0) if self.weights is None else np.asarray(self.weights[rows], np.float32)
+        return np.stack([weights * labels, weights * (1 - labels)], axis=1)
+
     def fields(self, rows: "slice | NDArray[np.intp]") -> Fields:
         """Copies of the features of some rows; views of the map would be read-only, which torch does not support."""
         return Fields(

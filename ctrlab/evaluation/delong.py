@@ -11,6 +11,10 @@ The interval of one AUC is symmetric on the scale of its logit, so it never leav
 of the rarer class, and where the variance is 0, it is that of a binomial share of so many trials (Clopper and Pearson, 1934): the
 largest variance an AUC can have (Birnbaum and Klose, 1957), hence wide, but valid for a single click. That of a difference then
 has Student's quantile instead of the normal one.
+
+Where labels have weights, (n, 2) as in `metrics`, every estimate and interval is that of the expanded table: a row of 40
+impressions with 2 clicks is 2 clicks and 38 non-clicks, drawn independently. That is what counts of impressions are. A label that
+is a judged probability has no such draws: its interval then says how sure as many draws would be.
 """
 
 from dataclasses import asdict, dataclass
@@ -21,7 +25,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from ctrlab.evaluation.evidence import ENOUGH_CLICKS
-from ctrlab.evaluation.metrics import checked, row_log_losses
+from ctrlab.evaluation.metrics import checked, checked_weights, is_weighted, row_log_losses, weighted_losses
 
 LEVEL = 0.95
 
@@ -53,10 +57,10 @@ def auc_interval(labels: ArrayLike, scores: ArrayLike, level: float = LEVEL) -> 
     >>> found.estimate, round(found.low, 3), found.high
     (1.0, 0.025, 1.0)
     """
-    of_clicks, of_others = placements(labels, scores)
-    estimate = float(of_clicks.mean())
-    error = _standard_error(of_clicks, of_others, largest=0.5)
-    rarer = min(len(of_clicks), len(of_others))
+    found = _placed(labels, scores)
+    estimate = _mean(found.of_clicks, found.clicks)
+    error = _standard_error(found.of_clicks, found.of_others, found, largest=0.5)
+    rarer = found.rarer
     by_normal = rarer >= ENOUGH_CLICKS and error > 0
     bounds = _logit_bounds(estimate, error, level) if by_normal else _binomial_bounds(estimate, rarer, level)
     return Interval(estimate, error, *bounds, level)
@@ -70,11 +74,11 @@ def auc_difference(labels: ArrayLike, scores: ArrayLike, reference: ArrayLike, l
     Raises:
         DataError: as `metrics.auc`.
     """
-    ours, theirs = placements(labels, scores), placements(labels, reference)
-    of_clicks, of_others = ours[0] - theirs[0], ours[1] - theirs[1]
+    ours, theirs = _placed(labels, scores), _placed(labels, reference)
+    of_clicks, of_others = ours.of_clicks - theirs.of_clicks, ours.of_others - theirs.of_others
     alike = not of_clicks.any() and not of_others.any()
-    error = 0.0 if alike else _standard_error(of_clicks, of_others, largest=1.0)
-    found = _around(float(of_clicks.mean()), error, level, min(len(of_clicks), len(of_others)))
+    error = 0.0 if alike else _standard_error(of_clicks, of_others, ours, largest=1.0)
+    found = _around(_mean(of_clicks, ours.clicks), error, level, ours.rarer)
     return Interval(found.estimate, error, max(found.low, -1.0), min(found.high, 1.0), level)
 
 
@@ -84,9 +88,46 @@ def log_loss_difference(labels: ArrayLike, logits: ArrayLike, reference: ArrayLi
     Raises:
         DataError: as `metrics.log_loss`.
     """
-    differences = row_log_losses(labels, logits) - row_log_losses(labels, reference)
-    error = float(differences.std(ddof=1)) / len(differences) ** 0.5 if len(differences) > 1 else 0.0
-    return _around(float(differences.mean()), error, level, len(differences))
+    if is_weighted(labels):
+        (ours, weights), (theirs, _) = weighted_losses(labels, logits), weighted_losses(labels, reference)
+    else:
+        ours, theirs = row_log_losses(labels, logits), row_log_losses(labels, reference)
+        weights = np.ones(len(ours))
+    differences, rows = ours - theirs, float(weights.sum())
+    mean = _mean(differences, weights)
+    error = float(np.sqrt(_variance_of_mean(differences, weights))) if rows > 1 else 0.0
+    return _around(mean, error, level, rows)
+
+
+@dataclass(frozen=True)
+class _Placed:
+    """Placements of rows with weights.
+
+    of_clicks, of_others: for every row with clicks the share of non-clicks below it, for every row with non-clicks the share of
+    clicks above it; ties count half. clicks, others: the weights of these.
+    """
+
+    of_clicks: NDArray[np.float64]
+    of_others: NDArray[np.float64]
+    clicks: NDArray[np.float64]
+    others: NDArray[np.float64]
+
+    @property
+    def rarer(self) -> float:
+        """Weight of the rarer class."""
+        return float(min(self.clicks.sum(), self.others.sum()))
+
+
+def _placed(labels: ArrayLike, scores: ArrayLike) -> _Placed:
+    if not is_weighted(labels):
+        clicked, scores = checked(labels, scores)
+        positive, negative = scores[clicked], scores[~clicked]
+        shares = _share_below(positive, negative), 1 - _share_below(negative, positive)
+        return _Placed(*shares, np.ones(len(positive)), np.ones(len(negative)))
+    clicks, others, scores = checked_weights(labels, scores)
+    positive, negative = scores[clicks > 0], scores[others > 0]
+    clicks, others = clicks[clicks > 0], others[others > 0]
+    return _Placed(_weight_below(positive, negative, others), 1 - _weight_below(negative, positive, clicks), clicks, others)
 
 
 def placements(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -98,9 +139,8 @@ def placements(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64
     Raises:
         DataError: as `metrics.auc`.
     """
-    clicked, scores = checked(labels, scores)
-    positive, negative = scores[clicked], scores[~clicked]
-    return _share_below(positive, negative), 1 - _share_below(negative, positive)
+    found = _placed(labels, scores)
+    return found.of_clicks, found.of_others
 
 
 def _share_below(values: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
@@ -110,12 +150,31 @@ def _share_below(values: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float
     return shares
 
 
-def _standard_error(of_clicks: NDArray[np.float64], of_others: NDArray[np.float64], largest: float) -> float:
+def _weight_below(values: NDArray[Any], others: NDArray[Any], weights: NDArray[np.float64]) -> NDArray[np.float64]:
+    """`_share_below` by the weights of the others."""
+    order = np.argsort(others, kind="stable")
+    others, below = others[order], np.append(0.0, np.cumsum(weights[order]))
+    twice = below[np.searchsorted(others, values, side="left")] + below[np.searchsorted(others, values, side="right")]
+    shares: NDArray[np.float64] = twice / (2 * below[-1])
+    return shares
+
+
+def _mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    return float(values @ weights / weights.sum())
+
+
+def _variance_of_mean(values: NDArray[np.float64], weights: NDArray[np.float64]) -> float:
+    """Of the mean of values that occur `weights` times each: the unbiased variance by the number of values."""
+    rows = weights.sum()
+    return float((values - _mean(values, weights)) ** 2 @ weights / (rows - 1) / rows)
+
+
+def _standard_error(of_clicks: NDArray[np.float64], of_others: NDArray[np.float64], placed: _Placed, largest: float) -> float:
     """DeLong's; `largest` where a class has one row, and never more than it."""
-    if min(len(of_clicks), len(of_others)) < 2:
+    if placed.rarer < 2:
         return largest
-    variance = of_clicks.var(ddof=1) / len(of_clicks) + of_others.var(ddof=1) / len(of_others)
-    return min(float(np.sqrt(variance)), largest)
+    variance = _variance_of_mean(of_clicks, placed.clicks) + _variance_of_mean(of_others, placed.others)
+    return min(variance**0.5, largest)
 
 
 def _logit_bounds(estimate: float, error: float, level: float) -> tuple[float, float]:
@@ -125,7 +184,7 @@ def _logit_bounds(estimate: float, error: float, level: float) -> tuple[float, f
     return odds / (odds + float(np.exp(margin))), odds / (odds + float(np.exp(-margin)))
 
 
-def _binomial_bounds(estimate: float, trials: int, level: float) -> tuple[float, float]:
+def _binomial_bounds(estimate: float, trials: float, level: float) -> tuple[float, float]:
     """Clopper and Pearson's interval of a share of `trials`; the number of successes need not be whole."""
     from scipy.special import betaincinv  # imported late: most measurements need none of it
 
@@ -135,13 +194,13 @@ def _binomial_bounds(estimate: float, trials: int, level: float) -> tuple[float,
     return low, high
 
 
-def _around(estimate: float, error: float, level: float, rows: int) -> Interval:
+def _around(estimate: float, error: float, level: float, rows: float) -> Interval:
     """The symmetric interval; by Student's quantile where the error was estimated from few `rows`."""
     margin = _quantile((1 + level) / 2, rows) * error if error else 0.0
     return Interval(estimate, error, estimate - margin, estimate + margin, level)
 
 
-def _quantile(share: float, rows: int) -> float:
+def _quantile(share: float, rows: float) -> float:
     if rows >= ENOUGH_CLICKS:
         return NormalDist().inv_cdf(share)
     from scipy.special import stdtrit

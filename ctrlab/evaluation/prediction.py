@@ -83,4 +83,4 @@ def evaluate_model(
         DataError: the split has no rows, or the model predicts nan.
         JobCancelled: `should_stop()` was true between two batches.
     """
-    return metrics_of(split.labels, predict_logits(model, split, batch_size, should_stop=should_stop))
+    return metrics_of(split.targets(), predict_logits(model, split, batch_size, should_stop=should_stop))

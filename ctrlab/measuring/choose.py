@@ -9,10 +9,9 @@ from collections.abc import Callable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, replace
 
-import numpy as np
-
 from ctrlab.evaluation.delong import LEVEL, log_loss_difference
 from ctrlab.evaluation.evidence import has_enough_clicks
+from ctrlab.evaluation.metrics import rows_and_clicks
 from ctrlab.evaluation.prediction import never
 from ctrlab.measuring.probe import Measurement, Probe
 from ctrlab.models.profile import ModelProfile
@@ -110,7 +109,7 @@ def choose_plan(
 
 def _is_measurably_better(probe: Probe, one: Measurement, other: Measurement, comparisons: int) -> bool:
     """Whether `one` has a lower log loss than `other` beyond the noise of the probe's rows."""
-    if not has_enough_clicks(probe.num_rows, int(np.count_nonzero(probe.labels))):
+    if not has_enough_clicks(*rows_and_clicks(probe.labels)):
         return False
     level = 1 - (1 - LEVEL) / max(1, comparisons)
     return log_loss_difference(probe.labels, one.logits, other.logits, level).high < 0

@@ -85,7 +85,7 @@ def auc_change(workspace: Workspace, model: Artifact, reference: Artifact) -> In
 
 @lru_cache(maxsize=256)  # evaluations never change once written
 def _auc_change(dataset: Path, split: str, ours: Path, theirs: Path) -> Interval:
-    labels = EncodedDataset.open(dataset).split(split).labels
+    labels = EncodedDataset.open(dataset).split(split).targets()
     return auc_difference(labels, np.load(ours), np.load(theirs))
 
 

@@ -23,6 +23,7 @@ from ctrlab.engines.protocol import EngineFactory
 from ctrlab.engines.settings import EngineSettings
 from ctrlab.engines.threads import lookahead, prefetch
 from ctrlab.errors import ConfigError, DataError, JobCancelled
+from ctrlab.evaluation.metrics import rows_and_clicks
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
 from ctrlab.models.base import CTRModel
 from ctrlab.training.batch_norm import one_row_fault
@@ -154,6 +155,7 @@ class _Fit:
         # A last batch of one row has no batch statistics: it is left out.
         self.max_rows = len(train) - (len(train) % config.batch_size == 1 and len(train) > 1)
         self.steps_per_epoch = num_batches(train, config.batch_size, self.max_rows)
+        self.mean_weight = 1.0 if train.weights is None else float(train.weights.mean(dtype=np.float64))
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.reporter = reporter
         reporter.start(self.total_steps, config.epochs)
@@ -218,8 +220,9 @@ class _Fit:
     def _step(self, batch: _ReadyBatch, following: _ReadyBatch | None) -> None:
         self.engine.set_learning_rate(learning_rate(self.config, self.progress))
         self.engine.zero_grad()
-        targets = self._targets(batch.fields, batch.labels)
-        loss = functional.binary_cross_entropy_with_logits(self.engine.logits(batch.fields), targets)
+        shares, weights = self._shares(batch.labels)
+        targets = self._targets(batch.fields, shares)
+        loss = functional.binary_cross_entropy_with_logits(self.engine.logits(batch.fields), targets, weights)
         if following is not None:
             self.engine.prefetch(batch.fields, following.fields)
         loss.backward()
@@ -232,6 +235,13 @@ class _Fit:
         self.progress.loss_steps += 1
         self.progress.rows += rows
         self.reporter.end_lap(self.progress)
+
+    def _shares(self, labels: Tensor) -> tuple[Tensor, Tensor | None]:
+        """(B,) shares of clicks and, where labels are (B, 2) weights, (B,) the rows' weights, whose mean over the split is 1."""
+        if labels.ndim == 1:
+            return labels, None
+        weights = labels.sum(dim=1)
+        return labels[:, 0] / weights, weights / self.mean_weight
 
     def _targets(self, fields: Fields, labels: Tensor) -> Tensor:
         """(B,): the clicks, mixed with the teacher's probabilities where the fit distils. Cross-entropy is linear in them."""
@@ -372,8 +382,8 @@ def _checked_splits(model: CTRModel, dataset: Dataset, config: FitConfig) -> tup
     valid = dataset.split("valid") if "valid" in dataset.splits else None
     if valid is None or len(valid) == 0:
         return train, None
-    clicks = int(np.count_nonzero(valid.labels))
-    if clicks in (0, len(valid)):
+    rows, clicks = rows_and_clicks(valid.targets())
+    if clicks in (0, rows):
         raise DataError(f"all {len(valid)} validation labels are {int(clicks > 0)}; split the data so that it holds both")
     return train, valid
 

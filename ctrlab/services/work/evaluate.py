@@ -36,7 +36,8 @@ def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig
     split = config.split if config.split in dataset.splits else "valid"
     rows = dataset.split(split)
     logits = predict_logits(serving, rows, should_stop=context.should_stop)
-    metrics = metrics_of(rows.labels, logits)
+    targets = rows.targets()
+    metrics = metrics_of(targets, logits)
     context.stop_if_requested()
     folder = stage_folder(context, f"evaluation-{model_id}")
     np.save(folder / LOGITS_FILE, logits)
@@ -44,7 +45,7 @@ def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig
     summary = {
         "split": split,
         "metrics": metrics.to_dict(),
-        "auc_interval": auc_interval(rows.labels, logits).to_dict() if 0 < metrics.num_clicks < metrics.num_rows else {},
+        "auc_interval": auc_interval(targets, logits).to_dict() if 0 < metrics.num_clicks < metrics.num_rows else {},
         "latency": _latencies(context, serving, folder / ONNX_FILE, rows, config),
         "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
     }
