@@ -1,7 +1,4 @@
-import os
 import signal
-import subprocess
-import sys
 from collections import Counter
 
 import numpy as np
@@ -13,6 +10,7 @@ from ctrlab.data.dataset import EncodedDataset
 from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.data.encoding.encoder import FieldEncoder
 from ctrlab.errors import ConfigError, CtrlabError, DataError, JobCancelled, UnknownNameError
+from tests.support.killed import exit_code_of_killed_encoding
 
 
 @pytest.fixture
@@ -198,29 +196,9 @@ def test_cancelling_leaves_nothing_behind(csv, config_for, tmp_path, after):
     assert not list(tmp_path.glob("encoded*"))
 
 
-KILLED = """
-import os, signal, sys
-from ctrlab.data.configs import DatasetConfig
-from ctrlab.data.encoding.encode import encode_dataset
-config, folder, calls = DatasetConfig.from_json(sys.argv[1]), sys.argv[2], int(sys.argv[3])
-
-def die_at(fraction, message):
-    global calls
-    calls -= 1
-    if calls == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-encode_dataset(config, folder, on_progress=die_at)
-"""
-
-
 @pytest.mark.parametrize("call", [1, 3])
 def test_a_killed_process_leaves_no_dataset_and_the_next_one_makes_it(csv, config_for, tmp_path, call):
-    arguments = [config_for(csv).to_json(), str(tmp_path / "encoded"), str(call)]
-    ended = subprocess.run(
-        [sys.executable, "-c", KILLED, *arguments], env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)}, check=False
-    )
-    assert ended.returncode == -signal.SIGKILL
+    assert exit_code_of_killed_encoding(config_for(csv), str(tmp_path / "encoded"), call) == -signal.SIGKILL
     assert (tmp_path / "encoded.partial").is_dir()
     assert not (tmp_path / "encoded").exists()
     dataset = encode_dataset(config_for(csv), tmp_path / "encoded")

@@ -72,9 +72,15 @@ def test_after_a_full_disk_the_same_call_resumes_to_the_same_bytes(config, tmp_p
 
 
 @pytest.mark.parametrize(
-    "fault", [MemoryError(), RuntimeError("a defect"), FileReadError("the drive is gone"), KeyboardInterrupt()]
+    ("step", "fault"),
+    [
+        *(("read", fault) for fault in (MemoryError(), RuntimeError("a defect"), FileReadError("gone"), KeyboardInterrupt())),
+        ("fitted", RuntimeError("a defect")),
+        ("wrote", FileReadError("the drive is gone")),
+        ("writing", KeyboardInterrupt()),
+        ("done", MemoryError()),
+    ],
 )
-@pytest.mark.parametrize("step", ["read", "fitted", "wrote", "writing", "done"])
 def test_an_unexpected_error_at_any_step_keeps_the_work(config, tmp_path, fault, step):
     def fail(fraction, message):
         if message.startswith(step):

@@ -1,10 +1,7 @@
 """An encoding killed with SIGKILL at any step resumes to the same bytes as an uninterrupted one."""
 
 import gzip
-import os
 import signal
-import subprocess
-import sys
 
 import numpy as np
 import polars as pl
@@ -13,6 +10,7 @@ import pytest
 from ctrlab.data.configs import ColumnConfig, SplitConfig
 from ctrlab.data.encoding import parsing, write_splits
 from ctrlab.data.encoding.encode import encode_dataset
+from tests.support.killed import exit_code_of_killed_encoding
 
 ROWS = 6000
 COLUMNS = (
@@ -24,22 +22,8 @@ COLUMNS = (
     ColumnConfig(name="when", role="timestamp"),
     ColumnConfig(name="past", role="list", separator="^", max_length=3, shares="site"),
 )
-DIE = """
-import os, signal, sys
-from ctrlab.data.encoding import parsing, write_splits
-from ctrlab.data.configs import DatasetConfig
-from ctrlab.data.encoding.encode import encode_dataset
-parsing.CHUNK_BYTES, write_splits.BLOCK_ROWS = 1 << 14, 50
-config, folder, step, calls = DatasetConfig.from_json(sys.argv[1]), sys.argv[2], sys.argv[3], int(sys.argv[4])
-
-def die_at(fraction, message):
-    global calls
-    calls -= message.startswith(step)
-    if calls == 0:
-        os.kill(os.getpid(), signal.SIGKILL)
-
-encode_dataset(config, folder, on_progress=die_at)
-"""
+#: The encoder's pieces, small enough to have many in a file of 6000 rows.
+SMALL = {"CHUNK_BYTES": 1 << 14, "BLOCK_ROWS": 50}
 
 
 @pytest.fixture(scope="module")
@@ -96,15 +80,9 @@ def test_a_killed_encoding_resumes_to_the_bytes_of_an_uninterrupted_one(
     config = config_for(written(frame, kind, tmp_path), columns=COLUMNS, split=split)
     if kind == "parquet":
         monkeypatch.setattr("ctrlab.data.tables.reader.BLOCK_CELLS", 7 * 700)
-    script = (
-        DIE if kind != "parquet" else "import ctrlab.data.tables.reader\nctrlab.data.tables.reader.BLOCK_CELLS = 7 * 700\n" + DIE
-    )
-    ended = subprocess.run(
-        [sys.executable, "-c", script, config.to_json(), str(tmp_path / "broken"), step, str(calls)],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
-    assert ended.returncode == -signal.SIGKILL
+    sizes = SMALL | ({"BLOCK_CELLS": 7 * 700} if kind == "parquet" else {})
+    ended = exit_code_of_killed_encoding(config, str(tmp_path / "broken"), calls, step, **sizes)
+    assert ended == -signal.SIGKILL
     assert not (tmp_path / "broken").exists()
     seen: dict[str, list[str]] = {}
     resumed = encode_dataset(
@@ -123,11 +101,7 @@ def test_a_killed_encoding_resumes_to_the_bytes_of_an_uninterrupted_one(
 
 def test_a_changed_file_is_encoded_from_its_beginning(frame, config_for, tmp_path):
     config = config_for(written(frame, "tsv", tmp_path), columns=COLUMNS)
-    subprocess.run(
-        [sys.executable, "-c", DIE, config.to_json(), str(tmp_path / "broken"), "read", "2"],
-        env=os.environ | {"PYTHONPATH": os.pathsep.join(sys.path)},
-        check=False,
-    )
+    assert exit_code_of_killed_encoding(config, str(tmp_path / "broken"), 2, "read", **SMALL) == -signal.SIGKILL
     written(frame.reverse(), "tsv", tmp_path)
     resumed = encode_dataset(config, tmp_path / "broken")
     assert bytes_of(resumed.path) == bytes_of(encode_dataset(config, tmp_path / "uninterrupted").path)
