@@ -49,11 +49,11 @@ def test_logits_and_gradients_of_the_twin_are_the_models(name, sparse):
     assert_close(step(model, fields, twin(model, sparse=sparse)), step(model, fields, model))
 
 
-@pytest.mark.parametrize("form", [lambda model: model, fold], ids=["as it is", "folded"])
 @pytest.mark.parametrize("name", ALL)
-def test_a_quantised_model_is_predicted_as_its_own_forward_does(name, form):
-    """Its tables and layers are no longer those that the twin's classes stand for."""
-    model, fields = quantize(form(make_model(name).eval()), "int8"), random_fields(60)
+def test_a_quantised_model_is_predicted_as_its_own_forward_does(name):
+    """Its tables and layers are no longer those that the twin's classes stand for; every other architecture is folded first."""
+    form = make_model(name).eval()
+    model, fields = quantize(fold(form) if ALL.index(name) % 2 else form, "int8"), random_fields(60)
     with torch.no_grad():
         torch.testing.assert_close(predictor_of(model)(fields), model(fields), atol=1e-5, rtol=1e-4)
 
@@ -97,15 +97,16 @@ def test_preparing_and_running_leaves_the_model_as_it_was(name):
         assert vars(module).keys() == state.keys() and not is_hooked(module)
 
 
-@pytest.mark.parametrize("name", ["deepfm", "afn_plus", "fibinet"])
-def test_eight_threads_that_predict_with_one_model_get_the_logits_of_one(name):
-    model, split = make_model(name), MemoryDataset(num_train=10).split("valid")
+@pytest.mark.parametrize(("name", "times"), [("deepfm", 250), ("afn_plus", 25), ("fibinet", 25)])
+def test_eight_threads_that_predict_with_one_model_get_the_logits_of_one(name, times):
+    """The main path 2,000 times; the same with two fused layers that keep more between their operations."""
+    model, split = make_model(name), MemoryDataset(num_train=10, num_valid=40).split("valid")
     model.train()
     alone = predict_logits(model, split)
     wrong, interval = [], sys.getswitchinterval()
 
     def predict():
-        for _ in range(250):
+        for _ in range(times):
             if not np.array_equal(predict_logits(model, split), alone):
                 wrong.append(1)
 

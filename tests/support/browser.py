@@ -24,6 +24,8 @@ _PROBES = ("/_stcore/health", "/_stcore/host-config")
 
 expect.set_options(timeout=1000 * PATIENCE)
 
+#: What a page shows where something went wrong.
+ERRORS = "[data-testid=stException], [data-testid=stAlertContentError]"
 #: Every page of the dashboard and its title.
 PAGES = {
     "/": "Make a CTR model smaller, and see why it can be",

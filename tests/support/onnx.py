@@ -1,6 +1,5 @@
 """Models in ONNX Runtime; equal models are exported once in a test process, for an export takes 0.3 to 6 s."""
 
-import hashlib
 import tempfile
 from pathlib import Path
 
@@ -12,13 +11,14 @@ from ctrlab.data.schema import Fields
 from ctrlab.evaluation.latency import open_onnx
 from ctrlab.models.base import CTRModel
 from ctrlab.serving.onnx_export import export_onnx
+from tests.support.small_models import digest_of
 
 _sessions: dict[str, onnxruntime.InferenceSession] = {}
 
 
 def onnx_session(model: CTRModel) -> onnxruntime.InferenceSession:
     """The exported model on one thread."""
-    key = _digest(model)
+    key = digest_of(model)
     if key not in _sessions:
         with tempfile.TemporaryDirectory() as folder:
             export_onnx(model, Path(folder) / "model.onnx")
@@ -41,12 +41,3 @@ def assert_onnx_agrees(
         with torch.no_grad():
             expected = model(part).numpy()
         np.testing.assert_allclose(run_onnx(model, part), expected, rtol=0, atol=max(atol, rtol * np.abs(expected).max()))
-
-
-def _digest(model: CTRModel) -> str:
-    """Of all that an export depends on."""
-    made_of = hashlib.sha256(f"{model!r}{model.config!r}{model.schema!r}{model.structure!r}{model.training}".encode())
-    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
-        made_of.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
-        made_of.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return made_of.hexdigest()

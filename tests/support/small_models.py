@@ -1,5 +1,6 @@
 """Small models and in-memory data for the tests of decomposition, evaluation and compression."""
 
+import hashlib
 from dataclasses import dataclass, field, fields
 
 import numpy as np
@@ -9,6 +10,7 @@ from torch import Tensor
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import PADDING_ID, FeatureSchema, Fields, ListFeature
 from ctrlab.decomposition.collect import collect_spectra
+from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import MODELS, ModelConfig
 
@@ -97,10 +99,11 @@ class MemoryDataset:
     schema: FeatureSchema = SCHEMA
     num_train: int = 1200
     seed: int = 0
+    num_valid: int = 400
     parts: dict[str, Split] = field(init=False)
 
     def __post_init__(self) -> None:
-        sizes = {"train": self.num_train, "valid": 400}
+        sizes = {"train": self.num_train, "valid": self.num_valid}
         self.parts = {name: self._part(name, size, self.seed + number) for number, (name, size) in enumerate(sizes.items())}
 
     def _part(self, name: str, size: int, seed: int) -> Split:
@@ -133,8 +136,37 @@ class MemoryDataset:
         return Fields(torch.from_numpy(part.ids), torch.from_numpy(part.values), torch.from_numpy(part.lists))
 
 
-def spectra_of(model: CTRModel, dataset: MemoryDataset | None = None):
-    return collect_spectra(model, dataset or MemoryDataset(model.schema))
+_spectra: dict[str, dict[str, LayerSpectrum]] = {}
+
+
+def spectra_of(model: CTRModel, dataset: MemoryDataset | None = None) -> dict[str, LayerSpectrum]:
+    """{layer: spectrum} on `dataset`; on the usual one they are computed once in a test process for equal models."""
+    if dataset is not None:
+        return collect_spectra(model, dataset)
+    key = digest_of(model)
+    if key not in _spectra:
+        _spectra[key] = collect_spectra(model, MemoryDataset(model.schema))
+    return dict(_spectra[key])
+
+
+def digest_of(model: CTRModel) -> str:
+    """Digest of all that the numbers of a model depend on: classes, settings, parameters and buffers."""
+    made_of = hashlib.sha256(f"{model!r}{model.config!r}{model.schema!r}{model.structure!r}{model.training}".encode())
+    for name, tensor in [*model.named_parameters(), *model.named_buffers()]:
+        made_of.update(f"{name}{tensor.dtype}{tuple(tensor.shape)}".encode())
+        made_of.update(tensor.detach().reshape(-1).view(torch.uint8).numpy().tobytes())
+    return made_of.hexdigest()
+
+
+def varied(name: str, number: int, *settings: tuple) -> tuple:
+    """Combination `number`, 0 or 1, of settings with two values each for one architecture, instead of their whole product.
+
+    The two combinations differ in every setting, so every architecture meets every value. Which values go together changes from one
+    architecture to the next, so every pair of values meets in some.
+    """
+    architecture = list(MODELS.names()).index(name)
+    chosen = [number ^ (architecture >> place & 1 if place else 0) for place in range(len(settings))]
+    return tuple(values[choice] for values, choice in zip(settings, chosen, strict=True))
 
 
 def logits(model: CTRModel, fields: Fields) -> Tensor:
