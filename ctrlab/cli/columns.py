@@ -118,9 +118,11 @@ def given_config(args: argparse.Namespace, workspace: Workspace) -> GivenConfig:
     if args.config:
         parts = _from_file(args, workspace)
     elif args.known:
-        config = DATASETS[args.known].config_for(source_of(args).paths)
-        parts = _Parts(config.name, source_of(args, config.source), config.columns, config.split)
-        reasons = {column.name: f"as is usual for {config.name}" for column in config.columns}
+        known, source = DATASETS[args.known], datasets.check_source(workspace, source_of(args))
+        config, inspection = known.config_for(source.paths), known.inspect(source.paths)
+        parts = _Parts(config.name, source_of(args, inspection.source), config.columns, config.split)
+        reasons = {column.name: f"as usual for {known.title}" for column in config.columns}
+        notes = tuple(note for note in inspection.notes if note.kind != "label")
     else:
         inspection = datasets.inspect_source(source_of(args), workspace=workspace)
         parts = _from_inspection(inspection, args)

@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from ctrlab.data.catalog import DATASETS, KnownDataset
+from ctrlab.data.catalog.recognise import inspect_and_recognise
 from ctrlab.data.configs import DatasetConfig, SourceConfig
 from ctrlab.data.tables.draft import draft_columns, draft_config, draft_label, draft_split
-from ctrlab.data.tables.inspect import TableInspection, inspect_table
+from ctrlab.data.tables.inspect import TableInspection
 from ctrlab.errors import DataError
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.inspector import inspector
@@ -39,7 +40,7 @@ def inspect_source(source: SourceConfig, max_rows: int = 200_000, *, workspace: 
     Args:
         workspace: the workspace that is open in this process; its own files are refused.
     """
-    return inspect_table(check_source(workspace, source) if workspace else source, max_rows=max_rows)
+    return inspect_and_recognise(check_source(workspace, source) if workspace else source, max_rows=max_rows)
 
 
 def inspect_source_in_child(workspace: Workspace, source: SourceConfig, *, uploaded: bool = False) -> TableInspection:

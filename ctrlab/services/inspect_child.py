@@ -17,8 +17,8 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from ctrlab.data.catalog import DATASETS
+from ctrlab.data.catalog.recognise import inspect_and_recognise
 from ctrlab.data.configs import SourceConfig
-from ctrlab.data.tables.inspect import inspect_table
 from ctrlab.errors import CtrlabError
 from ctrlab.models.header import read_model_header
 
@@ -55,7 +55,7 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inspect(request: dict[str, Any]) -> dict[str, Any]:
-    inspection = inspect_table(SourceConfig.from_dict(request["source"]), max_rows=request["max_rows"])
+    inspection = inspect_and_recognise(SourceConfig.from_dict(request["source"]), max_rows=request["max_rows"])
     return {"inspection": inspection.to_dict()}
 
 

@@ -6,9 +6,12 @@ import polars as pl
 import pytest
 
 from ctrlab.data.catalog import DATASETS
-from ctrlab.data.catalog.criteo import COLUMN_NAMES
+from ctrlab.data.catalog.criteo import COLUMN_NAMES, NUMERIC_NAMES
+from ctrlab.data.catalog.recognise import inspect_and_recognise
+from ctrlab.data.configs import SourceConfig
 from ctrlab.data.encoding.encode import encode_dataset
 from ctrlab.data.encoding.encoder import FieldEncoder
+from ctrlab.data.tables.draft import draft_config
 from ctrlab.errors import ConfigError, DataError, UnknownNameError
 
 
@@ -41,6 +44,50 @@ def test_movielens_files_encode(tmp_path):
         pl.DataFrame(rows, schema=["label", "user_id", "item_id", "tag_id"], orient="row").write_csv(tmp_path / f"{name}.csv")
     config = DATASETS["movielens"].config_for([str(tmp_path / f"{name}.csv") for name in ("train", "valid", "test")])
     assert encode_dataset(config, tmp_path / "encoded").schema.field_dims == (9, 7, 5)
+
+
+def criteo_rows(rows=120):
+    """A table in the format of Criteo's display advertising log."""
+    counts = {f"I{i}": [str(row * i % 40) if row % 7 else None for row in range(rows)] for i in range(1, 14)}
+    hashes = {f"C{i}": [f"{(row * 7919 + i) % 12:08x}" for row in range(rows)] for i in range(1, 27)}
+    return pl.DataFrame({"label": [str(row % 3 // 2) for row in range(rows)]} | counts | hashes)
+
+
+@pytest.mark.parametrize("separator", [",", "\t"])
+@pytest.mark.parametrize("header", [True, False])
+def test_criteo_is_read_and_recognised_with_and_without_a_header(tmp_path, separator, header):
+    path = str(tmp_path / "train.txt")
+    criteo_rows().write_csv(path, separator=separator, include_header=header)
+    known = DATASETS["criteo"]
+    for inspection in (known.inspect(path), inspect_and_recognise(SourceConfig(paths=(path,)))):
+        assert tuple(inspection.column) == COLUMN_NAMES and inspection.rows == 120
+    assert inspection.notes[-1].kind == "known" and "Criteo display advertising" in inspection.notes[-1].text
+    transforms = {name: (column.role, column.transform) for name, column in inspection.column.items()}
+    assert all(transforms[name] == ("numeric", "criteo") for name in NUMERIC_NAMES)
+    dataset = encode_dataset(draft_config(inspection, "t"), tmp_path / "drafted")
+    assert len(dataset.schema.field_names) == 39 and sum(dataset.summary.clicks.values()) == 40
+
+
+def test_other_tables_are_not_taken_for_known_ones(tmp_path):
+    path = tmp_path / "train.csv"
+    scaled = criteo_rows().with_columns(pl.col("^C.*$").str.to_integer(base=16).cast(pl.String))
+    scaled.write_csv(path)
+    other = inspect_and_recognise(SourceConfig(paths=(str(path),)))
+    assert not [note for note in other.notes if "display advertising" in note.text]
+    scaled.drop("C3").write_csv(path)
+    assert not inspect_and_recognise(SourceConfig(paths=(str(path),))).notes
+
+
+def test_avazu_is_recognised_by_its_names(tmp_path):
+    names = [column.name for column in DATASETS["avazu"].config_for("x").columns]
+    rows = [
+        [f"{10**18 + i}", str(i % 5 // 4), f"1410{21 + i % 8}{i % 24:02}", *(f"v{i * 7 % 11}" for _ in names[3:])]
+        for i in range(300)
+    ]
+    pl.DataFrame(rows, schema=names, orient="row").write_csv(tmp_path / "train.csv")
+    inspection = inspect_and_recognise(SourceConfig(paths=(str(tmp_path / "train.csv"),)))
+    assert [note.kind for note in inspection.notes] == ["known"]
+    assert (inspection.column["id"].role, inspection.column["hour"].timestamp_format) == ("ignore", "yymmddhh")
 
 
 @pytest.mark.realdata

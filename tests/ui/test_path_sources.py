@@ -68,7 +68,7 @@ def test_a_typed_table_is_not_opened_by_the_dashboards_process(open_page, tmp_pa
     def never(*args, **options):
         raise AssertionError("opened here")
 
-    monkeypatch.setattr(datasets, "inspect_table", never)
+    monkeypatch.setattr(datasets, "inspect_and_recognise", never)
     (tmp_path / "ads.csv").write_text("click,site\n" + "1,a\n0,b\n" * 40)
     app = open_page("Data")
     app.button_group(key="data-way").set_value("Your table").run()

@@ -1,11 +1,17 @@
 """Criteo display advertising: the challenge's original text file, and the form benchmarks share."""
 
+import re
+
 from ctrlab.data.catalog.known import KnownDataset
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig, SplitConfig, Transform
+from ctrlab.data.tables.inspect import TableInspection
+from ctrlab.data.tables.reader import open_table
+from ctrlab.errors import DataError
 
 NUMERIC_NAMES = tuple(f"I{i}" for i in range(1, 14))
 CATEGORICAL_NAMES = tuple(f"C{i}" for i in range(1, 27))
 COLUMN_NAMES = ("label", *NUMERIC_NAMES, *CATEGORICAL_NAMES)
+_HASH = re.compile("[0-9a-f]{8}")
 
 
 def _columns(transform: Transform) -> tuple[ColumnConfig, ...]:
@@ -23,6 +29,36 @@ def _original(source: SourceConfig, split: SplitConfig) -> DatasetConfig:
     return DatasetConfig(name="Criteo", source=source, columns=_columns("criteo"), split=split)
 
 
+def _source_of(source: SourceConfig) -> SourceConfig:
+    """The source with names and delimiter as the file has them: a copy may have a header, or commas."""
+    detected = source.replace(column_names=(), delimiter=None)
+    try:
+        reader = open_table(detected)
+    except DataError:
+        return source  # its reader names what is wrong
+    if set(COLUMN_NAMES) <= set(reader.column_names):
+        return detected
+    if len(reader.column_names) == len(COLUMN_NAMES) and not reader.layout.header:
+        return detected.replace(column_names=COLUMN_NAMES, delimiter=reader.layout.delimiter)
+    return source
+
+
+def _is_like(inspection: TableInspection) -> bool:
+    """Whether a table has a label, 13 counts and 26 hashes of 8 hexadecimal digits, by their names or in this order."""
+    if set(COLUMN_NAMES) <= set(inspection.column):
+        found = [inspection.column[name] for name in COLUMN_NAMES]
+    else:
+        found = list(inspection.columns)
+    label, *columns = found
+    counts, hashes = columns[: len(NUMERIC_NAMES)], columns[len(NUMERIC_NAMES) :]
+    return (
+        len(found) == len(COLUMN_NAMES)
+        and inspection.label == label.name
+        and all(column.minimum is not None or not column.distinct for column in counts)
+        and all(_HASH.fullmatch(example) for column in hashes for example in column.examples)
+    )
+
+
 def _x1(source: SourceConfig, split: SplitConfig) -> DatasetConfig:
     return DatasetConfig(name="Criteo_x1", source=source, columns=_columns("standard"), split=split)
 
@@ -38,6 +74,8 @@ CRITEO = KnownDataset(
     num_rows=45_840_617,
     licence="CC BY-NC-SA 4.0: research use, no commercial use",
     make_config=_original,
+    find_source=_source_of,
+    is_like=_is_like,
 )
 
 CRITEO_X1 = KnownDataset(
