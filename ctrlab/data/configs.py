@@ -8,6 +8,8 @@ from ctrlab.config import Config, option
 Role = Literal["label", "categorical", "numeric", "timestamp", "list", "weight", "ignore"]
 EmptyLabel = Literal["refuse", "drop", "negative"]
 Transform = Literal["standard", "log", "quantile", "criteo"]
+NumberFormat = Literal["1234.5", "1,234.5", "1.234,5", "1 234,5", "1234,5", "1'234.5"]
+ListFormat = Literal["json", "numpy"]
 FileFormat = Literal["auto", "csv", "tsv", "parquet"]
 SplitMethod = Literal["random", "stratified", "time", "files"]
 
@@ -31,6 +33,10 @@ class SourceConfig(Config):
     header: bool | None = option(None, help="Whether the first line holds column names; unset: detected.")
     delimiter: str | None = option(None, advanced=True, help="One character; unset: tab for TSV, else detected.")
     column_names: tuple[str, ...] = option((), advanced=True, help="Names for a file without a header, in order.")
+
+    missing_words: tuple[str, ...] = option(
+        (), advanced=True, help="Words that mean a missing cell, besides the usual ones such as NA, null and ?; case is ignored."
+    )
 
     def faults(self) -> list[str]:
         faults = []
@@ -73,12 +79,21 @@ class ColumnConfig(Config):
     separator: str | None = option(
         None, help="List: text between two elements, such as ^ or |; unset: the column holds lists of a Parquet file."
     )
+    list_format: ListFormat | None = option(
+        None,
+        advanced=True,
+        help='List: json = [3, 24], ["a", "b"] or Python\'s (3, 24); numpy = [3 24]; unset: split at the separator.',
+    )
     max_length: int = option(
         50,
         minimum=1,
         maximum=10_000,
         help="List: largest number of elements; of a longer list the last ones are kept, which are the most recent.",
     )
+    number_format: NumberFormat = option(
+        "1234.5", help="Numeric: decimal mark and mark of thousands in the file; signs of currency and % are always accepted."
+    )
+    trim: bool = option(True, advanced=True, help="Categorical: whether blanks at the ends of a cell are removed.")
     shares: str | None = option(
         None,
         help="List: the categorical column whose ids and embedding table its elements share; unset: it has ids of its own.",

@@ -128,9 +128,9 @@ def _list_fault(column: ColumnConfig, holds_lists: bool) -> str | None:
     """Why a column's role or separator does not fit its cells; None if they fit."""
     if column.role != "list":
         return f"holds lists and has the role {column.role}; make it a list or ignore it" if holds_lists else None
-    if holds_lists and column.separator is not None:
-        return f"holds lists, so nothing is split at {column.separator!r}; leave its separator empty"
-    if not holds_lists and column.separator is None:
+    if holds_lists and (column.separator is not None or column.list_format is not None):
+        return f"holds lists, so nothing is split at {column.separator or column.list_format!r}; leave its separator empty"
+    if not holds_lists and column.separator is None and column.list_format is None:
         return "holds text; set the separator between the elements of its lists, for example ^ or |"
     return None
 
@@ -161,7 +161,7 @@ class _Encoding:
         self.on_progress(1.0, "done")
 
     def _encode(self, journal: EncodingJournal) -> None:
-        encoder = FieldEncoder.for_columns(self.config.features)
+        encoder = FieldEncoder.for_columns(self.config.features, self.config.source.missing_words)
         first_pass = FirstPass(self.config, self.readers, encoder, self.cache, journal)
         journal = first_pass.run(lambda share, message: self._report(_PARSED * share, message))
         encoder.check_readable(journal.num_rows)

@@ -75,14 +75,18 @@ class FieldEncoder:
         self._link()
 
     @classmethod
-    def for_columns(cls, columns: Iterable[ColumnConfig]) -> Self:
-        """An unfitted encoder for the columns whose role makes them features."""
-        return cls([field for column in columns for field in make_fields(column)])
+    def for_columns(cls, columns: Iterable[ColumnConfig], missing_words: tuple[str, ...] = ()) -> Self:
+        """An unfitted encoder for the columns whose role makes them features.
+
+        Args:
+            missing_words: words of the source that mean "missing", besides the usual ones.
+        """
+        return cls([field for column in columns for field in make_fields(column, missing_words)])
 
     @classmethod
-    def fit(cls, blocks: Iterable[pl.DataFrame], columns: Iterable[ColumnConfig]) -> Self:
+    def fit(cls, blocks: Iterable[pl.DataFrame], columns: Iterable[ColumnConfig], missing_words: tuple[str, ...] = ()) -> Self:
         """Fit on blocks of String columns; all rows are training rows."""
-        encoder = cls.for_columns(columns)
+        encoder = cls.for_columns(columns, missing_words)
         parsed: list[list[ParsedColumn]] = [[] for _ in encoder.fields]
         for block in blocks:
             for blocks_of_field, field in zip(parsed, encoder.fields, strict=True):

@@ -15,9 +15,11 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.encoding.encoder import FieldEncoder
-from ctrlab.data.encoding.fields import Field, NumericField, ParsedColumn, read_numbers
-from ctrlab.data.encoding.fields.vocabulary import RecentHashes, arrow_texts, long_texts
+from ctrlab.data.encoding.fields import Field, NumericField, ParsedColumn
+from ctrlab.data.encoding.fields.vocabulary import RecentHashes, arrow_texts, long_texts, words_of
 from ctrlab.data.encoding.threads import map_in_threads, num_threads
+from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules
+from ctrlab.data.tables.numbers import read_numbers
 from ctrlab.data.tables.reader import TableReader
 
 #: Bytes of text per chunk, and chunks of a round for each thread.
@@ -153,7 +155,7 @@ class _TextParser:
             return None
         texts = _ColumnPlan((*self.reader.column_names,), (), [name]).split(cells.chunk, cells.delimiter, cells.rows)
         assert texts is not None
-        return long_texts(keys[new], texts.text_of(name).gather(new))
+        return long_texts(keys[new], texts.text_of(name).gather(new), self._plan.rules[name])
 
 
 @dataclass
@@ -186,6 +188,9 @@ class _ColumnPlan:
         # A column that is needed in two forms is read as text, from which both are made.
         kinds = {name: next(iter(ways)) if len(ways) == 1 else "texts" for name, ways in wanted.items()}
         self.columns = columns
+        self.rules: dict[str, CellRules] = {field.column: field.rules for field in fields}
+        self._words = words_of(fields[0].rules if fields else PLAIN_CELLS)
+        self._trim = np.array([name not in self.rules or self.rules[name].trim for name in columns])
         self.keys, self.numbers, self.spans = (
             [name for name in columns if kinds.get(name) == kind] for kind in ("keys", "numbers", "texts")
         )
@@ -200,7 +205,9 @@ class _ColumnPlan:
         keys = np.empty((len(self.keys), lines), np.uint64)
         numbers, spans = np.empty((len(self.numbers), lines)), np.empty((len(self.spans), lines, 2), np.int64)
         irregular = np.empty((16 + numbers.size // 10, 4), np.int64)
-        rows, num_irregular = compiled.split_rows(chunk, delimiter, kinds, slots, keys, numbers, spans, irregular)
+        rows, num_irregular = compiled.split_rows(
+            chunk, delimiter, kinds, slots, self._trim, self._words, keys, numbers, spans, irregular
+        )
         if rows < 0:
             return None
         unreadable = _read_irregular_numbers(chunk, irregular[:num_irregular], numbers)

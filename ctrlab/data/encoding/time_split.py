@@ -7,8 +7,8 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, SplitConfig
-from ctrlab.data.encoding.fields import read_numbers
 from ctrlab.data.encoding.splits import TIME_ORDER
+from ctrlab.data.tables.numbers import read_numbers
 from ctrlab.data.tables.reader import TableReader
 from ctrlab.data.tables.timestamps import find_format, parse_instants
 from ctrlab.errors import DataError

@@ -9,10 +9,10 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import Role, SourceConfig, Transform
-from ctrlab.data.encoding.fields import read_numbers
 from ctrlab.data.tables.inspect_lists import elements_of, find_separator, overlap, usual_length
 from ctrlab.data.tables.label_candidates import LabelCandidate, certain_label, find_label_candidates, label_question
 from ctrlab.data.tables.notes import Note, notes_from
+from ctrlab.data.tables.numbers import read_numbers
 from ctrlab.data.tables.reader import open_table
 from ctrlab.data.tables.timestamps import find_format
 from ctrlab.errors import DataError

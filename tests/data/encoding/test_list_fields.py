@@ -173,3 +173,36 @@ def test_a_list_can_only_share_with_a_categorical_column(config_for):
         config_for("t.csv", columns=(*COLUMNS[:2], COLUMNS[2].replace(shares="price")))
     with pytest.raises(ConfigError, match="at least one character"):
         COLUMNS[2].replace(separator="")
+
+
+@pytest.mark.parametrize(
+    ("list_format", "cells"),
+    [
+        ("json", ["[3, 24]", "[24, 7, 3]", "[]", None, "[7]"]),
+        ("json", ['["3", "24"]', '["24","7","3"]', "[]", "null", '["7"]']),
+        ("json", ["['3', '24']", "['24', '7', '3']", "[]", "None", "['7']"]),
+        ("json", ["(3, 24)", "(24, 7, 3)", "()", "", "(7,)"]),
+        ("json", ["{3, 24}", "{24, 7, 3}", "set()", "", "{7}"]),
+        ("json", ["[3.0, nan, 24.0]", "[24.0, 7.0, 3.0]", "[nan]", "nan", "[7.0]"]),
+        ("numpy", ["[ 3 24]", "[24  7  3]", "[]", None, "[7]"]),
+        ("numpy", ["['3' '24']", "['24' '7'\n '3']", "[]", None, "['7']"]),
+        ("json", ["array([ 3, 24])", "array([24,  7,  3], dtype=int32)", "array([], dtype=int32)", None, "array([7])"]),
+        (None, ["3|24", " 24 |7|3", "|", None, '"7"']),
+    ],
+)
+def test_lists_in_brackets_share_the_ids_of_a_column(list_format, cells):
+    column = ColumnConfig(
+        name="history", role="list", separator=None if list_format else "|", list_format=list_format, max_length=3, shares="item"
+    )
+    frame = pl.DataFrame({"item": ["3", "24", "7", "3", "24"], "history": pl.Series(cells, dtype=pl.String)})
+    encoder, lists = observe_all([ITEM, column], frame, [True] * 5, 2)
+    assert lists.tolist() == [[3, 2, 1], [2, 4, 3], [1, 1, 1], [1, 1, 1], [4, 1, 1]]
+    assert encoder.transform(frame).lists.tolist() == lists.tolist()
+
+
+def test_elements_in_quotes_may_hold_commas_brackets_and_escapes():
+    column = ColumnConfig(name="history", role="list", list_format="json", max_length=4)
+    cells = [r'["c]", "a, b", "say \"x\"", "caf\u00e9"]'] * 2
+    frame = pl.DataFrame({"history": cells})
+    encoder, _ = observe_all([column], frame, [True, True], 2)
+    assert set(encoder.list_fields[0].vocabulary) == {"a, b", "c]", 'say "x"', "café"}

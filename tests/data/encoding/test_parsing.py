@@ -24,10 +24,51 @@ COLUMNS = (
     ColumnConfig(name="tags", role="list", separator="|", max_length=2),
 )
 NAMES = ("word", "x", "unused", "count", "both", "tags")
-WORDS = st.sampled_from(["", "a", "12345678", "123456789", "ä", "ääääa", "1234567é", "a b", "a longer text than that", "\x7f"])
+WORDS = st.sampled_from(
+    [
+        "",
+        "a",
+        "12345678",
+        "123456789",
+        "ä",
+        "ääääa",
+        "1234567é",
+        "a b",
+        "a longer text than that",
+        "\x7f",
+        " a",
+        "a\xa0",
+        "N/A",
+        "(null)",
+        "12.0",
+        "123456789.00",
+        "null and",
+    ]
+)
 NUMBERS = st.one_of(
     st.sampled_from(
-        ["", "0", "-0", "007", "1.5", ".5", "5.", "-", "1e5", "+3", " 4", "NA", "x", "1.2.3", "inf", "--1", "1" * 16]
+        [
+            "",
+            "0",
+            "-0",
+            "007",
+            "1.5",
+            ".5",
+            "5.",
+            "-",
+            "1e5",
+            "+3",
+            " 4",
+            "4 ",
+            " -2.5  ",
+            "  ",
+            "NA",
+            "x",
+            "1.2.3",
+            "inf",
+            "--1",
+            "1" * 16,
+        ]
     ),
     st.integers(-(10**18), 10**18).map(str),
     st.floats(-1e6, 1e6).map(repr),

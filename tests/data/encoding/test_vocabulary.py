@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from ctrlab.data.encoding.encoder import CellsInMemory
 from ctrlab.data.encoding.fields import ParsedColumn
 from ctrlab.data.encoding.fields.vocabulary import count_distinct, keys_of_texts, order_by_count
+from ctrlab.data.tables.cells import canonical_text
 
 TEXTS = st.lists(
     st.one_of(st.none(), st.sampled_from(["a", "a\0", "", "b", "ä" * 4, "1234567ä"]), st.text(max_size=12)), max_size=40
@@ -31,6 +32,7 @@ def cells_of(texts: list[str | None], block_rows: int = 7) -> CellsInMemory:
 @given(TEXTS)
 def test_keys_are_equal_where_texts_are_and_restore_the_text(texts):
     keys, long = keys_of_texts(pl.Series(texts, dtype=pl.String))
+    texts = [canonical_text(text or "") for text in texts]
     known = {} if long is None else dict(long.iter_rows())
     for key, text in zip(keys.tolist(), texts, strict=True):
         if not text:
@@ -45,7 +47,7 @@ def test_keys_are_equal_where_texts_are_and_restore_the_text(texts):
 @settings(deadline=None, max_examples=50)
 @given(TEXTS, st.integers(1, 3))
 def test_counts_and_order_are_those_of_plain_python(texts, min_count):
-    counts = Counter(text for text in texts if text)
+    counts = Counter(text for text in (canonical_text(text or "") for text in texts) if text)
     expected = sorted((text for text in counts if counts[text] >= min_count), key=lambda text: (-counts[text], text.encode()))
     cells = cells_of(texts)
     _, ordered = order_by_count(*count_distinct(cells, min_count), cells)

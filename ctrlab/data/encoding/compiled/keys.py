@@ -54,15 +54,6 @@ def key_of(text, start, stop):  # type: ignore[no-untyped-def]  # pragma: no cov
 
 
 @compiled()
-def keys_of(offsets, text):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Keys uint64 (n,) of Arrow strings given as offsets int64 (n + 1,) and bytes."""
-    keys = np.empty(len(offsets) - 1, np.uint64)
-    for i in range(len(keys)):
-        keys[i] = key_of(text, offsets[i], offsets[i + 1])
-    return keys
-
-
-@compiled()
 def texts_of(keys):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Arrow strings of keys that are not hashes, as offsets int64 (n + 1,) and bytes."""
     offsets, text = np.zeros(len(keys) + 1, np.int64), np.empty(8 * len(keys), np.uint8)

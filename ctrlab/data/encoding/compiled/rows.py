@@ -4,7 +4,8 @@ import math
 
 import numpy as np
 
-from ctrlab.data.encoding.compiled.keys import LONG, long_key
+from ctrlab.data.encoding.compiled.cells import clean_span
+from ctrlab.data.encoding.compiled.keys import LONG, key_of, long_key
 from ctrlab.kernels.compile import compiled
 
 #: How `split_rows` parses a column.
@@ -13,14 +14,19 @@ _LONG = np.uint64(LONG)
 _POWERS = 10.0 ** np.arange(16)
 #: A decimal of at most this many digits is an integer below 2^53 over a power of ten: one division rounds it correctly.
 _EXACT_DIGITS = 15
+#: Bytes at the ends of a text that may have to be cleaned: blanks, the two bytes of a no-break space, and the digit 0 of 12.0.
+_AT_START, _AT_END = np.zeros(256, np.bool_), np.zeros(256, np.bool_)
+_AT_START[[9, 11, 12, 13, 32, 194]] = True
+_AT_END[[9, 11, 12, 13, 32, 160, 48]] = True
 
 
 @compiled()
-def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, irregular):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def split_rows(text, delimiter, kinds, slots, trim, word_table, keys, numbers, spans, irregular):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Split whole lines into cells.
 
     Args:
         text: uint8, ends with a line feed; quotes and zero bytes have no special meaning.
+        trim: bool (columns,), whether blanks at the ends of a key's text are removed. word_table: see `cells.word_table`.
         kinds, slots: for each column, how it is parsed and its row in `keys` uint64 (K, n), `numbers` float64 (M, n) or `spans`
             int64 (T, n, 2), where n is at least the number of lines.
         irregular: int64 (m, 4), filled with slot, row, start and stop of numbers that are not plain decimals.
@@ -29,6 +35,7 @@ def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, irregular): 
         numbers of rows and of irregular numbers; -1 rows if a line has more or fewer cells than columns, or `irregular` is full.
     """
     place, row, num_irregular, last = 0, 0, 0, len(kinds) - 1
+    words, starts, first = word_table
     while place < len(text):
         if text[place] == 10:  # empty lines are skipped
             place += 1
@@ -42,18 +49,26 @@ def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, irregular): 
                         key |= np.uint64(text[place]) << shift
                         shift += np.uint64(8)
                     place += 1
-                keys[slot, row] = long_key(text, start, place) if place - start > 8 or key >= _LONG else key
+                if place > start and (_AT_START[text[start]] or first[text[start]] or _AT_END[text[place - 1]]):
+                    a, b = clean_span(text, start, place, trim[column], False, words, starts, first)
+                    keys[slot, row] = key_of(text, a, b)
+                else:
+                    keys[slot, row] = long_key(text, start, place) if place - start > 8 or key >= _LONG else key
             elif kind == AS_NUMBER:
                 place, numbers[slot, row] = _number(text, start, delimiter)
                 if place < 0:
-                    if num_irregular == len(irregular):
-                        return -1, num_irregular
                     place = start
                     while text[place] != delimiter and text[place] != 10:
                         place += 1
-                    irregular[num_irregular, 0], irregular[num_irregular, 1] = slot, row
-                    irregular[num_irregular, 2], irregular[num_irregular, 3] = start, place
-                    num_irregular += 1
+                    a, b = clean_span(text, start, place, True, False, words, starts, first)
+                    if a == b:
+                        numbers[slot, row] = math.nan
+                    elif num_irregular == len(irregular):
+                        return -1, num_irregular
+                    else:
+                        irregular[num_irregular, 0], irregular[num_irregular, 1] = slot, row
+                        irregular[num_irregular, 2], irregular[num_irregular, 3] = start, place
+                        num_irregular += 1
             else:
                 while text[place] != delimiter and text[place] != 10:
                     place += 1
@@ -68,7 +83,9 @@ def split_rows(text, delimiter, kinds, slots, keys, numbers, spans, irregular): 
 
 @compiled()
 def _number(text, place, delimiter):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """End and value of a plain decimal (-12, 0.5); nan for an empty cell; end -1 for anything else."""
+    """End and value of a plain decimal (-12, 0.5), spaces around it aside; nan for an empty cell; end -1 otherwise."""
+    while text[place] == 32 and delimiter != 32:
+        place += 1
     if text[place] == delimiter or text[place] == 10:
         return place, math.nan
     negative = text[place] == 45
@@ -81,6 +98,12 @@ def _number(text, place, delimiter):  # type: ignore[no-untyped-def]  # pragma: 
             whole = whole * 10 + (text[place] - 48)
             digits += 1
             decimals += 1 if decimals >= 0 else 0
+        elif text[place] == 32 and digits > 0:
+            while text[place] == 32:
+                place += 1
+            if text[place] != delimiter and text[place] != 10:
+                return -1, 0.0
+            break
         else:
             return -1, 0.0
         place += 1

@@ -20,13 +20,13 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.schema import MISSING_ID, OUT_OF_VOCABULARY_ID
+from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules
+from ctrlab.data.tables.numbers import read_numbers
 
 #: Reserved ids, before those of the vocabulary: out of vocabulary, missing.
 NUM_RESERVED_IDS = max(OUT_OF_VOCABULARY_ID, MISSING_ID) + 1
 #: The parsed form of a missing cell, in columns of keys or small integers.
 MISSING_CODE = 0
-#: Lower-case texts that count as missing in a numeric or timestamp column.
-MISSING_WORDS = ("", "na", "n/a", "nan", "null", "none", "\\n", "?", "-", "inf", "-inf", "+inf", "infinity", "-infinity")
 
 Ids = NDArray[np.int32]
 Numbers = NDArray[np.float64]
@@ -61,17 +61,18 @@ class ParsedCells(Protocol):
 class Field(ABC):
     """One field of the dataset; the module's docstring lists its steps.
 
-    name: of the field. column: name of the raw column. unreadable: cells that were neither empty nor readable.
+    name: of the field. column: name of the raw column. rules: how its cells are read.
+    unreadable: cells that were neither empty nor readable.
     """
 
     #: Kind of result: ids (int32), values (float32), or lists of ids (int32).
     output: ClassVar[Literal["ids", "values", "lists"]]
     #: The least that `parse` needs of a cell: the key of its text, its number, or the text itself.
-    input: ClassVar[Literal["keys", "numbers", "texts"]]
+    input: Literal["keys", "numbers", "texts"]
     cell_dtype: ClassVar[type[np.generic]]
 
-    def __init__(self, name: str, column: str) -> None:
-        self.name, self.column = name, column
+    def __init__(self, name: str, column: str, rules: CellRules = PLAIN_CELLS) -> None:
+        self.name, self.column, self.rules = name, column, rules
         self.unreadable = 0
 
     @property
@@ -107,9 +108,18 @@ class Field(ABC):
 
 
 class NumericField(Field):
-    """A field that only needs the number in each cell."""
+    """A field that only needs the number in each cell.
 
-    input = "numbers"
+    Numbers in another notation are read from the text. So are all numbers if further words mean "missing": a number may be one.
+    """
+
+    def __init__(self, name: str, column: str, rules: CellRules = PLAIN_CELLS) -> None:
+        super().__init__(name, column, rules)
+        self.input = "numbers" if rules.number_format == "1234.5" and not rules.missing_words else "texts"
+
+    def parse(self, texts: pl.Series) -> ParsedColumn:
+        numbers, unreadable = read_numbers(texts, self.rules)
+        return ParsedColumn(self.parse_numbers(numbers), unreadable)
 
     @abstractmethod
     def parse_numbers(self, numbers: Numbers) -> NDArray[Any]:

@@ -8,7 +8,6 @@ from numpy.typing import NDArray
 
 from ctrlab.data.encoding.fields.base import (
     MISSING_CODE,
-    MISSING_WORDS,
     NUM_RESERVED_IDS,
     Field,
     Ids,
@@ -18,8 +17,8 @@ from ctrlab.data.encoding.fields.base import (
     ParsedColumn,
     shifted,
 )  # fmt: skip
-from ctrlab.data.encoding.fields.numbers import read_numbers
 from ctrlab.data.schema import MISSING_ID, OUT_OF_VOCABULARY_ID
+from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules, canonical, is_missing
 from ctrlab.data.tables.timestamps import find_format, parse_timestamps
 from ctrlab.errors import DataError
 
@@ -35,8 +34,8 @@ class BucketField(Field):
     cell_dtype = np.int16
     num_buckets: ClassVar[int]
 
-    def __init__(self, name: str, column: str, min_count: int) -> None:
-        super().__init__(name, column)
+    def __init__(self, name: str, column: str, min_count: int, rules: CellRules = PLAIN_CELLS) -> None:
+        super().__init__(name, column, rules)
         self.min_count = min_count
         self.buckets: list[int] = []
         self._ids: Ids = np.empty(0, np.int32)
@@ -57,7 +56,8 @@ class BucketField(Field):
         return self._ids[cells]
 
     def state(self) -> dict[str, Any]:
-        return {"name": self.name, "column": self.column, "min_count": self.min_count, "keys": self.buckets}
+        own = {"min_count": self.min_count, "keys": self.buckets}
+        return {"name": self.name, "column": self.column, **own, **self.rules.state()}
 
     def _set_buckets(self, buckets: list[int]) -> None:
         self.buckets = buckets
@@ -66,15 +66,15 @@ class BucketField(Field):
         self._ids[np.array(buckets, np.int64) + 1] = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(buckets))
 
 
-class CriteoField(BucketField, NumericField):
+class CriteoField(NumericField, BucketField):
     """Bucket floor(log(x)^2) for x > 2; each smaller integer has its own bucket, down to -60 (one bucket for all below)."""
 
     _SMALL = 63
     num_buckets = _SMALL + 2048
 
-    def parse(self, texts: pl.Series) -> ParsedColumn:
-        numbers, unreadable = read_numbers(texts)
-        return ParsedColumn(self.parse_numbers(numbers), unreadable)
+    def __init__(self, name: str, column: str, min_count: int, rules: CellRules = PLAIN_CELLS) -> None:
+        NumericField.__init__(self, name, column, rules)
+        BucketField.__init__(self, name, column, min_count, rules)
 
     def parse_numbers(self, numbers: Numbers) -> NDArray[np.int16]:
         with np.errstate(invalid="ignore", divide="ignore"):
@@ -85,7 +85,7 @@ class CriteoField(BucketField, NumericField):
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
-        field = cls(state["name"], state["column"], state["min_count"])
+        field = cls(state["name"], state["column"], state["min_count"], CellRules.restore(state))
         field._set_buckets(state["keys"])
         return field
 
@@ -96,19 +96,23 @@ class ClockField(BucketField):
     input = "texts"
     num_buckets = 24
 
-    def __init__(self, name: str, column: str, min_count: int, unit: str, timestamp_format: str | None) -> None:
-        super().__init__(name, column, min_count)
+    def __init__(
+        self, name: str, column: str, min_count: int, unit: str, timestamp_format: str | None, rules: CellRules = PLAIN_CELLS
+    ) -> None:
+        super().__init__(name, column, min_count, rules)
         self.unit, self.timestamp_format = unit, timestamp_format
 
     def parse(self, texts: pl.Series) -> ParsedColumn:
         times = parse_timestamps(texts, self._format(texts))
         buckets = times.dt.hour() if self.unit == "hour" else times.dt.weekday() - 1
-        empty = texts.is_null() | texts.str.to_lowercase().is_in(MISSING_WORDS)
-        return ParsedColumn(shifted(buckets, 1, MISSING_CODE).astype(np.int16), int((times.is_null() & ~empty).sum()))
+        unread = texts.filter(times.is_null() & texts.is_not_null())
+        unreadable = len(unread) - is_missing(unread, self.rules).sum()
+        return ParsedColumn(shifted(buckets, 1, MISSING_CODE).astype(np.int16), unreadable)
 
     def _format(self, texts: pl.Series) -> str:
         if self.timestamp_format is None:
-            self.timestamp_format = find_format(texts, self.column) or find_format(texts, "time")
+            cells = canonical(texts, self.rules)
+            self.timestamp_format = find_format(cells, self.column) or find_format(cells, "time")
         if self.timestamp_format is None:
             values = ", ".join(texts.drop_nulls().head(2))
             raise DataError(
@@ -122,6 +126,7 @@ class ClockField(BucketField):
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
-        field = cls(state["name"], state["column"], state["min_count"], state["unit"], state["timestamp_format"])
+        own = (state["min_count"], state["unit"], state["timestamp_format"])
+        field = cls(state["name"], state["column"], *own, CellRules.restore(state))
         field._set_buckets(state["keys"])
         return field

@@ -9,16 +9,18 @@ from numpy.typing import NDArray
 
 from ctrlab.data.encoding.fields.base import MISSING_CODE, Field, Ids, Mask, ParsedCells, ParsedColumn
 from ctrlab.data.encoding.fields.text import TextField
+from ctrlab.data.encoding.fields.vocabulary import keys_of_texts
 from ctrlab.data.schema import PADDING_ID
-from ctrlab.data.tables.reader import LIST_SEPARATOR
+from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules, canonical
+from ctrlab.data.tables.list_cells import Notation, all_elements
 
 
 class ListField(Field):
     """A list of ids per row: the last `max_length` elements in their original order, then padding.
 
-    The last elements are kept because behaviour lists are written oldest first. Empty elements are dropped.
+    The last elements are kept because behaviour lists are written oldest first. Missing elements are dropped.
 
-    separator: text between two elements; None for lists of a Parquet file.
+    notation: how the elements are written.
     shares: name of the categorical field whose vocabulary the elements use. That vocabulary is fitted on the categorical field's
         own cells only, so adding a list to a dataset does not change the ids of its items. None: the list has its own vocabulary,
         by falling count of the elements within `max_length` in the training rows.
@@ -29,11 +31,18 @@ class ListField(Field):
     cell_dtype = np.uint64
 
     def __init__(
-        self, name: str, column: str, min_count: int, separator: str | None, max_length: int, shares: str | None
+        self,
+        name: str,
+        column: str,
+        min_count: int,
+        notation: Notation,
+        max_length: int,
+        shares: str | None,
+        rules: CellRules = PLAIN_CELLS,
     ) -> None:
-        super().__init__(name, column)
-        self.separator, self.max_length, self.shares = separator, max_length, shares
-        self._elements = TextField(name, column, min_count)
+        super().__init__(name, column, rules)
+        self.notation, self.max_length, self.shares = notation, max_length, shares
+        self._elements = TextField(name, column, min_count, rules)
 
     @property
     def width(self) -> int:
@@ -53,9 +62,9 @@ class ListField(Field):
         self._elements = field
 
     def parse(self, texts: pl.Series) -> ParsedColumn:
-        elements, rows, places = self._split(texts)
-        parsed = self._elements.parse(elements)
-        return parsed._replace(cells=self._padded(parsed.cells, rows, places, len(texts), MISSING_CODE))
+        elements, rows = self._split(texts)
+        keys, long = keys_of_texts(elements, self.rules, unquote=True)
+        return ParsedColumn(self._padded(keys, keys != MISSING_CODE, rows, len(texts), MISSING_CODE), texts=long)
 
     def fit(self, cells: ParsedCells) -> None:
         if not self.shares:
@@ -65,16 +74,22 @@ class ListField(Field):
         return self._elements.encode(cells)  # the id of a missing element is PADDING_ID
 
     def transform(self, texts: pl.Series) -> Ids:
-        elements, rows, places = self._split(texts)
-        return self._padded(self._elements.transform(elements), rows, places, len(texts), PADDING_ID)
+        elements, rows = self._split(texts)
+        elements = canonical(elements, self.rules, unquote=True)
+        ids = self._elements.ids_of(elements)
+        return self._padded(ids, elements.is_not_null().to_numpy(), rows, len(texts), PADDING_ID)
 
     def state(self) -> dict[str, Any]:
-        own = {"separator": self.separator, "max_length": self.max_length, "shares": self.shares}
-        return {"name": self.name, "column": self.column, "min_count": self._elements.min_count, **own}
+        own: dict[str, Any] = {"separator": self.notation.separator, "max_length": self.max_length, "shares": self.shares}
+        if self.notation.list_format:
+            own["list_format"] = self.notation.list_format
+        return {"name": self.name, "column": self.column, "min_count": self._elements.min_count, **own, **self.rules.state()}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
-        return cls(*(state[key] for key in ("name", "column", "min_count", "separator", "max_length", "shares")))
+        notation = Notation(state["separator"], state.get("list_format"))
+        own = (state["min_count"], notation, state["max_length"], state["shares"])
+        return cls(state["name"], state["column"], *own, CellRules.restore(state))
 
     def set_vocabulary(self, vocabulary: pl.Series) -> None:
         """Set the vocabulary; ignored when the list shares another field's."""
@@ -86,20 +101,20 @@ class ListField(Field):
         if not self.shares:
             self._elements.release()
 
-    def _split(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.intp], NDArray[np.intp]]:
-        """The elements of all lists, and for each its row and its position within the list."""
-        cells = texts.fill_null("").str.split(self.separator or LIST_SEPARATOR)
-        kept = cells.list.eval(pl.element().filter(pl.element() != "")).list.tail(self.max_length)
-        lengths = kept.list.len().to_numpy().astype(np.intp)
-        rows = np.repeat(np.arange(len(texts)), lengths)
-        places = np.arange(len(rows)) - np.repeat(np.cumsum(lengths) - lengths, lengths)
-        return kept.filter(kept.list.len() > 0).explode().cast(pl.String), rows, places
+    def _split(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
+        """The elements of all lists and the row of each, missing elements included."""
+        lists = self.notation.split(texts)
+        return all_elements(lists), np.repeat(np.arange(len(texts)), lists.list.len().to_numpy())
 
-    def _padded(
-        self, flat: NDArray[Any], rows: NDArray[np.intp], places: NDArray[np.intp], num_rows: int, padding: int
-    ) -> NDArray[Any]:
+    def _padded(self, flat: NDArray[Any], present: Mask, rows: NDArray[np.intp], num_rows: int, padding: int) -> NDArray[Any]:
+        """The last `max_length` present elements of each row, (num_rows, max_length)."""
+        flat, rows = flat[present], rows[present]
+        lengths = np.bincount(rows, minlength=num_rows)
+        starts = np.cumsum(lengths) - np.minimum(lengths, self.max_length)
+        places = np.arange(len(rows)) - starts[rows]
+        kept = places >= 0
         padded = np.full((num_rows, self.max_length), padding, flat.dtype)
-        padded[rows, places] = flat
+        padded[rows[kept], places[kept]] = flat[kept]
         return padded
 
 

@@ -4,19 +4,11 @@ import math
 from typing import Any, Self
 
 import numpy as np
-import polars as pl
 from numpy.typing import NDArray
 
-from ctrlab.data.encoding.fields.base import (
-    MISSING_WORDS,
-    NUM_RESERVED_IDS,
-    Ids,
-    Numbers,
-    NumericField,
-    ParsedCells,
-    ParsedColumn,
-)
+from ctrlab.data.encoding.fields.base import NUM_RESERVED_IDS, Ids, Numbers, NumericField, ParsedCells
 from ctrlab.data.schema import MISSING_ID
+from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules
 
 #: Size of the sample that quantiles are computed from; exact up to this many training rows.
 QUANTILE_SAMPLE_ROWS = 1 << 20
@@ -31,8 +23,8 @@ class NumberField(NumericField):
     output = "values"
     cell_dtype = np.float64
 
-    def __init__(self, name: str, column: str, log: bool) -> None:
-        super().__init__(name, column)
+    def __init__(self, name: str, column: str, log: bool, rules: CellRules = PLAIN_CELLS) -> None:
+        super().__init__(name, column, rules)
         self.log = log
         self.mean, self.std = 0.0, 1.0
         self._moments = (0, 0.0, 0.0)  # n, mean, sum of squared deviations
@@ -40,10 +32,6 @@ class NumberField(NumericField):
     @property
     def field_dim(self) -> int:
         return 0
-
-    def parse(self, texts: pl.Series) -> ParsedColumn:
-        numbers, unreadable = read_numbers(texts)
-        return ParsedColumn(self.parse_numbers(numbers), unreadable)
 
     def parse_numbers(self, numbers: Numbers) -> Numbers:
         return np.sign(numbers) * np.log1p(np.abs(numbers)) if self.log else numbers
@@ -62,11 +50,12 @@ class NumberField(NumericField):
         return np.nan_to_num((cells - self.mean) / self.std, nan=0.0).astype(np.float32)
 
     def state(self) -> dict[str, Any]:
-        return {"name": self.name, "column": self.column, "log": self.log, "mean": self.mean, "std": self.std}
+        own = {"log": self.log, "mean": self.mean, "std": self.std}
+        return {"name": self.name, "column": self.column, **own, **self.rules.state()}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
-        field = cls(state["name"], state["column"], state["log"])
+        field = cls(state["name"], state["column"], state["log"], CellRules.restore(state))
         field.mean, field.std = state["mean"], state["std"]
         return field
 
@@ -87,8 +76,8 @@ class QuantileField(NumericField):
     output = "ids"
     cell_dtype = np.float64
 
-    def __init__(self, name: str, column: str, num_buckets: int) -> None:
-        super().__init__(name, column)
+    def __init__(self, name: str, column: str, num_buckets: int, rules: CellRules = PLAIN_CELLS) -> None:
+        super().__init__(name, column, rules)
         self.num_buckets = num_buckets
         self.borders: Numbers = np.empty(0)
         self._sample: list[Numbers] = []
@@ -97,9 +86,6 @@ class QuantileField(NumericField):
     @property
     def field_dim(self) -> int:
         return NUM_RESERVED_IDS + len(self.borders) + 1
-
-    def parse(self, texts: pl.Series) -> ParsedColumn:
-        return ParsedColumn(*read_numbers(texts))
 
     def parse_numbers(self, numbers: Numbers) -> Numbers:
         return numbers
@@ -121,11 +107,12 @@ class QuantileField(NumericField):
         return np.where(np.isnan(cells), MISSING_ID, buckets).astype(np.int32)
 
     def state(self) -> dict[str, Any]:
-        return {"name": self.name, "column": self.column, "num_buckets": self.num_buckets, "borders": self.borders.tolist()}
+        own = {"num_buckets": self.num_buckets, "borders": self.borders.tolist()}
+        return {"name": self.name, "column": self.column, **own, **self.rules.state()}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
-        field = cls(state["name"], state["column"], state["num_buckets"])
+        field = cls(state["name"], state["column"], state["num_buckets"], CellRules.restore(state))
         field.borders = np.array(state["borders"], np.float64)
         return field
 
@@ -140,15 +127,3 @@ class QuantileField(NumericField):
             self._skip += self._stride if len(everything) % 2 else 0
             self._sample, self._stride = [everything[::2]], self._stride * 2
             self._sample_size = len(self._sample[0])
-
-
-def read_numbers(texts: pl.Series) -> tuple[Numbers, int]:
-    """Numbers float64 (n,), NaN for an empty, infinite or unreadable cell; and the number of unreadable cells."""
-    parsed = texts.cast(pl.Float64, strict=False)
-    unreadable = 0
-    if parsed.null_count() > texts.null_count():
-        words = texts.str.strip_chars()
-        parsed = words.cast(pl.Float64, strict=False)
-        unreadable = int((parsed.is_null() & words.is_not_null() & ~words.str.to_lowercase().is_in(MISSING_WORDS)).sum())
-    numbers = parsed.fill_null(float("nan")).to_numpy()
-    return np.where(np.isfinite(numbers), numbers, np.nan), unreadable

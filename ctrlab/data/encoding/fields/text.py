@@ -8,8 +8,18 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.encoding.fields.base import NUM_RESERVED_IDS, Field, Ids, ParsedCells, ParsedColumn, shifted
-from ctrlab.data.encoding.fields.vocabulary import Keys, count_distinct, id_table, keys_of_texts, order_by_count
+from ctrlab.data.encoding.fields.vocabulary import (
+    Keys,
+    boolean_aliases,
+    count_distinct,
+    id_table,
+    key_aliases,
+    keys_of_texts,
+    merge_booleans,
+    order_by_count,
+)
 from ctrlab.data.schema import MISSING_ID, OUT_OF_VOCABULARY_ID
+from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules, canonical
 
 
 class TextField(Field):
@@ -19,10 +29,11 @@ class TextField(Field):
     input = "keys"
     cell_dtype = np.uint64
 
-    def __init__(self, name: str, column: str, min_count: int) -> None:
-        super().__init__(name, column)
+    def __init__(self, name: str, column: str, min_count: int, rules: CellRules = PLAIN_CELLS) -> None:
+        super().__init__(name, column, rules)
         self.min_count = min_count
         self.vocabulary = pl.Series(name, [], dtype=pl.String)
+        self._aliases: dict[str, str] = {}
         self._table: NDArray[np.uint64] = np.zeros((1, 2), np.uint64)
 
     @property
@@ -30,13 +41,17 @@ class TextField(Field):
         return NUM_RESERVED_IDS + len(self.vocabulary)
 
     def parse(self, texts: pl.Series) -> ParsedColumn:
-        keys, long = keys_of_texts(texts)
+        keys, long = keys_of_texts(texts, self.rules)
         return ParsedColumn(keys, texts=long)
 
     def fit(self, cells: ParsedCells) -> None:
-        keys, texts = order_by_count(*count_distinct(cells, self.min_count), cells)
-        self._table = id_table(keys, NUM_RESERVED_IDS)
+        counted = merge_booleans(*count_distinct(cells, self.min_count))
+        keys, texts = order_by_count(*counted, cells)
         self.set_vocabulary(texts)
+        aliases = key_aliases(self._aliases)
+        ids = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(keys))
+        same = [int(ids[keys == key][0]) for key in aliases.values()]
+        self._table = id_table(np.append(keys, np.array(list(aliases), np.uint64)), np.append(ids, np.array(same, np.int64)))
 
     def encode(self, cells: Keys) -> Ids:
         from ctrlab.data.encoding.compiled.keys import look_up_ids
@@ -45,20 +60,27 @@ class TextField(Field):
         return ids.reshape(cells.shape)
 
     def transform(self, texts: pl.Series) -> Ids:
+        return self.ids_of(canonical(texts, self.rules))
+
+    def ids_of(self, texts: pl.Series) -> Ids:
+        """Ids int32 (n,) of canonical texts."""
         # Looked up by text: a loaded vocabulary has no hash table of keys, and serving does not need the compiled loops.
+        if self._aliases:
+            texts = texts.replace(self._aliases)
         ids = shifted(texts.cast(self._enum, strict=False).to_physical(), NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID)
         return np.where(texts.is_null().to_numpy(), np.int32(MISSING_ID), ids)
 
     def state(self) -> dict[str, Any]:
-        return {"name": self.name, "column": self.column, "min_count": self.min_count}
+        return {"name": self.name, "column": self.column, "min_count": self.min_count, **self.rules.state()}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
-        return cls(state["name"], state["column"], state["min_count"])
+        return cls(state["name"], state["column"], state["min_count"], CellRules.restore(state))
 
     def set_vocabulary(self, vocabulary: pl.Series) -> None:
         """Set the vocabulary: texts in the order of their ids."""
         self.vocabulary = vocabulary.alias(self.name)
+        self._aliases = boolean_aliases(vocabulary)
 
     def release(self) -> None:
         """Free the vocabulary and the hash table that `encode` uses."""

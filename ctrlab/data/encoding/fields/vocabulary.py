@@ -4,12 +4,15 @@
 imports the fields too and should not load numba.
 """
 
+import functools
+
 import numpy as np
 import polars as pl
 import pyarrow as pa
 from numpy.typing import NDArray
 
 from ctrlab.data.encoding.fields.base import ParsedCells
+from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules, canonical
 
 Keys = NDArray[np.uint64]
 
@@ -20,22 +23,35 @@ _FIRST_SLOTS = 1 << 12
 _MAX_LOAD = 0.6
 
 
-def keys_of_texts(texts: pl.Series) -> tuple[Keys, pl.DataFrame | None]:
-    """Keys uint64 (n,) of texts, 0 for null or empty; and `long_texts` of the same texts."""
-    from ctrlab.data.encoding.compiled.keys import keys_of
+def keys_of_texts(texts: pl.Series, rules: CellRules = PLAIN_CELLS, *, unquote: bool = False) -> tuple[Keys, pl.DataFrame | None]:
+    """Keys uint64 (n,) of the canonical texts, 0 where missing; and `long_texts` of the same texts."""
+    from ctrlab.data.encoding.compiled.cells import clean_keys_of
 
     array = texts.fill_null("").to_arrow(compat_level=pl.CompatLevel.oldest())
-    keys = keys_of(*_buffers(array))
-    return keys, long_texts(keys, texts)
+    keys = clean_keys_of(*_buffers(array), rules.trim, unquote, *words_of(rules))
+    return keys, long_texts(keys, texts, rules, unquote=unquote)
 
 
-def long_texts(keys: Keys, texts: pl.Series) -> pl.DataFrame | None:
-    """Columns `key` and `text` of the texts whose key is a hash, each key once; None if there are none."""
+def long_texts(keys: Keys, texts: pl.Series, rules: CellRules = PLAIN_CELLS, *, unquote: bool = False) -> pl.DataFrame | None:
+    """Columns `key` and `text` of the canonical texts whose key is a hash, each key once; None if there are none."""
     rows = np.flatnonzero(keys >= _LONG)
     if not len(rows):
         return None
     found, first = np.unique(keys[rows], return_index=True)
-    return pl.DataFrame({"key": found, "text": texts.gather(rows[first]).alias("text")})
+    return pl.DataFrame({"key": found, "text": canonical(texts.gather(rows[first]), rules, unquote=unquote).alias("text")})
+
+
+def words_of(rules: CellRules) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    """The words for "missing" as the compiled loops read them."""
+    return _word_table(rules.words)
+
+
+@functools.lru_cache(maxsize=16)
+def _word_table(words: frozenset[str]) -> tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]]:
+    from ctrlab.data.encoding.compiled.cells import word_table
+
+    table: tuple[NDArray[np.uint8], NDArray[np.int64], NDArray[np.bool_]] = word_table(words)
+    return table
 
 
 def count_distinct(cells: ParsedCells, min_count: int, max_distinct: int = MAX_DISTINCT) -> tuple[Keys, NDArray[np.int64]]:
@@ -99,12 +115,48 @@ def order_by_count(keys: Keys, counts: NDArray[np.int64], cells: ParsedCells) ->
     return ordered, _texts_of(ordered)
 
 
-def id_table(keys: Keys, first_id: int) -> NDArray[np.uint64]:
-    """Hash table from key to id; ids are consecutive from `first_id`."""
+def merge_booleans(keys: Keys, counts: NDArray[np.int64]) -> tuple[Keys, NDArray[np.int64]]:
+    """Count the spellings of true and false as one key each, the most frequent, if the column holds nothing else."""
+    if not 2 <= len(keys) <= len(_BOOLEANS) or not set(keys.tolist()) <= set(_BOOLEAN_KEYS):
+        return keys, counts
+    merged: dict[str, tuple[int, int, int]] = {}
+    for key, count in zip(keys.tolist(), counts.tolist(), strict=True):
+        meaning = _BOOLEANS[_BOOLEAN_KEYS[key]]
+        most, total, kept = merged.get(meaning, (0, 0, key))
+        merged[meaning] = (max(most, count), total + count, key if count > most else kept)
+    return np.array([kept for _, _, kept in merged.values()], np.uint64), np.array([total for _, total, _ in merged.values()])
+
+
+def boolean_aliases(vocabulary: pl.Series) -> dict[str, str]:
+    """The other spellings of each text of a vocabulary that holds spellings of true and false only: files differ in them."""
+    if not 0 < len(vocabulary) <= 2 or not set(vocabulary) <= set(_BOOLEANS):
+        return {}
+    spelled = {_BOOLEANS[text]: text for text in vocabulary}
+    return {text: spelled[meaning] for text, meaning in _BOOLEANS.items() if meaning in spelled and text not in spelled.values()}
+
+
+def key_aliases(aliases: dict[str, str]) -> dict[int, int]:
+    """`boolean_aliases` as keys."""
+    return {_short_key(text): _short_key(same) for text, same in aliases.items()}
+
+
+def _short_key(text: str) -> int:
+    return int.from_bytes(text.encode(), "little")
+
+
+#: Spellings of true and false that unite where a column holds nothing else, and their keys.
+_BOOLEANS = {
+    way: meaning for meaning, ways in {"1": "1 true True TRUE", "0": "0 false False FALSE"}.items() for way in ways.split()
+}
+_BOOLEAN_KEYS = {_short_key(text): text for text in _BOOLEANS}
+
+
+def id_table(keys: Keys, ids: NDArray[np.int64]) -> NDArray[np.uint64]:
+    """Hash table from key to id."""
     from ctrlab.data.encoding.compiled.keys import insert_keys
 
     table = _with_room(np.zeros((_FIRST_SLOTS, 2), np.uint64), 0, len(keys))
-    insert_keys(keys, np.arange(first_id, first_id + len(keys)), table)
+    insert_keys(keys, ids, table)
     return table
 
 
