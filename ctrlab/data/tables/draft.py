@@ -121,8 +121,10 @@ def _draft_column(column: ColumnInspection, label: ColumnConfig | None) -> Colum
         role=role,
         min_count=column.min_count,
         transform=column.transform,
+        number_format=column.number_format,
         timestamp_format=column.timestamp_format,
         separator=column.separator,
+        list_format=column.list_format,
         max_length=column.max_length,
         shares=column.shares if label is None or column.shares != label.name else None,
     )

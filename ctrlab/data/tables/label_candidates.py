@@ -9,9 +9,9 @@ import numpy as np
 import polars as pl
 
 from ctrlab.data.configs import ColumnConfig, EmptyLabel
-from ctrlab.data.encoding.fields import read_numbers
 from ctrlab.data.tables.label_names import counts_impressions, is_negated, name_likeliness
 from ctrlab.data.tables.labels import ALLOWED_TEXT, is_empty, is_label, label_value, reading_text
+from ctrlab.data.tables.numbers import read_numbers
 
 #: Distinct values up to which a reading is made for each.
 _FEW_VALUES = 20

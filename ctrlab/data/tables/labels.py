@@ -9,9 +9,9 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig, DatasetConfig
-from ctrlab.data.encoding.fields import read_numbers
-from ctrlab.data.encoding.fields.base import MISSING_WORDS
+from ctrlab.data.tables.cells import MISSING_WORDS
 from ctrlab.data.tables.notes import Note
+from ctrlab.data.tables.numbers import read_numbers
 from ctrlab.errors import DataError
 
 _WORDS = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}

@@ -1,5 +1,7 @@
 """Reads numbers in the notations of several countries, and finds the notation of a column."""
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
@@ -8,8 +10,8 @@ from ctrlab.data.configs import NumberFormat
 from ctrlab.data.tables.cells import BLANKS, PLAIN_CELLS, CellRules, is_missing
 
 _NEARLY_ALL = 0.99
-#: Cells from which a notation is found.
-_SAMPLE = 20_000
+#: Cells from which a notation is found, and the first of them, which tell texts from numbers.
+_SAMPLE, _HEAD = 20_000, 200
 _EXPONENT = r"([eE][+-]?\d+)?"
 #: Regular expression of the numbers of each notation, after `_bare`; plain numbers come first.
 _NOTATIONS: dict[NumberFormat, str] = {
@@ -62,10 +64,12 @@ def find_number_formats(texts: pl.Series) -> tuple[NumberFormat, ...]:
     >>> find_number_formats(pl.Series(["1,5", "22,75"])), find_number_formats(pl.Series(["1.234", "7.500"]))
     (('1234,5',), ('1234.5', '1.234,5'))
     """
-    bare = _bare(texts.head(_SAMPLE))
-    if not len(bare):
+    texts = texts.drop_nulls().head(_SAMPLE)
+    found = _fitting(_bare(texts.head(_HEAD)), tuple(_NOTATIONS), 0.9)
+    if not found:
         return ()
-    found = [name for name, pattern in _NOTATIONS.items() if bare.str.contains(pattern).sum() >= _NEARLY_ALL * len(bare)]
+    bare = _bare(texts)
+    found = _fitting(bare, found, _NEARLY_ALL)
     # Marks that no cell has prove nothing: plain numbers fit every notation.
     found = [name for name in found if name not in _THOUSANDS or _has_groups(bare, _THOUSANDS[name])]
     if "1234,5" in found:
@@ -75,6 +79,10 @@ def find_number_formats(texts: pl.Series) -> tuple[NumberFormat, ...]:
             found.remove("1234,5")
             found.append("1234,5")
     return tuple(found)
+
+
+def _fitting(bare: pl.Series, names: Iterable[NumberFormat], share: float) -> list[NumberFormat]:
+    return [name for name in names if len(bare) and bare.str.contains(_NOTATIONS[name]).sum() >= share * len(bare)]
 
 
 def _has_groups(bare: pl.Series, mark: str) -> bool:
@@ -90,9 +98,8 @@ def _bare(texts: pl.Series) -> pl.Series:
 
 def _stripped(text: pl.Expr) -> pl.Expr:
     blanks = text.str.replace_all(r"[\x{a0}\x{202f}\x{2009}]", " ").str.strip_chars(BLANKS)
-    negative = (
-        blanks.str.replace(r"^\((.*)\)$", "-${1}").str.replace_all(r"[\x{2212}\x{2013}]", "-").str.replace_all("\u2019", "'")
-    )
+    signed = blanks.str.replace(r"^\((.*)\)$", "-${1}").str.replace_all(r"[\x{2212}\x{2013}]", "-")
+    negative = signed.str.replace_all("\u2019", "'")
     bare = negative.str.replace(rf"^([+-]?) *{_CURRENCY} *([+-]?)", "${1}${2}").str.replace(rf" *{_CURRENCY}$", "")
     return bare.str.replace(r"^([+-]) +", "${1}").str.replace(r"^\+", "").str.replace(r"^(\d.*)-$", "-${1}")
 

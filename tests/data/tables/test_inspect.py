@@ -101,7 +101,7 @@ def test_codes_identifiers_counts_and_measures_are_distinguished(write):
     inspection = inspect(write("t.csv", "click,kind,request,zone,visits,cost\n" + rows))
     roles = {name: column.role for name, column in inspection.column.items()}
     assert roles == {
-        "click": "label", "kind": "categorical", "request": "numeric", "zone": "categorical", "visits": "numeric", "cost": "numeric",
+        "click": "label", "kind": "categorical", "request": "ignore", "zone": "categorical", "visits": "numeric", "cost": "numeric",
     }  # fmt: skip
     words = "".join(f"{i % 2},user{i}\n" for i in range(600))
     assert inspect(write("u.csv", "click,session\n" + words)).column["session"].role == "ignore"
