@@ -25,6 +25,8 @@ from ctrlab.errors import DataError
 
 #: Largest number of cells that are inspected: of a very wide table fewer rows are read.
 MAX_CELLS = 20_000_000
+#: Rows kept to be shown, and the longest cell of them.
+FIRST_ROWS, CELL_LENGTH = 8, 200
 #: A list shares the ids of a column if the Jaccard index of their values is at least this.
 _SAME_VALUES = 0.5
 
@@ -39,6 +41,7 @@ class TableInspection:
     label: the candidate that is the label beyond doubt; None where a person must choose.
     ctr: share of clicks in the label; None if there is none.
     size_bytes: of the file on disk. notes: findings to show beside the columns.
+    first_rows: the first `FIRST_ROWS` rows, a cell a column, cut to `CELL_LENGTH` characters.
     """
 
     source: SourceConfig
@@ -50,6 +53,7 @@ class TableInspection:
     ctr: float | None
     size_bytes: int
     notes: tuple[Note, ...] = ()
+    first_rows: tuple[tuple[str | None, ...], ...] = ()
 
     @property
     def column(self) -> dict[str, ColumnInspection]:
@@ -71,6 +75,7 @@ class TableInspection:
         columns = tuple(ColumnInspection.from_dict(column) for column in values["columns"])
         candidates = tuple(LabelCandidate.from_dict(found) for found in values["label_candidates"])
         own = {"source": SourceConfig.from_dict(values["source"]), "columns": columns, "notes": notes_from(values["notes"])}
+        own["first_rows"] = tuple(tuple(row) for row in values["first_rows"])
         return cls(**values | own | {"label_candidates": candidates})
 
 
@@ -127,6 +132,7 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
         ctr=reading.clicks / reading.rows if reading else None,
         size_bytes=reader.total_bytes,
         notes=(*_label_notes(candidates, label), *(note for finding in findings for note in finding.notes)),
+        first_rows=tuple(frame.head(FIRST_ROWS).select(pl.all().str.slice(0, CELL_LENGTH)).rows()),
     )
 
 
@@ -135,7 +141,7 @@ def _label_notes(candidates: tuple[LabelCandidate, ...], label: str | None) -> t
     if label is None:
         return (Note("label", None, label_question(candidates), "fault"),)
     chosen = next(found for found in candidates if found.column == label)
-    if chosen.likeliness >= 2:
+    if chosen.named:
         return ()
     text = f"{label} was taken as the label, because it holds two usual values and no column is named like a label"
     return (Note("label", label, text, "warning", "choose another label if that is wrong"),)

@@ -73,6 +73,11 @@ class LabelCandidate:
     empty: int
 
     @property
+    def named(self) -> bool:
+        """Whether its name speaks of a label."""
+        return self.likeliness >= 2
+
+    @property
     def plain(self) -> bool:
         """Whether nothing has to be decided: two usual values and no empty cell."""
         return len(self.readings) == 1 and not self.readings[0].settings
@@ -122,7 +127,7 @@ def certain_label(candidates: Sequence[LabelCandidate], *, headerless: bool = Fa
     One column alone is named most like a label, and its values are plain; or no column is named like one, and one alone has two
     usual values. In a file without names the first column is the label if its values are plain, as in libsvm and Criteo's files.
     """
-    named = [found for found in candidates if found.likeliness >= 2]
+    named = [found for found in candidates if found.named]
     if named:
         best = [found for found in named if found.likeliness == named[0].likeliness]
         return best[0].column if len(best) == 1 and best[0].plain else None

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ctrlab.data.configs import FEATURE_ROLES, ColumnConfig, Role, Transform
+from ctrlab.data.configs import FEATURE_ROLES, ColumnConfig, ListFormat, NumberFormat, Role, Transform
 from ctrlab.ui import format
 
 if TYPE_CHECKING:
@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
     from ctrlab.data.tables.inspect import TableInspection
 
-_EDITABLE = ("role", "min_count", "transform", "num_buckets", "separator", "max_length", "shares")
+_EDITABLE = (
+    "role", "min_count", "transform", "num_buckets", "number_format", "timestamp_format", "trim", "separator", "list_format",
+    "max_length", "shares",
+)  # fmt: skip
 
 
 def column_table(inspection: "TableInspection", columns: tuple[ColumnConfig, ...]) -> "pd.DataFrame":
@@ -33,7 +36,6 @@ def column_table(inspection: "TableInspection", columns: tuple[ColumnConfig, ...
                 "missing": found.missing_share,
                 "examples": ", ".join(found.examples),
                 "reason": found.reason,
-                "timestamp_format": chosen.timestamp_format,
             }
         )
     return pd.DataFrame(rows)
@@ -61,6 +63,14 @@ def column_editor(table: "pd.DataFrame", key: str) -> "pd.DataFrame":
                 "Transform", options=list(typing.get_args(Transform)), required=True, help=_help("transform")
             ),
             "num_buckets": st.column_config.NumberColumn("Buckets", min_value=2, step=1, help="Numeric, quantile only."),
+            "number_format": st.column_config.SelectboxColumn(
+                "Numbers as", options=list(typing.get_args(NumberFormat)), required=True, help=_help("number_format")
+            ),
+            "timestamp_format": st.column_config.TextColumn("Times as", help=_help("timestamp_format")),
+            "trim": st.column_config.CheckboxColumn("Trim blanks", help=_help("trim")),
+            "list_format": st.column_config.SelectboxColumn(
+                "Lists as", options=list(typing.get_args(ListFormat)), help=_help("list_format")
+            ),
             "separator": st.column_config.TextColumn("Separator", help=_help("separator")),
             "max_length": st.column_config.NumberColumn("Longest list", min_value=1, step=1, help=_help("max_length")),
             "shares": st.column_config.SelectboxColumn("Shares ids with", options=list(table["name"]), help=_help("shares")),
@@ -91,11 +101,12 @@ def column_faults(table: "pd.DataFrame") -> list[str]:
 
 def _settings(row: dict[str, Any]) -> dict[str, Any]:
     defaults = {name: ColumnConfig.__dataclass_fields__[name].default for name in ("min_count", "num_buckets", "max_length")}
-    settings: dict[str, Any] = {"name": row["name"], "role": row["role"], "transform": row["transform"]}
+    settings: dict[str, Any] = {name: row[name] for name in ("name", "role", "transform", "number_format")}
+    settings["trim"] = bool(row["trim"])
     for name, default in defaults.items():
         empty = row[name] is None or math.isnan(row[name])
         settings[name] = default if empty else int(row[name])
-    for name in ("timestamp_format", "separator", "shares"):
+    for name in ("timestamp_format", "separator", "list_format", "shares"):
         text = row[name]
         settings[name] = text if isinstance(text, str) and text else None
     return settings
@@ -107,7 +118,7 @@ def _help(setting: str) -> str:
 
 def _order(table: "pd.DataFrame") -> list[str]:
     """Column order: the settings of lists come first where there are lists, else last."""
-    lists = ["separator", "max_length", "shares"]
+    lists = ["separator", "list_format", "max_length", "shares"]
     plain = [name for name in _EDITABLE if name not in lists]
     facts = ["distinct", "missing", "examples", "reason"]
     return ["name", *plain, *([*lists, *facts] if (table["role"] == "list").any() else [*facts, *lists])]

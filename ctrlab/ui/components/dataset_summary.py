@@ -4,10 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from ctrlab.data.tables.notes import notes_from
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache, format
 from ctrlab.ui.components.downloads import download_json, download_table
 from ctrlab.ui.components.figure import figure
+from ctrlab.ui.components.notes import notes_list
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -20,6 +22,7 @@ def dataset_overview(dataset: Artifact) -> None:
     summary = cache.dataset_summary(cache.workspace(), dataset.id)
     table = field_table(summary)
     _parts(summary)
+    notes_list(notes_from(summary["notes"]), key="dataset")
     categorical = table[table["kind"] == "categorical"]
     if len(categorical):
         left, right = st.columns(2, gap="large")
