@@ -22,7 +22,7 @@ def dataset_overview(dataset: Artifact) -> None:
     summary = cache.dataset_summary(cache.workspace(), dataset.id)
     table = field_table(summary)
     _parts(summary)
-    notes_list(notes_from(summary["notes"]), key="dataset")
+    notes_list(notes_from(summary.get("notes", ())), key="dataset")
     categorical = table[table["kind"] == "categorical"]
     if len(categorical):
         left, right = st.columns(2, gap="large")

@@ -70,7 +70,9 @@ def edit_draft(draft: Draft, *, busy: bool) -> None:
     """Draw the review and the buttons that encode or discard the draft."""
     st.divider()
     _head(draft)
-    notes_list(draft.inspection.notes, key=f"draft-{draft.number}", remedies=_remedies(draft))
+    # The question for the label is asked by the form below, in place of flags of the command line.
+    notes = [note for note in draft.inspection.notes if (note.kind, note.severity) != ("label", "fault")]
+    notes_list(notes, key=f"draft-{draft.number}", remedies=_remedies(draft))
     with st.container(border=True, key="draft-label"):
         label = label_form(draft.inspection, _label_name(draft) or _likely_label(draft.inspection), key=f"label-{draft.number}")
     _take_label(draft, label)
