@@ -84,6 +84,13 @@ def test_a_plain_label_needs_no_answer(review):
     assert {column.name: column.role for column in submitted[0].columns}["Male"] == "categorical"
 
 
+def test_a_table_without_a_label_is_asked_about_and_not_refused(review, tmp_path):
+    (tmp_path / "t.csv").write_text("a,b\n1,x\n2,y\n3,z\n")
+    app, _ = review(tmp_path / "t.csv")
+    assert not app.error and app.button(key="encode").disabled
+    assert by_label(app.selectbox, "Label").options == ["a", "b"]
+
+
 def test_another_label_frees_the_first_one(review):
     app, submitted = review(CASES / "ads_kaggle.csv")
     by_label(app.selectbox, "Label").set_value("Male").run()

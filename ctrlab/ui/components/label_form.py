@@ -36,7 +36,8 @@ def label_form(inspection: "TableInspection", chosen: str | None, *, key: str) -
         )  # fmt: skip
     if name is None:
         with right:
-            st.info("Which column says whether there was a click? Choose it on the left.", icon=":material/help:")
+            none = "" if likely else "No column holds two usual values such as 0 and 1. "
+            st.info(f"{none}Which column says whether there was a click? Choose it on the left.", icon=":material/help:")
         return None
     found = next((found for found in inspection.label_candidates if found.column == name), None)
     with right:
