@@ -34,7 +34,9 @@ def column_table(inspection: "TableInspection", columns: tuple[ColumnConfig, ...
                 **{name: getattr(chosen, name) for name in _EDITABLE},
                 "distinct": found.distinct,
                 "missing": found.missing_share,
+                "missing_words": ", ".join(f"{word} ({format.count(cells)})" for word, cells in found.missing_words),
                 "examples": ", ".join(found.examples),
+                "time_examples": ", ".join(found.time_examples),
                 "reason": found.reason,
             }
         )
@@ -76,7 +78,9 @@ def column_editor(table: "pd.DataFrame", key: str) -> "pd.DataFrame":
             "shares": st.column_config.SelectboxColumn("Shares ids with", options=list(table["name"]), help=_help("shares")),
             "distinct": st.column_config.NumberColumn("Values", format="localized", help="Number of distinct values."),
             "missing": st.column_config.NumberColumn("Missing", format="percent"),
+            "missing_words": st.column_config.TextColumn("Missing words", help="Words that count as missing, with their cells."),
             "examples": st.column_config.TextColumn("Most frequent values", width="medium"),
+            "time_examples": st.column_config.TextColumn("First times as read", width="medium"),
             "reason": st.column_config.TextColumn("Reason for the role", width="medium"),
         },
     )  # fmt: skip
@@ -120,7 +124,9 @@ def _order(table: "pd.DataFrame") -> list[str]:
     """Column order: the settings of lists come first where there are lists, else last."""
     lists = ["separator", "list_format", "max_length", "shares"]
     plain = [name for name in _EDITABLE if name not in lists]
-    facts = ["distinct", "missing", "examples", "reason"]
+    # Facts that no column has would be empty columns.
+    rare = [name for name in ("missing_words", "time_examples") if (table[name] != "").any()]
+    facts = ["distinct", "missing", "examples", *rare, "reason"]
     return ["name", *plain, *([*lists, *facts] if (table["role"] == "list").any() else [*facts, *lists])]
 
 
