@@ -38,8 +38,9 @@ class FactoredTable(nn.Module):
     @torch.no_grad()
     def fill_(self, table: nn.Embedding | nn.EmbeddingBag, compressor: Compressor, spectrum: LayerSpectrum | None) -> None:
         """In place: the latents, the projection and the mean of `table` by a method."""
-        basis, mean = compressor.table_factors(table.weight, spectrum, self.weight.shape[1])
-        project_rows_(self.weight, table.weight, basis, mean)
+        factors = compressor.table_factors(table.weight, spectrum, self.weight.shape[1])
+        basis, mean = factors.basis, factors.mean
+        project_rows_(self.weight, table.weight, factors.encoder, mean)
         self.projection.copy_(basis)
         self.mean.copy_(mean)
         if self.padding_idx is not None:

@@ -18,10 +18,19 @@ class LinearFactors(NamedTuple):
 
 
 class TableFactors(NamedTuple):
-    """z = basis^T (row - mean) is stored and e = basis z + mean restored; float64 basis (d, k), orthonormal, and mean (d,)."""
+    """z = encode^T (row - mean) is stored and e = basis z + mean restored, all float64.
+
+    basis: (d, k), orthonormal. mean: (d,). encode: (d, k); None for the basis itself, an orthogonal projection.
+    """
 
     basis: Tensor
     mean: Tensor
+    encode: Tensor | None = None
+
+    @property
+    def encoder(self) -> Tensor:
+        """(d, k)."""
+        return self.basis if self.encode is None else self.encode
 
 
 class Compressor(Protocol):

@@ -169,10 +169,17 @@ def _with_all_spectra(
     """`spectra`, completed by the original's spectra that the plan needs and that are missing."""
     if not METHODS[config.method].needs_spectra:
         return spectra
-    missing = [name for name in ranks if name not in spectra or spectra[name].eigenvectors is None]
+    missing = [name for name in ranks if not _suffices(spectra.get(name), config)]
     if not missing:
         return spectra
     return {**spectra, **_collect(model, dataset, config, missing, report, should_stop)}
+
+
+def _suffices(spectrum: LayerSpectrum | None, config: CompressConfig) -> bool:
+    """Whether a spectrum holds what the method needs."""
+    if spectrum is None or spectrum.eigenvectors is None:
+        return False
+    return spectrum.gradients is not None or not METHODS[config.method].needs_gradients
 
 
 def _collect(
@@ -181,6 +188,7 @@ def _collect(
 ) -> Spectra:  # fmt: skip
     return collect_spectra(
         model, dataset, layer_names=names, max_rows=config.max_rows, should_stop=should_stop,
+        loss_gradients=METHODS[config.method].needs_gradients,
         on_progress=lambda fraction, message: report(_COLLECTED * fraction, f"collecting features, {message}"),
     )  # fmt: skip
 
@@ -231,7 +239,7 @@ class _Stage:
     def _spectra_of_stage(self) -> Spectra:
         if not METHODS[self.config.method].needs_spectra:
             return {}
-        if all(name in self.spectra and self.spectra[name].eigenvectors is not None for name in self.ranks):
+        if all(_suffices(self.spectra.get(name), self.config) for name in self.ranks):
             return self.spectra
         return _collect(self.model, self.dataset, self.config, self.ranks, self.report, self.should_stop)
 

@@ -65,7 +65,7 @@ def compress_model(
     compressor: Compressor = method.compressor()
     spectra = spectra or {}
     if method.needs_spectra:
-        check_spectra(profile, spectra, ranks)
+        check_spectra(profile, spectra, ranks, with_gradients=method.needs_gradients)
     new = _unfilled_modules(model, structure)
     for name, module in new.items():
         if isinstance(module, FactoredLinear):
@@ -92,9 +92,11 @@ def rebuild(model: CTRModel, structure: Structure) -> CTRModel:
     return model
 
 
-def check_spectra(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], ranks: Mapping[str, int]) -> None:
+def check_spectra(
+    profile: ModelProfile, spectra: Mapping[str, LayerSpectrum], ranks: Mapping[str, int], *, with_gradients: bool = False
+) -> None:
     """Raise CompressionError unless every layer in `ranks` has a spectrum of its width with eigenvectors; lists every fault."""
-    if faults := spectrum_faults(profile, spectra, ranks, with_eigenvectors=True):
+    if faults := spectrum_faults(profile, spectra, ranks, with_eigenvectors=True, with_gradients=with_gradients):
         raise CompressionError("; ".join(faults) + "; collect the spectra of this model and load them with their eigenvectors")
 
 
@@ -191,7 +193,7 @@ def _fill_tables(
 
 
 def _project_(group: ProjectedGroup, position: int, table: Tensor, factors: TableFactors) -> None:
-    project_rows_(group.weight[group.tables.rows_of(position)], table, factors.basis, factors.mean)
+    project_rows_(group.weight[group.tables.rows_of(position)], table, factors.encoder, factors.mean)
     group.projection[position].copy_(factors.basis)
     group.mean[position].copy_(factors.mean)
 

@@ -12,6 +12,7 @@ from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
 from ctrlab.data.schema import Fields
 from ctrlab.decomposition.covariance import Moments, decompose
+from ctrlab.decomposition.gradients import collect_loss_gradients
 from ctrlab.decomposition.sampling import excess_error, is_check
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.decomposition.trace import evaluating, trace_outputs
@@ -24,6 +25,8 @@ from ctrlab.models.layers import FieldEmbedding
 
 #: Rows of a forward pass: several such batches run in parallel.
 _BATCH_ROWS = 4096
+#: Rows of the backward pass: second moments of gradients need no more.
+GRADIENT_ROWS = 65_536
 #: Table rows between two calls of `should_stop`.
 _TABLE_ROWS = 262_144
 
@@ -130,6 +133,7 @@ def collect_spectra(
     max_rows: int | None = None,
     tolerance: float | None = None,
     split: str = "train",
+    loss_gradients: bool = False,
     on_progress: Callable[[float, str], None] = lambda fraction, message: None,
     should_stop: Callable[[], bool] = lambda: False,
 ) -> dict[str, LayerSpectrum]:
@@ -137,8 +141,10 @@ def collect_spectra(
 
     Linear layers are seen on `max_rows` rows of `split` drawn at random (all of them by default), or, with a
     `tolerance`, on as many as bring the error that truncation owes to sampling below that share (`sampling.excess_error`).
-    Tables always use the counts of the whole training split, which cost nothing.
+    Tables always use the counts of the whole training split, which cost nothing. With `loss_gradients` the spectra also hold the
+    second moments of the log loss's gradients, from a backward pass over at most `GRADIENT_ROWS` of these rows.
     """
+    collected = 0.5 if loss_gradients else 0.9
     layers = _select(model, layer_names)
     tables = [layer for layer in layers if layer.kind == "embedding"]
     linear = [layer for layer in layers if layer.kind == "linear"]
@@ -148,7 +154,7 @@ def collect_spectra(
     if linear:
 
         def report_rows(seen: int) -> None:
-            on_progress(0.9 * seen / max(rows, 1), f"{seen:,} of {rows:,} rows")
+            on_progress(collected * seen / max(rows, 1), f"{seen:,} of {rows:,} rows")
 
         rows = min(len(dataset.split(split)), max_rows or len(dataset.split(split)))
         moments |= collect_covariances(
@@ -165,7 +171,15 @@ def collect_spectra(
             raise JobCancelled("collecting spectra was cancelled")
         values = weight_singular_values(_weight(model, layer))
         spectra[layer.layer_name] = decompose(layer.layer_name, layer.kind, moments[layer.layer_name], values)
-        on_progress(0.9 + 0.1 * number / len(layers), f"spectrum of {layer.layer_name}")
+        on_progress(collected + 0.1 * number / len(layers), f"spectrum of {layer.layer_name}")
+    if loss_gradients and layers:
+        at_most = min(GRADIENT_ROWS, max_rows or GRADIENT_ROWS, len(dataset.split(split)))
+        batches = _fields_of(dataset, split, at_most, shuffle=at_most < len(dataset.split(split)))
+        gradients = collect_loss_gradients(
+            model, (_to_tensors(fields, _device_of(model)) for fields in batches), layers,
+            lambda done: on_progress(0.6 + 0.4 * done / at_most, f"gradients of {done:,} of {at_most:,} rows"), should_stop,
+        )  # fmt: skip
+        spectra = {name: spectrum.weighted_by(gradients[name].numpy()) for name, spectrum in spectra.items()}
     return spectra
 
 

@@ -6,7 +6,7 @@ the rows of an embedding table weighted by how often each id occurs.
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from ctrlab.decomposition.loss_weights import weighted_directions
 from ctrlab.errors import SpectrumError
 
 FloatArray = NDArray[np.float64]
@@ -32,6 +33,9 @@ class LayerSpectrum:
     mean: float64 (d,) of the output.
     num_samples: calibration rows; for a table, the total count of its ids.
     weight_singular_values: float64, descending, of the weight (out, in) or of the table (num_ids, d) as it stands.
+    loss_eigenvalues: float64 (d,), descending, of the covariance weighted by gradients of the log loss, summed over a row's
+        passes (`loss_weights`); None where no gradients were collected.
+    gradients: float64 (d, d), E[g g^T] of these gradients; None likewise, or when loaded without eigenvectors.
     """
 
     layer_name: str
@@ -41,6 +45,8 @@ class LayerSpectrum:
     mean: FloatArray
     num_samples: int
     weight_singular_values: FloatArray = field(default_factory=lambda: np.zeros(0))
+    loss_eigenvalues: FloatArray | None = None
+    gradients: FloatArray | None = None
 
     @property
     def width(self) -> int:
@@ -99,6 +105,32 @@ class LayerSpectrum:
         """The expected squared error of rank `rank` per calibration row: the sum of the discarded eigenvalues."""
         return float(self.eigenvalues[rank:][::-1].sum())
 
+    def loss_increase(self, rank: int) -> float | None:
+        """Nats of log loss that rank `rank` of this layer alone is expected to cost, by loss-weighted AFM.
+
+        Half the discarded eigenvalues, to second order; None where no gradients were collected.
+        """
+        if self.loss_eigenvalues is None:
+            return None
+        return float(self.loss_eigenvalues[rank:][::-1].sum()) / 2
+
+    @property
+    def covariance(self) -> FloatArray:
+        """C (d, d).
+
+        Raises:
+            SpectrumError: the spectrum was loaded without eigenvectors.
+        """
+        if self.eigenvectors is None:
+            raise SpectrumError(f"the spectrum of {self.layer_name} was loaded without eigenvectors")
+        covariance: FloatArray = self.eigenvectors * self.eigenvalues @ self.eigenvectors.T
+        return covariance
+
+    def weighted_by(self, gradients: FloatArray) -> "LayerSpectrum":
+        """This spectrum with the second moments (d, d) of the loss's gradients by the output."""
+        losses = weighted_directions(self.covariance, gradients).losses
+        return replace(self, gradients=gradients, loss_eigenvalues=losses)
+
 
 def save_spectra(folder: Path, spectra: Mapping[str, LayerSpectrum]) -> None:
     """Write `spectra` into `folder`: a JSON index, and NumPy archives with the eigenvectors apart."""
@@ -115,6 +147,9 @@ def save_spectra(folder: Path, spectra: Mapping[str, LayerSpectrum]) -> None:
         small[f"{number}.weight_singular_values"] = spectrum.weight_singular_values
         # Those of tables are few numbers, and a shared basis is predicted from them.
         (small if spectrum.kind == "embedding" else large)[f"{number}.eigenvectors"] = spectrum.eigenvectors
+        if spectrum.loss_eigenvalues is not None and spectrum.gradients is not None:
+            small[f"{number}.loss_eigenvalues"] = spectrum.loss_eigenvalues
+            large[f"{number}.gradients"] = spectrum.gradients
         index.append({"layer_name": spectrum.layer_name, "kind": spectrum.kind, "num_samples": spectrum.num_samples})
     np.savez(folder / _SPECTRA, **small)  # type: ignore[arg-type]
     np.savez(folder / _EIGENVECTORS, **large)  # type: ignore[arg-type]
@@ -148,4 +183,6 @@ def _assemble(row: dict[str, Any], number: int, small: dict[str, FloatArray], la
         mean=small[f"{number}.mean"],
         weight_singular_values=small[f"{number}.weight_singular_values"],
         eigenvectors=small.get(f"{number}.eigenvectors", large.get(f"{number}.eigenvectors")),
+        loss_eigenvalues=small.get(f"{number}.loss_eigenvalues"),
+        gradients=large.get(f"{number}.gradients"),
     )

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from ctrlab.compression.surgery import CountsByLayer, compress_model
+from ctrlab.compression.surgery import CountsByLayer, check_spectra, compress_model
 from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
 from ctrlab.decomposition.spectrum import LayerSpectrum
@@ -20,7 +20,7 @@ from ctrlab.models.profile import ModelProfile
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.methods import METHODS
-from ctrlab.plans.ranks import effective_ranks, spectrum_faults, validate_plan
+from ctrlab.plans.ranks import effective_ranks, validate_plan
 
 #: The standard error of an AUC near 0.8 on so many rows, a quarter of them clicks, is 0.003; of a paired difference far less.
 MAX_ROWS = 32_768
@@ -97,8 +97,8 @@ class Probe:
         if not effective:
             return self.original
         method = METHODS[spec.method]
-        if method.needs_spectra and (faults := spectrum_faults(self.profile, self.spectra, effective, with_eigenvectors=True)):
-            raise CompressionError("; ".join(faults) + "; collect the spectra of this model first")
+        if method.needs_spectra:
+            check_spectra(self.profile, self.spectra, effective, with_gradients=method.needs_gradients)
         if method.retrains:
             raise CompressionError(f"{method.title} re-initialises the tables; there is nothing to measure before training")
         if not method.keeps_latents:

@@ -60,19 +60,19 @@ def _truncated_embedding(
     projections: dict[int, tuple[Tensor, Tensor]] = {}
     if basis == "shared":
         vectors = compressor.shared_basis(tables, own, next(ranks[layer_name] for layer_name in names if layer_name in ranks))
-        everywhere = (vectors, vectors.new_zeros(len(vectors)))
+        everywhere = (vectors @ vectors.T, vectors.new_zeros(len(vectors)))
         return TruncatedEmbedding(dense, dict.fromkeys(range(len(names)), everywhere), vectors)
     for table, layer_name in enumerate(names):
         if layer_name in ranks:
             factors = compressor.table_factors(tables[table], own[table], ranks[layer_name])
-            projections[table] = (factors.basis, factors.mean)
+            projections[table] = (factors.encoder @ factors.basis.T, factors.mean)
     return TruncatedEmbedding(dense, projections, None)
 
 
 class TruncatedEmbedding(nn.Module):
-    """A FieldEmbedding whose vectors are projected on the directions kept: e' = mu + U U^T (e - mu), table by table.
+    """A FieldEmbedding whose vectors are projected on the directions kept: e' = mu + P^T (e - mu), table by table.
 
-    projections: {table: (U (d, k), mu (d,)) in float64}; other tables stay as they are.
+    projections: {table: (P (d, d), mu (d,)) in float64}; other tables stay as they are.
     numeric: U (d, k) that numeric fields' vectors are projected on as well, about zero; None leaves them.
     """
 
@@ -89,9 +89,9 @@ class TruncatedEmbedding(nn.Module):
         width, like = dense.embed_dim, dense.categorical.table.weight
         projection = torch.eye(width, dtype=torch.float64, device=like.device).repeat(len(self.schema.table_names), 1, 1)
         shift = torch.zeros(len(projection), width, dtype=torch.float64, device=like.device)
-        for table, (basis, mean) in projections.items():
-            projection[table] = basis @ basis.T
-            shift[table] = mean - basis @ (basis.T @ mean)
+        for table, (own, mean) in projections.items():
+            projection[table] = own
+            shift[table] = mean - mean @ own
         self.register_buffer("projection", projection.to(like.dtype), persistent=False)
         self.register_buffer("shift", shift.to(like.dtype), persistent=False)
         self.numeric_projection = None if numeric is None else (numeric @ numeric.T).to(like.dtype)

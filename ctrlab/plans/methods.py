@@ -29,6 +29,7 @@ class Method:
 
     implementation: import path "module:class" of a `Compressor`; imported when the method is used.
     needs_spectra: it needs the spectra of the layers, eigenvectors included.
+    needs_gradients: the spectra must also hold the gradients of the log loss.
     needs_counts: it uses how often training looks up each id of a table.
     table_form: what reduced tables are kept as, as checkpoints name it.
     table_shape: (num_ids, width, rank) -> the size of a reduced table.
@@ -41,6 +42,7 @@ class Method:
     description: str
     implementation: str
     needs_spectra: bool = True
+    needs_gradients: bool = False
     needs_counts: bool = False
     table_form: str = LATENTS
     table_shape: ShapeOfTable = latents_shape
@@ -71,6 +73,13 @@ AFM = Method(
 METHODS: Registry[Method] = Registry(
     "compression method",
     AFM,
+    Method(
+        name="weighted_afm",
+        title="Loss-weighted AFM",
+        description="AFM with the directions of each output weighted by how much the log loss depends on them.",
+        implementation="ctrlab.compression.weighted_afm:LossWeightedAFM",
+        needs_gradients=True,
+    ),
     Method(
         name="svd",
         title="SVD of the weights",

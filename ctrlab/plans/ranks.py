@@ -122,9 +122,14 @@ def _fault(profile: ModelProfile, name: str, rank: int) -> str | None:
 
 
 def spectrum_faults(
-    profile: ModelProfile, spectra: Spectra, names: Iterable[str], *, with_eigenvectors: bool = False
+    profile: ModelProfile,
+    spectra: Spectra,
+    names: Iterable[str],
+    *,
+    with_eigenvectors: bool = False,
+    with_gradients: bool = False,
 ) -> list[str]:
-    """Faults of `spectra` for the layers `names`: missing, of another width, or without eigenvectors."""
+    """Faults of `spectra` for the layers `names`: missing, of another width, without eigenvectors or gradients of the loss."""
     faults = []
     for name in names:
         width = profile.by_name[name].out_features
@@ -134,6 +139,8 @@ def spectrum_faults(
             faults.append(f"the spectrum of layer {name} is {spectra[name].width} wide and the layer {width}")
         elif with_eigenvectors and spectra[name].eigenvectors is None:
             faults.append(f"the spectrum of layer {name} was loaded without eigenvectors")
+        elif with_gradients and spectra[name].gradients is None:
+            faults.append(f"the spectrum of layer {name} has no gradients of the loss")
     return faults
 
 

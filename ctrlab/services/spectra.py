@@ -27,6 +27,11 @@ class SpectraConfig(Config):
         None, minimum=1e-4, maximum=1.0, label="Sampling error",
         help="Stop once more rows would lower a truncation's error by less than this share, e.g. 0.01; empty for no early end.",
     )  # fmt: skip
+    loss_gradients: bool = option(
+        True, advanced=True,
+        help="Also collect how much the log loss depends on each output, by a backward pass over at most 65,536 rows: "
+        "loss-weighted AFM needs it, and it estimates the loss of every rank.",
+    )  # fmt: skip
 
 
 def submit_spectra(workspace: Workspace, config: SpectraConfig) -> str:
@@ -45,7 +50,10 @@ def load_layer_spectra(workspace: Workspace, spectra_id: str) -> dict[str, Layer
 
 
 def spectra_table(workspace: Workspace, spectra_id: str) -> pd.DataFrame:
-    """One row a layer: layer, kind, in_features, out_features, k90, k95, k99, effective_rank, break_even."""
+    """One row a layer: layer, kind, in_features, out_features, k90, k95, k99, effective_rank, break_even, loss_k95.
+
+    loss_k95: nats of log loss that rank k95 of this layer alone is expected to cost; None where no gradients were collected.
+    """
     artifact = require_artifact(workspace, spectra_id, "spectra")
     profile = model_profile(workspace, artifact.config["model_id"])
     rows = []
@@ -54,6 +62,7 @@ def spectra_table(workspace: Workspace, spectra_id: str) -> pd.DataFrame:
         ranks = {f"k{percent}": spectrum.rank_for(percent / 100) for percent in (90, 95, 99)}
         rows.append(
             {"layer": name, "kind": layer.kind, "in_features": layer.in_features, "out_features": layer.out_features, **ranks,
-             "effective_rank": round(spectrum.effective_rank, 2), "break_even": round(layer.break_even, 1)}
+             "effective_rank": round(spectrum.effective_rank, 2), "break_even": round(layer.break_even, 1),
+             "loss_k95": spectrum.loss_increase(ranks["k95"])}
         )  # fmt: skip
     return pd.DataFrame(rows)

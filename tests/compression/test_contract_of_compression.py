@@ -47,13 +47,18 @@ def test_spectra_reach_every_affine_layer_and_table(name):
 
 
 @NUMERIC
+@pytest.mark.parametrize("method", ["afm", "weighted_afm"])
 @BASIS
-def test_compression_to_full_rank_changes_nothing(name, numeric, basis):
+def test_compression_to_full_rank_changes_nothing(name, numeric, basis, method):
     model = make(name, numeric)
     full = {layer.layer_name: layer.out_features for layer in profile_model(model).compressible}
     # float64, for AFN's logarithms of numbers near zero blow up the rounding of float32
-    spectra, model, fields = spectra_of(model), model.double(), FIELDS._replace(values=FIELDS.values.double())
-    result = compress_model(model, CompressionSpec.of(full, basis=basis), spectra, respect_break_even=False)
+    spectra, model, fields = (
+        spectra_of(model, loss_gradients=True),
+        model.double(),
+        FIELDS._replace(values=FIELDS.values.double()),
+    )
+    result = compress_model(model, CompressionSpec.of(full, basis=basis, method=method), spectra, respect_break_even=False)
     torch.testing.assert_close(logits(result.model, fields), logits(model, fields), atol=1e-5, rtol=1e-5)
     assert result.plan.as_dict() == full
 

@@ -85,7 +85,7 @@ def test_every_method_builds_what_the_plan_says_and_leaves_the_original_alone(me
     model, fields = make_model(architecture), random_fields(200)
     before, expected = {name: t.clone() for name, t in model.state_dict().items()}, logits(model, fields)
     random = torch.get_rng_state()
-    spectra, counts = spectra_of(model), look_up_counts(model, MemoryDataset())
+    spectra, counts = spectra_of(model, loss_gradients=True), look_up_counts(model, MemoryDataset())
     first = compress_model(model, CompressionSpec(plan=PLAN, method=method), spectra, counts=counts)
     second = compress_model(model, CompressionSpec(plan=PLAN, method=method), spectra, counts=counts)
     assert torch.equal(torch.get_rng_state(), random)

@@ -59,7 +59,7 @@ def test_bias_correction_keeps_the_mean_output_and_equals_its_definition(rank):
 @pytest.mark.parametrize("rank", [1, 2, 5])
 def test_no_method_of_the_same_rank_has_a_smaller_error_than_afm_on_the_calibration_rows(rank):
     model = make_model("deepfm")
-    spectra, x, weight, bias = spectra_of(model), *inputs_and_layer(model)
+    spectra, x, weight, bias = spectra_of(model, loss_gradients=True), *inputs_and_layer(model)
     vectors = model.embedding(DATA.fields())[:, 2].detach()
     errors, table_errors = {}, {}
     for method in LOW_RANK:
@@ -75,7 +75,12 @@ def test_no_method_of_the_same_rank_has_a_smaller_error_than_afm_on_the_calibrat
 def test_every_method_is_the_identity_at_full_rank(method):
     model = make_model("deepfm")
     full = RankPlan.of({"mlp.0": 32, "mlp.2": 24, **{f"embedding.{field}": 8 for field in ("site", "device", "ad")}})
-    built = compress_model(model, CompressionSpec(plan=full, method=method), spectra_of(model), respect_break_even=False).model
+    built = compress_model(
+        model,
+        CompressionSpec(plan=full, method=method),
+        spectra_of(model, loss_gradients=True),
+        respect_break_even=False,
+    ).model
     torch.testing.assert_close(logits(built, DATA.fields()), logits(model, DATA.fields()), atol=1e-5, rtol=1e-5)
 
 

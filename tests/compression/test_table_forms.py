@@ -51,7 +51,10 @@ def compressed(name, method, rank=3, **settings):
     model = make_model(name, batch_norm=True, **settings)
     ranks = {layer.layer_name: min(rank, layer.out_features) for layer in profile_model(model).compressible}
     result = compress_model(
-        model, CompressionSpec.of(ranks, method=method), spectra_of(model), counts=look_up_counts(model, DATA)
+        model,
+        CompressionSpec.of(ranks, method=method),
+        spectra_of(model, loss_gradients=METHODS[method].needs_gradients),
+        counts=look_up_counts(model, DATA),
     )
     perturb_(result.model, 0.02)
     return model, result

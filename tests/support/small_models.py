@@ -139,13 +139,15 @@ class MemoryDataset:
 _spectra: dict[str, dict[str, LayerSpectrum]] = {}
 
 
-def spectra_of(model: CTRModel, dataset: MemoryDataset | None = None) -> dict[str, LayerSpectrum]:
+def spectra_of(
+    model: CTRModel, dataset: MemoryDataset | None = None, *, loss_gradients: bool = False
+) -> dict[str, LayerSpectrum]:
     """{layer: spectrum} on `dataset`; on the usual one they are computed once in a test process for equal models."""
     if dataset is not None:
-        return collect_spectra(model, dataset)
-    key = digest_of(model)
+        return collect_spectra(model, dataset, loss_gradients=loss_gradients)
+    key = f"{digest_of(model)} {loss_gradients}"
     if key not in _spectra:
-        _spectra[key] = collect_spectra(model, MemoryDataset(model.schema))
+        _spectra[key] = collect_spectra(model, MemoryDataset(model.schema), loss_gradients=loss_gradients)
     return dict(_spectra[key])
 
 

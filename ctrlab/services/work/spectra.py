@@ -22,6 +22,7 @@ def decompose_and_file(config: SpectraConfig, context: JobContext, start: float 
         split=config.split,
         max_rows=config.max_rows,
         tolerance=config.tolerance,
+        loss_gradients=config.loss_gradients,
         on_progress=lambda fraction, message: context.report(start + (end - start) * fraction, message),
         should_stop=context.should_stop,
     )
