@@ -28,14 +28,14 @@ def smaller_config(config: ModelConfig, schema: FeatureSchema, max_parameters: i
             f"no {type(config).__name__.removesuffix('Config')} has at most {max_parameters:,} parameters on this data; with the "
             f"smallest widths it has {least:,}: ask for that or more"
         )
-    low, high, best = 0.0, 1.0, smallest
+    low, high, best, too_large = 0.0, 1.0, smallest, config
     for _ in range(_STEPS):
         middle = (low + high) / 2
         candidate = _scaled(config, middle)
-        if num_parameters(candidate, schema) <= max_parameters:
-            low, best = middle, candidate
+        if candidate != best and (candidate == too_large or num_parameters(candidate, schema) > max_parameters):
+            high, too_large = middle, candidate
         else:
-            high = middle
+            low, best = middle, candidate
     return best
 
 

@@ -12,19 +12,9 @@ from ctrlab.ui import format
 from tests.support.patience import PATIENCE
 from tests.support.worker_support import ROOT
 
-NAMES = ["Home", "Data", "Model", "Spectra", "Compress", "Compare", "Jobs", "Learn"]
-
 
 def texts(app) -> str:
     return "\n".join(item.value for kind in (app.markdown, app.caption, app.error, app.info, app.warning) for item in kind)
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_every_page_opens_on_an_empty_home(name: str, open_page) -> None:
-    app = open_page(name)
-    assert not app.exception
-    assert not app.error
-    assert len(app.title) == 1
 
 
 @pytest.mark.parametrize("name", ["Home", "Data", "Model", "Jobs", "Learn"])
@@ -62,7 +52,7 @@ def test_the_session_remembers_the_selection_without_ids_in_the_address(open_pag
     assert app.query_params["dataset"] in (dataset, [dataset])
 
 
-def test_the_interface_loads_neither_torch_nor_sklearn_nor_numba(tmp_path: Path) -> None:
+def test_every_page_opens_on_an_empty_home_and_loads_neither_torch_nor_sklearn_nor_numba(tmp_path: Path) -> None:
     script = (
         "import sys, runpy\n"
         "from streamlit.testing.v1 import AppTest\n"
@@ -70,7 +60,7 @@ def test_the_interface_loads_neither_torch_nor_sklearn_nor_numba(tmp_path: Path)
         "    app = AppTest.from_file('app.py', default_timeout=120)\n"
         "    if name != 'Home': app.switch_page(f'pages/{name}.py')\n"
         "    app.run()\n"
-        "    assert not app.exception, app.exception\n"
+        "    assert not app.exception and not app.error and len(app.title) == 1, (name, app.exception, app.error)\n"
         "print([name for name in ('torch', 'sklearn', 'onnxruntime', 'numba') if name in sys.modules])\n"
     )
     patch = "import ctrlab.services.jobs as j\nj.ensure_worker = lambda *a, **k: None\n"
@@ -125,23 +115,25 @@ def test_a_split_that_does_not_add_up_is_one_sentence_and_nothing_is_lost(
     assert not app.button(key="encode").disabled
 
 
-@pytest.mark.parametrize(
-    ("content", "words"),
-    [
-        (b"", "empty"),
-        (b"\x00\x01\x02\xff\xfe" * 200, "ads.csv"),
-        (b"clicked,b\n1,x\n0,y,z,w\n1,q\n", "row 3"),
-    ],
-    ids=["empty", "binary", "ragged"],
-)
-def test_a_bad_file_is_one_sentence_and_the_path_stays(content: bytes, words: str, open_page, tmp_path: Path) -> None:
-    path = tmp_path / "ads.csv"
-    path.write_bytes(content)
-    app = look_at(open_page, path)
-    assert len(app.error) == 1
-    assert words in app.error[0].value.replace("\\", "")
-    assert "unexpected" not in app.error[0].value
-    assert app.text_input(key="data-path").value == str(path)
+def test_a_bad_file_is_one_sentence_and_the_path_stays(open_page, tmp_path: Path) -> None:
+    """One page for all of them, for the sentence goes with the next path."""
+    bad = {
+        "empty": (b"", "empty"),
+        "binary": (b"\x00\x01\x02\xff\xfe" * 200, "binary.csv"),
+        "ragged": (b"clicked,b\n1,x\n0,y,z,w\n1,q\n", "row 3"),
+    }
+    app = open_page("Data")
+    app.button_group(key="data-way").set_value("Your table").run()
+    for name, (content, words) in bad.items():
+        path = tmp_path / f"{name}.csv"
+        path.write_bytes(content)
+        app.text_input(key="data-path").set_value(str(path))
+        app.button(key="inspect").click().run()
+        assert not app.exception
+        assert len(app.error) == 1, name
+        assert words in app.error[0].value.replace("\\", "")
+        assert "unexpected" not in app.error[0].value
+        assert app.text_input(key="data-path").value == str(path)
 
 
 def test_a_path_that_does_not_exist_is_one_sentence(open_page, tmp_path: Path) -> None:

@@ -49,13 +49,24 @@ def test_the_figures_are_those_of_the_compressed_model(lab, model):
     assert preview.auc_change.low < preview.auc_change.estimate < preview.auc_change.high and preview.num_rows == len(valid)
 
 
-@pytest.mark.parametrize("closed", [True, False])
-def test_it_ends_when_its_input_closes_and_when_it_is_idle(lab, closed):
-    command = [sys.executable, "-m", "ctrlab.worker.preview", "--idle-seconds", "60" if closed else "0.1"]
-    process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=lab.workspace.environment())
-    if closed:
+_TWICE = """
+import sys
+from ctrlab.worker.preview import main
+main(["--idle-seconds", "0.1"])
+print("was idle", file=sys.stderr, flush=True)
+main(["--idle-seconds", "600"])
+"""
+
+
+def test_it_ends_when_it_is_idle_and_when_its_input_closes(lab):
+    """Both in one process, which takes seconds to start."""
+    process = subprocess.Popen(
+        [sys.executable, "-c", _TWICE],
+        stdin=subprocess.PIPE, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=lab.workspace.environment(), text=True,
+    )  # fmt: skip
+    with process:
+        while (line := process.stderr.readline()) != "was idle\n":
+            assert line, "it ended"
+        assert process.poll() is None
         process.stdin.close()
-    assert process.wait(PATIENCE) == 0
-    process.stdout.close()
-    if not closed:
-        process.stdin.close()
+        assert process.wait(PATIENCE) == 0
