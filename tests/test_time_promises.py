@@ -18,6 +18,7 @@ import polars as pl
 import pytest
 from playwright.sync_api import Browser, Page, expect
 
+import ctrlab
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig
 from ctrlab.data.dataset import Split
 from ctrlab.data.encoding.encode import encode_dataset
@@ -137,6 +138,14 @@ def test_encoding_looks_at_least_twice_a_second_whether_to_stop(tmp_path: Path) 
 def test_timing_two_batch_sizes_for_a_tenth_of_a_second_each_ends_within_a_second():
     split, model = MemoryDataset().split("valid"), make_model("deepfm")
     assert_within(1.0, lambda: seconds_of(lambda: measure_latency(model, split, (1, 16), seconds=0.1)))
+
+
+def test_the_sample_is_opened_with_its_spectra_within_two_seconds(tmp_path: Path) -> None:
+    def measured() -> float:
+        with tempfile.TemporaryDirectory(dir=tmp_path) as home, ctrlab.Lab(home) as lab:
+            return seconds_of(lambda: lab.open_sample())
+
+    assert_within(2.0, measured)
 
 
 # ---- the worker

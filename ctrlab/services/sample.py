@@ -13,6 +13,7 @@ from ctrlab.storage import Artifact
 from ctrlab.training.configs import FINETUNE
 
 SAMPLE_CONFIG_FILE = "config.json"
+SAMPLE_TABLE = "clicks.csv.gz"
 SAMPLE_NAME = "Sample ads"
 SAMPLE_MODEL_NAME = "DeepFM on the sample"
 #: One epoch a stage on rows the sample's model has not seen: on its training rows it would overfit.
