@@ -120,14 +120,23 @@ def _help(setting: str) -> str:
     return str(ColumnConfig.__dataclass_fields__[setting].metadata["help"])
 
 
+#: The settings of each role, in the order in which they are shown.
+_SETTINGS_OF = {
+    "categorical": ("min_count", "trim"),
+    "numeric": ("transform", "number_format", "num_buckets"),
+    "timestamp": ("timestamp_format",),
+    "list": ("separator", "list_format", "max_length", "shares", "min_count"),
+}
+
+
 def _order(table: "pd.DataFrame") -> list[str]:
-    """Column order: the settings of lists come first where there are lists, else last."""
-    lists = ["separator", "list_format", "max_length", "shares"]
-    plain = [name for name in _EDITABLE if name not in lists]
+    """Column order: what was found, then the settings of the roles there are, then the others."""
     # Facts that no column has would be empty columns.
     rare = [name for name in ("missing_words", "time_examples") if (table[name] != "").any()]
-    facts = ["distinct", "missing", "examples", *rare, "reason"]
-    return ["name", *plain, *([*lists, *facts] if (table["role"] == "list").any() else [*facts, *lists])]
+    roles = set(table["role"])
+    used = [name for role, names in _SETTINGS_OF.items() if role in roles for name in names]
+    others = [name for names in _SETTINGS_OF.values() for name in names]
+    return ["name", "role", "distinct", "missing", "examples", *rare, "reason", *dict.fromkeys([*used, *others])]
 
 
 def summary_line(inspection: "TableInspection") -> str:

@@ -5,9 +5,11 @@ from typing import TYPE_CHECKING, Any
 import streamlit as st
 
 from ctrlab.data.configs import ColumnConfig
+from ctrlab.data.tables.labels import label_value
 from ctrlab.errors import ConfigError
 from ctrlab.ui import format
 from ctrlab.ui.components.config_form import show_faults
+from ctrlab.ui.feedback import escape
 
 if TYPE_CHECKING:
     from ctrlab.data.tables.inspect import TableInspection
@@ -59,18 +61,20 @@ def _reading(found: "LabelCandidate | None", key: str) -> "LabelReading | None":
     readings = dict(enumerate(found.readings))
     picked = st.radio(
         "What counts as a click", [*readings, _OTHER], index=0 if len(readings) == 1 else None, key=f"{key}-reading",
-        format_func=lambda option: _OTHER if option == _OTHER else _described(readings[option]), persist_state="session",
+        format_func=lambda option: _OTHER if option == _OTHER else _described(readings[option], found), persist_state="session",
     )  # fmt: skip
     if picked is None:
         st.caption("Choose one: the values do not say it by themselves.")
     return readings.get(picked) if picked != _OTHER else None
 
 
-def _described(reading: "LabelReading") -> str:
+def _described(reading: "LabelReading", found: "LabelCandidate") -> str:
     share = format.percent(reading.clicks / reading.rows) if reading.rows else "0 %"
     words = reading.description
+    if not reading.settings:
+        words = " and ".join(text for text, _ in found.values if label_value(text) == 1.0) + " is a click"
     counts = f"{format.count(round(reading.clicks))} clicks in {format.count(reading.rows)} rows ({share})"
-    return f"{words[0].upper()}{words[1:]}: {counts}"
+    return escape(f"{words[0].upper()}{words[1:]}: {counts}")
 
 
 def _own_settings(
