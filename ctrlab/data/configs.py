@@ -10,7 +10,7 @@ EmptyLabel = Literal["refuse", "drop", "negative"]
 Transform = Literal["standard", "log", "quantile", "criteo"]
 NumberFormat = Literal["1234.5", "1,234.5", "1.234,5", "1 234,5", "1234,5", "1'234.5"]
 ListFormat = Literal["json", "numpy"]
-FileFormat = Literal["auto", "csv", "tsv", "parquet"]
+FileFormat = Literal["auto", "csv", "tsv", "parquet", "jsonl", "json", "feather", "orc", "libsvm", "libffm"]
 SplitMethod = Literal["random", "stratified", "time", "files"]
 
 #: The splits of a dataset. `finetune` holds rows for fine-tuning after compression, which the first training does not use.
@@ -22,28 +22,48 @@ FEATURE_ROLES: tuple[Role, ...] = ("categorical", "numeric", "timestamp", "list"
 
 @dataclass(frozen=True, kw_only=True)
 class SourceConfig(Config):
-    """A raw table: one file, or the files of a table that is already split, in the order of `SPLIT_NAMES`.
+    """A raw table: one file, several files that are parts of it, or the files of a table that is already split.
+
+    A path may be a folder of part files (its `key=value` folders become columns), a pattern such as `logs/*.csv`, an archive, or
+    a file in an archive (`dac.tar.gz/train.txt`). What is unset is detected from the content.
 
     >>> SourceConfig(paths=("clicks.csv",)).format
     'auto'
     """
 
-    paths: tuple[str, ...] = option(help="The file; or the train, valid, test (and finetune) files.")
-    format: FileFormat = option("auto", help="auto: detected from the content, as gz and zst always are.")
+    paths: tuple[str, ...] = option(
+        help="The file, folder or pattern; several are parts of one table, or the train, valid, test (and finetune) files."
+    )
+    format: FileFormat = option("auto", help="auto: detected, as compression (gz, zst, bz2, xz, zip, tar) always is.")
+    encoding: str | None = option(None, advanced=True, help="Text: utf-8, utf-16, cp1252, gb18030, ...; unset: detected.")
     header: bool | None = option(None, help="Whether the first line holds column names; unset: detected.")
-    delimiter: str | None = option(None, advanced=True, help="One character; unset: tab for TSV, else detected.")
+    delimiter: str | None = option(
+        None,
+        advanced=True,
+        help=r"Between cells: one or more characters such as , :: \t \x01, or blanks; unset: detected.",
+    )
+    quote: Literal['"', "'", "none"] | None = option(
+        None, advanced=True, help="The character that encloses cells; none: quotes are text; unset: detected."
+    )
+    skip_lines: int | None = option(
+        None, minimum=0, advanced=True, help="Number of lines above the header or the first row; unset: detected."
+    )
+    comment: str | None = option(None, advanced=True, help="Lines that begin with it are skipped, such as #; unset: detected.")
     column_names: tuple[str, ...] = option((), advanced=True, help="Names for a file without a header, in order.")
-
     missing_words: tuple[str, ...] = option(
         (), advanced=True, help="Words that mean a missing cell, besides the usual ones such as NA, null and ?; case is ignored."
     )
 
     def faults(self) -> list[str]:
         faults = []
-        if not 1 <= len(self.paths) <= len(SPLIT_NAMES):
-            faults.append(f"paths must name 1 to {len(SPLIT_NAMES)} files, got {len(self.paths)}")
-        if self.delimiter is not None and len(self.delimiter) != 1:
-            faults.append(f"delimiter must be one character, got {self.delimiter!r}")
+        if not self.paths:
+            faults.append("paths must name at least one file")
+        if self.delimiter == "":
+            faults.append("delimiter must be one or more characters; leave it unset to detect it")
+        if self.comment == "":
+            faults.append("comment must be one or more characters; leave it unset for none")
+        if self.encoding is not None and not _is_encoding(self.encoding):
+            faults.append(f"encoding {self.encoding!r} is not known; use utf-8, utf-16, cp1252, gb18030 or another of Python's")
         if twice := _repeated(self.column_names):
             faults.append(f"column_names names {', '.join(twice)} more than once")
         return faults
@@ -232,10 +252,10 @@ class DatasetConfig(Config):
         if twice := _repeated([column.name for column in self.columns]):
             faults.append(f"columns lists {', '.join(twice)} more than once")
         by_files = self.split.method == "files"
-        if by_files and len(self.source.paths) < 2:
-            faults.append("a split by files needs at least a train and a valid file, got 1 path")
-        if not by_files and len(self.source.paths) > 1:
-            faults.append(f"a {self.split.method} split takes one file, got {len(self.source.paths)}; give one or split by files")
+        if by_files and not 2 <= len(self.source.paths) <= len(SPLIT_NAMES):
+            faults.append(
+                f"a split by files needs 2 to {len(SPLIT_NAMES)} paths (train, valid, ...), got {len(self.source.paths)}"
+            )
         return faults
 
     def _weight_faults(self) -> list[str]:
@@ -252,6 +272,13 @@ class DatasetConfig(Config):
             for column in self.columns
             if column.role == "list" and column.shares is not None and column.shares not in categorical
         ]
+
+
+def _is_encoding(name: str) -> bool:
+    try:
+        return bool("a".encode(name))
+    except (LookupError, ValueError):
+        return False
 
 
 def _repeated(names: "tuple[str, ...] | list[str]") -> list[str]:

@@ -26,7 +26,9 @@ from ctrlab.data.encoding.fit_fields import fit_fields
 from ctrlab.data.encoding.journal import EncodingJournal
 from ctrlab.data.encoding.write_splits import SplitWriter
 from ctrlab.data.tables.labels import label_notes
-from ctrlab.data.tables.reader import TableReader, open_table
+from ctrlab.data.tables.lines import LineCounts
+from ctrlab.data.tables.notes import Note
+from ctrlab.data.tables.reader import TableReader, file_identity, open_readers
 from ctrlab.errors import CtrlabError, DataError, FileReadError, JobCancelled, StorageError
 
 OnProgress = Callable[[float, str], None]
@@ -82,7 +84,7 @@ def encode_dataset(
     out_dir = Path(out_dir)
     if out_dir.exists():
         return _open_finished(out_dir, config)
-    readers = [open_table(config.source, part=part, max_bytes=max_bytes) for part in range(len(config.source.paths))]
+    readers = open_readers(config.source, max_bytes=max_bytes)
     for reader in readers:
         _check_columns(reader, config)
     work_dir = out_dir.with_name(out_dir.name + ".partial")
@@ -114,14 +116,16 @@ def _check_columns(reader: TableReader, config: DatasetConfig) -> None:
     present = set(reader.column_names)
     shown = ", ".join(reader.column_names[:10]) + (", ..." if len(reader.column_names) > 10 else "")
     if config.label not in present:
-        raise DataError(f"{reader.path.name} has no label column {config.label!r}; choose one of its columns, {shown}")
+        raise DataError(f"{reader.name} has no label column {config.label!r}; choose one of its columns, {shown}")
     needed = [column.name for column in config.features]
     needed += [name for name in (config.split.time_column, config.weight) if name]
     if missing := [name for name in dict.fromkeys(needed) if name not in present]:
-        raise DataError(f"{reader.path.name} has no column {', '.join(missing)}; its columns are {shown}; leave that out")
+        raise DataError(f"{reader.name} has no column {', '.join(missing)}; its columns are {shown}; leave that out")
     for column in config.features:
+        if column.name in reader.layout.ignored:
+            raise DataError(f"{reader.name}: column {column.name} {reader.layout.ignored[column.name]}; ignore it")
         if fault := _list_fault(column, column.name in reader.layout.list_columns):
-            raise DataError(f"{reader.path.name}: column {column.name} {fault}")
+            raise DataError(f"{reader.name}: column {column.name} {fault}")
 
 
 def _list_fault(column: ColumnConfig, holds_lists: bool) -> str | None:
@@ -177,7 +181,7 @@ class _Encoding:
 
     def _resume(self) -> EncodingJournal:
         """The journal of an interrupted identical run; otherwise a new one, and an empty work folder."""
-        files = [[str(reader.path), reader.total_bytes, reader.path.stat().st_mtime_ns] for reader in self.readers]
+        files = [[*file_identity(reader.path), reader.part.member] for reader in self.readers]
         task = json.loads(json.dumps([FORMAT_VERSION, self.config.to_dict(), files]))
         journal = self._open_cache(self.folder / _CACHE).read_journal()
         if journal is not None and journal.task == task:
@@ -210,7 +214,7 @@ class _Encoding:
             clicks={name: clicks for name, rows, clicks, _ in splits if rows},
             fields=tuple(fields),
             size_bytes=sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file() and path.name != MANIFEST),
-            notes=label_notes(self.config, journal.dropped, journal.rows_read),
+            notes=(*label_notes(self.config, journal.dropped, journal.rows_read), *self._notes(journal)),
         )
         manifest: dict[str, Any] = {
             "config": self.config.to_dict(),
@@ -218,6 +222,12 @@ class _Encoding:
             "summary": summary.to_dict(),
         }
         (self.folder / MANIFEST).write_text(json.dumps({"format_version": FORMAT_VERSION, **manifest}, indent=1))
+
+    def _notes(self, journal: EncodingJournal) -> tuple[Note, ...]:
+        """What was found about the files' lines; the same finding of several files once."""
+        lines = [LineCounts.from_dict(one) for one in journal.lines]
+        found = [note for reader, counts in zip(self.readers, lines, strict=False) for note in reader.notes(counts)]
+        return tuple(dict.fromkeys(found))
 
     def _report(self, fraction: float, message: str) -> None:
         self._shown = max(self._shown, min(1.0, fraction))

@@ -16,7 +16,8 @@ from ctrlab.data.encoding.splits import SplitAssigner
 from ctrlab.data.encoding.threads import map_in_threads
 from ctrlab.data.encoding.time_split import TimeReader
 from ctrlab.data.tables.labels import LabelEncoder
-from ctrlab.data.tables.reader import TableReader
+from ctrlab.data.tables.lines import LineCounts
+from ctrlab.data.tables.reader import Table, TableReader, above
 from ctrlab.errors import DataError
 
 Report = Callable[[float, str], None]
@@ -86,7 +87,9 @@ class FirstPass:
             self._assigner = SplitAssigner(self.config.split)
         else:
             if journal.time_borders is None:
-                borders = self._times.borders(self.readers[0], lambda share: report(_TIMES * share, "reading the time column"))
+                borders = self._times.borders(
+                    Table(self.readers), lambda share: report(_TIMES * share, "reading the time column")
+                )
                 journal.time_format, journal.time_borders = self._times.timestamp_format, borders.tolist()
                 self.cache.write_journal(journal)
             self._times.resume(journal.time_format, journal.num_rows)
@@ -101,6 +104,8 @@ class FirstPass:
                 as_text = [*self._labels.columns, *([self._times.column] if self._times else [])]
                 for parsed in parse_rounds(reader, self.encoder, as_text, self.journal.position):
                     self._add_round(parsed, number)
+                    self._count_lines(parsed, number)
+                    self.cache.write_journal(self.journal)
                     share = start + (1 - start) * (before + reader.bytes_read) / total
                     report(share, f"read {self.journal.num_rows:,} rows")
                 self.journal.file, self.journal.position = number + 1, 0
@@ -109,7 +114,7 @@ class FirstPass:
     def _add_round(self, parsed: Round, file_number: int) -> None:
         """Append a round of blocks to the cache and record it in the journal."""
         journal = self.journal
-        blocks = [self._assign_splits(block, file_number) for block in parsed.blocks]
+        blocks = [self._assign_splits(block, self.readers[file_number].part.number) for block in parsed.blocks]
         numbered = list(enumerate(self.encoder.fields))
         columns = {number: [block.columns[number] for block in blocks] for number, _ in numbered}
         map_in_threads(lambda one: self.cache.append_cells(*one, columns[one[0]], journal.round), numbered)
@@ -119,9 +124,18 @@ class FirstPass:
         journal.position, journal.round = parsed.position, journal.round + 1
         journal.labels, journal.class_rows = self._labels.seen, self._assigner.class_rows
         journal.timestamp_formats = {clock.name: clock.timestamp_format for clock in self._clocks}
-        self.cache.write_journal(journal)
 
-    def _assign_splits(self, block: ParsedBlock, file_number: int) -> ParsedBlock:
+    def _count_lines(self, parsed: Round, file_number: int) -> None:
+        """Add the lines of a round to the journal, and refuse a file of which too many cannot be read."""
+        reader = self.readers[file_number]
+        while len(self.journal.lines) <= file_number:
+            self.journal.lines.append(above(self.readers[len(self.journal.lines)].layout).to_dict())
+        lines = LineCounts.from_dict(self.journal.lines[file_number])
+        lines = parsed.lines or sum((block.lines for block in parsed.blocks if block.lines), lines)
+        lines.check(reader.name, len(reader.layout.column_names))
+        self.journal.lines[file_number] = lines.to_dict()
+
+    def _assign_splits(self, block: ParsedBlock, path_number: int) -> ParsedBlock:
         """Write the labels, weights and splits of a block; returns the block without the rows that have no label."""
         journal = self.journal
         read = self._labels.encode(block.texts, journal.rows_read)
@@ -131,7 +145,7 @@ class FirstPass:
             times = None if times is None else times[read.kept]
             journal.dropped += int(np.count_nonzero(~read.kept))
         labels = read.labels
-        splits = self._assigner.assign((labels > 0).astype(np.uint8), times, file_number=file_number)
+        splits = self._assigner.assign((labels > 0).astype(np.uint8), times, file_number=path_number)
         self.cache.append("labels", labels)
         self.cache.append("splits", splits)
         if read.weights is not None:
@@ -155,7 +169,7 @@ class FirstPass:
         weights = self.journal.weights
         if not total:
             dropped = f"; {self.journal.dropped:,} rows were left out for want of a label" if self.journal.dropped else ""
-            raise DataError(f"{self.readers[0].path.name} has no rows; give a file with data{dropped}")
+            raise DataError(f"{self.readers[0].name} has no rows; give a file with data{dropped}")
         if sum(clicks) in (0, sum(weights)):
             raise DataError(
                 f"label {self.config.label!r} has one class only, {int(sum(clicks) > 0)} in all {total} rows; "
@@ -174,7 +188,7 @@ class FirstPass:
     def _wanted_splits(self) -> list[int]:
         split = self.config.split
         if split.method == "files":
-            return list(range(len(self.readers)))
+            return list(range(len(self.config.source.paths)))
         return [number for number, name in enumerate(SPLIT_NAMES) if split.share(name) > 0]
 
 
@@ -186,4 +200,4 @@ def label_dtype(config: DatasetConfig) -> np.dtype[Any]:
 def _kept_rows(block: ParsedBlock, kept: NDArray[np.bool_]) -> ParsedBlock:
     """The block without the rows that are not kept; texts of long values stay, for they are found by their key."""
     columns = [column._replace(cells=column.cells[kept]) for column in block.columns]
-    return ParsedBlock(int(np.count_nonzero(kept)), columns, block.texts)
+    return block._replace(rows=int(np.count_nonzero(kept)), columns=columns)

@@ -19,6 +19,7 @@ class EncodingJournal:
     rows, clicks, weights: of each split so far: rows that are kept, and the sums of weight x label and of weights (the numbers of
     clicks and rows, where rows have no weights and labels are not soft). dropped: rows left out for want of a label or weight.
     unreadable: cells of each field that could not be read.
+    lines: `LineCounts` of each file so far.
     labels: label texts seen so far. class_rows: non-clicks and clicks so far, for a stratified split.
     timestamp_formats: found format of each timestamp field.
     time_format, time_borders: format and split borders (microseconds) of a split by time; None until they are found.
@@ -35,6 +36,7 @@ class EncodingJournal:
     weights: list[float] = field(default_factory=_zero_per_split)
     dropped: int = 0
     unreadable: dict[str, int] = field(default_factory=dict)
+    lines: list[dict[str, Any]] = field(default_factory=list)
     labels: list[str] = field(default_factory=list)
     class_rows: list[int] = field(default_factory=lambda: [0, 0])
     timestamp_formats: dict[str, str | None] = field(default_factory=dict)

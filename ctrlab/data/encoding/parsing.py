@@ -1,8 +1,8 @@
 """Parses raw files into the fields' parsed cells, in rounds of blocks that are parsed in parallel.
 
-Delimited text is cut at line ends and split by a compiled loop directly into keys and numbers, without making strings. A block
-with anything that the loop does not support (quotes, ragged rows, invalid UTF-8) is parsed by Arrow instead: both give the same
-cells, and errors carry Arrow's diagnosis. Files with line feeds in quotes and Parquet files are parsed by Arrow entirely.
+Delimited text is cut at the ends of rows and split by a compiled loop directly into keys and numbers, without making strings:
+plain text as it stands, any other (quotes, ragged rows, invalid UTF-8, longer delimiters) after it was normalised. Other formats
+come as frames of texts.
 """
 
 from collections.abc import Iterator, Sequence
@@ -19,27 +19,37 @@ from ctrlab.data.encoding.fields import Field, NumericField, ParsedColumn
 from ctrlab.data.encoding.fields.vocabulary import RecentHashes, arrow_texts, long_texts, words_of
 from ctrlab.data.encoding.threads import map_in_threads, num_threads
 from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules
+from ctrlab.data.tables.lines import LineCounts
 from ctrlab.data.tables.numbers import read_numbers
-from ctrlab.data.tables.reader import TableReader
+from ctrlab.data.tables.reader import CHUNK_BYTES as CHUNK_BYTES
+from ctrlab.data.tables.reader import Cells, TableReader, TextReader
 
-#: Bytes of text per chunk, and chunks of a round for each thread.
-CHUNK_BYTES = 4 << 20
+#: Chunks of text of a round for each thread.
 CHUNKS_PER_THREAD = 2
 
 
 class ParsedBlock(NamedTuple):
-    """A block of rows: the parsed cells of each field, in the order of the fields, and the columns requested as text."""
+    """A block of rows: the parsed cells of each field, in the order of the fields, and the columns requested as text.
+
+    lines: how the lines of the block were read; of files that are no delimited text None.
+    """
 
     rows: int
     columns: list[ParsedColumn]
     texts: dict[str, pl.Series]
+    lines: LineCounts | None = None
 
 
 class Round(NamedTuple):
-    """Blocks in the order of the file. position: start of the next round, in the parser's unit (rows or bytes)."""
+    """Blocks in the order of the file.
+
+    position: start of the next round, in the parser's unit (rows or bytes).
+    lines: how the lines of the file were read so far; None if the blocks have it.
+    """
 
     blocks: list[ParsedBlock]
     position: int
+    lines: LineCounts | None = None
 
 
 class _Pieces(NamedTuple):
@@ -64,15 +74,15 @@ def parse_rounds(reader: TableReader, encoder: FieldEncoder, as_text: Sequence[s
     Raises:
         DataError: as `TableReader.blocks`.
     """
-    plain = reader.layout.format != "parquet" and not reader.layout.multiline and reader.layout.plain_lines
-    parser: _Parser = _TextParser(reader, encoder, as_text) if plain else _ArrowParser(reader, encoder, as_text)
+    is_text = isinstance(reader, TextReader)
+    parser: _Parser = _TextParser(reader, encoder, as_text) if is_text else _FrameParser(reader, encoder, as_text)
     for pieces, position in parser.pieces(start):
-        yield Round(map_in_threads(parser.parse, pieces), position)
+        yield Round(map_in_threads(parser.parse, pieces), position, None if is_text else reader.lines)
 
 
 @dataclass
-class _ArrowParser:
-    """Parses with Arrow. Positions are numbers of rows."""
+class _FrameParser:
+    """Parses frames of texts. Positions are numbers of rows."""
 
     reader: TableReader
     encoder: FieldEncoder
@@ -100,19 +110,19 @@ class _ArrowParser:
 class _TextParser:
     """Parses delimited text with the compiled loop. Positions are bytes of the uncompressed text after the header line."""
 
-    reader: TableReader
+    reader: TextReader
     encoder: FieldEncoder
     as_text: Sequence[str]
     _plan: "_ColumnPlan" = dataclass_field(init=False)
     _recent: dict[str, RecentHashes] = dataclass_field(init=False)
 
     def __post_init__(self) -> None:
-        self._plan = _ColumnPlan(self.reader.column_names, self.encoder.fields, self.as_text)
+        self._plan = _ColumnPlan(self.reader.layout.column_names, self.encoder.fields, self.as_text)
         self._recent = {name: RecentHashes() for name in self._plan.keys}
 
     def pieces(self, start: int) -> Iterator[_Pieces]:
         position, chunks = start, []
-        for chunk in self.reader.lines(CHUNK_BYTES, start):
+        for chunk in self.reader.chunks(CHUNK_BYTES, start):
             chunks.append(chunk)
             position += len(chunk)
             if start == 0 or len(chunks) == CHUNKS_PER_THREAD * num_threads():
@@ -122,38 +132,42 @@ class _TextParser:
             yield _Pieces(chunks, position)
 
     def parse(self, piece: bytes) -> ParsedBlock:
-        return self._split(piece) or self._by_arrow(piece)
+        cells = self.reader.plain_cells(piece)
+        if cells is not None and (block := self._split(cells, piece.count(b"\n") + 1)) is not None:
+            return block._replace(lines=self.reader.plain_counts(piece, block.rows))
+        cells, lines = self.reader.normalised_cells(piece)
+        # Numbers in another notation are read from texts.
+        block = self._split(cells, lines.rows) or self._from_texts(piece)
+        return block._replace(lines=lines)
 
-    def _by_arrow(self, chunk: bytes) -> ParsedBlock:
-        return _ArrowParser(self.reader, self.encoder, self.as_text).parse(self.reader.frame_of(chunk))
+    def _from_texts(self, chunk: bytes) -> ParsedBlock:
+        return _FrameParser(self.reader, self.encoder, self.as_text).parse(self.reader.frame_of(chunk)[0])
 
-    def _split(self, chunk: bytes) -> ParsedBlock | None:
-        """The chunk split by the compiled loop; None if it contains anything that the loop does not support."""
-        if b"\r" in chunk:
-            chunk = chunk.replace(b"\r\n", b"\n")
-        if not chunk.endswith(b"\n"):
-            chunk += b"\n"
-        if b"\r" in chunk or b"\0" in chunk or (self.reader.layout.quoted and b'"' in chunk) or not _is_utf8(chunk):
-            return None
-        cells = self._plan.split(np.frombuffer(chunk, np.uint8), ord(self.reader.layout.delimiter), chunk.count(b"\n"))
+    def _split(self, chunk: Cells, most_rows: int) -> ParsedBlock | None:
+        """The chunk split by the compiled loop; None if a row is ragged or many numbers are not plain decimals."""
+        cells = self._plan.split(chunk, most_rows)
         if cells is None:
             return None
         long = {name: self._long_texts(name, keys, cells) for name, keys in cells.keys.items()}
         columns = [self._column(field, cells, long) for field in self.encoder.fields]
-        return ParsedBlock(cells.rows, columns, {name: cells.text_of(name) for name in self.as_text})
+        return ParsedBlock(cells.rows, columns, {name: self._texts(name, cells) for name in self.as_text})
+
+    def _texts(self, name: str, cells: "_CellColumns") -> pl.Series:
+        constant = self.reader.constant(name, cells.rows)
+        return cells.text_of(name) if constant is None else constant
 
     def _column(self, field: Field, cells: "_CellColumns", long: dict[str, pl.DataFrame | None]) -> ParsedColumn:
         if field.column in cells.keys:
             return ParsedColumn(cells.keys[field.column], 0, long[field.column])
         if field.column in cells.numbers and isinstance(field, NumericField):
             return ParsedColumn(field.parse_numbers(cells.numbers[field.column]), cells.unreadable[field.column])
-        return field.parse(cells.text_of(field.column))
+        return field.parse(self._texts(field.column, cells))
 
     def _long_texts(self, name: str, keys: NDArray[np.uint64], cells: "_CellColumns") -> pl.DataFrame | None:
         new = self._recent[name].unseen(keys)
         if not len(new):
             return None
-        texts = _ColumnPlan((*self.reader.column_names,), (), [name]).split(cells.chunk, cells.delimiter, cells.rows)
+        texts = _ColumnPlan(self.reader.layout.column_names, (), [name]).split(cells.chunk, cells.rows)
         assert texts is not None
         return long_texts(keys[new], texts.text_of(name).gather(new), self._plan.rules[name])
 
@@ -162,8 +176,7 @@ class _TextParser:
 class _CellColumns:
     """Columns of a chunk as the compiled loop returns them; spans are start and stop offsets int64 (n, 2) of texts in `chunk`."""
 
-    chunk: NDArray[np.uint8]
-    delimiter: int
+    chunk: Cells
     rows: int
     keys: dict[str, NDArray[np.uint64]]
     numbers: dict[str, NDArray[np.float64]]
@@ -174,7 +187,7 @@ class _CellColumns:
         """A column as texts; null where empty."""
         from ctrlab.data.encoding.compiled.rows import gather_spans
 
-        offsets, text = gather_spans(self.chunk, self.spans[name], self.rows)
+        offsets, text = gather_spans(self.chunk.text, self.spans[name], self.rows)
         return arrow_texts(offsets, text).replace("", None).alias(name)
 
 
@@ -195,7 +208,7 @@ class _ColumnPlan:
             [name for name in columns if kinds.get(name) == kind] for kind in ("keys", "numbers", "texts")
         )
 
-    def split(self, chunk: NDArray[np.uint8], delimiter: int, lines: int) -> _CellColumns | None:
+    def split(self, chunk: Cells, lines: int) -> _CellColumns | None:
         """Split whole lines; None if a row is ragged or more than a tenth of the numbers are not plain decimals."""
         from ctrlab.data.encoding.compiled import rows as compiled
 
@@ -206,13 +219,13 @@ class _ColumnPlan:
         numbers, spans = np.empty((len(self.numbers), lines)), np.empty((len(self.spans), lines, 2), np.int64)
         irregular = np.empty((16 + numbers.size // 10, 4), np.int64)
         rows, num_irregular = compiled.split_rows(
-            chunk, delimiter, kinds, slots, self._trim, self._words, keys, numbers, spans, irregular
+            *chunk, kinds, slots, self._trim, self._words, keys, numbers, spans, irregular
         )
         if rows < 0:
             return None
-        unreadable = _read_irregular_numbers(chunk, irregular[:num_irregular], numbers)
+        unreadable = _read_irregular_numbers(chunk.text, irregular[:num_irregular], numbers)
         return _CellColumns(
-            chunk, delimiter, rows,
+            chunk, rows,
             keys={name: column[:rows] for name, column in zip(self.keys, keys, strict=True)},
             numbers={name: column[:rows] for name, column in zip(self.numbers, numbers, strict=True)},
             unreadable=dict(zip(self.numbers, unreadable, strict=True)),
@@ -228,13 +241,3 @@ def _read_irregular_numbers(chunk: NDArray[np.uint8], irregular: NDArray[np.int6
         texts = pl.Series([bytes(chunk[start:stop]).decode() for start, stop in cells[:, 2:].tolist()], dtype=pl.String)
         numbers[slot, cells[:, 1]], unreadable[slot] = read_numbers(texts)
     return unreadable
-
-
-def _is_utf8(chunk: bytes) -> bool:
-    if chunk.isascii():
-        return True
-    try:
-        chunk.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, SplitConfig
 from ctrlab.data.encoding.splits import TIME_ORDER
 from ctrlab.data.tables.numbers import read_numbers
-from ctrlab.data.tables.reader import TableReader
+from ctrlab.data.tables.reader import Table
 from ctrlab.data.tables.timestamps import find_format, parse_instants
 from ctrlab.errors import DataError
 
@@ -78,7 +78,7 @@ class TimeReader:
         self._known = self.timestamp_format is not None
         self.rows = 0
 
-    def borders(self, reader: TableReader, report: Callable[[float], None]) -> NDArray[np.int64]:
+    def borders(self, reader: Table, report: Callable[[float], None]) -> NDArray[np.int64]:
         """The last time of train, finetune and valid, from one pass over the time column."""
         counts, self.rows = TimeCounts(), 0
         for block in reader.blocks([self.column]):

@@ -106,7 +106,7 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
         blocks.append(block)
         rows += len(block)
     if not blocks:
-        raise DataError(f"{reader.path.name} has no rows; give a file with data")
+        raise DataError(f"{reader.name} has no rows; give a file with data")
     frame = pl.concat(blocks)
     layout = reader.layout
     candidates = find_label_candidates(frame, complete=complete)
@@ -114,13 +114,7 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
     findings = agreed(_inspected(frame, layout, candidates, label, source), source)
     columns = tuple(finding.column for finding in findings)
     columns = tuple(replace(column, shares=_shared_vocabulary(column, columns, frame)) for column in columns)
-    text = layout.format != "parquet"
-    known = source.replace(
-        format=layout.format,
-        header=layout.header if text else None,
-        delimiter=layout.delimiter if text else None,
-        column_names=layout.column_names if text and not layout.header else (),
-    )
+    known = layout.source(source)
     reading = next((found.readings[0] for found in candidates if found.column == label), None)
     return TableInspection(
         source=known,
@@ -131,7 +125,7 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
         label=label,
         ctr=reading.clicks / reading.rows if reading else None,
         size_bytes=reader.total_bytes,
-        notes=(*_label_notes(candidates, label), *(note for finding in findings for note in finding.notes)),
+        notes=(*_label_notes(candidates, label), *reader.notes(), *(note for one in findings for note in one.notes)),
         first_rows=tuple(frame.head(FIRST_ROWS).select(pl.all().str.slice(0, CELL_LENGTH)).rows()),
     )
 
@@ -156,6 +150,8 @@ def _inspected(
     sample = label_sample(_clicks(frame[likeliest.column], likeliest.readings[0])) if likeliest else None
 
     def inspected(name: str) -> Finding:
+        if name in layout.ignored:
+            return Finding(ColumnInspection(name, "ignore", layout.ignored[name], 0, 1.0, ()))
         if name == label:
             return _label(Cells.of(frame[name], rules))
         known = None if likeliest and name == likeliest.column else sample

@@ -1,212 +1,231 @@
-"""Detects how a raw table is stored: format, compression, delimiter, quotes, header and column names."""
+"""Detects how a raw table is stored: format, encoding, dialect, column names, and columns that cannot be read."""
 
-import io
-import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
+from dataclasses import dataclass, field
 from typing import Any
 
 import pyarrow as pa
-import pyarrow.csv as pa_csv
-import pyarrow.parquet as pq
 
-from ctrlab.data.configs import SourceConfig
-from ctrlab.data.tables.faults import FORMATS_HINT, megabytes, not_utf8, plural, read_fault
+from ctrlab.data.configs import FileFormat, SourceConfig
+from ctrlab.data.tables import columnar, records
+from ctrlab.data.tables.archives import STREAM_ERRORS, open_bytes
+from ctrlab.data.tables.dialect import Dialect, delimiter_text, find_dialect
+from ctrlab.data.tables.encodings import Utf8Stream, detect_encoding
+from ctrlab.data.tables.faults import FORMATS_HINT, plural, read_fault
+from ctrlab.data.tables.parts import Part
 from ctrlab.errors import DataError
 
-_HEAD_BYTES = 1 << 18
-_COMPRESSIONS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
-_PARQUET_MAGIC = b"PAR1"
-_DELIMITERS = ",\t;|"
+HEAD_BYTES = 1 << 18
+#: First bytes of files that are no tables, and what they are.
+_FOREIGN = {
+    b"%PDF": "a PDF document; save its table as CSV",
+    b"SQLite format 3": "an SQLite database; export its table as CSV or Parquet",
+    b"\x89HDF": "an HDF5 file; save its table as CSV or Parquet",
+    b"\x93NUMPY": "a NumPy array; save it as CSV or Parquet",
+    b"Obj\x01": "an Avro file; convert it to Parquet",
+    b"\xd0\xcf\x11\xe0": "an old Excel workbook; save its sheet as CSV",
+    b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
+    b"Rar!": "a RAR archive; unpack it",
+    b"\x1f\x9d": "compressed by compress (.Z); unpack it",
+    b"\x04\x22\x4d\x18": "compressed by lz4; unpack it",
+    b"\x89PNG": "a binary file (an image), not a text table; give a table",
+    b"GIF8": "a binary file (an image), not a text table; give a table",
+    b"\xff\xd8\xff": "a binary file (an image), not a text table; give a table",
+}
+_MARKUP = {b"<!doctype": "a web page", b"<html": "a web page", b"<?xml": "an XML document"}
 
 
 @dataclass(frozen=True)
 class Layout:
     """How a file is stored.
 
-    format: "csv", "tsv" or "parquet". compression: "gzip", "zstd" or None.
-    delimiter, header, quoted, multiline: of text files. multiline: whether quoted cells may hold line feeds.
-    list_columns: columns of Parquet lists. stored_names: names in a Parquet file; `column_names` are stripped and not empty.
-    plain_lines: whether every line ends with a line feed and no empty line precedes the first row.
+    format: as in `SourceConfig`, never auto. encoding, cr_ends, dialect: of text. cr_ends: whether lines end with CR alone.
+    list_columns: columns of lists. ignored: columns that cannot be read, and why.
+    details: what the reader of another format found: stored names, or the columns of records.
     """
 
-    format: str
+    format: FileFormat
     column_names: tuple[str, ...]
-    compression: str | None = None
-    delimiter: str = ","
-    header: bool = True
-    quoted: bool = True
-    multiline: bool = False
+    encoding: str = "utf-8"
+    cr_ends: bool = False
+    dialect: Dialect = field(default_factory=lambda: Dialect(","))
     list_columns: tuple[str, ...] = ()
-    stored_names: tuple[str, ...] = ()
-    plain_lines: bool = True
+    ignored: dict[str, str] = field(default_factory=dict)
+    details: Any = None
+
+    @property
+    def is_delimited(self) -> bool:
+        """Whether the file is delimited text."""
+        return self.format in ("csv", "tsv")
+
+    @property
+    def header(self) -> bool:
+        """Whether the names are in the file."""
+        return self.dialect.header if self.is_delimited else True
+
+    @property
+    def delimiter(self) -> str:
+        """Text between two cells."""
+        return self.dialect.delimiter
+
+    def source(self, given: SourceConfig) -> SourceConfig:
+        """The source with everything that was detected."""
+        if not self.is_delimited:
+            return given.replace(
+                format=self.format, header=None, delimiter=None, quote=None, skip_lines=None, comment=None, encoding=None
+            )
+        dialect = self.dialect
+        named = given.column_names or (() if dialect.header else self.column_names)
+        return given.replace(
+            format=self.format,
+            encoding=self.encoding,
+            header=dialect.header,
+            delimiter=dialect.delimiter,
+            quote=dialect.quote or "none",
+            skip_lines=dialect.lines_above - int(dialect.header),
+            comment=dialect.comment,
+            column_names=named,
+        )
 
 
-def detect_layout(path: Path, source: SourceConfig) -> Layout:
+def detect_layout(part: Part, source: SourceConfig, *, like: Layout | None = None) -> Layout:
     """The layout of a file, detected from its first bytes, where the source does not give it.
+
+    Args:
+        like: the layout of the table's first file: a later one has the same dialect, and a header only if it has the same names.
 
     Raises:
         DataError: empty, not a table, or column names that do not fit.
     """
-    with path.open("rb") as file:
-        magic = file.read(4)
-    if magic == _PARQUET_MAGIC:
-        layout = _parquet_layout(path)
-    elif source.format == "parquet":
-        raise DataError(f"{path.name} is not a Parquet file (it does not begin with PAR1); set its format to auto, csv or tsv")
+    head, whole = read_head(part)
+    if not head.strip():
+        raise DataError(f"{part.name} is empty; {FORMATS_HINT} with rows in it")
+    stored = columnar.format_of(head)
+    if stored is not None:
+        if part.member is not None or not columnar.is_plain(part.path):
+            raise DataError(f"{part.name} is a {stored} file in an archive or compressed; unpack it and give that file")
+        names, lists, ignored, details = columnar.describe(part.path, stored)
+        layout = Layout(stored, _checked_names(part.name, names), list_columns=lists, ignored=ignored, details=details)
+    elif source.format in ("parquet", "feather", "orc"):
+        title = {"parquet": "Parquet", "feather": "Feather", "orc": "ORC"}[source.format]
+        raise DataError(f"{part.name} is not a {title} file (by its first bytes); set its format to auto, csv or tsv")
     else:
-        compression = next((kind for start, kind in _COMPRESSIONS.items() if magic.startswith(start)), None)
-        layout = _text_layout(path, source, compression)
-    if source.column_names and layout.format == "parquet" and source.column_names != layout.column_names:
-        raise DataError(f"{path.name} is a Parquet file with column names of its own; leave column_names empty")
+        layout = _text_layout(part, head, whole, source, like)
+    if source.column_names and not layout.is_delimited and source.column_names != layout.column_names:
+        raise DataError(f"{part.name} is a {layout.format} file with column names of its own; leave column_names empty")
     return layout
 
 
-def check_file(path: Path, max_bytes: int | None) -> None:
-    """Raise DataError unless the path is a readable regular file of at most `max_bytes` bytes."""
-    if not path.exists():
-        raise DataError(f"{path} does not exist; check the path")
-    if path.is_dir():
-        raise DataError(f"{path} is a directory; give the path of one file in it")
-    if not path.is_file():
-        raise DataError(f"{path} is not a regular file; {FORMATS_HINT}")
-    if not os.access(path, os.R_OK):
-        raise DataError(f"{path} may not be read by this user; change its permissions")
-    size = path.stat().st_size
-    if size == 0:
-        raise DataError(f"{path.name} is empty; {FORMATS_HINT} with rows in it")
-    if max_bytes is not None and size > max_bytes:
-        raise DataError(
-            f"{path.name} has {megabytes(size)}, more than the allowed {megabytes(max_bytes)}; "
-            "give a smaller file or raise the limit"
-        )
-
-
-def _parquet_layout(path: Path) -> Layout:
+def read_head(part: Part) -> tuple[bytes, bool]:
+    """The first bytes of a file, uncompressed, and whether they are all of it."""
     try:
-        schema = pq.read_schema(path)
-        rows = pq.read_metadata(path).num_rows
-    except (pa.ArrowInvalid, OSError) as error:
-        raise read_fault(path, error) from None
-    nested = [field.name for field in schema if pa.types.is_nested(field.type) and not _is_flat_list(field.type)]
-    if nested:
-        raise DataError(
-            f"{path.name}: column {', '.join(nested)} holds records or lists of lists; flatten it to values or lists of them"
+        with open_bytes(part.path, part.member) as (stream, _):
+            head = b""
+            while len(head) < HEAD_BYTES and (piece := stream.read(HEAD_BYTES - len(head))):
+                head += piece
+            return head, len(head) < HEAD_BYTES or not stream.read(1)
+    except (pa.ArrowInvalid, *STREAM_ERRORS) as error:
+        raise read_fault(part.path, error) from None
+
+
+def _text_layout(part: Part, head: bytes, whole: bool, source: SourceConfig, like: Layout | None) -> Layout:
+    for magic, what in _FOREIGN.items():
+        if head.startswith(magic):
+            raise DataError(f"{part.name} is {what}, then give that file")
+    for start, what in _MARKUP.items():
+        if head.lstrip()[:20].lower().startswith(start):
+            raise DataError(f"{part.name} is {what}, not a table; save its table as CSV, then give that file")
+    encoding = _encoding_name(source.encoding) if source.encoding else detect_encoding(head)
+    if encoding is None or _is_binary(
+        head if encoding == "utf-8" else head.decode(encoding, "replace").encode("utf-8", "replace")
+    ):
+        raise DataError(f"{part.name} is a binary file, not a text table; {FORMATS_HINT}")
+    text = _whole_lines(Utf8Stream(_Bytes(head), encoding, False).read(len(head) + 1), whole)
+    cr_ends = b"\r" in text and b"\n" not in text
+    if cr_ends:
+        text = text.replace(b"\r", b"\n")
+    if not text.strip():
+        raise DataError(f"{part.name} is empty; {FORMATS_HINT} with rows in it")
+    kind = source.format if source.format in ("jsonl", "json", "libsvm", "libffm") else None
+    kind = kind or (records.format_of(text) if source.format == "auto" and source.delimiter is None else None)
+    if kind is not None:
+        names, lists, ignored, details = records.describe(part.name, text, kind, whole=whole)
+        return Layout(
+            kind, _checked_names(part.name, names), encoding, cr_ends, list_columns=lists, ignored=ignored, details=details
         )
-    names = _checked_names(path.name, schema.names)
-    lists = tuple(name for name, field in zip(names, schema, strict=True) if _is_flat_list(field.type))
-    if not rows:
-        raise DataError(f"{path.name} has no rows; give a file with data")
-    return Layout("parquet", names, list_columns=lists, stored_names=tuple(schema.names))
+    return _delimited_layout(part, text, whole, encoding, cr_ends, source, like)
 
 
-def _is_flat_list(kind: pa.DataType) -> bool:
-    """Whether cells are lists of scalar values."""
-    is_list = pa.types.is_list(kind) or pa.types.is_large_list(kind) or pa.types.is_fixed_size_list(kind)
-    return is_list and not pa.types.is_nested(kind.value_type)
-
-
-def _text_layout(path: Path, source: SourceConfig, compression: str | None) -> Layout:
-    head, whole = _head(path, compression)
-    text = _decode(path.name, head, whole).replace("\r\n", "\n")
-    lines = text.split("\n")
-    if not any(line.strip() for line in lines):
-        raise DataError(f"{path.name} is empty; {FORMATS_HINT} with rows in it")
-    plain_lines = bool(lines[0]) and "\r" not in text.removesuffix("\r")
-    lines = [line for line in lines if line][:200]
-    delimiter = source.delimiter or ("\t" if source.format == "tsv" else _sniff_delimiter(lines))
-    quoted = delimiter != "\t" or b'"' in head
-    first = _cells(path.name, lines[0], delimiter, quoted)
-    header = source.header
-    if header is None:
-        header = first == list(source.column_names) if source.column_names else _looks_like_header(first)
+def _delimited_layout(
+    part: Part, text: bytes, whole: bool, encoding: str, cr_ends: bool, source: SourceConfig, like: Layout | None
+) -> Layout:
+    if like is not None and like.is_delimited:
+        source = source.replace(delimiter=like.delimiter, quote=like.dialect.quote or "none", comment=like.dialect.comment)
+        dialect, first = find_dialect(part.name, text, source.replace(header=True), whole=False)
+        if sorted(_named(first)) != sorted(like.column_names):
+            dialect, first = find_dialect(part.name, text, source.replace(header=False), whole=whole)
+            source = source.replace(column_names=like.column_names)
+    else:
+        dialect, first = find_dialect(part.name, text, source, whole=whole)
     if source.column_names and len(source.column_names) != len(first):
-        raise DataError(
-            f"{path.name}: column_names gives {plural(len(source.column_names), 'name')} and the first line has "
-            f"{plural(len(first), 'cell')}; give one name a column, or set the delimiter"
+        other, cells = find_dialect(part.name, text, source.replace(delimiter=None, column_names=(), format="auto"), whole=whole)
+        hint = (
+            f"its cells are divided by {other.delimiter!r}, so leave the delimiter unset"
+            + (", and it has a header, so leave the names (and --known) out" if other.header else "")
+            if len(cells) == len(source.column_names)
+            else "give one name a column, or set the delimiter"
         )
-    if header and whole and len(lines) < 2:
-        raise DataError(f"{path.name} has column names and no rows; give a file with data, or say that it has no header")
-    names = source.column_names or (first if header else [f"column_{i}" for i in range(1, len(first) + 1)])
-    return Layout(
-        "tsv" if delimiter == "\t" else "csv",
-        _checked_names(path.name, names),
-        compression=compression,
-        delimiter=delimiter,
-        header=header,
-        quoted=quoted,
-        multiline=quoted and b'"' in head,
-        plain_lines=plain_lines,
-    )
+        raise DataError(
+            f"{part.name}: column_names gives {plural(len(source.column_names), 'name')} and the first line has "
+            f"{plural(len(first), 'cell')}; {hint}"
+        )
+    names = source.column_names or (first if dialect.header else [f"column_{i}" for i in range(1, len(first) + 1)])
+    kind: FileFormat = "tsv" if delimiter_text(dialect.delimiter) == "\t" else "csv"
+    return Layout(kind, _checked_names(part.name, names), encoding, cr_ends, dialect)
 
 
-def _head(path: Path, compression: str | None) -> tuple[bytes, bool]:
-    """The first bytes of the uncompressed text, and whether they are all of it."""
-    try:
-        with pa.OSFile(str(path)) as raw:
-            stream: Any = raw if compression is None else pa.CompressedInputStream(raw, compression)
-            head: bytes = stream.read(_HEAD_BYTES)
-            whole = len(head) < _HEAD_BYTES or not stream.read(1)
-    except (pa.ArrowInvalid, OSError) as error:
-        raise read_fault(path, error) from None
-    return head, whole
+class _Bytes:
+    """Bytes as a stream that is read once."""
+
+    def __init__(self, text: bytes) -> None:
+        self._text = text
+
+    def read(self, size: int) -> bytes:
+        piece, self._text = self._text[:size], self._text[size:]
+        return piece
 
 
-def _decode(name: str, head: bytes, whole: bool) -> str:
-    if head.startswith((b"\xff\xfe", b"\xfe\xff")):
-        raise DataError(f"{name} is UTF-16 text; save it as UTF-8 and try again")
-    if head.startswith(b"PK\x03\x04"):
-        raise DataError(f"{name} is a zip archive or a spreadsheet; unpack it or save it as CSV, then give that file")
-    if b"\0" in head or sum(byte < 9 for byte in head[:4096]) > len(head[:4096]) // 100:
-        raise DataError(f"{name} is a binary file, not a text table; {FORMATS_HINT}")
-    # The head may end in the middle of a character, so only whole lines are decoded, if there are any.
-    complete = head if whole else head[: head.rfind(b"\n") + 1] or head
-    try:
-        return complete.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise not_utf8(name, f"line {complete[: error.start].count(bytes([10])) + 1}") from None
+def _whole_lines(text: bytes, whole: bool) -> bytes:
+    """The text without its last line, which may be cut off, if it has others."""
+    if whole:
+        return text
+    end = b"\n" if b"\n" in text else b"\r"
+    return text[: text.rfind(end) + 1] or text
 
 
-def _sniff_delimiter(lines: list[str]) -> str:
-    """The delimiter that splits the first lines into equally many cells; of several, the one with the most cells."""
+def _encoding_name(given: str) -> str:
+    import codecs
 
-    def score(delimiter: str) -> tuple[float, int]:
-        counts = [line.count(delimiter) for line in lines]
-        return (counts.count(counts[0]) / len(counts) if counts[0] else -1.0, counts[0])
-
-    best = max(_DELIMITERS, key=score)
-    return best if score(best)[0] > 0 else ","
+    name = codecs.lookup(given).name
+    return {"utf-8-sig": "utf-8", "ascii": "utf-8", "iso8859-1": "cp1252"}.get(name, name)
 
 
-def _cells(file: str, line: str, delimiter: str, quoted: bool) -> list[str]:
-    if not quoted or '"' not in line:
-        return line.split(delimiter)
-    options = pa_csv.ParseOptions(delimiter=delimiter)
-    try:
-        table = pa_csv.read_csv(io.BytesIO((line + "\n").encode()), parse_options=options)
-    except pa.ArrowInvalid:
-        raise DataError(f"{file}: a quote in the first line is not closed on that line; correct the first line") from None
-    return list(table.column_names)
+def _is_binary(head: bytes) -> bool:
+    """Whether control characters make up over a hundredth of a text, apart from one that may be its delimiter."""
+    sample = head[: 1 << 14]
+    counts = Counter(sample)
+    control = [(counts[byte], byte) for byte in range(32) if byte not in (9, 10, 13)]
+    delimiter = max((found for found in control if found[1] in (1, 2, 30, 31)), default=(0, 0))[0]
+    return sum(count for count, _ in control) - delimiter > max(2, len(sample) // 100)
 
 
-def _looks_like_header(cells: list[str]) -> bool:
-    """Whether a first line holds column names: none is a number, and none but the first (an index column) is empty."""
-    words = cells[1:] if len(cells) > 1 and not cells[0] else cells
-    return all(words) and not any(_is_number(word) for word in words)
-
-
-def _is_number(text: str) -> bool:
-    try:
-        float(text)
-    except ValueError:
-        return False
-    return True
+def _named(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(name.strip().removeprefix("\ufeff").strip() or f"column_{i}" for i, name in enumerate(names, 1))
 
 
 def _checked_names(file: str, names: Sequence[str]) -> tuple[str, ...]:
-    cleaned = tuple(name.strip() or f"column_{i}" for i, name in enumerate(names, 1))
+    cleaned = _named(names)
     repeated = {name for name, count in Counter(cleaned).items() if count > 1}
     if repeated:
         # By position: without a header the "names" would be somebody's data.

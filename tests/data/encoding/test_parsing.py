@@ -1,4 +1,4 @@
-"""The compiled splitting of text against Arrow's, cell by cell."""
+"""The compiled splitting of text against Python's, cell by cell."""
 
 import gzip
 from itertools import chain
@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from ctrlab.data.configs import ColumnConfig, SourceConfig
 from ctrlab.data.encoding import parsing
 from ctrlab.data.encoding.encoder import FieldEncoder
-from ctrlab.data.encoding.parsing import _ArrowParser, _TextParser, parse_rounds
-from ctrlab.data.tables.reader import open_table
+from ctrlab.data.encoding.parsing import _FrameParser, _TextParser, parse_rounds
+from ctrlab.data.tables.reader import open_readers, open_table
 from ctrlab.errors import DataError
 
 COLUMNS = (
@@ -95,17 +95,18 @@ def cells_of(parsed, encoder):
 
 @settings(max_examples=150, deadline=None)
 @given(rows=st.lists(ROW, min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]), last=st.booleans(), blank=st.booleans())
-def test_split_cells_are_those_that_arrow_gives(tmp_path_factory, rows, end, last, blank):
+def test_split_cells_are_those_that_python_gives(tmp_path_factory, rows, end, last, blank):
     path = tmp_path_factory.getbasetemp() / "cells.tsv"
     lines = ["\t".join(row) for row in rows]
     path.write_bytes(("\t".join(NAMES) + "\n" + "a\t1\tb\t2\tc\td\n").encode())
     reader, encoder = open_table(SourceConfig(paths=(str(path),))), FieldEncoder.for_columns(COLUMNS)
     chunk = ((end + end if blank else end).join(lines) + (end if last else "")).encode()
-    parser = _TextParser(reader, encoder, ["both"])
-    split = parser._split(chunk)
-    by_arrow = _ArrowParser(reader, encoder, ["both"]).parse(reader.frame_of(chunk))
-    assert split is not None
-    assert cells_of(split, encoder) == cells_of(by_arrow, encoder)
+    (first,) = reader.readers
+    split = _TextParser(first, encoder, ["both"]).parse(chunk)
+    frame = pl.DataFrame([[cell or None for cell in row] for row in rows], schema=dict.fromkeys(NAMES, pl.String), orient="row")
+    by_python = _FrameParser(first, encoder, ["both"]).parse(frame)
+    assert split.lines.reconciled and split.lines.rows == len(rows)
+    assert cells_of(split, encoder) == cells_of(by_python, encoder)
 
 
 @pytest.mark.parametrize("packed", [False, True])
@@ -114,7 +115,7 @@ def test_rounds_of_any_size_and_beginning_hold_all_rows_in_order(tmp_path, monke
     text = "click\tword\n" + "".join(f"{i % 2}\tw{i}\n" for i in range(300))
     path = tmp_path / "t.tsv"
     path.write_bytes(gzip.compress(text.encode()) if packed else text.encode())
-    reader = open_table(SourceConfig(paths=(str(path),), format="tsv"))
+    (reader,) = open_readers(SourceConfig(paths=(str(path),), format="tsv"))
     encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
     rounds = list(parse_rounds(reader, encoder, ["word"]))
     words = [[word for block in one.blocks for word in block.texts["word"]] for one in rounds]
@@ -127,10 +128,10 @@ def test_rounds_of_any_size_and_beginning_hold_all_rows_in_order(tmp_path, monke
         )
 
 
-def test_a_quote_beyond_the_beginning_of_a_csv_is_read_as_arrow_reads_it(tmp_path):
+def test_a_quote_beyond_the_beginning_of_a_csv_encloses_a_cell(tmp_path):
     rows = "".join(f"{i % 2},w{i}\n" for i in range(40_000))
     (tmp_path / "t.csv").write_text("click,word\n" + rows + '1,"a, b"\n' + rows)
-    reader = open_table(SourceConfig(paths=(str(tmp_path / "t.csv"),)))
+    (reader,) = open_readers(SourceConfig(paths=(str(tmp_path / "t.csv"),)))
     encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
     words = [word for one in parse_rounds(reader, encoder, ["word"]) for block in one.blocks for word in block.texts["word"]]
     assert words == pl.concat(list(reader.blocks(["word"])))["word"].to_list()
@@ -139,7 +140,7 @@ def test_a_quote_beyond_the_beginning_of_a_csv_is_read_as_arrow_reads_it(tmp_pat
 
 def test_a_line_without_end_is_refused(tmp_path):
     (tmp_path / "t.tsv").write_text("click\tword\n1\ta\n" + "x" * (5 << 20))
-    reader = open_table(SourceConfig(paths=(str(tmp_path / "t.tsv"),)))
+    (reader,) = open_readers(SourceConfig(paths=(str(tmp_path / "t.tsv"),)))
     encoder = FieldEncoder.for_columns([ColumnConfig(name="word", role="categorical")])
     with pytest.raises(DataError, match="longer than 4 MB"):
         list(parse_rounds(reader, encoder, ["word"]))

@@ -21,11 +21,12 @@ _AT_END[[9, 11, 12, 13, 32, 160, 48]] = True
 
 
 @compiled()
-def split_rows(text, delimiter, kinds, slots, trim, word_table, keys, numbers, spans, irregular):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def split_rows(text, delimiter, row_end, kinds, slots, trim, word_table, keys, numbers, spans, irregular):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """Split whole lines into cells.
 
     Args:
-        text: uint8, ends with a line feed; quotes and zero bytes have no special meaning.
+        text: uint8, ends with `row_end`; quotes and zero bytes have no special meaning.
+        delimiter, row_end: bytes that end a cell and a row.
         trim: bool (columns,), whether blanks at the ends of a key's text are removed. word_table: see `cells.word_table`.
         kinds, slots: for each column, how it is parsed and its row in `keys` uint64 (K, n), `numbers` float64 (M, n) or `spans`
             int64 (T, n, 2), where n is at least the number of lines.
@@ -37,14 +38,14 @@ def split_rows(text, delimiter, kinds, slots, trim, word_table, keys, numbers, s
     place, row, num_irregular, last = 0, 0, 0, len(kinds) - 1
     words, starts, first = word_table
     while place < len(text):
-        if text[place] == 10:  # empty lines are skipped
+        if text[place] == row_end:  # empty lines are skipped
             place += 1
             continue
         for column in range(len(kinds)):
             start, kind, slot = place, kinds[column], slots[column]
             if kind == AS_KEY:
                 key, shift = np.uint64(0), np.uint64(0)
-                while text[place] != delimiter and text[place] != 10:
+                while text[place] != delimiter and text[place] != row_end:
                     if shift < 64:
                         key |= np.uint64(text[place]) << shift
                         shift += np.uint64(8)
@@ -55,10 +56,10 @@ def split_rows(text, delimiter, kinds, slots, trim, word_table, keys, numbers, s
                 else:
                     keys[slot, row] = long_key(text, start, place) if place - start > 8 or key >= _LONG else key
             elif kind == AS_NUMBER:
-                place, numbers[slot, row] = _number(text, start, delimiter)
+                place, numbers[slot, row] = _number(text, start, delimiter, row_end)
                 if place < 0:
                     place = start
-                    while text[place] != delimiter and text[place] != 10:
+                    while text[place] != delimiter and text[place] != row_end:
                         place += 1
                     a, b = clean_span(text, start, place, True, False, words, starts, first)
                     if a == b:
@@ -70,11 +71,11 @@ def split_rows(text, delimiter, kinds, slots, trim, word_table, keys, numbers, s
                         irregular[num_irregular, 2], irregular[num_irregular, 3] = start, place
                         num_irregular += 1
             else:
-                while text[place] != delimiter and text[place] != 10:
+                while text[place] != delimiter and text[place] != row_end:
                     place += 1
                 if kind == AS_SPAN:
                     spans[slot, row, 0], spans[slot, row, 1] = start, place
-            if text[place] != (10 if column == last else delimiter):
+            if text[place] != (row_end if column == last else delimiter):
                 return -1, num_irregular
             place += 1
         row += 1
@@ -82,16 +83,16 @@ def split_rows(text, delimiter, kinds, slots, trim, word_table, keys, numbers, s
 
 
 @compiled()
-def _number(text, place, delimiter):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+def _number(text, place, delimiter, row_end):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
     """End and value of a plain decimal (-12, 0.5), spaces around it aside; nan for an empty cell; end -1 otherwise."""
     while text[place] == 32 and delimiter != 32:
         place += 1
-    if text[place] == delimiter or text[place] == 10:
+    if text[place] == delimiter or text[place] == row_end:
         return place, math.nan
     negative = text[place] == 45
     place += 1 if negative else 0
     whole, digits, decimals = np.int64(0), 0, -1
-    while text[place] != delimiter and text[place] != 10:
+    while text[place] != delimiter and text[place] != row_end:
         if text[place] == 46 and decimals < 0 and digits > 0:
             decimals = 0
         elif 48 <= text[place] <= 57 and digits < _EXACT_DIGITS:
@@ -101,7 +102,7 @@ def _number(text, place, delimiter):  # type: ignore[no-untyped-def]  # pragma: 
         elif text[place] == 32 and digits > 0:
             while text[place] == 32:
                 place += 1
-            if text[place] != delimiter and text[place] != 10:
+            if text[place] != delimiter and text[place] != row_end:
                 return -1, 0.0
             break
         else:
