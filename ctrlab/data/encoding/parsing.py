@@ -218,9 +218,7 @@ class _ColumnPlan:
         keys = np.empty((len(self.keys), lines), np.uint64)
         numbers, spans = np.empty((len(self.numbers), lines)), np.empty((len(self.spans), lines, 2), np.int64)
         irregular = np.empty((16 + numbers.size // 10, 4), np.int64)
-        rows, num_irregular = compiled.split_rows(
-            *chunk, kinds, slots, self._trim, self._words, keys, numbers, spans, irregular
-        )
+        rows, num_irregular = compiled.split_rows(*chunk, kinds, slots, self._trim, self._words, keys, numbers, spans, irregular)
         if rows < 0:
             return None
         unreadable = _read_irregular_numbers(chunk.text, irregular[:num_irregular], numbers)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.feather as feather
 import pyarrow.orc as orc
 import pyarrow.parquet as pq
 
@@ -17,7 +16,7 @@ from ctrlab.errors import DataError
 #: Joins the elements of a list into one text: a control character that does not occur in text.
 LIST_SEPARATOR = "\x1f"
 Stored = Literal["parquet", "feather", "orc"]
-_MAGIC: dict[bytes, Stored] = {b"PAR1": "parquet", b"ARROW1": "feather", b"FEA1": "feather", b"ORC": "orc"}
+_MAGIC: dict[bytes, Stored] = {b"PAR1": "parquet", b"ARROW1": "feather", b"ORC": "orc"}
 #: Rows in which every column is tried before the table is read.
 _TRIED_ROWS = 2000
 ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, NotImplementedError, pl.exceptions.PolarsError)
@@ -26,13 +25,14 @@ ERRORS = (pa.ArrowException, OSError, ValueError, KeyError, TypeError, NotImplem
 def format_of(head: bytes) -> Stored | None:
     """The format that a file's first bytes announce, or None."""
     found = next((kind for magic, kind in _MAGIC.items() if head.startswith(magic)), None)
-    return None if found == "orc" and head[3:4] in (b",", b"\t", b";", b"|", b" ", b"\n", b"\r") else found
+    is_text = not any(byte < 9 for byte in head[:256])  # the name of a first column may begin with ORC
+    return None if found == "orc" and is_text else found
 
 
 def is_plain(path: Path) -> bool:
     """Whether the file itself, uncompressed, is in one of the formats."""
     with path.open("rb") as file:
-        return format_of(file.read(8)) is not None
+        return format_of(file.read(256)) is not None
 
 
 def describe(path: Path, kind: Stored) -> tuple[tuple[str, ...], tuple[str, ...], dict[str, str], tuple[str, ...]]:
@@ -161,16 +161,8 @@ def _schema(path: Path, kind: Stored) -> tuple[pa.Schema, int]:
     if kind == "orc":
         file = orc.ORCFile(path)
         return file.schema, file.nrows
-    if _is_ipc(path):
-        with pa.OSFile(str(path)) as raw, pa.ipc.open_file(raw) as file:
-            return file.schema, 1 if file.num_record_batches else 0
-    table = feather.read_table(path)
-    return table.schema, table.num_rows
-
-
-def _is_ipc(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(6) == b"ARROW1"
+    with pa.OSFile(str(path)) as raw, pa.ipc.open_file(raw) as file:
+        return file.schema, 1 if file.num_record_batches else 0
 
 
 def _batches(
@@ -204,15 +196,11 @@ def _all_batches(
         wanted = [file.schema.names[place] for place in places]
         for stripe in range(file.nstripes):
             yield _picked(file.read_stripe(stripe, columns=wanted), wanted), file.nrows, None
-    elif _is_ipc(path):
+    else:
         with pa.OSFile(str(path)) as raw, pa.ipc.open_file(raw) as file:
             for number in range(file.num_record_batches):
                 batch = file.get_batch(number)
                 yield batch.select(places), batch.num_rows * file.num_record_batches, None
-    else:
-        table = feather.read_table(path)
-        for batch in table.to_batches(block_rows):
-            yield batch.select(places), table.num_rows, None
 
 
 def _picked(batch: Any, names: list[str]) -> pa.RecordBatch:

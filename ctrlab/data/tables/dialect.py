@@ -30,7 +30,7 @@ _WIDE, _MOST = 0.9, 0.98
 #: How much a cell of the first line speaks for a header.
 _WORD_ABOVE_NUMBERS, _AMONG_VALUES = 2.0, -1.5
 _NUMBER = re.compile(r"^\s*[-+]?(\d[\d.,' ]*|\.\d+)(e[-+]?\d+)?\s*%?\s*$", re.IGNORECASE)
-_DECIMAL_COMMA = re.compile(r"^\s*-?[\d. ]*\d,\d+\s*$")
+_DIGIT = re.compile(r"\d")
 _ESCAPED = re.compile(r"\\x([0-9a-fA-F]{2})|\\([tn0\\])")
 _MISSING = {"", "na", "n/a", "nan", "null", "none", "\\n", "?", "-", "#n/a", "(null)", "inf", "-inf"}
 
@@ -389,6 +389,8 @@ def _evidence(word: str, cells: list[str]) -> float:
             return _WORD_ABOVE_NUMBERS
         if word in filled:
             return _AMONG_VALUES
+        if len(filled) >= 5 and not _DIGIT.search(word) and all(map(_DIGIT.search, filled)):
+            return _WORD_ABOVE_NUMBERS  # codes and dates
         lengths = {len(cell) for cell in filled}
         return 0.5 if len(filled) >= 5 and len(lengths) == 1 and len(word) not in lengths else 0.0
     if share > 0.1:

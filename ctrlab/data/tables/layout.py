@@ -23,6 +23,7 @@ _FOREIGN = {
     b"SQLite format 3": "an SQLite database; export its table as CSV or Parquet",
     b"\x89HDF": "an HDF5 file; save its table as CSV or Parquet",
     b"\x93NUMPY": "a NumPy array; save it as CSV or Parquet",
+    b"FEA1": "a Feather file of version 1; save it in version 2",
     b"Obj\x01": "an Avro file; convert it to Parquet",
     b"\xd0\xcf\x11\xe0": "an old Excel workbook; save its sheet as CSV",
     b"7z\xbc\xaf": "a 7-Zip archive; unpack it",
@@ -163,7 +164,9 @@ def _delimited_layout(
     if like is not None and like.is_delimited:
         source = source.replace(delimiter=like.delimiter, quote=like.dialect.quote or "none", comment=like.dialect.comment)
         dialect, first = find_dialect(part.name, text, source.replace(header=True), whole=False)
-        if sorted(_named(first)) != sorted(like.column_names):
+        # A part without a header has rows where the header would be; one with other names is refused by its columns.
+        as_rows = find_dialect(part.name, text, source.replace(header=None, column_names=()), whole=False)[0]
+        if sorted(_named(first)) != sorted(like.column_names) and not as_rows.header:
             dialect, first = find_dialect(part.name, text, source.replace(header=False), whole=whole)
             source = source.replace(column_names=like.column_names)
     else:
