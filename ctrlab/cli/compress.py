@@ -55,6 +55,15 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     parser.add_argument("--first-dense", action="store_true", help="keep the first MLP layer dense, as in the paper")
     parser.add_argument("--no-finetune", action="store_true", help="truncate without fine-tuning")
     parser.add_argument("--no-measure", action="store_true", help="skip the measurement of speed and accuracy")
+    parser.add_argument(
+        "--controls",
+        action="store_true",
+        help="also run the controls: the original with the same fine-tuning, truncation alone, and a model of the same size "
+        "trained from scratch",
+    )
+    parser.add_argument(
+        "--control-seeds", type=int, default=1, metavar="N", help="with --controls: repeat with N seeds (default 1)"
+    )
     parser.add_argument("--name", default="", help="shown in lists")
     add_config_flags(parser, CompressConfig, title="compression")
     add_config_flags(parser, FitConfig, title="fine-tuning after each stage", base=FINETUNE)
@@ -69,14 +78,22 @@ def run_compress(args: argparse.Namespace) -> None:
             plan = plans.plan_from_json(
                 lab.workspace, args.model, read_text(input_path(lab.workspace, args.plan), "a file that `plan --output` wrote")
             )
-        model = lab.compress(
-            args.model, plan=plan, variance=args.variance, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense,
-            finetune=None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE),
-            name=args.name, measure=not args.no_measure, **flag_settings(CompressConfig, args),
+        if plan is None:
+            plan = lab.plan(
+                args.model, variance=args.variance, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense
+            )
+        finetune = None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE)
+        settings = {"plan": plan, "finetune": finetune, "name": args.name, **flag_settings(CompressConfig, args)}
+        if args.controls:
+            found = lab.compress_with_controls(args.model, seeds=args.control_seeds, **settings)
+        else:
+            found = [lab.compress(args.model, measure=not args.no_measure, **settings)]
+        original = models.original_of(lab.workspace, found[0])
+        table = comparison.comparison_table(lab.workspace, [original.id, *(model.id for model in found)])
+        print_artifact(
+            args, found[0], "\n".join([*(model.id for model in found), comparison_text(table)]),
+            controls=[model.id for model in found[1:]], comparison=table.to_dict("records"),
         )  # fmt: skip
-        original = models.original_of(lab.workspace, model)
-        table = comparison.comparison_table(lab.workspace, [original.id, model.id])
-        print_artifact(args, model, f"{model.id}\n{comparison_text(table)}")
 
 
 def _demo(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:

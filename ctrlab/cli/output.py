@@ -3,13 +3,14 @@
 import json
 import sys
 import time
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TextIO
 
 import pandas as pd
 
 from ctrlab.errors import ConfigError
+from ctrlab.figures.text import difference, rows_and_clicks
 from ctrlab.storage import Job
 
 
@@ -108,10 +109,14 @@ def table_text(headers: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def comparison_text(table: pd.DataFrame) -> str:
-    """The comparison as a text table; sizes are relative to the first row."""
-    headers = ["model", "AUC", "log loss", "tables", "dense", "size", "smaller", "MACs/row", "torch rows/s", "ONNX rows/s"]
+    """The comparison as a text table with 95 % intervals and what it was measured on; sizes are relative to the first row."""
+    headers = [
+        "model", "AUC", "95 %", "AUC change", "95 %", "log loss", "predicted/observed", "tables", "dense", "size", "smaller",
+        "MACs/row", "torch rows/s", "ONNX rows/s",
+    ]  # fmt: skip
     original = table.iloc[0]
-    return table_text(headers, [_comparison_cells(row, original) for _, row in table.iterrows()])
+    text = table_text(headers, [_comparison_cells(row, original) for _, row in table.iterrows()])
+    return "\n".join([text, *_measured_on(table)])
 
 
 def _comparison_cells(row: "pd.Series[Any]", original: "pd.Series[Any]") -> list[str]:
@@ -119,4 +124,24 @@ def _comparison_cells(row: "pd.Series[Any]", original: "pd.Series[Any]") -> list
     millions = [f"{row[part] / 1e6:.3f} M" for part in ("parameters_tables", "parameters_dense")]
     smaller = f"{original['parameters'] / row['parameters']:.2f}x"
     size, macs = f"{row['bytes'] / 1e6:.2f} MB", f"{row['macs'] / 1e3:.0f} k"
-    return [row["name"], f"{row['auc']:.4f}", f"{row['log_loss']:.4f}", *millions, size, smaller, macs, *thousand_rows]
+    auc, interval = _given(f"{row['auc']:.4f}"), _span(row, "auc", "{:.4f}".format)
+    change = "-" if row["auc_change"] != row["auc_change"] else difference(row["auc_change"])
+    accuracy = [auc, interval, change, _span(row, "auc_change", difference)]
+    accuracy += [_given(f"{row[name]:.{digits}f}") for name, digits in (("log_loss", 4), ("calibration_ratio", 3))]
+    return [row["name"], *accuracy, *millions, size, smaller, macs, *thousand_rows]
+
+
+def _given(number: str) -> str:
+    return "-" if number == "nan" else number
+
+
+def _span(row: "pd.Series[Any]", name: str, text: Callable[[float], str]) -> str:
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    return "-" if low != low else f"{text(low)} to {text(high)}"
+
+
+def _measured_on(table: pd.DataFrame) -> list[str]:
+    """A line for each set of rows that models were measured on."""
+    measured = table[table["measured_rows"].notna()]
+    found = measured[["measured_rows", "measured_clicks", "split"]].drop_duplicates().itertuples(index=False, name=None)
+    return [f"measured on {rows_and_clicks(rows, clicks, split)}" for rows, clicks, split in found]

@@ -7,7 +7,9 @@ from typing import Any
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab
 from ctrlab.cli.flags import add_config_flags, flag_settings
 from ctrlab.cli.output import print_json, table_text, write_text
-from ctrlab.plans.budgets import BUDGET_KINDS, COUNTED_KINDS, LATENCY, Budget
+from ctrlab.errors import ConfigError
+from ctrlab.models.profile import ModelProfile
+from ctrlab.plans.budgets import BUDGET_KINDS, LATENCY, Budget
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.services import models, plans, sensitivity
 from ctrlab.services.lab import Lab
@@ -30,6 +32,13 @@ def declare_planning(subparsers: Subparsers, common: argparse.ArgumentParser) ->
     plan = declare_verb(subparsers, common, "plan", run_plan, "find the best ranks for a budget, or for a loss of AUC")
     plan.add_argument("model", help="id of the model")
     _goals(plan.add_mutually_exclusive_group(required=True))
+    plan.add_argument(
+        "--of",
+        choices=BUDGET_KINDS.names(),
+        default="bytes",
+        help="what --times and --share mean (default bytes; latency_ms for X times faster), and what the plan of --auc-loss is "
+        "smallest in",
+    )
     plan.add_argument("--batch", type=int, default=DEFAULT_BATCH_SIZE, metavar="ROWS", help="rows per batch, for --latency-ms")
     plan.add_argument(
         "--multiple-of", type=int, default=1, metavar="M", help="ranks of linear layers are multiples of M; 8 suits most hardware"
@@ -41,6 +50,10 @@ def _goals(group: Any) -> None:
     """The flags of which `plan` takes exactly one."""
     for kind in BUDGET_KINDS:
         group.add_argument(kind.flag, dest=kind.name, type=float, metavar="MS" if kind.name == LATENCY else "N", help=kind.help)
+    group.add_argument(
+        "--times", type=float, metavar="X", help="X times smaller than the original (faster, with --of latency_ms)"
+    )
+    group.add_argument("--share", type=float, metavar="S", help="at most this share of the original, for example 0.3")
     group.add_argument(
         "--auc-loss", type=float, metavar="X", help="find the smallest plan predicted to lose at most X of AUC, e.g. 0.0005"
     )
@@ -72,14 +85,13 @@ def run_speed(args: argparse.Namespace) -> None:
 def run_plan(args: argparse.Namespace) -> None:
     """`plan`."""
     with open_lab(args) as lab:
-        if args.latency_ms is not None:
-            _plan_for_ms(lab, args)
-            return
-        budget = next(
-            (Budget(kind=kind, limit=limit) for kind in COUNTED_KINDS if (limit := getattr(args, kind)) is not None), None
-        )
-        choice = lab.choose(args.model, budget=budget, max_auc_loss=args.auc_loss, multiple_of=args.multiple_of)
         profile = models.model_profile(lab.workspace, args.model)
+        kind, limit = _limit(lab, args, profile)
+        if kind == LATENCY and limit is not None:
+            _plan_for_ms(lab, args, limit)
+            return
+        budget = Budget(kind=kind, limit=limit) if limit is not None else None
+        choice = lab.choose(args.model, budget=budget, max_auc_loss=args.auc_loss, kind=args.of, multiple_of=args.multiple_of)
         found = sensitivity.load_model_sensitivity(lab.workspace, lab.sensitivity_of(args.model).id)
         rows = []
         for name, plan in choice.plans.items():
@@ -101,9 +113,31 @@ def run_plan(args: argparse.Namespace) -> None:
         print(" ".join(f"{name}={rank}" for name, rank in choice.plan.as_dict().items()))
 
 
-def _plan_for_ms(lab: Lab, args: argparse.Namespace) -> None:
-    """`plan --latency-ms`: the latency of the plan is measured, its accuracy is predicted."""
-    artifact = lab.plan_for_ms(args.model, args.latency_ms, batch_size=args.batch, multiple_of=args.multiple_of)
+def _limit(lab: Lab, args: argparse.Namespace, profile: ModelProfile) -> tuple[str, float | None]:
+    """The kind and limit of the budget; None for a plan by its loss of AUC.
+
+    Raises:
+        ConfigError: the share of the original is not between 0 and 1.
+    """
+    given = next((kind.name for kind in BUDGET_KINDS if getattr(args, kind.name) is not None), None)
+    if given is not None:
+        return given, getattr(args, given)
+    if args.auc_loss is not None:
+        if args.of == LATENCY:
+            raise ConfigError("--auc-loss has no plan of least latency_ms; give --of with a size that is counted")
+        return args.of, None
+    share = args.share if args.share is not None else 1 / args.times if args.times else 0.0
+    if not 0 < share <= 1:
+        flag, wanted = ("--share", "above 0 and at most 1") if args.share is not None else ("--times", "1 or more")
+        raise ConfigError(f"{flag} must be {wanted}, got {args.share if args.share is not None else args.times:g}")
+    if args.of == LATENCY:
+        return LATENCY, share * float(lab.speed_of(args.model, args.batch).summary["original_ms"])
+    return args.of, share * BUDGET_KINDS[args.of].amount(serving_cost(profile, {}))
+
+
+def _plan_for_ms(lab: Lab, args: argparse.Namespace, limit: float) -> None:
+    """A plan for milliseconds: its latency is measured, its accuracy is predicted."""
+    artifact = lab.plan_for_ms(args.model, limit, batch_size=args.batch, multiple_of=args.multiple_of)
     plan, tried = plans.load_plan(lab.workspace, artifact.id), artifact.summary["tried"]
     if args.output:
         write_text(args.output, plan.to_json())

@@ -23,7 +23,7 @@ from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.ranks import plan_ranks, preset_plan
 from ctrlab.registry import load
-from ctrlab.services import comparison, compression, datasets, models, sample, sensitivity, spectra, speed
+from ctrlab.services import comparison, compression, controls, datasets, models, sample, sensitivity, spectra, speed
 from ctrlab.services.runner import run_job
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE
 from ctrlab.services.workspace import Workspace, open_workspace
@@ -184,14 +184,37 @@ class Lab:
             if plan is not None
             else self.plan(model_id, variance=variance, ranks=ranks, preset=preset, keep_first_dense=keep_first_dense)
         )
-        config = compression.CompressJobConfig(
+        config = self._compression(model_id, chosen, finetune, name, measure, settings)
+        return self._artifact(compression.submit_compress(self.workspace, config), "model")
+
+    def compress_with_controls(
+        self,
+        model_id: str,
+        plan: RankPlan,
+        *,
+        finetune: FitConfig | None = None,
+        name: str = "",
+        seeds: int = 1,
+        **settings: Any,
+    ) -> list[Artifact]:
+        """Compress and fine-tune, and run the control arms with the same seeds; the compressed model comes first.
+
+        The arms are those of `controls.submit_with_controls`. `settings` are those of `CompressConfig`.
+        """
+        config = self._compression(model_id, plan, finetune, name, True, settings)
+        jobs = controls.submit_with_controls(self.workspace, config, seeds)
+        return [self._artifact(job, "model") for job in jobs]
+
+    def _compression(
+        self, model_id: str, plan: RankPlan, finetune: FitConfig | None, name: str, measure: bool, settings: Mapping[str, Any]
+    ) -> compression.CompressJobConfig:
+        return compression.CompressJobConfig(
             model_id=model_id,
             spectra_id=self.spectra_of(model_id).id,
-            compress=CompressConfig(plan=chosen, finetune=finetune, **settings),
+            compress=CompressConfig(plan=plan, finetune=finetune, **settings),
             name=name,
             measure=measure,
         )
-        return self._artifact(compression.submit_compress(self.workspace, config), "model")
 
     def evaluate(self, model_ids: Sequence[str], **settings: Any) -> None:
         """Measure accuracy, size and speed; `settings` are those of `EvaluateConfig`."""
