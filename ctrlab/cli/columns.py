@@ -23,6 +23,7 @@ from ctrlab.services.workspace import Workspace
 _COLUMN_FLAGS = {
     "role": "role",
     "time_format": "timestamp_format",
+    "number_format": "number_format",
     "transform": "transform",
     "separator": "separator",
     "shares": "shares",

@@ -137,6 +137,15 @@ def test_only_clicks_are_marked(inspect_columns):
     assert draft_config(inspection, "t", empty_label="negative").label == "clicked"
 
 
+def test_a_word_of_the_source_means_an_empty_label(tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("click,site\n" + "1,a\n0,b\nunknown,c\n" * 40)
+    inspection = inspect_table(SourceConfig(paths=(str(path),), missing_words=("unknown",)))
+    assert "40 empty cells" in inspection.label_candidates[0].question
+    dataset = encode_dataset(draft_config(inspection, "t", empty_label="drop"), tmp_path / "encoded")
+    assert totals(dataset) == (80, 40)
+
+
 def test_kinds_of_events_are_readings(inspect_columns):
     readings = inspect_columns(event=["view", "view", "view", "click", "buy"] * 12).label_candidates[0].readings
     assert [(reading.positive, reading.clicks) for reading in readings][:2] == [(("click",), 12), (("buy",), 12)]

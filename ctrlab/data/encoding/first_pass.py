@@ -41,7 +41,7 @@ class FirstPass:
         journal: EncodingJournal,
     ) -> None:
         self.config, self.readers, self.encoder, self.cache, self.journal = config, readers, encoder, cache, journal
-        self._labels = LabelEncoder(config.label_column, config.weight)
+        self._labels = LabelEncoder(config.label_column, config.weight, config.source.missing_words)
         self._times = TimeReader(config) if config.split.method == "time" else None
         self._clocks = [field for field in encoder.fields if isinstance(field, ClockField)]
 

@@ -109,7 +109,7 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
         raise DataError(f"{reader.name} has no rows; give a file with data")
     frame = pl.concat(blocks)
     layout = reader.layout
-    candidates = find_label_candidates(frame, complete=complete)
+    candidates = find_label_candidates(frame, complete=complete, missing_words=source.missing_words)
     label = certain_label(candidates, headerless=not layout.header and not source.column_names)
     findings = agreed(_inspected(frame, layout, candidates, label, source), source)
     columns = tuple(finding.column for finding in findings)

@@ -9,6 +9,7 @@ import numpy as np
 import polars as pl
 
 from ctrlab.data.configs import ColumnConfig, EmptyLabel
+from ctrlab.data.tables.cells import CellRules
 from ctrlab.data.tables.label_names import counts_impressions, is_negated, name_likeliness
 from ctrlab.data.tables.labels import ALLOWED_TEXT, is_empty, is_label, label_value, reading_text
 from ctrlab.data.tables.numbers import read_numbers
@@ -106,17 +107,21 @@ class LabelCandidate:
         return cls(**values | {"readings": readings, "values": tuple((text, rows) for text, rows in values["values"])})
 
 
-def find_label_candidates(frame: pl.DataFrame, *, complete: bool = True) -> tuple[LabelCandidate, ...]:
+def find_label_candidates(
+    frame: pl.DataFrame, *, complete: bool = True, missing_words: tuple[str, ...] = ()
+) -> tuple[LabelCandidate, ...]:
     """Columns of String cells that could be the label, the likeliest first.
 
     Args:
         complete: whether these are all rows of the table; in the first rows of a longer one a label may be 0 throughout.
+        missing_words: words that mean an empty cell besides the usual ones.
 
     >>> frame = pl.DataFrame({"rating": ["1", "2", "3", "4"] * 5, "site": list("abcd") * 5})
     >>> [(found.column, found.readings[0].flags) for found in find_label_candidates(frame)]
     [('rating', '--threshold 3')]
     """
-    candidates = [found for name in frame.columns if (found := _candidate(frame, name, complete))]
+    rules = CellRules(missing_words=missing_words)
+    candidates = [found for name in frame.columns if (found := _candidate(frame, name, complete, rules))]
     order = {name: place for place, name in enumerate(frame.columns)}
     return tuple(sorted(candidates, key=lambda found: (-found.likeliness, not found.plain, order[found.column])))
 
@@ -152,7 +157,7 @@ def label_question(candidates: Sequence[LabelCandidate]) -> str:
     return f"{start} has to be said: {shown}{more}; give one of these (in Python as settings of draft_config)"
 
 
-def _candidate(frame: pl.DataFrame, name: str, complete: bool) -> LabelCandidate | None:
+def _candidate(frame: pl.DataFrame, name: str, complete: bool, rules: CellRules) -> LabelCandidate | None:
     column, likeliness = frame[name], name_likeliness(name)
     if column.dtype != pl.String:
         return None
@@ -163,7 +168,7 @@ def _candidate(frame: pl.DataFrame, name: str, complete: bool) -> LabelCandidate
     rows: dict[str, int] = {}
     empty = 0
     for text, count in counts.iter_rows():
-        if is_empty(text):
+        if is_empty(text, rules):
             empty += count
         else:
             rows[text.strip()] = rows.get(text.strip(), 0) + count

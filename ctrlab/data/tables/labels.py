@@ -9,7 +9,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import ColumnConfig, DatasetConfig
-from ctrlab.data.tables.cells import MISSING_WORDS
+from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules
 from ctrlab.data.tables.notes import Note
 from ctrlab.data.tables.numbers import read_numbers
 from ctrlab.errors import DataError
@@ -41,13 +41,13 @@ def is_label(values: Iterable[str]) -> bool:
     return {label_value(value) for value in values} in _ALLOWED
 
 
-def is_empty(text: str | None) -> bool:
+def is_empty(text: str | None, rules: CellRules = PLAIN_CELLS) -> bool:
     """Whether a cell holds nothing, or a word that means so.
 
     >>> is_empty(None), is_empty(" NA "), is_empty("0")
     (True, True, False)
     """
-    return text is None or text.strip().lower() in MISSING_WORDS
+    return text is None or text.strip().lower() in rules.words
 
 
 @dataclass(frozen=True)
@@ -69,10 +69,12 @@ class LabelEncoder:
 
     Args:
         column: the label's name and settings. weight: the column of weights; None if every row counts once.
+        missing_words: words that mean an empty cell besides the usual ones.
     """
 
-    def __init__(self, column: ColumnConfig, weight: str | None = None) -> None:
+    def __init__(self, column: ColumnConfig, weight: str | None = None, missing_words: tuple[str, ...] = ()) -> None:
         self.column, self.weight = column, weight
+        self._rules = CellRules.of(column, missing_words)
         self._texts: dict[str, float | None] = {}
 
     @property
@@ -119,7 +121,7 @@ class LabelEncoder:
     def _clicks(self, labels: pl.Series, first_row: int) -> NDArray[np.float64]:
         """1, 0, or nan for a row to drop, float64 (n,)."""
         distinct = labels.unique().to_list()
-        empty = [text for text in distinct if is_empty(text) and text not in self.column.positive]
+        empty = [text for text in distinct if is_empty(text, self._rules) and text not in self.column.positive]
         if empty and self.column.empty_label == "refuse":
             row = first_row + int(labels.is_in(empty, nulls_equal=True).arg_max() or 0) + 1
             raise DataError(
@@ -144,7 +146,7 @@ class LabelEncoder:
         return {text: float(self._texts[text] == 1.0) for text in texts}
 
     def _plain_numbers(self, texts: list[str]) -> NDArray[np.float64]:
-        numbers = read_numbers(pl.Series(texts, dtype=pl.String))[0]
+        numbers = read_numbers(pl.Series(texts, dtype=pl.String), self._rules)[0]
         if np.isnan(numbers).any():
             raise DataError(
                 f"label {self.column.name!r} holds {texts[int(np.isnan(numbers).argmax())]!r}, which is no number and so has no "
@@ -154,12 +156,12 @@ class LabelEncoder:
 
     def _numbers(self, texts: pl.Series, first_row: int, empty_allowed: bool) -> NDArray[np.float64]:
         """Numbers float64 (n,), nan where a cell is empty."""
-        numbers = read_numbers(texts)[0].astype(np.float64)
+        numbers = read_numbers(texts, self._rules)[0].astype(np.float64)
         unreadable = np.isnan(numbers)
         if not unreadable.any():
             return numbers
         if empty_allowed:
-            unreadable &= ~np.array([is_empty(text) for text in texts.to_list()])
+            unreadable &= ~np.array([is_empty(text, self._rules) for text in texts.to_list()])
         if unreadable.any():
             at = int(unreadable.argmax())
             raise DataError(
