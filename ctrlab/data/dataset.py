@@ -85,7 +85,8 @@ class FieldSummary:
     kind: "categorical", "numeric" or "list". Shares of a list are of its elements, but `missing_share` is that of empty lists.
     column: name of the raw column.
     cardinality: number of ids in use, without reserved ids; 0 for a numeric field.
-    missing_share, oov_share: shares of rows, 0..1.
+    missing_share, oov_share: shares of rows, 0..1. oov_by_split: the share out of vocabulary in each split but train.
+    oov_expected: the share out of vocabulary that a random split of the training rows would give.
     head_share: share of training rows held by the most frequent 1 % of the ids (at least one id).
     unreadable: cells of all rows that were not empty but could not be read as a number or time; they count as missing.
     """
@@ -98,6 +99,8 @@ class FieldSummary:
     oov_share: float
     head_share: float
     unreadable: int
+    oov_by_split: dict[str, float] = field(default_factory=dict)
+    oov_expected: float = 0.0
 
 
 @dataclass(frozen=True)

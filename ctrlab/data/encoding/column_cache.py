@@ -103,6 +103,11 @@ class CachedCells:
         self._cache, self._number, self._field, self._on_block = cache, number, field, on_block
 
     def blocks(self) -> Iterator[tuple[NDArray[Any], Mask]]:
+        for cells, splits in self.split_blocks():
+            yield cells, splits == 0
+
+    def split_blocks(self) -> Iterator[tuple[NDArray[Any], NDArray[np.uint8]]]:
+        """As `blocks`, with the split of each row, uint8 (n,), in place of the mask."""
         dtype, width = np.dtype(self._field.cell_dtype), self._field.width
         step = max(1, BLOCK_ROWS // width)
         with (
@@ -112,7 +117,7 @@ class CachedCells:
             while len(splits := np.fromfile(splits_file, np.uint8, step)):
                 self._on_block()
                 cells = np.fromfile(cells_file, dtype, len(splits) * width)
-                yield cells.reshape(len(splits), width) if self._field.output == "lists" else cells, splits == 0
+                yield cells.reshape(len(splits), width) if self._field.output == "lists" else cells, splits
 
     def texts(self) -> Iterator[pl.DataFrame]:
         files = self._cache.folder.glob(f"{self._number}.*.texts")

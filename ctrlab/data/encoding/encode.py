@@ -21,6 +21,7 @@ from ctrlab.data.configs import SPLIT_NAMES, ColumnConfig, DatasetConfig
 from ctrlab.data.dataset import COUNTS, FORMAT_VERSION, MANIFEST, DatasetSummary, EncodedDataset, FieldSummary
 from ctrlab.data.encoding.column_cache import ColumnCache
 from ctrlab.data.encoding.encoder import FieldEncoder
+from ctrlab.data.encoding.field_notes import field_notes
 from ctrlab.data.encoding.first_pass import WEIGHT_DTYPE, FirstPass, label_dtype
 from ctrlab.data.encoding.fit_fields import fit_fields
 from ctrlab.data.encoding.journal import EncodingJournal
@@ -214,7 +215,11 @@ class _Encoding:
             clicks={name: clicks for name, rows, clicks, _ in splits if rows},
             fields=tuple(fields),
             size_bytes=sum(path.stat().st_size for path in self.folder.iterdir() if path.is_file() and path.name != MANIFEST),
-            notes=(*label_notes(self.config, journal.dropped, journal.rows_read), *self._notes(journal)),
+            notes=(
+                *label_notes(self.config, journal.dropped, journal.rows_read),
+                *self._notes(journal),
+                *field_notes(encoder.fields, fields),
+            ),
         )
         manifest: dict[str, Any] = {
             "config": self.config.to_dict(),

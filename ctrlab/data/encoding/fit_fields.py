@@ -57,9 +57,9 @@ def _fit_group(cache: ColumnCache, group: list[tuple[int, Field]], on_block: Cal
         field.fit(parsed)
         stats = FieldStats(field)
         cache.remove(f"{number}.encoded")
-        for cells, train in parsed.blocks():
+        for cells, splits in parsed.split_blocks():
             encoded = field.encode(cells)
-            stats.add(encoded, cells, train)
+            stats.add(encoded, cells, splits)
             cache.append(f"{number}.encoded", encoded.astype(encoded_dtype(field), copy=False))
         _save(cache, number, field, stats)
     for number, field in group:

@@ -34,7 +34,7 @@ def agreed(findings: list[Finding], source: SourceConfig) -> list[Finding]:
         if head is not None:
             head = head.head(HEAD_ROWS)
             findings = [
-                _compared(finding, head, reader.path.name, source) if finding.column.name in present else finding
+                _compared(finding, head, reader.name, source) if finding.column.name in present else finding
                 for finding in findings
             ]
     return findings

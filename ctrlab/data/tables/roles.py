@@ -56,9 +56,9 @@ def inspect_column(cells: Cells, sample: LabelSample | None) -> Finding:
     if facts["distinct"] == 1:
         reason = f"every row has the same value, {facts['examples'][0]}"
         return Finding(ColumnInspection(**facts, role="ignore", reason=reason))
-    if formats := find_formats(cells.texts, name):
-        return _timestamp(cells, formats)
     notes = (*_float_ids(cells), *_leak(cells, sample))
+    if formats := find_formats(cells.texts, name):
+        return _timestamp(cells, formats, notes)
     if reason := _index(cells):
         return Finding(ColumnInspection(**facts, role="ignore", reason=reason), notes)
     column, doubt = _numeric_or_categorical(cells, sample)
@@ -89,16 +89,16 @@ def inspect_list(raw: pl.Series, notation: Notation, sample: LabelSample | None)
     return Finding(column, leak_note(raw.name, sample.auc(sample.predicted(lengths))))
 
 
-def _timestamp(cells: Cells, formats: tuple[str, ...]) -> Finding:
+def _timestamp(cells: Cells, formats: tuple[str, ...], notes: tuple[Note, ...]) -> Finding:
     first = parse_timestamps(cells.present.head(3), formats[0])
     examples = tuple(time.isoformat(sep=" ") for time in first.drop_nulls())
     facts = cells.facts | {"timestamp_format": formats[0], "time_examples": examples}
     column = ColumnInspection(**facts, role="timestamp", reason=f"holds times ({formats[0]}), {examples[0]} first")
     if not {"dd/mm/yyyy", "mm/dd/yyyy"} <= set(formats):
-        return Finding(column)
+        return Finding(column, notes)
     text = f"{cells.name} could be day/month or month/day; read as {formats[0]}, its first times are {', '.join(examples)}"
     remedy = f"if that is wrong, set the timestamp format of {cells.name} to {formats[1]}"
-    return Finding(column, (Note("time_format", cells.name, text, "warning", remedy),))
+    return Finding(column, (*notes, Note("time_format", cells.name, text, "warning", remedy)))
 
 
 def _numeric_or_categorical(cells: Cells, sample: LabelSample | None) -> tuple[ColumnInspection, tuple[Note, ...]]:

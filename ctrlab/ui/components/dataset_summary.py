@@ -34,10 +34,15 @@ def dataset_overview(dataset: Artifact) -> None:
 
 
 def field_table(summary: dict[str, Any]) -> "pd.DataFrame":
-    """One row a field: name, kind, cardinality, missing_share, oov_share, head_share, unreadable."""
+    """One row a field: the entries of its summary, with the share out of vocabulary of each split as a column."""
     import pandas as pd
 
-    return pd.DataFrame(summary["fields"])
+    rows = [
+        {name: value for name, value in field.items() if name != "oov_by_split"}
+        | {f"oov_{split}": share for split, share in field.get("oov_by_split", {}).items()}
+        for field in summary["fields"]
+    ]
+    return pd.DataFrame(rows)
 
 
 def _parts(summary: dict[str, Any]) -> None:

@@ -138,12 +138,10 @@ def scatter_rows(columns, places, out):  # type: ignore[no-untyped-def]  # pragm
 
 
 @compiled()
-def count_ids(ids, train, counts):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
-    """Add the ids of training rows to `counts`; returns the number of other rows with id 0."""
-    unknown = 0
+def count_ids(ids, splits, counts, unknown):  # type: ignore[no-untyped-def]  # pragma: no cover - compiled
+    """Add the ids of training rows (split 0) to `counts`, and the cells with id 0 of each other split to `unknown` int64 (4,)."""
     for i in range(len(ids)):
-        if train[i]:
+        if splits[i] == 0:
             counts[ids[i]] += 1
         else:
-            unknown += ids[i] == 0
-    return unknown
+            unknown[splits[i]] += ids[i] == 0

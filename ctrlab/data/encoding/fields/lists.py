@@ -53,6 +53,11 @@ class ListField(Field):
         return self._elements.field_dim
 
     @property
+    def min_count(self) -> int:
+        """The count that an element of the vocabulary has at least in the training rows."""
+        return self._elements.min_count
+
+    @property
     def vocabulary(self) -> pl.Series:
         """Texts in the order of their ids."""
         return self._elements.vocabulary
