@@ -1,5 +1,7 @@
 """Plans against every choice of ranks there is, on small models, and what is said where there is none."""
 
+import functools
+
 import numpy as np
 import pytest
 
@@ -32,6 +34,13 @@ def amount(profile, ranks, kind):
     return BUDGET_KINDS[kind].amount(serving_cost(profile, ranks))
 
 
+@functools.cache
+def every_amount(name, kind):
+    """[(ranks, amount)] of every plan of `tiny_profile(name)`: the same for all seeds."""
+    profile = tiny_profile(name)
+    return [(ranks, amount(profile, ranks, kind)) for ranks in every_plan(profile)]
+
+
 #: Folded, with one first layer; not folded; and folded with four first layers, the projections of self-attention.
 SEVERAL = ("deepfm", "dcn", "wide_deep", "nfm", "autoint")
 
@@ -42,7 +51,7 @@ SEVERAL = ("deepfm", "dcn", "wide_deep", "nfm", "autoint")
 def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, seed):
     profile = tiny_profile(name)
     sensitivity = sensitivity_of(profile, seed)
-    known = [(amount(profile, ranks, kind), sensitivity.predicted_log_loss(ranks)) for ranks in every_plan(profile)]
+    known = [(cost, sensitivity.predicted_log_loss(ranks)) for ranks, cost in every_amount(name, kind)]
     costs, losses = np.array(known).T
     for limit in np.quantile(costs, [0.02, 0.2, 0.5, 0.9]):
         found = plan_for_budget(profile, sensitivity, Budget(kind=kind, limit=limit))
@@ -72,7 +81,7 @@ def test_a_quantised_model_is_planned_by_its_own_bytes(precision):
 def test_no_choice_of_ranks_that_loses_as_little_costs_less(name, kind, seed):
     profile = tiny_profile(name)
     sensitivity = sensitivity_of(profile, seed)
-    known = [(amount(profile, ranks, kind), 0.8 - sensitivity.predicted_auc(ranks)) for ranks in every_plan(profile)]
+    known = [(cost, 0.8 - sensitivity.predicted_auc(ranks)) for ranks, cost in every_amount(name, kind)]
     costs, losses = np.array(known).T
     for allowed in np.quantile(losses, [0.1, 0.5, 0.9]):
         found = plan_for_loss(profile, sensitivity, float(allowed), kind=kind)
