@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from tests.support.small_lab import SmallLab
 
 # The same examples in every run, so that a failure can be repeated; no example fails because the machine is busy.
-settings.register_profile("ctrlab", derandomize=True, database=None, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile(
+    "ctrlab", derandomize=True, database=None, deadline=None, max_examples=50, suppress_health_check=[HealthCheck.too_slow]
+)
 settings.load_profile("ctrlab")
 
 # Before torch is imported anywhere: waiting OpenMP threads sleep, as in the processes that ctrlab starts, and test processes that

@@ -37,7 +37,7 @@ def small_chunks(monkeypatch):
     monkeypatch.setattr(batches, "BUFFER_CHUNKS", 3)
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     num_rows=st.integers(0, 150),
     batch_size=st.integers(1, 70),

@@ -26,7 +26,7 @@ def labelled_scores(draw):
     return clicked, draw(arrays(dtype, n, elements=draw(st.sampled_from([grid, any_size, st.floats(-20, 20, width=32)]))))
 
 
-@settings(deadline=None, max_examples=200)
+@settings(deadline=None, max_examples=80)
 @given(labelled_scores(), st.integers(1, 3))
 def test_counted_auc_is_the_share_of_pairs_in_order_with_ties_as_half(rows, threads):
     clicked, scores = rows

@@ -51,7 +51,7 @@ def number_of(cell: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(CELLS, st.booleans()), min_size=1, max_size=40),
     min_count=st.integers(1, 4),
@@ -72,7 +72,7 @@ def test_categorical_ids_follow_falling_training_counts(rows, min_count, block_r
     assert encoder.transform(frame_of(column, cells)).ids[:, 0].tolist() == expected
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=40), log=st.booleans(), block_rows=st.integers(1, 50)
 )
@@ -93,7 +93,7 @@ def test_numbers_are_standardised_by_the_training_rows(rows, log, block_rows):
     np.testing.assert_array_equal(encoder.transform(frame_of(column, cells)).values, values)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=40),
     min_count=st.integers(1, 2),
@@ -119,7 +119,7 @@ def test_criteo_buckets_are_floors_of_squared_logarithms(rows, min_count, block_
     np.testing.assert_array_equal(encoder.transform(frame_of(column, cells)).ids, ids)
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(
     rows=st.lists(st.tuples(NUMBERS, st.booleans()), min_size=1, max_size=60),
     num_buckets=st.integers(2, 6),

@@ -40,7 +40,7 @@ def padded(ids: list[int], length: int) -> list[int]:
     return ids + [1] * (length - len(ids))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     rows=st.lists(st.tuples(CELLS, st.booleans()), min_size=1, max_size=30),
     min_count=st.integers(1, 3),
@@ -61,7 +61,7 @@ def test_a_list_of_its_own_keeps_its_last_elements_with_ids_by_falling_count(row
     assert encoder.transform(frame).lists.tolist() == expected
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=50, deadline=None)
 @given(
     rows=st.lists(st.tuples(st.sampled_from([None, "a", "b", "c"]), CELLS, st.booleans()), min_size=1, max_size=30),
     block_rows=st.integers(1, 40),

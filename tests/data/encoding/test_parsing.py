@@ -93,7 +93,7 @@ def cells_of(parsed, encoder):
     ]
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=60, deadline=None)
 @given(rows=st.lists(ROW, min_size=1, max_size=8), end=st.sampled_from(["\n", "\r\n"]), last=st.booleans(), blank=st.booleans())
 def test_split_cells_are_those_that_python_gives(tmp_path_factory, rows, end, last, blank):
     path = tmp_path_factory.getbasetemp() / "cells.tsv"

@@ -15,7 +15,7 @@ def assign(config: SplitConfig, labels: np.ndarray, block_rows: int) -> np.ndarr
     return np.concatenate([assigner.assign(labels[start : start + block_rows]) for start in range(0, len(labels), block_rows)])
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=20, deadline=None)
 @given(method=st.sampled_from(["random", "stratified"]), seed=st.integers(0, 1000), block_rows=st.integers(1, 3000))
 def test_splits_depend_on_the_seed_and_not_on_the_block_size(method, seed, block_rows):
     labels = (np.arange(2500) % 4 == 0).astype(np.uint8)
