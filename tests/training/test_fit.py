@@ -152,10 +152,10 @@ def test_more_evaluations_than_steps_are_one_a_step(data):
 
 
 @pytest.mark.parametrize("engine", [FastEngine, TorchEngine])
-@pytest.mark.parametrize("optimizer", ["lazy_adam", "adam"])
 @pytest.mark.parametrize("at_step", [1, 4, 12, 13, 23])
-def test_a_killed_and_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, at_step, optimizer, engine):
-    config = CONFIG.replace(optimizer=optimizer)
+def test_a_killed_and_resumed_fit_equals_an_uninterrupted_one_bit_for_bit(data, tmp_path, at_step, engine):
+    # Each optimizer with each engine and, over both engines, at every step.
+    config = CONFIG.replace(optimizer="adam" if (engine is FastEngine) == (at_step in (1, 12, 23)) else "lazy_adam")
     path = tmp_path / "fit.safetensors"
     interrupted(data, config, path, at_step, engine=engine)
     steps = []

@@ -5,6 +5,7 @@ import os
 import time
 from pathlib import Path
 
+from ctrlab.services.jobs import worker_state
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import NewArtifact
 from ctrlab.storage.pending import PendingChanges
@@ -29,7 +30,7 @@ def unfinished_change(workspace: Workspace, artifact_id: str) -> None:
     os.utime(record, (time.time() - TWO_HOURS,) * 2)
 
 
-def test_a_starting_worker_logs_what_it_moves_to_the_trash_and_what_it_deletes_there(
+def test_a_starting_worker_logs_what_it_moves_to_the_trash_and_what_it_deletes_there_and_an_idle_one_exits(
     workspace: Workspace, start_worker: StartWorker, tmp_path: Path
 ) -> None:
     artifacts, trash = workspace.home / "artifacts", workspace.home / "trash"
@@ -39,7 +40,8 @@ def test_a_starting_worker_logs_what_it_moves_to_the_trash_and_what_it_deletes_t
     folder_with_a_file(artifacts / "model-of-another-store")
     old = folder_with_a_file(trash / "20200101T000000Z-model-11111111")
     worker = start_worker("--idle-exit-seconds", "0.5")
-    assert worker.wait(timeout=PATIENCE) == 0
+    assert worker.wait(timeout=PATIENCE) == 0  # without a job it exits after its idle time
+    assert not worker_state(workspace).alive
     (moved,) = trash.iterdir()
     log = (workspace.home / "worker.log").read_text()
     assert f"moved model-0badf00d (7 bytes, left by a crash, not in the store) to {moved}" in log

@@ -40,23 +40,16 @@ def test_a_killed_worker_ends_its_child_and_the_next_worker_continues_the_job(
     assert get_job(workspace, job_id).attempts == 2
 
 
-def test_a_worker_killed_with_an_unresponsive_job_leaves_no_process_behind(
+def test_a_worker_killed_with_an_unresponsive_job_leaves_no_process_behind_and_its_job_can_be_cancelled_at_once(
     workspace: Workspace, start_worker: StartWorker
 ) -> None:
     worker = start_worker()
-    pids = child_pids(workspace, submit(workspace, "unresponsive", UnresponsiveConfig(ignore_sigterm=True, with_helper=True)))
-    worker.kill()
-    worker.wait()
-    eventually(lambda: not any(map(is_running, pids)))
-
-
-def test_cancel_ends_a_job_whose_worker_was_just_killed(workspace: Workspace, start_worker: StartWorker) -> None:
-    worker = start_worker()
-    job_id = submit(workspace, "unresponsive", UnresponsiveConfig())
-    child_pids(workspace, job_id)
+    job_id = submit(workspace, "unresponsive", UnresponsiveConfig(ignore_sigterm=True, with_helper=True))
+    pids = child_pids(workspace, job_id)
     worker.kill()
     worker.wait()
     assert cancel_job(workspace, job_id).state == "cancelled"
+    eventually(lambda: not any(map(is_running, pids)))
 
 
 def test_sigterm_returns_the_job_to_the_queue_and_the_next_worker_continues(
@@ -74,12 +67,6 @@ def test_sigterm_returns_the_job_to_the_queue_and_the_next_worker_continues(
     start_worker()
     assert wait_for_end(workspace, job_id) == "succeeded"
     assert {int(line.split()[0]) for line in counted(workspace, job_id)} == set(range(15))
-
-
-def test_a_worker_without_jobs_exits_after_its_idle_time(workspace: Workspace, start_worker: StartWorker) -> None:
-    worker = start_worker("--idle-exit-seconds", "0.5")
-    assert worker.wait(timeout=PATIENCE) == 0
-    assert not worker_state(workspace).alive
 
 
 def test_a_worker_exits_when_its_home_is_removed(workspace: Workspace, start_worker: StartWorker) -> None:

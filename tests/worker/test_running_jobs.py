@@ -40,7 +40,7 @@ def workspace(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Workspace]:
     workspace.store.close()
 
 
-def test_a_job_runs_and_leaves_result_progress_curve_and_log(workspace: Workspace) -> None:
+def test_a_job_runs_and_leaves_result_progress_curve_and_log_readable_by_its_user_alone(workspace: Workspace) -> None:
     job_id = submit(workspace, "count", CountConfig(steps=4))
     assert wait_for_end(workspace, job_id) == "succeeded"
     job = get_job(workspace, job_id)
@@ -49,11 +49,6 @@ def test_a_job_runs_and_leaves_result_progress_curve_and_log(workspace: Workspac
     assert list(job_curves(workspace, job_id)["value"]) == pytest.approx([1, 1 / 2, 1 / 3, 1 / 4])
     assert "succeeded" in job_log(workspace, job_id)
     assert not job.checkpoint_folder.exists()
-
-
-def test_what_a_job_and_its_worker_write_is_readable_by_their_user_alone(workspace: Workspace) -> None:
-    job_id = submit(workspace, "count", CountConfig())
-    assert wait_for_end(workspace, job_id) == "succeeded"
     files = [path for path in workspace.home.rglob("*") if path.is_file()]
     assert {"worker.log", "log.txt", "counted.txt", "ctrlab.sqlite3"} <= {path.name for path in files}
     assert {path.name: path.stat().st_mode & 0o077 for path in files if path.stat().st_mode & 0o077} == {}
@@ -76,13 +71,18 @@ def test_everything_printed_is_in_the_job_log(workspace: Workspace) -> None:
     assert len(job_log(workspace, job_id, max_lines=2).splitlines()) == 2
 
 
-def test_each_kind_of_failure_has_its_own_state_and_error(workspace: Workspace) -> None:
+def test_each_kind_of_failure_has_its_own_state_and_error_and_an_unexpected_one_its_traceback_in_the_log(
+    workspace: Workspace,
+) -> None:
     ends = {}
     for how in ("refuse", "raise", "exit", "system_exit", "no_dict", "kill"):
         job_id = submit(workspace, "trouble", TroubleConfig(how=how))
         wait_for_end(workspace, job_id)
         job = get_job(workspace, job_id)
         ends[how] = (job.state, job.error_expected, job.error)
+        if how == "raise":
+            assert "ZeroDivisionError: nothing to divide" in job_log(workspace, job_id)
+            assert "sample_handlers.py" in job_log(workspace, job_id)  # the traceback
     assert ends["refuse"] == ("failed", True, "the label has three values; choose a column with two")
     assert ends["raise"] == ("failed", False, "unexpected: ZeroDivisionError: nothing to divide, see the log")
     assert ends["exit"] == ("failed", False, "unexpected: its process ended with code 3 and without a result, see the log")
@@ -90,13 +90,6 @@ def test_each_kind_of_failure_has_its_own_state_and_error(workspace: Workspace) 
     assert ends["no_dict"][:2] == ("failed", False)
     assert ends["kill"][:2] == ("interrupted", True)
     assert "SIGKILL" in str(ends["kill"][2])
-
-
-def test_a_traceback_is_in_the_log_of_an_unexpected_failure(workspace: Workspace) -> None:
-    job_id = submit(workspace, "trouble", TroubleConfig(how="raise"))
-    wait_for_end(workspace, job_id)
-    assert "ZeroDivisionError: nothing to divide" in job_log(workspace, job_id)
-    assert "sample_handlers.py" in job_log(workspace, job_id)
 
 
 def test_a_kind_that_no_code_registers_fails_with_a_sentence_and_imports_nothing(workspace: Workspace) -> None:
