@@ -11,7 +11,7 @@ run: $(VENV)/.run-ready
 
 test: $(VENV)/.dev-ready
 	@bash .ci/ensure-chromium
-	$(BIN)/python -m pytest -n 2 --dist worksteal
+	@bash .ci/test $(BIN)/python
 
 # Promises of time at their real limits, one test after the other: on a machine that does nothing else.
 promises: $(VENV)/.dev-ready

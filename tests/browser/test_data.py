@@ -52,7 +52,7 @@ def test_an_uploaded_table_is_looked_at_encoded_and_summed_up(table: Path, dashb
     assert download.value.suggested_filename == "uploaded-clicks-fields.csv"
 
 
-def test_a_bad_path_is_one_sentence_and_stays_typed(dashboard: Dashboard) -> None:
+def test_a_bad_path_is_one_sentence_and_stays_typed_and_a_known_format_shows_where_its_file_is(dashboard: Dashboard) -> None:
     page = choose_way(dashboard, "Your table")
     box = page.get_by_role("textbox", name="Or the path of a table on this machine")
     box.fill("/nowhere/at-all.csv")
@@ -61,6 +61,8 @@ def test_a_bad_path_is_one_sentence_and_stays_typed(dashboard: Dashboard) -> Non
     expect(page.get_by_test_id("stAlertContentError")).to_have_count(1)
     expect(page.get_by_test_id("stAlertContentError")).to_contain_text("at-all.csv")
     expect(box).to_have_value("/nowhere/at-all.csv")
+    page.get_by_role("radio", name="Known format").click()
+    expect(page.get_by_text(re.compile("criteo-research-kaggle"))).to_be_visible()
 
 
 def test_a_draft_survives_a_look_at_another_page(table: Path, dashboard: Dashboard) -> None:
@@ -77,8 +79,3 @@ def test_a_draft_survives_a_look_at_another_page(table: Path, dashboard: Dashboa
     page.get_by_test_id("stSidebar").get_by_role("link", name="Data").click()
     expect(page.get_by_text("3 000 rows inspected")).to_be_visible()
     expect(page.get_by_role("textbox", name="Name")).to_have_value("My draft")
-
-
-def test_a_known_format_shows_where_its_file_is(dashboard: Dashboard) -> None:
-    page = choose_way(dashboard, "Known format")
-    expect(page.get_by_text(re.compile("criteo-research-kaggle"))).to_be_visible()

@@ -2,9 +2,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from tests.support.axe import violations_light_and_dark
-from tests.support.browser import PAGES, Dashboard, Server
-
-ERRORS = "[data-testid=stException], [data-testid=stAlertContentError]"
+from tests.support.browser import ERRORS, PAGES, Dashboard, Server
 
 
 def opened(page: Page, server: Server, path: str) -> Dashboard:
@@ -15,11 +13,6 @@ def opened(page: Page, server: Server, path: str) -> Dashboard:
     expect(page.locator(ERRORS)).to_have_count(0)
     assert dashboard.complaints == []
     return dashboard
-
-
-@pytest.mark.parametrize("path", [path for path in PAGES if path not in ("/", "/Data", "/Jobs")])
-def test_every_page_opens_by_its_address(path: str, page: Page, empty_server: Server) -> None:
-    opened(page, empty_server, path)
 
 
 @pytest.mark.parametrize("path", ["/", "/Data"])

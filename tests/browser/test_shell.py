@@ -6,7 +6,7 @@ from tests.support.browser import PAGES, Dashboard, Server
 from tests.support.workspaces import deepfm_workspace
 
 
-def test_the_page_follows_the_systems_light_or_dark(dashboard: Dashboard) -> None:
+def test_the_page_follows_the_systems_light_or_dark_and_the_sidebar_leads_to_every_page_in_order(dashboard: Dashboard) -> None:
     page = dashboard.open("/")
     for scheme, lightness in (("light", range(240, 256)), ("dark", range(40))):
         page.emulate_media(color_scheme=scheme)
@@ -15,10 +15,6 @@ def test_the_page_follows_the_systems_light_or_dark(dashboard: Dashboard) -> Non
         )
         color = page.locator("[data-testid=stApp]").evaluate("element => getComputedStyle(element).backgroundColor")
         assert all(int(channel) in lightness for channel in re.findall(r"\d+", color)[:3]), (scheme, color)
-
-
-def test_the_sidebar_tells_the_story_in_order_and_leads_to_every_page(dashboard: Dashboard) -> None:
-    page = dashboard.open("/")
     links = page.get_by_test_id("stSidebar").get_by_role("link")
     expect(links).to_have_count(len(PAGES))
     names = [re.sub(r"\d+ active", "", text).split("\n")[-1].strip() for text in links.all_inner_texts()]

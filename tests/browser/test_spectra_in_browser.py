@@ -9,7 +9,7 @@ def query(sample: dict[str, str]) -> str:
     return "&".join(f"{key}={value}" for key, value in sample.items())
 
 
-def test_a_click_on_a_dot_of_the_overview_shows_that_layer(sample, dashboard: Dashboard) -> None:
+def test_a_click_on_a_dot_of_the_overview_and_a_key_choose_the_layer_and_a_reload_keeps_it(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Spectra?{query(sample)}&layer=mlp.2")
     expect(page.get_by_text("variance of mlp.2 ")).to_be_visible()
     overview = page.locator("[class*=st-key-overview-spectra] .js-plotly-plot").first
@@ -21,10 +21,7 @@ def test_a_click_on_a_dot_of_the_overview_shows_that_layer(sample, dashboard: Da
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(page.get_by_text("variance of mlp.0 ")).to_be_visible()
     expect(page).to_have_url(re.compile("layer=mlp.0"))
-
-
-def test_next_layer_by_key_and_the_address_survives_a_reload(sample, dashboard: Dashboard) -> None:
-    page = dashboard.open(f"/Spectra?{query(sample)}&layer=mlp.0")
+    dashboard.wait_until_idle()
     page.get_by_role("button", name="Next layer").focus()
     page.keyboard.press("Enter")
     expect(page.get_by_text("variance of mlp.2 ")).to_be_visible()
@@ -33,16 +30,11 @@ def test_next_layer_by_key_and_the_address_survives_a_reload(sample, dashboard: 
     expect(page.get_by_text("variance of mlp.2 ")).to_be_visible()
 
 
-def test_the_table_of_layers_downloads_as_csv(sample, dashboard: Dashboard) -> None:
-    page = dashboard.open(f"/Spectra?{query(sample)}")
+def test_charts_are_described_in_words_and_the_table_of_layers_downloads_as_csv(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open(f"/Spectra?{query(sample)}&layer=mlp.2")
+    expect(page.get_by_role("figure", name=re.compile("99 % of the variance of mlp.2 lies in"))).to_have_count(1)
     with page.expect_download() as started:
         page.get_by_role("button", name="CSV", exact=True).click()
     lines = started.value.path().read_text().splitlines()
     assert started.value.suggested_filename.endswith("-spectra.csv")
     assert lines[0].startswith("layer,kind,shape,width") and any(line.startswith("mlp.2,linear") for line in lines)
-
-
-def test_charts_are_described_for_those_who_cannot_see_them(sample, dashboard: Dashboard) -> None:
-    page = dashboard.open(f"/Spectra?{query(sample)}&layer=mlp.2")
-    expect(page.get_by_text("variance of mlp.2 ")).to_be_visible()
-    expect(page.get_by_role("figure", name=re.compile("99 % of the variance of mlp.2 lies in"))).to_have_count(1)
