@@ -238,3 +238,21 @@ def test_a_date_that_could_be_either_way_is_noted_with_its_readings(tmp_path):
     assert len(inspection.column["day"].time_examples) == 3
     assert inspection.column["day"].timestamp_format in ("dd/mm/yyyy", "mm/dd/yyyy")
     assert inspection.column["day"].time_examples[0] in note.text
+
+
+@pytest.mark.realdata
+def test_roles_label_and_times_of_real_datasets_are_right_without_an_edit(realdata):
+    criteo = inspect(realdata / "criteo_137k.parquet")
+    assert criteo.label == "label"
+    roles = {name: column.role for name, column in criteo.column.items() if name != "label"}
+    assert roles == {name: "numeric" if name.startswith("I") else "categorical" for name in roles}
+    assert criteo.column["I5"].transform == "log"
+    avazu = inspect(realdata / "avazu_33k.csv.gz")
+    assert (avazu.label, avazu.column["id"].role) == ("click", "ignore")
+    assert (avazu.column["hour"].timestamp_format, avazu.column["hour"].time_examples[0]) == ("yymmddhh", "2014-10-21 00:00:00")
+    others = {column.role for column in avazu.columns if column.name not in ("id", "click", "hour")}
+    assert others == {"categorical"}
+    frappe = inspect(*(realdata / "frappe_x1" / f"{name}.csv.gz" for name in ("train", "valid", "test")))
+    assert frappe.label == "label"
+    assert {column.role for column in frappe.columns if column.name != "label"} == {"categorical"}
+    assert not [note for found in (criteo, avazu, frappe) for note in found.notes if note.kind in ("leak", "files_differ")]
