@@ -114,7 +114,7 @@ class FirstPass:
     def _add_round(self, parsed: Round, file_number: int) -> None:
         """Append a round of blocks to the cache and record it in the journal."""
         journal = self.journal
-        blocks = [self._assign_splits(block, self.readers[file_number].part.number) for block in parsed.blocks]
+        blocks = [self._assign_splits(block, self.readers[file_number].part.number) for block in parsed.blocks if block.rows]
         numbered = list(enumerate(self.encoder.fields))
         columns = {number: [block.columns[number] for block in blocks] for number, _ in numbered}
         map_in_threads(lambda one: self.cache.append_cells(*one, columns[one[0]], journal.round), numbered)

@@ -90,6 +90,7 @@ def frames(
 
 def text_column(column: pa.Array) -> pl.Series:
     """A column as texts; empty texts and empty lists are null, durations are numbers of their unit."""
+    column.validate(full=True)  # offsets and characters of a damaged file are not checked when it is read
     column = _plain_values(column)
     if pa.types.is_null(column.type):
         return pl.Series([None] * len(column), dtype=pl.String)

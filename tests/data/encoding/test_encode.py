@@ -336,3 +336,10 @@ def test_unknown_splits_and_damaged_datasets_are_named(csv, config_for, tmp_path
         EncodedDataset.open(dataset.path)
     with pytest.raises(DataError, match="no encoded dataset"):
         EncodedDataset.open(tmp_path)
+
+
+def test_a_part_of_blank_lines_alone_is_no_obstacle(write, table, config_for, tmp_path):
+    path = write("t.csv", table.write_csv() + "\n" * (5 << 20))
+    dataset = encode_dataset(config_for(path), tmp_path / "out")
+    assert sum(dataset.summary.rows.values()) == 200
+    assert [note.kind for note in dataset.summary.notes] == ["lines: blank"]
