@@ -3,17 +3,19 @@
 import json
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Protocol
 
+from ctrlab.compression.recovery import recover
 from ctrlab.compression.result import CompressedLayer, layer_rows, skipped_layers
 from ctrlab.compression.surgery import CountsByLayer, compress_model
+from ctrlab.data.batches import iterate_batches
 from ctrlab.data.schema import fingerprint_of
 from ctrlab.decomposition.collect import CalibrationData, collect_spectra, look_up_counts
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, JobCancelled, StorageError
-from ctrlab.evaluation.prediction import evaluate_model
+from ctrlab.evaluation.prediction import evaluate_model, to_tensors
 from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.profile import ModelProfile
@@ -25,6 +27,8 @@ from ctrlab.plans.stages import stages_of
 from ctrlab.training.loop import Dataset, fit
 from ctrlab.training.progress import FitProgress
 
+#: Rows that recovery is fitted on at most, and of one of its batches.
+RECOVERY_ROWS, _RECOVERY_BATCH = 65_536, 4096
 #: Shares of a stage's progress bar; collecting is one forward pass, fine-tuning several and with gradients.
 _COLLECTED, _TRUNCATED = 0.2, 0.25
 
@@ -46,6 +50,7 @@ class StageResult:
     valid_auc, valid_log_loss: of the model the stage hands on, the best on the validation rows with step 0 counted.
     best_step, steps: of the fine-tuning; 0 means that fine-tuning found nothing better than truncation.
     history: a row an evaluation, as `FitResult.history`.
+    recovery: the fields of a `RecoveryResult`; None where there was no recovery. The truncated model is then the one after it.
     """
 
     name: str
@@ -58,6 +63,18 @@ class StageResult:
     steps: int
     seconds: float
     history: list[dict[str, Any]]
+    recovery: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecoveryResult:
+    """Metrics on the validation rows before and after recovery, None without such rows; kept: whether it was used."""
+
+    before_auc: float | None
+    before_log_loss: float | None
+    auc: float | None
+    log_loss: float | None
+    kept: bool
 
 
 @dataclass(frozen=True, eq=False, kw_only=True)
@@ -153,6 +170,8 @@ def _better_of(
     if len(result.stages) == 1:
         return replace(result, truncated_auc=end.truncated_auc, truncated_log_loss=end.truncated_log_loss)
     built = compress_model(original, config.replace(plan=result.plan), spectra, profile=profile, counts=counts).model.eval()
+    if config.recovery != "off":
+        built, _ = recovered(original, built, dataset, config, spectra, should_stop)
     metrics = evaluate_model(built, dataset.split("valid"), should_stop=should_stop)
     by_auc = config.finetune.monitor == "auc"
     better = metrics.auc > end.valid_auc if by_auc else metrics.log_loss < end.valid_log_loss
@@ -173,6 +192,27 @@ def _with_all_spectra(
     if not missing:
         return spectra
     return {**spectra, **_collect(model, dataset, config, missing, report, should_stop)}
+
+
+def recovered(
+    original: CTRModel, truncated: CTRModel, dataset: CompressionData, config: CompressConfig, spectra: Spectra,
+    should_stop: Callable[[], bool],
+) -> tuple[CTRModel, RecoveryResult]:  # fmt: skip
+    """The truncated model with its layers fitted again; itself where that is not better and `config.recovery` is "best"."""
+    train, device = dataset.split("train"), next(original.parameters()).device
+    rows = min(len(train), config.max_rows or RECOVERY_ROWS, RECOVERY_ROWS)
+    drawn = iterate_batches(train, _RECOVERY_BATCH, shuffle=rows < len(train), max_rows=rows)
+    batches = [to_tensors(fields, device) for fields, *_ in drawn]
+    model = recover(original, truncated, batches, spectra, should_stop=should_stop)
+    valid = dataset.split("valid") if "valid" in dataset.splits else None
+    if valid is None or not len(valid):
+        return model, RecoveryResult(before_auc=None, before_log_loss=None, auc=None, log_loss=None, kept=True)
+    before, after = (evaluate_model(each, valid, should_stop=should_stop) for each in (truncated, model))
+    kept = config.recovery == "on" or after.log_loss < before.log_loss
+    result = RecoveryResult(
+        before_auc=before.auc, before_log_loss=before.log_loss, auc=after.auc, log_loss=after.log_loss, kept=kept
+    )
+    return (model if kept else truncated), result
 
 
 def _suffices(spectrum: LayerSpectrum | None, config: CompressConfig) -> bool:
@@ -210,6 +250,7 @@ class _Stage:
     original: CTRModel
     profile: ModelProfile
     counts: CountsByLayer | None
+    recovery: list[RecoveryResult] = field(default_factory=list)
 
     def run(self) -> tuple[CTRModel, StageResult]:
         done = self._finished()
@@ -232,9 +273,24 @@ class _Stage:
         spec = self.config.replace(plan=RankPlan.of(self.ranks))
         result = compress_model(self.model, spec, spectra, profile=self.profile, counts=self.counts)
         model = result.model.eval()
+        if self.config.recovery != "off":
+            self.report(_COLLECTED, "fitting the layers to the original's outputs")
+            model, found = recovered(self.original, model, self.dataset, self.config, spectra, self.should_stop)
+            if (note := self._path("recovery.json")) is not None:
+                note.parent.mkdir(parents=True, exist_ok=True)
+                _write_json(note, asdict(found))
+            self.recovery.append(found)
         if path is not None:
             save_model(model, path)
         return model
+
+    def _recovery(self) -> dict[str, Any] | None:
+        """What recovery did, also where an earlier run of this stage did it."""
+        if self.recovery:
+            return asdict(self.recovery[-1])
+        note = self._path("recovery.json")
+        found: dict[str, Any] | None = json.loads(note.read_text(encoding="utf-8")) if note and note.exists() else None
+        return found
 
     def _spectra_of_stage(self) -> Spectra:
         if not METHODS[self.config.method].needs_spectra:
@@ -262,7 +318,7 @@ class _Stage:
             name=self.name, ranks=self.ranks,
             truncated_auc=first.get("valid_auc"), truncated_log_loss=first.get("valid_log_loss"),
             valid_auc=best.get("valid_auc"), valid_log_loss=best.get("valid_log_loss"), best_step=fitted.best_step,
-            steps=fitted.steps, seconds=fitted.seconds, history=fitted.history,
+            steps=fitted.steps, seconds=fitted.seconds, history=fitted.history, recovery=self._recovery(),
         )  # fmt: skip
 
     def _measure(self, truncated: CTRModel) -> tuple[CTRModel, StageResult]:
@@ -273,7 +329,7 @@ class _Stage:
         auc, log_loss = (metrics.auc, metrics.log_loss) if metrics else (None, None)
         return truncated, StageResult(
             name=self.name, ranks=self.ranks, truncated_auc=auc, truncated_log_loss=log_loss, valid_auc=auc,
-            valid_log_loss=log_loss, best_step=0, steps=0, seconds=0.0, history=[],
+            valid_log_loss=log_loss, best_step=0, steps=0, seconds=0.0, history=[], recovery=self._recovery(),
         )  # fmt: skip
 
     def _fit_progress(self, progress: FitProgress) -> None:

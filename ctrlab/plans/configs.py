@@ -11,6 +11,7 @@ from ctrlab.plans.methods import METHODS
 from ctrlab.training.configs import FitConfig
 
 Order = Literal["mlp_first", "tables_first", "joint"]
+Recovery = Literal["off", "best", "on"]
 BOTTLENECKS: tuple[Bottleneck, ...] = get_args(Bottleneck)
 ORDERS: tuple[Order, ...] = get_args(Order)
 BASES: tuple[Basis, ...] = get_args(Basis)
@@ -118,6 +119,13 @@ class CompressConfig(CompressionSpec):
         "mlp_first",
         choices={"mlp_first": "MLP first, then tables", "tables_first": "Tables first, then MLP", "joint": "All together"},
         help="Which layers are compressed first; fine-tuning follows each stage.",
+    )
+    recovery: Recovery = option(
+        "off",
+        choices={"off": "Off", "best": "Where it helps", "on": "On"},
+        advanced=True,
+        help="Fits the linear layers of each stage's model again to the original's outputs, in closed form and without labels, "
+        "before any fine-tuning. best keeps it where the log loss of the validation rows is lower.",
     )
     finetune: FitConfig | None = option(None, help="Fine-tuning after each stage; without it, only truncation.")
     max_rows: int | None = option(
