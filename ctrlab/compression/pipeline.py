@@ -203,7 +203,8 @@ def recovered(
     rows = min(len(train), config.max_rows or RECOVERY_ROWS, RECOVERY_ROWS)
     drawn = iterate_batches(train, _RECOVERY_BATCH, shuffle=rows < len(train), max_rows=rows)
     batches = [to_tensors(fields, device) for fields, *_ in drawn]
-    model = recover(original, truncated, batches, spectra, should_stop=should_stop)
+    weights = spectra if METHODS[config.method].needs_gradients else None
+    model = recover(original, truncated, batches, weights, should_stop=should_stop)
     valid = dataset.split("valid") if "valid" in dataset.splits else None
     if valid is None or not len(valid):
         return model, RecoveryResult(before_auc=None, before_log_loss=None, auc=None, log_loss=None, kept=True)

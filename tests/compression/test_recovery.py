@@ -1,5 +1,7 @@
 """compression/recovery.py and regression.py: against NumPy's least squares, and the promises of METHOD.md."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -210,3 +212,14 @@ def test_where_it_helps_means_a_lower_log_loss_of_the_validation_rows(finetune, 
     assert best.truncated_log_loss == pytest.approx(least, abs=1e-6)
     again = compress_and_finetune(model, DATA, config.replace(recovery="best"), checkpoint_dir=tmp_path / "best").stages[0]
     assert again.recovery == best.recovery
+
+
+def test_the_directions_are_weighted_by_the_loss_only_where_the_method_is():
+    model = make_model("deepfm")
+    spectra = spectra_of(model, loss_gradients=True)
+    plain = {name: replace(spectrum, gradients=None, loss_eigenvalues=None) for name, spectrum in spectra.items()}
+    config = CompressConfig(plan=RankPlan.of(SMALL), order="joint", recovery="on")
+    with_gradients, without = (compress_and_finetune(model, DATA, config, given).model for given in (spectra, plain))
+    torch.testing.assert_close(logits(with_gradients, ROWS[0]), logits(without, ROWS[0]), atol=1e-5, rtol=1e-5)
+    weighted = compress_and_finetune(model, DATA, config.replace(method="weighted_afm"), spectra).model
+    assert not torch.allclose(logits(weighted, ROWS[0]), logits(without, ROWS[0]), atol=1e-4)
