@@ -9,7 +9,7 @@ import streamlit as st
 from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage.records import Artifact
-from ctrlab.ui import cache, state
+from ctrlab.ui import cache, live, state
 from ctrlab.ui.feedback import escape, guarded
 from ctrlab.ui.navigation import PAGES, Page
 
@@ -26,8 +26,10 @@ def frame(page: str) -> Iterator[None]:
     Title and lead are drawn here. An exception in the view is shown where the view would be.
     """
     shown = PAGES[page]
+    if state.page_changes(page):
+        live.leave_page()
     st.set_page_config(
-        page_title="ctrlab" if page == "Home" else f"{shown.title} · ctrlab",
+        page_title=live.tab_title(shown),
         page_icon=str(_ASSETS / "icon.png"),
         layout="wide",
     )
@@ -36,7 +38,7 @@ def frame(page: str) -> Iterator[None]:
         workspace = cache.workspace()
         cache.keep_worker_alive(workspace)
         dropped = state.sync(workspace, page)
-        _sidebar(workspace, shown)
+        _sidebar(shown)
         if page != "Learn":
             _strip(workspace)
         _title(shown)
@@ -46,11 +48,11 @@ def frame(page: str) -> Iterator[None]:
         st.stop()
     with guarded():
         yield
+    live.announce()
 
 
-def _sidebar(workspace: Workspace, shown: Page) -> None:
+def _sidebar(shown: Page) -> None:
     selection = state.current()
-    running = len(workspace.store.jobs.list(limit=20, states=("queued", "running")))
     with st.sidebar:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key="brand"):
             st.image(str(_ASSETS / "icon.png"), width=26, alt="ctrlab logo")
@@ -60,8 +62,10 @@ def _sidebar(workspace: Workspace, shown: Page) -> None:
             if page.group != group:
                 group = page.group
                 st.caption(group)
-            label = f"{page.name} :gray-badge[{running} active]" if page.name == "Jobs" and running else page.name
-            st.page_link(page.path, label=label, icon=page.icon, width="stretch", query_params=selection.params(job=None))
+            if page.name == "Jobs":
+                live.jobs_link(shown)
+                continue
+            st.page_link(page.path, label=page.name, icon=page.icon, width="stretch", query_params=selection.params(job=None))
 
 
 def _strip(workspace: Workspace) -> None:

@@ -54,10 +54,16 @@ def select(**ids: str | None) -> Selection:
     return _write(Selection(**(kept | ids)))
 
 
+def page_changes(page: str) -> bool:
+    """Whether the session showed another page before; call it before `sync`."""
+    return st.session_state.get(_PAGE_KEY) not in (None, page)
+
+
 def sync(workspace: Workspace, page: str = "") -> list[str]:
     """Reconcile URL, session and store at the start of a page run.
 
-    Adds the parents of the given ids (a model's dataset, a spectrum's model) and drops ids that no longer exist.
+    Adds the parents of the given ids (a model's dataset, a spectrum's model) and drops ids that no longer exist. A job is
+    selected on one page only; one that succeeded before this session began is shown by the Jobs page alone.
 
     Args:
         page: name of the page that runs.
@@ -66,6 +72,9 @@ def sync(workspace: Workspace, page: str = "") -> list[str]:
         One sentence for each id that had to be dropped.
     """
     remembered = st.session_state.get(_SESSION_KEY, {})
+    fresh = not remembered
+    if page_changes(page):
+        remembered = remembered | {"job": None}
     given = {key: st.query_params[key] for key in KEYS if st.query_params.get(key)}
     for key, below in (
         ("dataset", "model"),
@@ -74,11 +83,17 @@ def sync(workspace: Workspace, page: str = "") -> list[str]:
         if key in given and below not in given and given[key] != remembered.get(key):
             remembered = {"job": remembered.get("job")}
     ids, dropped = _existing(workspace, {**remembered, **given})
+    if fresh and page != "Jobs" and _is_done(workspace, ids.get("job")):
+        del ids["job"]
     # A link from a page to itself reaches the script, but the address bar changes only when query_params is written.
     same_page_link = st.session_state.get(_PAGE_KEY) == page and any(remembered.get(key) != given[key] for key in given)
     st.session_state[_PAGE_KEY] = page
     _write(Selection(**_with_parents(workspace, ids)), write_all=same_page_link)
     return dropped
+
+
+def _is_done(workspace: Workspace, job_id: str | None) -> bool:
+    return job_id is not None and workspace.store.jobs.get(job_id).state == "succeeded"
 
 
 def _write(selection: Selection, *, write_all: bool = False) -> Selection:

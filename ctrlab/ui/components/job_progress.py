@@ -10,7 +10,7 @@ import streamlit as st
 
 from ctrlab.services import jobs
 from ctrlab.storage import Job
-from ctrlab.ui import cache, format, state
+from ctrlab.ui import cache, format, live, state
 from ctrlab.ui.feedback import escape, guarded, sentence
 from ctrlab.ui.navigation import PAGES
 
@@ -58,6 +58,7 @@ def watch(job_id: str) -> None:
     """Select a job that was just submitted, so that this page shows it and calls `on_success` however soon it ends."""
     jobs.ensure_worker(cache.workspace())
     st.session_state[_watched_key(job_id)] = True
+    live.follow(job_id)
     state.select(job=job_id)
 
 
@@ -115,8 +116,14 @@ def _head(job: Job) -> None:
                 "Cancelling" if job.cancel_requested else "Cancel", key=f"cancel-{job.id}", icon=":material/stop_circle:",
                 disabled=job.cancel_requested, on_click=_cancel, args=(job.id,),
             )  # fmt: skip
-        elif job.retryable:
+            return
+        if job.retryable:
             st.button("Retry", key=f"retry-{job.id}", icon=":material/refresh:", on_click=_retry, args=(job.id,))
+        if job.id == state.current().job and st.button(
+            "Dismiss", key=f"dismiss-{job.id}", icon=":material/close:", type="tertiary"
+        ):
+            state.select(job=None)
+            st.rerun()
 
 
 def _cancel(job_id: str) -> None:
@@ -124,9 +131,8 @@ def _cancel(job_id: str) -> None:
 
 
 def _retry(job_id: str) -> None:
-    workspace = cache.workspace()
-    jobs.retry_job(workspace, job_id)
-    jobs.ensure_worker(workspace)
+    jobs.retry_job(cache.workspace(), job_id)
+    watch(job_id)
 
 
 def _bar(job: Job) -> None:

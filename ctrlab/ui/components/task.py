@@ -5,8 +5,7 @@ from collections.abc import Callable
 import streamlit as st
 
 from ctrlab.storage import Job
-from ctrlab.ui import state
-from ctrlab.ui.components.job_progress import job_of_page, job_progress
+from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
 from ctrlab.ui.feedback import guarded, sentence
 
 
@@ -47,7 +46,7 @@ def task(
         st.caption(sentence(disabled))
     if clicked:
         with guarded() as outcome:
-            state.select(job=submit())
+            watch(submit())
         if not outcome.failed:
             st.rerun()
     if job is None:

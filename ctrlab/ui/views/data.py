@@ -19,21 +19,22 @@ def render() -> None:
     """The page."""
     known = datasets.list_datasets(cache.workspace())
     job = job_of_page(_KINDS)
-    if job is not None:
-        job = job_progress(job.id, on_success=_select_result, quiet_success=True)
-    busy = job is not None and job.active
-    if not known:
-        if not busy:
-            empty("No dataset yet", "Open the sample, or upload a table of your own below.")
-        new_dataset(busy=busy)
-        return
-    dataset = _selected_dataset(known)
+    dataset = _selected_dataset(known) if known else None
     if dataset is None:
-        new_dataset(busy=busy)
+        if not known and not (job and job.active):
+            empty("No dataset yet", "Open the sample, or upload a table of your own below.")
+        _add(job)
         return
-    with st.expander("Add a dataset", icon=":material/add:", expanded="draft" in st.session_state):
-        new_dataset(busy=busy)
+    with st.expander("Add a dataset", icon=":material/add:", expanded=job is not None or "draft" in st.session_state):
+        _add(job)
     dataset_overview(dataset)
+
+
+def _add(job: Job | None) -> None:
+    """The forms that add a dataset; the progress of the job is below the button that queued it."""
+    new_dataset(busy=job is not None and job.active)
+    if job is not None:
+        job_progress(job.id, on_success=_select_result, quiet_success=True)
 
 
 def _select_result(job: Job) -> None:

@@ -58,7 +58,8 @@ def _detail(job: Job) -> None:
         if job.state == "succeeded":
             result_links(job)
         download_json(job.config, job.title, label="Settings", key="job-settings")
-        st.button("Close", key="close-job", icon=":material/close:", type="tertiary", on_click=_close)
+        if job.active or job.state == "succeeded":
+            st.button("Close", key="close-job", icon=":material/close:", type="tertiary", on_click=_close)
     with st.expander("Log", expanded=job.active):
         st.fragment(_log, run_every=_POLL_SECONDS if job.active else None)(job.id)
     st.subheader("All jobs", anchor=False)

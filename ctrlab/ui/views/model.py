@@ -30,10 +30,6 @@ def render() -> None:
     workspace, selection = cache.workspace(), state.current()
     known = models.list_models(workspace)
     job = job_of_page(("train", "import"))
-    if job is not None:
-        job = job_progress(
-            job.id, curves=job.kind == "train" and job.state != "succeeded", on_success=_select_result, quiet_success=True
-        )
     if known:
         _selected_model(known)
     if selection.dataset is None:
@@ -43,15 +39,31 @@ def render() -> None:
             "Data",
             "Choose a dataset",
         )
+        _progress(job)
         return
     dataset = workspace.store.artifacts.get(selection.dataset)
-    busy = job is not None and job.active
-    _train(dataset, busy)
-    _import(dataset, busy)
+    _train(dataset, job)
+    _import(dataset, job)
+
+
+def _progress(job: Job | None, kind: str | None = None) -> None:
+    """The job below the button that queued it: its progress, then what was made of it."""
+    if job is None or kind not in (None, job.kind):
+        return
+    job = job_progress(
+        job.id, curves=job.kind == "train" and job.state != "succeeded", on_success=_select_result, quiet_success=True
+    )
+    if job.state != "succeeded":
+        return
+    model = cache.workspace().store.artifacts.get(job.result["model"])
+    evaluation = latest_evaluation(cache.workspace(), model.id)
+    found = evaluation.summary if evaluation else None
+    auc = f" Its AUC is {format.auc(found['metrics']['auc'])} on {found['split']} rows." if found else ""
+    st.success(f"{escape(model.name)} is ready and selected.{auc}", icon=":material/check_circle:")
 
 
 def _select_result(job: Job) -> None:
-    state.select(model=job.result["model"], job=None)
+    state.select(model=job.result["model"])
     st.rerun()
 
 
@@ -162,7 +174,8 @@ def _table(known: list[Artifact]) -> None:
     download_table(table, "models")
 
 
-def _train(dataset: Artifact, busy: bool) -> None:
+def _train(dataset: Artifact, job: Job | None) -> None:
+    busy = job is not None and job.active
     st.subheader("Train a model", anchor=False)
     entries = {entry.name: entry for entry in MODELS}
     architecture = st.pills(
@@ -203,10 +216,12 @@ def _train(dataset: Artifact, busy: bool) -> None:
             watch(models.submit_train(cache.workspace(), config))
         if not outcome.failed:
             st.rerun()
+    _progress(job, "train")
 
 
-def _import(dataset: Artifact, busy: bool) -> None:
-    with st.expander("Import a checkpoint", icon=":material/upload_file:"):
+def _import(dataset: Artifact, job: Job | None) -> None:
+    importing = job is not None and job.kind == "import"
+    with st.expander("Import a checkpoint", icon=":material/upload_file:", expanded=importing):
         st.caption(
             f"A .safetensors file that ctrlab wrote, trained on {escape(dataset.name)}. "
             "Other formats are refused unopened, because loading a pickle can run code."
@@ -220,6 +235,7 @@ def _import(dataset: Artifact, busy: bool) -> None:
                 typed = st.text_input(
                     "Or the path of a checkpoint on this machine", key="checkpoint-path", persist_state="session"
                 )
+        busy = job is not None and job.active
         if st.button("Import", key="import", disabled=busy or not (upload or typed), icon=":material/download:"):
             with guarded() as outcome:
                 workspace = cache.workspace()
@@ -228,3 +244,4 @@ def _import(dataset: Artifact, busy: bool) -> None:
                 watch(models.import_checkpoint(workspace, dataset.id, path, in_child=True, uploaded=uploaded))
             if not outcome.failed:
                 st.rerun()
+        _progress(job, "import")
