@@ -89,7 +89,7 @@ def planned_front(
     Args:
         table: columns cost and auc (predicted), cheapest first; the row's number is the point's customdata.
         original: its (cost, AUC) on the same rows.
-        planned: (cost, predicted AUC) of the current plan.
+        planned: (cost, predicted AUC) of the current plan; NaN where its AUC is not predicted.
         measured_auc: of the current plan.
         kind: unit of the cost.
     """
@@ -102,7 +102,7 @@ def planned_front(
          "marker": marker(ORIGINAL, 11), "hovertemplate": "original<br>AUC %{y:.4f}<extra></extra>"},
     ]  # fmt: skip
     points = [original[1], *table["auc"]]
-    if planned is not None:
+    if planned is not None and planned[1] == planned[1]:
         points.append(planned[1])
         traces.append(
             {"type": "scatter", "mode": "markers", "name": "this plan, predicted", "x": [planned[0]], "y": [planned[1]],

@@ -28,7 +28,8 @@ class Prediction:
     cost_folded: of the serving form.
     served_explicit, served_folded: of these two at the precision of the spec; equal to them for float32.
     ranks: the layers that are factored; kept_dense: planned layers whose rank is at or above break-even, hence left dense.
-    variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra,
+    variance_lost: share of each compressible layer's output variance that is discarded (0 where dense); empty without spectra and
+        for methods that do not project outputs, of which the spectra say nothing,
         and without the tables that are reduced to something else than latents.
     method: decides what reduced tables are kept as, and their size.
     variance_lost_total: the mean of `variance_lost` over all compressible layers, so that every layer counts alike whatever
@@ -81,7 +82,7 @@ def predict(
         require_spectra(profile, spectra, list(ranks))
     served = ServingForms.of(profile, ranks, spec)
     forms = dataclasses.replace(served, precision="float32")
-    lost = _variance_lost(profile, spectra, ranks, spec.basis) if spectra else {}
+    lost = _variance_lost(profile, spectra, ranks, spec.basis) if spectra and forms.method.projects_outputs else {}
     if not forms.method.keeps_latents:
         reduced = {layer.layer_name for embedding in profile.embeddings for layer in tables_of(profile, embedding, ranks)}
         lost = {name: share for name, share in lost.items() if name not in reduced}

@@ -54,6 +54,15 @@ class Method:
         """Whether reduced tables are latents with a projection; only these have a basis to share and fold when served."""
         return self.table_form == LATENTS
 
+    @property
+    def projects_outputs(self) -> bool:
+        """Whether linear layers are projected on the principal directions of their outputs, as AFM does.
+
+        The spectra tell what variance such a layer loses. The sensitivity, which is measured by such truncation, tells the AUC
+        where tables are kept as latents too.
+        """
+        return self.implementation == AFM.implementation
+
     def compressor(self) -> Any:
         """A new `ctrlab.compression.factors.Compressor`; imports torch."""
         return load(self.implementation)()

@@ -26,6 +26,7 @@ class CompressJobConfig(Config):
     spectra_id: str
     compress: CompressConfig
     name: str = option("", help="Shown in lists; empty for a name made from method and size.")
+    is_control: bool = option(False, help="A control arm of another run.")
     measure: bool = option(True, help="Also measure accuracy, size and speed of the original and the compressed model.")
 
 

@@ -18,7 +18,7 @@ from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import TrainConfig, model_profile, require_artifact, submit_train
 from ctrlab.services.of_model import submit_for_model
 from ctrlab.services.workspace import Workspace
-from ctrlab.storage import Artifact
+from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
 
 MAX_SEEDS = 10
@@ -54,27 +54,60 @@ def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds:
     """
     if not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError(f"{seeds} seeds; choose 1 to {MAX_SEEDS}")
+    return [_submit(workspace, arm) for arm in _arms(workspace, config, seeds)]
+
+
+def arms_of(workspace: Workspace, config: CompressJobConfig) -> list[Job]:
+    """The jobs that ran or will run a compression and its control arms, with any seed, oldest first; failed ones included.
+
+    They are found by their settings, so that any process finds them at any time.
+    """
+    wanted = {_experiment(_kind(arm), arm.to_dict()) for arm in _arms(workspace, config, 1)}
+    jobs = [job for job in workspace.store.jobs.list() if job.kind in _KINDS]
+    return [job for job in reversed(jobs) if _experiment(job.kind, job.config) in wanted]
+
+
+_Arm = CompressJobConfig | ControlConfig | TrainConfig
+_KINDS: dict[str, type[Config]] = {"compress": CompressJobConfig, "control": ControlConfig, "train": TrainConfig}
+
+
+def _kind(arm: _Arm) -> str:
+    return next(kind for kind, config_class in _KINDS.items() if isinstance(arm, config_class))
+
+
+def _experiment(kind: str, settings: dict[str, Any]) -> str:
+    """A key that is equal for jobs that differ by seed and name alone."""
+    return json.dumps([kind, _without_seed({key: value for key, value in settings.items() if key != "name"})], sort_keys=True)
+
+
+def _submit(workspace: Workspace, arm: _Arm) -> str:
+    if isinstance(arm, CompressJobConfig):
+        return submit_compress(workspace, arm)
+    return submit_control(workspace, arm) if isinstance(arm, ControlConfig) else submit_train(workspace, arm)
+
+
+def _arms(workspace: Workspace, config: CompressJobConfig, seeds: int) -> list[_Arm]:
+    """The compression, then its controls."""
     original, tuning = require_artifact(workspace, config.model_id, "model"), config.compress.finetune
     prefix = config.name or compressed_name(workspace, config)
-    queued = []
+    arms: list[_Arm] = []
     for number in range(seeds if tuning else 1):
         tuned = tuning.replace(seed=tuning.seed + number) if tuning else None
-        own = config.replace(compress=config.compress.replace(finetune=tuned), name=_numbered(prefix, number, seeds))
-        queued.append(submit_compress(workspace, own))
+        arms.append(config.replace(compress=config.compress.replace(finetune=tuned), name=_numbered(prefix, number, seeds)))
     retrains = METHODS[config.compress.method].retrains
     rounds = max(1, len(stages_of(model_profile(workspace, original.id), config.compress)))
     if tuning:
-        for number in range(seeds):
-            control = ControlConfig(
-                model_id=original.id, fit=tuning.replace(seed=tuning.seed + number), rounds=rounds,
-                redraw_tables=retrains,
+        arms += [
+            ControlConfig(
+                model_id=original.id, fit=tuning.replace(seed=tuning.seed + number), rounds=rounds, redraw_tables=retrains,
                 name=_numbered(f"{original.name}, {'tables re-initialised' if retrains else 'fine-tuned alone'}", number, seeds),
-            )  # fmt: skip
-            queued.append(submit_control(workspace, control))
+            )
+            for number in range(seeds)
+        ]  # fmt: skip
     if tuning and not retrains:
-        truncated = config.replace(compress=config.compress.replace(finetune=None), name=f"{prefix}, truncated only")
-        queued.append(submit_compress(workspace, truncated))
-    return queued + [submit_train(workspace, scratch) for scratch in _from_scratch(workspace, original, config, seeds)]
+        truncated = config.compress.replace(finetune=None)
+        arms.append(config.replace(compress=truncated, is_control=True, name=f"{prefix}, truncated only"))
+    return [*arms, *_from_scratch(workspace, original, config, seeds)]
 
 
 def finetune_key(model: Artifact) -> str:

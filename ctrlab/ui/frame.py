@@ -9,11 +9,12 @@ import streamlit as st
 from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage.records import Artifact
-from ctrlab.ui import cache, live, state
+from ctrlab.ui import address, cache, live, state
 from ctrlab.ui.feedback import escape, guarded
 from ctrlab.ui.navigation import PAGES, Page
 
 _ASSETS = Path(__file__).parent / "assets"
+_COPY_LINK = (_ASSETS / "copy_link.html").read_text()
 
 
 @contextmanager
@@ -26,8 +27,9 @@ def frame(page: str) -> Iterator[None]:
     Title and lead are drawn here. An exception in the view is shown where the view would be.
     """
     shown = PAGES[page]
-    if state.page_changes(page):
+    if state.enters(page):
         live.leave_page()
+        address.enter(page)
     st.set_page_config(
         page_title=live.tab_title(shown),
         page_icon=str(_ASSETS / "icon.png"),
@@ -41,7 +43,9 @@ def frame(page: str) -> Iterator[None]:
         _sidebar(shown)
         if page != "Learn":
             _strip(workspace)
-        _title(shown)
+        with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", key="page-head"):
+            _title(shown)
+            st.html(_COPY_LINK, width="content", unsafe_allow_javascript=True)
         for note in dropped:
             st.warning(escape(note), icon=":material/link_off:")
     if outcome.failed:
@@ -86,11 +90,12 @@ def _selected_artifacts(workspace: Workspace, selection: state.Selection) -> lis
     dataset = artifacts.get(selection.dataset) if selection.dataset else None
     model = artifacts.get(selection.model) if selection.model else None
     children = artifacts.list(kind="model", parent=model.id) if model else []
-    compressed = [child for child in children if role_of(child) == "compressed"]
+    compressed = [child for child in children if role_of(child) == "compressed" and not child.config.get("is_control")]
     return [("Dataset", "Data", dataset), ("Model", "Model", model), ("Compressed", "Compare", next(iter(compressed), None))]
 
 
 def _title(shown: Page) -> None:
-    st.title(shown.title, anchor=False)
-    if shown.lead:
-        st.caption(shown.lead)
+    with st.container(gap="small", width="stretch"):
+        st.title(shown.title, anchor=False)
+        if shown.lead:
+            st.caption(shown.lead)

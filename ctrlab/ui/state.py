@@ -54,9 +54,14 @@ def select(**ids: str | None) -> Selection:
     return _write(Selection(**(kept | ids)))
 
 
+def enters(page: str) -> bool:
+    """Whether the session shows this page first, or after another one; call it before `sync`."""
+    return bool(st.session_state.get(_PAGE_KEY) != page)
+
+
 def page_changes(page: str) -> bool:
     """Whether the session showed another page before; call it before `sync`."""
-    return st.session_state.get(_PAGE_KEY) not in (None, page)
+    return _PAGE_KEY in st.session_state and enters(page)
 
 
 def sync(workspace: Workspace, page: str = "") -> list[str]:

@@ -7,6 +7,7 @@ from playwright.sync_api import Page, expect
 from ctrlab.services.spectra import SpectraConfig, submit_spectra
 from ctrlab.services.workspace import open_workspace
 from tests.support.browser import Dashboard, Server
+from tests.support.workspaces import deepfm_workspace
 
 
 def test_a_job_queued_elsewhere_shows_in_badge_and_title_and_its_end_in_a_toast(sample, dashboard: Dashboard) -> None:
@@ -23,13 +24,11 @@ def test_a_job_queued_elsewhere_shows_in_badge_and_title_and_its_end_in_a_toast(
 def test_a_dead_worker_is_started_again_without_a_click_and_a_stopped_server_is_explained(
     page: Page, fresh_server: Server
 ) -> None:
-    dashboard = Dashboard(page, fresh_server)
-    dashboard.open("/")
-    page.get_by_role("button", name="Try the sample").click()
-    expect(page.get_by_text("running", exact=True).first).to_be_visible()
+    ids = deepfm_workspace(fresh_server.home)
+    Dashboard(page, fresh_server).open("/Learn")
     fresh_server.stop_workers()
-    page.wait_for_url("**/Spectra?*")  # nobody has clicked, and the job has ended
-    expect(page.locator("[data-testid=stApp]")).to_have_attribute("data-test-connection-state", "CONNECTED")
+    submit_spectra(open_workspace(fresh_server.home), SpectraConfig(model_id=ids["model"]))
+    expect(page.get_by_test_id("stToast")).to_contain_text("Spectra of DeepFM: failed")  # as it must: the model has no files
     fresh_server.stop()
     explained = "getComputedStyle(document.querySelector('[data-testid=stApp]'), '::after')"
     page.wait_for_function(f"{explained}.content.includes('server has stopped') && {explained}.opacity === '1'")

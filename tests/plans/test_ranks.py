@@ -111,6 +111,12 @@ def test_missing_spectra_are_named_all_at_once():
         preset_plan("x", PROFILE)
 
 
+@pytest.mark.parametrize("method", ["svd", "svd_corrected", "whitened_svd"])
+def test_no_variance_lost_is_predicted_for_methods_that_do_not_project_outputs(method):
+    prediction = predict(PROFILE, SPECTRA, CompressionSpec.of({"mlp.2": 5, "mlp.0": 30}, method=method))
+    assert prediction.variance_lost == {} and prediction.ranks
+
+
 def test_variance_lost_is_the_share_of_the_discarded_eigenvalues():
     prediction = predict(PROFILE, SPECTRA, CompressionSpec.of({"mlp.2": 5, "mlp.0": 30}))
     spectrum = SPECTRA["mlp.2"]

@@ -3,9 +3,14 @@ from pathlib import Path
 import pytest
 from streamlit.testing.v1 import AppTest
 
+from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.services.comparison import EvaluateConfig
-from ctrlab.services.controls import finetune_key
+from ctrlab.services.compression import CompressJobConfig
+from ctrlab.services.controls import finetune_key, submit_with_controls
 from ctrlab.services.workspace import open_workspace
+from ctrlab.storage import NewArtifact
+from ctrlab.training.configs import FINETUNE
+from tests.support.compress_page import open_compress
 from tests.support.patience import PATIENCE
 from tests.support.workspaces import add_compressed, add_evaluation, deepfm_workspace
 
@@ -93,3 +98,57 @@ def test_the_page_shows_the_claims_of_each_compressed_model(ids, tmp_path):
     shown = html(open_page(model=ids["model"])).split('class="claims"')[1].replace("\N{NO-BREAK SPACE}", " ")
     assert "3 to 5x fewer" in shown and "+0.0030 to +0.0100" in shown and "+35 % to +170 %" in shown
     assert "+40 %" in shown and "as claimed" in shown and shown.count("not run") == 3 * tuned
+
+
+@pytest.fixture
+def run(ids, tmp_path) -> list[str]:
+    """Job ids of a compression with its controls, of which the compression itself has succeeded."""
+    workspace = open_workspace(tmp_path)
+    compress = CompressConfig(plan=RankPlan.of({"mlp.2": 3}), finetune=FINETUNE)
+    config = CompressJobConfig(model_id=ids["model"], spectra_id=ids["spectra"], compress=compress)
+    queued = submit_with_controls(workspace, config)
+    end(workspace, queued[0], ids["compressed"])
+    return queued
+
+
+def end(workspace, job_id: str, model_id: str) -> None:
+    job = workspace.store.jobs.claim("tester", job_id)
+    workspace.store.jobs.finish(job, "succeeded", result={"model": model_id})
+
+
+def test_controls_join_the_comparison_of_their_run_as_they_end(ids, run, tmp_path):
+    workspace = open_workspace(tmp_path)
+    assert [workspace.store.jobs.get(job).kind for job in run] == ["compress", "control", "compress"]
+    page = open_page(model=ids["model"], models=f"{ids['model']},{ids['compressed']}", run=run[0])
+    assert page.multiselect[0].value == [ids["model"], ids["compressed"]]
+    assert "fine-tuned alone: waiting" in texts(page) and "truncated only: waiting" in texts(page)
+    control = add_compressed(workspace, ids, name="DeepFM, fine-tuned alone").id
+    end(workspace, run[1], control)
+    page.run()
+    assert page.multiselect[0].value == [ids["model"], ids["compressed"], control]
+    assert "fine-tuned alone: waiting" not in texts(page)
+    page.multiselect[0].set_value([ids["model"], ids["compressed"]]).run()  # what was removed stays away
+    assert page.multiselect[0].value == [ids["model"], ids["compressed"]]
+    workspace.store.jobs.request_cancel(run[2])
+    page.run()
+    assert "waiting" not in texts(page) and "run" not in page.query_params
+
+
+def test_the_result_of_a_run_with_controls_leads_to_them(ids, run):
+    page = open_compress(model=ids["model"], job="")
+    page.session_state["selection"] = {"dataset": ids["dataset"], "model": ids["model"], "spectra": ids["spectra"], "job": run[0]}
+    page.run()
+    assert any("2 controls still to finish" in caption.value for caption in page.caption)
+    links = " ".join(str(link.proto) for link in page.get("page_link"))
+    assert f"run={run[0]}" in links
+
+
+def test_the_header_never_shows_a_control_as_the_compressed_model(ids, tmp_path):
+    workspace = open_workspace(tmp_path)
+    original = workspace.store.artifacts.get(ids["model"])
+    workspace.store.artifacts.add(NewArtifact(
+        "model", "DeepFM, truncated only", parents=[ids["model"]], summary={**original.summary, "role": "compressed"},
+        config={**original.config, "original_id": ids["model"], "compression": {"finetune": None}, "is_control": True},
+    ))  # fmt: skip
+    header = " ".join(str(link.proto) for link in open_page(model=ids["model"]).get("page_link"))
+    assert "DeepFM, AFM" in header and "truncated only" not in header

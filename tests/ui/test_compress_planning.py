@@ -158,3 +158,18 @@ def test_a_plan_for_milliseconds_is_a_job_and_one_that_no_plan_meets_is_refused_
     planned_page.button(key="run-plan_speed").click().run()
     (job,) = open_workspace().store.jobs.list(5, ("queued",))
     assert job.kind == "plan_speed" and job.config["limit_ms"] == 1.5 and job.config["speed_id"] == speed
+
+
+def test_predictions_of_afm_are_not_shown_for_another_method(planned_page):
+    def shown() -> tuple[bool, bool, bool]:
+        page = html(planned_page)
+        note = any("predicted for AFM alone" in caption.value for caption in planned_page.caption)
+        predicted = page.split("Before fine-tuning")[1].split("AUC</th><td>")[1].split("</td>")[0]
+        return note, "% lost" in page, predicted.startswith("0.7")
+
+    assert shown() == (False, True, True)
+    planned_page.selectbox(key="compress-method").set_value("svd").run()
+    assert not planned_page.exception and shown() == (True, False, False)
+    assert "<b>\N{EN DASH}</b><span>variance lost" in html(planned_page) and "not predicted" in html(planned_page)
+    planned_page.selectbox(key="compress-method").set_value("tensor_train").run()  # linear layers as AFM, tables not
+    assert not planned_page.exception and shown() == (False, True, False)

@@ -45,6 +45,7 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
             "original_id": original.id,
             "spectra_id": config.spectra_id,
             "compression": config.compress.to_dict(),
+            **({"is_control": True} if config.is_control else {}),
         },
         summary={"compression": _summary(result)},
         seed=config.compress.finetune.seed if config.compress.finetune else None,

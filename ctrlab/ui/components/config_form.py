@@ -13,7 +13,7 @@ import streamlit as st
 
 from ctrlab.config import Config, choices_of, type_hints
 from ctrlab.errors import ConfigError
-from ctrlab.ui import format
+from ctrlab.ui import address, format
 from ctrlab.ui.feedback import sentence
 
 C = TypeVar("C", bound=Config)
@@ -32,6 +32,7 @@ def config_form(
     fixed: Mapping[str, Any] | None = None,
     locked: Locked = lambda values: {},
     columns: int = 3,
+    parameter: str = "",
 ) -> C | None:
     """Draw the settings of `config_class`; returns the config, or None after showing the faults.
 
@@ -43,10 +44,14 @@ def config_form(
         fixed: settings not shown, set to these values.
         locked: given the values of the settings above, {name: value} of settings that are shown disabled with that value.
         columns: number of widgets per row.
+        parameter: of the address, which holds the settings that are not as at the start; "" for none.
     """
     start = _start_values(config_class, values) | dict(fixed or {})
     hidden = {*omit, *(fixed or {})} | ({field.name for field in dataclasses.fields(config_class)} - set(only) if only else set())
     shown = [field for field in dataclasses.fields(config_class) if field.name not in hidden]
+    defaults = {field.name: start[field.name] for field in shown}
+    if parameter:
+        start |= address.start_values(parameter, config_class, defaults)
     plain = [field for field in shown if not _is_config(type_hints(config_class)[field.name])]
     faults: list[str] = []
     result = dict(start)
@@ -58,7 +63,10 @@ def config_form(
                 result |= _draw(config_class, advanced, start, key, columns, faults, locked)
     if not faults:
         try:
-            return config_class(**{name: value for name, value in result.items() if value is not _REQUIRED})
+            config = config_class(**{name: value for name, value in result.items() if value is not _REQUIRED})
+            if parameter:
+                address.write_values(parameter, result, defaults)
+            return config
         except ConfigError as error:
             faults = [_readable(fault, shown) for fault in str(error).split(": ", 1)[-1].split("; ")]
     show_faults(faults)

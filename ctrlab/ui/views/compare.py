@@ -8,16 +8,18 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
+from ctrlab.errors import CtrlabError
 from ctrlab.plans.budgets import BUDGET_KINDS
 from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, pareto_mask
 from ctrlab.reports.verdict import verdict
 from ctrlab.services import comparison as service
-from ctrlab.services import models
+from ctrlab.services import controls, jobs, models
+from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.controls import finetune_key, run_group
 from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
-from ctrlab.storage import Artifact
-from ctrlab.ui import cache, format, state
+from ctrlab.storage import Artifact, Job
+from ctrlab.ui import address, cache, format, state
 from ctrlab.ui.components.artifact_picker import unique_labels
 from ctrlab.ui.components.downloads import download_table
 from ctrlab.ui.components.explain import explain
@@ -32,6 +34,9 @@ if TYPE_CHECKING:
 
 _STYLE = Path(__file__).parents[1] / "assets" / "compare.css"
 _MODELS = "models"
+#: The job of a compression whose controls are added as they end.
+_RUN = "run"
+_POLL_SECONDS = 1.0
 _RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
 #: The kinds of cost that the scatter can have on its axis.
 _SIZES = ("parameters", "bytes", "macs")
@@ -61,7 +66,9 @@ def render() -> None:
         )
         return
     st.html(_STYLE)
-    chosen = _choice(workspace, known, selection)
+    arms = _arms(workspace)
+    chosen = _choice(workspace, known, selection, _arrived(arms, known))
+    _pending(arms)
     if not chosen:
         st.info("Choose at least one model.", icon=":material/info:")
         return
@@ -86,8 +93,49 @@ def render() -> None:
 # -- Which models ---------------------------------------------------------------------------------------------------------------
 
 
-def _choice(workspace: Workspace, known: Sequence[Artifact], selection: state.Selection) -> list[str]:
-    """Ids of the chosen models: those in the URL, else the selected model's original and all models derived from it."""
+def _arms(workspace: Workspace) -> list[Job]:
+    """Jobs of the run in the address and of its controls."""
+    try:
+        job = workspace.store.jobs.get(st.query_params.get(_RUN, ""))
+    except CtrlabError:
+        return []
+    return controls.arms_of(workspace, CompressJobConfig.from_dict(job.config)) if job.kind == "compress" else []
+
+
+def _arrived(arms: Sequence[Job], known: Sequence[Artifact]) -> list[str]:
+    """Models of the run that this session has not added to the choice yet; once all are there, the run leaves the address."""
+    ids = {model.id for model in known}
+    added = st.session_state.setdefault(f"{_RUN}:{st.query_params.get(_RUN, '')}", set())
+    made = [job.result["model"] for job in arms if job.state == "succeeded"]
+    arrived = [model_id for model_id in made if model_id in ids - added]
+    added |= set(arrived)
+    if _RUN in st.query_params and not any(job.active for job in arms) and ids >= set(made):
+        del st.query_params[_RUN]
+    return arrived
+
+
+def _pending(arms: Sequence[Job]) -> None:
+    """What is still to come, live; the sidebar runs the page again when a job ends."""
+    waiting = [job for job in arms if job.active]
+    if waiting:
+        st.fragment(_waiting, run_every=_POLL_SECONDS)([job.id for job in waiting])
+
+
+def _waiting(job_ids: list[str]) -> None:
+    lines = []
+    for job in (jobs.get_job(cache.workspace(), job_id) for job_id in job_ids):
+        state_now = f"{100 * job.progress:.0f} %" if job.state == "running" else "waiting" if job.active else job.state
+        lines.append(f"{escape(job.config.get('name') or job.title)}: {state_now}")
+    with st.container(border=True, key="pending"):
+        st.markdown("**Its controls are added here as they end.**  \n" + "  \n".join(lines))
+
+
+def _choice(workspace: Workspace, known: Sequence[Artifact], selection: state.Selection, arrived: Sequence[str]) -> list[str]:
+    """Ids of the chosen models: those in the URL, else the selected model's original and all models derived from it.
+
+    Args:
+        arrived: models that are added to the choice.
+    """
     by_id = {model.id: model for model in known}
     key = f"compare:{selection.dataset}"
     linked = [model_id for model_id in st.query_params.get(_MODELS, "").split(",") if model_id in by_id]
@@ -95,7 +143,8 @@ def _choice(workspace: Workspace, known: Sequence[Artifact], selection: state.Se
         st.session_state[key] = linked or _family(workspace, known, selection)
     elif linked and st.session_state.get("compare-link") != st.query_params[_MODELS]:
         st.session_state[key] = linked  # a link was followed within this session
-    st.session_state[key] = [model_id for model_id in st.session_state[key] if model_id in by_id]
+    wanted = dict.fromkeys([*st.session_state[key], *arrived])
+    st.session_state[key] = [model_id for model_id in wanted if model_id in by_id]
     names = unique_labels(known)
     chosen: list[str] = st.multiselect("Models", list(by_id), key=key, format_func=names.__getitem__, placeholder="Choose models")
     st.query_params[_MODELS] = st.session_state["compare-link"] = ",".join(chosen)
@@ -240,13 +289,16 @@ def _texts(table: "pd.DataFrame", line: _Line, values: "pd.Series") -> list[str]
 def _charts(table: "pd.DataFrame") -> None:
     if table["auc"].isna().all():
         return
-    cost = st.session_state.get("compare-size") or "parameters"
+    started = address.start("size")
+    start = started if started in _SIZES else _SIZES[0]
+    cost = st.session_state.get("compare-size") or start
     marked = table.assign(on_front=pareto_mask(table, cost))
     figure("auc_size_scatter", marked, size=cost, key=f"scatter-{cost}", file=f"auc-against-{cost}", topic="honesty")
     st.segmented_control(
-        "Size as", _SIZES, key="compare-size", default="parameters", required=True, label_visibility="collapsed",
-        format_func=lambda name: BUDGET_KINDS[name].title,
+        "Size as", _SIZES, key="compare-size", default=start, required=True, label_visibility="collapsed",
+        format_func=lambda name: BUDGET_KINDS[name].title, persist_state="session",
     )  # fmt: skip
+    address.write("size", "" if cost == _SIZES[0] else cost)
     figure("latency_bars", table, key="throughput", file="throughput", topic="folding")
 
 

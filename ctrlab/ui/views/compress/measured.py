@@ -35,6 +35,11 @@ def known(answer: "Future[Preview]") -> Preview | None:
     return answer.result() if answer.done() and answer.exception() is None else None
 
 
+def predicts_auc(prediction: Prediction) -> bool:
+    """Whether the sensitivity, which is measured by truncation as AFM does it, is one of the method chosen."""
+    return prediction.method.projects_outputs and prediction.method.keeps_latents
+
+
 def show(slot: DeltaGenerator, answer: "Future[Preview]", prediction: Prediction, sensitivity: Sensitivity | None) -> bool:
     """Fill `slot` with the measurement, waiting for it if need be; call this after the rest of the page is drawn.
 
@@ -42,6 +47,8 @@ def show(slot: DeltaGenerator, answer: "Future[Preview]", prediction: Prediction
         Whether the measurement arrived while waiting.
     """
     ranks = prediction.ranks
+    if not predicts_auc(prediction):
+        sensitivity = None
     predicted = (sensitivity.predicted_auc(ranks), sensitivity.predicted_log_loss(ranks)) if sensitivity else None
     if answer.done():
         _fill(slot, answer, predicted)

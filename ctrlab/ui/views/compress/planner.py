@@ -1,9 +1,10 @@
 """The planner of the Compress page: ranks of all layers for a budget, and the front of predicted AUC against cost."""
 
+import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
@@ -16,12 +17,13 @@ from ctrlab.plans.rank_problem import PlannedRanks, PlanOptions
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import sensitivity as service
 from ctrlab.services.workspace import Workspace
-from ctrlab.ui import cache
+from ctrlab.ui import address, cache
 from ctrlab.ui.components.figure import figure
 from ctrlab.ui.components.sensitivity import measure_sensitivity
 from ctrlab.ui.feedback import sentence
 from ctrlab.ui.views.compress.context import CompressContext, load_context
 from ctrlab.ui.views.compress.latency import plan_for_milliseconds
+from ctrlab.ui.views.compress.measured import predicts_auc
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -32,6 +34,7 @@ _AUC = "auc"
 _GOALS = {kind.name: kind.goal for kind in BUDGET_KINDS} | {_AUC: "AUC lost, at most"}
 _START_SHARE = 1 / 3
 _START_LOSS = 0.0005
+_MAX_LOSS = 0.5
 _FAULT = "planner-fault"
 _LOOK_UP_SECONDS = 2.0
 
@@ -65,8 +68,11 @@ def planner(
         measured_auc: AUC of the current plan; None until it is measured.
         apply: called with the ranks of the plan that was found or clicked; layers without a rank are dense.
     """
-    section = st.expander("Plan for a budget", icon=":material/target:", key="planner", on_change="rerun")
+    opened = bool(address.start("goal"))
+    section = st.expander("Plan for a budget", opened, icon=":material/target:", key="planner", on_change="rerun")
     if not section.open:
+        address.write("goal", "")
+        address.write("limit", "")
         return
     with section:
         if sensitivity is None:
@@ -80,12 +86,19 @@ def planner(
 def _form(context: CompressContext, sensitivity: Sensitivity, options: PlanOptions, apply: Apply) -> str:
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
-        goal = st.selectbox("Goal", list(_GOALS), key="planner-goal", format_func=_GOALS.__getitem__, width=220)
+        goals = list(_GOALS)
+        index = goals.index(started) if (started := address.start("goal")) in goals else 0
+        goal = st.selectbox(
+            "Goal", goals, index, key="planner-goal", format_func=_GOALS.__getitem__, width=220, persist_state="session"
+        )
+        address.write("goal", goal)
         if goal != LATENCY:
             _limit(context, goal)
-        st.checkbox(
-            "Ranks in multiples of 8", key="planner-eights", help="For linear layers: multiples of 8 run faster on most hardware."
-        )
+        eights = st.checkbox(
+            "Ranks in multiples of 8", address.start("multiple") == "8", key="planner-eights", persist_state="session",
+            help="For linear layers: multiples of 8 run faster on most hardware.",
+        )  # fmt: skip
+        address.write("multiple", "8" if eights else "")
         if goal != LATENCY:
             arguments = (context, sensitivity, options, apply)
             st.button("Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=arguments)
@@ -112,15 +125,29 @@ def _find(context: CompressContext, sensitivity: Sensitivity, options: PlanOptio
 
 def _limit(context: CompressContext, goal: str) -> None:
     """The number of the goal; `_find` reads it."""
+    settings: dict[str, Any] = {"key": f"planner-{goal}", "width": 150, "persist_state": "session"}
+    linked = _number(address.start("limit")) if address.start("goal") == goal else None
     if goal == _AUC:
-        st.number_input("AUC", 0.0, 0.5, _START_LOSS, step=0.0001, format="%.4f", key="planner-auc", width=150)
+        start = linked if linked is not None and 0 <= linked <= _MAX_LOSS else _START_LOSS
+        limit = st.number_input("AUC", 0.0, _MAX_LOSS, start, step=0.0001, format="%.4f", **settings)
+        address.write("limit", f"{limit:g}")
         return
     kind = BUDGET_KINDS[goal]
     start = kind.amount(serving_cost(context.profile, {})) / kind.entry_scale * _START_SHARE
+    start = linked if linked is not None and linked >= 1e-3 else start
     if not kind.entry_unit:
-        st.number_input("Number", 1, None, int(start), key=f"planner-{goal}", width=150)
+        limit = st.number_input("Number", 1, None, max(1, int(start)), **settings)
     else:
-        st.number_input(kind.entry_unit, 0.0, None, round(start, 3), step=0.1, format="%.3f", key=f"planner-{goal}", width=150)
+        limit = st.number_input(kind.entry_unit, 0.0, None, round(start, 3), step=0.1, format="%.3f", **settings)
+    address.write("limit", f"{limit:.10g}")
+
+
+def _number(text: str) -> float | None:
+    try:
+        value = float(text)
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
 
 
 def _solve(context: CompressContext, sensitivity: Sensitivity, goal: str, limit: float, options: PlanOptions) -> PlannedRanks:
@@ -143,11 +170,15 @@ def _front(
     spec = options.spec.replace(plan=RankPlan())
     table, plans = _front_table(context.workspace, context.model.id, context.spectra_id, found, goal, spec)
     key = f"front-{goal}"
+    predicted = sensitivity.predicted_auc(prediction.ranks) if predicts_auc(prediction) else float("nan")
+    planned = (BUDGET_KINDS[goal].amount(prediction.serving), predicted)
+    if not predicts_auc(prediction):
+        st.caption(f"The front is that of AFM. For {prediction.method.title} no AUC is predicted; the measured point is its own.")
     figure(
         "planned_front",
         table,
         (BUDGET_KINDS[goal].amount(serving_cost(context.profile, {})), sensitivity.auc),
-        planned=(BUDGET_KINDS[goal].amount(prediction.serving), sensitivity.predicted_auc(prediction.ranks)),
+        planned=planned,
         measured_auc=measured_auc,
         kind=goal,
         key=key,

@@ -18,12 +18,13 @@ def prediction_panel(prediction: Prediction, bottleneck: Bottleneck) -> None:
         st.markdown("**Prediction**")
         explain("afm", key="explain-prediction")
     factor = before.size_bytes / max(after.size_bytes, 1)
-    lost = prediction.variance_lost_total
+    known = prediction.method.projects_outputs
+    lost = percent(prediction.variance_lost_total) if known else format.NONE
     st.html(
         '<div class="headline" role="status">'
         f"<div><b>{count(after.parameters)}</b><span>parameters</span></div>"
         f"<div><b>{times(factor)}</b><span>smaller</span></div>"
-        f"<div><b>{percent(lost)}</b><span>variance lost{'' if bottleneck != 'relu' else ' *'}</span></div></div>"
+        f"<div><b>{lost}</b><span>variance lost{'' if bottleneck != 'relu' else ' *'}</span></div></div>"
     )
     rows = [
         ("Tables", before.parameters_tables, after.parameters_tables, count, "parameters"),
@@ -38,6 +39,11 @@ def prediction_panel(prediction: Prediction, bottleneck: Bottleneck) -> None:
     )
     heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Serving form", "Original", "Planned", "Smaller"))
     st.html(f"<table class='costs'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
+    if not known:
+        st.caption(
+            f"Variance lost and AUC are predicted for AFM alone: {prediction.method.title} does not keep the directions that the "
+            "spectra measure. Its AUC is measured."
+        )
     if not prediction.method.keeps_latents:
         st.caption(
             "The variance lost counts linear layers alone: tables of this method are not projections of the original ones."

@@ -90,7 +90,7 @@ def _group_slider(
 ) -> None:
     chosen = sorted(ranks[layer.layer_name] for layer in layers)
     noun = "table" if layers[0].kind == "embedding" else "layer"
-    lost = sum(prediction.variance_lost.get(layer.layer_name, 0.0) for layer in layers) / len(layers)
+    lost = sum(_lost(layer.layer_name, prediction) for layer in layers) / len(layers)
     before, after = (
         sum(layer.parameters for layer in layers),
         sum(_parameters(layer, ranks[layer.layer_name], prediction) for layer in layers),
@@ -111,7 +111,7 @@ def _rows(context: CompressContext, layers: Sequence[LayerProfile], ranks: Mappi
     worst = _worst(prediction)
     for layer in layers:
         name, rank = layer.layer_name, ranks[layer.layer_name]
-        lost = prediction.variance_lost.get(name, 0.0) if name in prediction.ranks else None
+        lost = _lost(name, prediction) if name in prediction.ranks else None
         note = _sized([layer], prediction)
         _slider_row(
             key=_slider_key(context, name),
@@ -154,10 +154,20 @@ def _moved(key: str, apply: Callable[[int], None]) -> None:
     apply(st.session_state[key])
 
 
+def _lost(layer_name: str, prediction: Prediction) -> float:
+    """The share of a layer's variance that is lost; 0 where it is not predicted, and `_sized` has a note in its place."""
+    return prediction.variance_lost.get(layer_name, 0.0)
+
+
 def _sized(layers: Sequence[LayerProfile], prediction: Prediction) -> str:
-    """The note shown for tables of a method whose rank sets a size instead of keeping variance; else ""."""
-    reduced = any(layer.kind == "embedding" and layer.layer_name in prediction.ranks for layer in layers)
-    return "size of rank" if reduced and not prediction.method.keeps_latents else ""
+    """The note shown in place of a variance that is not predicted; "" where it is.
+
+    That is so for tables of a method whose rank sets a size, and for methods that do not project outputs.
+    """
+    reduced = [layer for layer in layers if layer.layer_name in prediction.ranks]
+    if any(layer.kind == "embedding" for layer in reduced) and not prediction.method.keeps_latents:
+        return "size of rank"
+    return "not predicted" if reduced and not prediction.method.projects_outputs else ""
 
 
 def _facts(lost: float | None, worst: float, after: int, before: int, edge: int = 0, note: str = "") -> str:

@@ -6,9 +6,10 @@ from ctrlab.plans.configs import CompressConfig
 from ctrlab.plans.cost_prediction import Prediction
 from ctrlab.services import compression as service
 from ctrlab.services import controls
+from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Job
-from ctrlab.ui import state
+from ctrlab.ui import format, state
 from ctrlab.ui.components.task import task
 from ctrlab.ui.feedback import escape
 from ctrlab.ui.format import count, size
@@ -47,13 +48,24 @@ def _submit(workspace: Workspace, config: service.CompressJobConfig, settings: R
 
 
 def _done(context: CompressContext, job: Job) -> None:
-    compressed = context.workspace.store.artifacts.get(job.result["model"])
-    cost = compressed.summary["cost_serving"]
+    """What was made, its AUC, and the way to its comparison, which has its controls."""
+    workspace = context.workspace
+    compressed = workspace.store.artifacts.get(job.result["model"])
+    cost, evaluation = compressed.summary["cost_serving"], latest_evaluation(workspace, compressed.id)
+    measured = evaluation.summary if evaluation else None
+    auc = f", AUC {format.auc(measured['metrics']['auc'])} on {measured['split']} rows" if measured else ""
     st.success(
-        f"{escape(compressed.name)} is ready: {count(cost['parameters_tables'] + cost['parameters_dense'])} parameters.",
+        f"{escape(compressed.name)} is ready: {count(cost['parameters_tables'] + cost['parameters_dense'])} parameters{auc}.",
         icon=":material/check_circle:",
     )
+    link = {"models": f"{context.model.id},{compressed.id}"}
+    arms = controls.arms_of(workspace, service.CompressJobConfig.from_dict(job.config))
+    if len(arms) > 1:
+        link["run"] = job.id
+        running = sum(arm.active for arm in arms)
+        still = f"{format.plural(running, 'control')} still to finish; the comparison adds each as it ends."
+        st.caption(still if running else "Its controls are in the comparison.")
     st.page_link(
         PAGES["Compare"].path, label="Compare with the original", icon=":material/arrow_forward:",
-        query_params=state.current().params(job=None) | {"models": f"{context.model.id},{compressed.id}"},
+        query_params=state.current().params(job=None) | link,
     )  # fmt: skip

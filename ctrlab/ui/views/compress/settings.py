@@ -10,6 +10,7 @@ from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.methods import METHODS
 from ctrlab.services.controls import MAX_SEEDS
 from ctrlab.training.configs import FINETUNE, FitConfig
+from ctrlab.ui import address
 from ctrlab.ui.components.config_form import config_form
 from ctrlab.ui.views.compress.context import CompressContext
 
@@ -30,7 +31,8 @@ class RunSettings:
 def read_settings(context: CompressContext) -> RunSettings:
     """Draw the form of the settings and return what it holds."""
     st.markdown("**Settings**")
-    config = config_form(CompressConfig, key="compress", fixed={"plan": RankPlan(), "finetune": None}, locked=_locked, columns=3)
+    fixed = {"plan": RankPlan(), "finetune": None}
+    config = config_form(CompressConfig, key="compress", fixed=fixed, locked=_locked, columns=3, parameter="settings")
     if config is not None:
         st.caption(METHODS[config.method].description)
     if config is not None and METHODS[config.method].retrains:
@@ -51,12 +53,14 @@ def _locked(values: Mapping[str, Any]) -> dict[str, Any]:
 
 def _finetuning(context: CompressContext) -> tuple[FitConfig | None, bool]:
     """The fine-tuning after each stage, None for truncation alone; and whether its settings are valid."""
-    wanted = st.toggle("Fine-tune after each stage", True, key="finetune-wanted", persist_state="session")
+    start_on = address.start("finetune") != "no"
+    wanted = st.toggle("Fine-tune after each stage", start_on, key="finetune-wanted", persist_state="session")
+    address.write("finetune", "" if wanted else "no")
     if not wanted:
         return None, True
     start = FINETUNE.replace(rows="finetune" if context.finetune_rows else "train")
     only = ("epochs", "learning_rate", *(("rows",) if context.finetune_rows else ()))
-    config = config_form(FitConfig, key="finetune", values=start, only=only, columns=3)
+    config = config_form(FitConfig, key="finetune", values=start, only=only, columns=3, parameter="tuning")
     return config, config is not None
 
 
@@ -76,12 +80,17 @@ def _whole_training(context: CompressContext) -> FitConfig:
 def _controls() -> tuple[bool, int]:
     """Whether to run the control arms, and the number of seeds."""
     with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="with-controls"):
+        start = address.start("controls")
+        seeds = int(start) if start.isdecimal() and 1 <= int(start) <= MAX_SEEDS else 0
         wanted = st.checkbox(
-            "Run with controls", key="controls", persist_state="session",
+            "Run with controls", bool(seeds), key="controls", persist_state="session",
             help="Also queue the original with the same fine-tuning, truncation alone, and a model of the same size trained from "
             "scratch. The effect of the compression is the difference from these controls.",
         )  # fmt: skip
         if not wanted:
+            address.write("controls", "")
             return False, 1
         help = "Repeat the run and its controls with this many random seeds."
-        return True, int(st.number_input("Seeds", 1, MAX_SEEDS, 1, key="seeds", width=130, help=help, persist_state="session"))
+        chosen = st.number_input("Seeds", 1, MAX_SEEDS, max(seeds, 1), key="seeds", width=130, help=help, persist_state="session")
+        address.write("controls", str(int(chosen)))
+        return True, int(chosen)
