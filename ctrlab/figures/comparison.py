@@ -10,6 +10,8 @@ from ctrlab.figures.text import size as size_text
 from ctrlab.figures.theme import GREY, KIND_ROLES, THRESHOLD, axis, figure, light, line, marker
 from ctrlab.plans.budgets import BUDGET_KINDS
 
+#: Characters of a label, and the room of one as shares of the plot.
+_LABEL_LENGTH, _LABEL_WIDTH, _LABEL_HEIGHT = 28, 0.5, 0.08
 _RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX"}
 
 
@@ -43,7 +45,8 @@ def auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> go.Fig
             "line": {**line(THRESHOLD, 1.4), "shape": "hv"}, "hoverinfo": "skip",
         }
     ]  # fmt: skip
-    traces += [_models(str(kind), rows, size, measured[size]) for kind, rows in measured.groupby("kind", sort=False)]
+    named = _labelled(measured, size)
+    traces += [_models(str(kind), rows, size, measured[size], named) for kind, rows in measured.groupby("kind", sort=False)]
     return figure(
         traces,
         name=f"auc-{size}",
@@ -55,16 +58,35 @@ def auc_size_scatter(table: pd.DataFrame, *, size: str = "parameters") -> go.Fig
     )
 
 
-def _models(kind: str, rows: pd.DataFrame, size: str, all_sizes: pd.Series) -> dict[str, object]:
-    """The trace of the models of one kind, labelled; models on the Pareto front are ringed."""
+def _labelled(table: pd.DataFrame, size: str) -> set[object]:
+    """Index labels of the models that get their name: front first, and none whose name would be printed over another's."""
+    places: list[tuple[float, float]] = []
+    named: set[object] = set()
+    x, y = np.log10(table[size].to_numpy(float)), table["auc"].to_numpy(float)
+    (left, right), (low, high) = _log_range(table[size].to_numpy(float)), _auc_range(y)
+    for number in np.argsort(~table["on_front"].to_numpy(bool), kind="stable"):
+        place = ((x[number] - left) / (right - left), (y[number] - low) / (high - low))
+        if all(abs(place[0] - other[0]) > _LABEL_WIDTH or abs(place[1] - other[1]) > _LABEL_HEIGHT for other in places):
+            places.append(place)
+            named.add(table.index[number])
+    return named
+
+
+def _models(kind: str, rows: pd.DataFrame, size: str, all_sizes: pd.Series, named: set[object]) -> dict[str, object]:
+    """The trace of the models of one kind, some of them labelled; models on the Pareto front are ringed."""
     return {
         "type": "scatter", "mode": "markers+text", "name": kind.replace("_", " "),
         "x": light(rows[size]), "y": rows["auc"].to_numpy(),
-        "text": rows["name"].tolist(), "textfont": {"size": 11}, "cliponaxis": False,
+        "text": [_shortened(name) if index in named else "" for index, name in rows["name"].items()],
+        "hovertext": rows["name"].tolist(), "textfont": {"size": 11}, "cliponaxis": False,
         "textposition": [_label_side(value, all_sizes) for value in rows[size]],
         "marker": marker(KIND_ROLES[kind], 13) | {"line": {"width": np.where(rows["on_front"], 2.0, 0.0), "color": GREY}},
-        "hovertemplate": f"%{{text}}<br>AUC %{{y:.4f}}<br>%{{x:.3s}} {BUDGET_KINDS[size].unit}<extra></extra>",
+        "hovertemplate": f"%{{hovertext}}<br>AUC %{{y:.4f}}<br>%{{x:.3s}} {BUDGET_KINDS[size].unit}<extra></extra>",
     }  # fmt: skip
+
+
+def _shortened(name: str) -> str:
+    return name if len(name) <= _LABEL_LENGTH else f"{name[: _LABEL_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _label_side(value: float, values: pd.Series) -> str:
@@ -111,7 +133,7 @@ def latency_bars(table: pd.DataFrame, *, batch_sizes: tuple[int, ...] = (1, 256,
         batch_sizes: of the groups, left to right.
     """
     groups = [[f"batch {batch}" for batch in batch_sizes for _ in _RUNTIMES], list(_RUNTIMES.values()) * len(batch_sizes)]
-    traces = [_bars(row, number, groups, batch_sizes, labels=len(table) <= 2) for number, (_, row) in enumerate(table.iterrows())]
+    traces = [_bars(row, number, groups, batch_sizes, labels=len(table) == 1) for number, (_, row) in enumerate(table.iterrows())]
     return figure(
         traces,
         name="latency",

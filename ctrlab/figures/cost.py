@@ -10,9 +10,8 @@ from ctrlab.models.profile import Cost
 
 def describe_cost_bars(before: Cost, after: Cost, *, names: tuple[str, str] = ("original", "compressed")) -> str:
     """Caption: parameters before and after, the factor between them, and the share of tables in the compressed model."""
-    change = (
-        f"{times(before.parameters / max(after.parameters, 1))} smaller" if after.parameters < before.parameters else "no smaller"
-    )
+    factor = before.parameters / max(after.parameters, 1)
+    change = "no smaller" if times(factor) == times(1.0) or factor < 1 else f"{times(factor)} smaller"
     share = percent(after.parameters_tables / max(after.parameters, 1), 0)
     return f"{count(before.parameters)} parameters become {count(after.parameters)}, {change}; {share} of those are in tables."
 

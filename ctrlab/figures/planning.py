@@ -6,7 +6,7 @@ import plotly.graph_objects as go
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.figures.registry import FIGURES
-from ctrlab.figures.text import count, percent, plural
+from ctrlab.figures.text import count, percent, plural, size, times
 from ctrlab.figures.theme import AFM, CONTROL, GREY, ORIGINAL, axis, figure, light, line, marker, vertical
 from ctrlab.plans.budgets import BUDGET_KINDS
 from ctrlab.plans.sensitivity import LayerSensitivity
@@ -74,9 +74,19 @@ def describe_planned_front(
         return "Every plan is predicted to lose more than 0.0005 of AUC."
     smallest = near.loc[near["cost"].idxmin()]
     return (
-        f"The smallest plan predicted to lose at most 0.0005 of AUC has {count(smallest['cost'])} {BUDGET_KINDS[kind].unit}, "
-        f"{original[0] / max(smallest['cost'], 1):.1f}x fewer than the original."
+        f"The smallest plan predicted to lose at most 0.0005 of AUC has {_amount(smallest['cost'], kind)}, "
+        f"{times(original[0] / max(smallest['cost'], 1))} {'less' if _in_bytes(kind) else 'fewer'} than the original."
     )
+
+
+def _in_bytes(kind: str) -> bool:
+    return BUDGET_KINDS[kind].unit.startswith("bytes")
+
+
+def _amount(cost: float, kind: str) -> str:
+    """A cost with its unit: "153 kB", "21.5 k parameters"."""
+    unit = BUDGET_KINDS[kind].unit
+    return size(cost) + unit.removeprefix("bytes") if _in_bytes(kind) else f"{count(cost)} {unit}"
 
 
 @FIGURES.register(title="The best plan of every size", describe=describe_planned_front)

@@ -8,6 +8,7 @@ from ctrlab.figures.text import percent, plural
 from ctrlab.figures.theme import AFM, FAINT, ORIGINAL, THRESHOLD, axis, figure, light, marker
 
 _ROW_HEIGHT = 19
+_NAME_LENGTH = 22
 
 
 def describe_rank_overview(table: pd.DataFrame, *, selected: str | None = None) -> str:
@@ -52,12 +53,18 @@ def rank_overview(table: pd.DataFrame, *, selected: str | None = None) -> go.Fig
         traces,
         name="rank-overview",
         height=86 + _ROW_HEIGHT * len(names),
-        x=axis("rank / width of the layer", range=[-2, 102], ticksuffix=" %"),
+        x=axis("rank / width", range=[-2, 102], ticksuffix=" %"),
         y={"type": "category", "categoryorder": "array", "categoryarray": names[::-1], "automargin": True, "gridcolor": FAINT,
-           "tickfont": {"size": 11}, "range": [-0.7, len(names) - 0.3], "dtick": 1},
+           "tickfont": {"size": 11}, "tickmode": "array", "tickvals": names, "ticktext": [_short(name) for name in names],
+           "range": [-0.7, len(names) - 0.3], "dtick": 1},
         clickmode="event+select",
         shapes=[] if lit is None else [_highlight(len(names) - 1 - lit)],
     )  # fmt: skip
+
+
+def _short(name: str) -> str:
+    """A name that fits beside the rows; the whole of it is in the hover text."""
+    return name if len(name) <= _NAME_LENGTH else f"{name[: _NAME_LENGTH - 1]}\N{HORIZONTAL ELLIPSIS}"
 
 
 def _highlight(position: int) -> dict[str, object]:

@@ -62,6 +62,7 @@ def spectrum(layer: LayerSpectrum, *, chosen_rank: int | None = None) -> go.Figu
         x=axis("direction", range=_span(layer.width), tickformat="d"),
         y=axis(
             "singular value / largest",
+            standoff=18,  # ticks with an exponent are wider than plotly thinks
             type="log",
             range=[np.log10(lowest) - 0.15, 0.2],
             exponentformat="power",
@@ -141,7 +142,7 @@ def cumulative_variance(
         shapes, annotations = [*shapes, rule], [*annotations, label | {"y": 0.45}]
     lowest = float(100 * layer.cumulative[0]) if layer.width else 0.0
     return figure(
-        [curve, _variance_marks(ranks)],
+        [curve, _variance_marks(layer, ranks)],
         name=f"cumulative-{layer.layer_name}",
         height=320,
         x=axis("rank", range=_span(layer.width), tickformat="d"),
@@ -151,15 +152,14 @@ def cumulative_variance(
     )
 
 
-def _variance_marks(ranks: Mapping[float, int]) -> dict[str, object]:
-    """Markers at the ranks for each share of the variance; equal ranks have one label."""
+def _variance_marks(layer: LayerSpectrum, ranks: Mapping[float, int]) -> dict[str, object]:
+    """Markers on the curve at the ranks for each share of the variance; equal ranks have one label."""
     labels: dict[int, list[str]] = {}
     for variance, rank in ranks.items():
         labels.setdefault(rank, []).append(f"{100 * variance:.0f}")
-    highest = {rank: max(variance for variance, other in ranks.items() if other == rank) for rank in labels}
     return {
         "type": "scatter", "mode": "markers+text", "name": "90 / 95 / 99 %", "showlegend": False, "cliponaxis": False,
-        "x": np.asarray(list(labels), dtype=np.int32), "y": light([100 * highest[rank] for rank in labels]),
+        "x": np.asarray(list(labels), dtype=np.int32), "y": light([100 * layer.cumulative[rank - 1] for rank in labels]),
         "text": [f"{'/'.join(parts)} %: k = {rank}" for rank, parts in labels.items()],
         "textposition": "bottom right", "textfont": {"size": 11},
         "marker": {"size": 9, "color": ORIGINAL.color, "symbol": "circle-open", "line": {"width": 2}},

@@ -8,12 +8,17 @@ MINUS = "\N{MINUS SIGN}"
 def percent(share: float, digits: int | None = None) -> str:
     """A share in per cent, with two significant digits where it is small; never rounded to 0 or 100.
 
-    >>> percent(0.0123), percent(0.000004), percent(0.99996), percent(0.5, 0)
-    ('1.2 %', '< 0.01 %', '99.99 %', '50 %')
+    >>> percent(0.0123), percent(0.000004), percent(0.99996), percent(0.5, 0), percent(0.004, 0), percent(0.999, 0)
+    ('1.2 %', '< 0.01 %', '99.99 %', '50 %', '< 1 %', '> 99 %')
     """
-    if digits is not None:
-        return f"{100 * share:.{digits}f} %"
     value = 100 * share
+    if digits is not None:
+        step = 10.0**-digits
+        if 0 < value < step / 2:
+            return f"< {step:g} %"
+        if 100 - step / 2 <= value < 100:
+            return f"> {100 - step:g} %"
+        return f"{value:.{digits}f} %"
     if value == 0 or share >= 1:
         return f"{value:.0f} %"
     if value < 0.01:

@@ -2,7 +2,7 @@
 
 Colours are from Okabe and Ito's palette ("Color Universal Design", 2008), which is safe for the common kinds of colour
 blindness; each has a contrast of 3:1 or more on the light and on the dark page. Dash and marker encode the same meaning.
-Paper and plot are transparent and the page sets the text colour, so one figure serves both themes.
+Paper and plot are transparent and the page sets the text colour, so one figure serves both themes; `on_dark` brightens it.
 """
 
 from collections.abc import Sequence
@@ -37,6 +37,11 @@ CONTROL = Role("control", "#009e73", "dash", "square")
 FROM_SCRATCH = Role("from_scratch", "#b66a94", "dashdot", "triangle-up")
 THRESHOLD = Role("threshold", GREY, "dot", "line-ns-open")
 
+#: The colours on a dark page: as light as its text is, each role in its own hue.
+DARK = {
+    ORIGINAL.color: "#56b4e9", AFM.color: "#f0894a", CONTROL.color: "#3cc79a", FROM_SCRATCH.color: "#c79bd6", GREY: "#a9b5b5",
+}  # fmt: skip
+
 ROLES = {role.name: role for role in (ORIGINAL, AFM, CONTROL, FROM_SCRATCH, THRESHOLD)}
 #: The role of each kind of model in a comparison.
 KIND_ROLES = {"original": ORIGINAL, "compressed": AFM, "control": CONTROL, "from_scratch": FROM_SCRATCH}
@@ -52,11 +57,11 @@ def marker(role: Role, size: float = 9.0) -> dict[str, Any]:
     return {"color": role.color, "symbol": role.symbol, "size": size}
 
 
-def axis(title: str, **settings: Any) -> dict[str, Any]:
-    """A plotly axis with `title` and the common grid."""
+def axis(title: str, *, standoff: int = 8, **settings: Any) -> dict[str, Any]:
+    """A plotly axis with `title`, `standoff` pixels from its ticks, and the common grid."""
     return {
-        "title": {"text": title, "standoff": 8}, "gridcolor": FAINT, "linecolor": GREY, "zeroline": False, "automargin": True,
-        **settings,
+        "title": {"text": title, "standoff": standoff}, "gridcolor": FAINT, "linecolor": GREY, "zeroline": False,
+        "automargin": True, **settings,
     }  # fmt: skip
 
 
@@ -69,7 +74,7 @@ def figure(
     """
     common = {
         "height": height,
-        "margin": {"t": 10, "r": 10, "b": 10, "l": 10},
+        "margin": {"t": 30, "r": 10, "b": 10, "l": 10},
         "paper_bgcolor": "rgba(0,0,0,0)",
         "plot_bgcolor": "rgba(0,0,0,0)",
         "uirevision": name,
@@ -79,6 +84,15 @@ def figure(
         "yaxis": y,
     }
     return go.Figure(data=list(traces), layout=common | layout)
+
+
+def on_dark(value: Any) -> Any:
+    """A figure's JSON object, or any part of it, with the colours of a dark page."""
+    if isinstance(value, dict):
+        return {key: on_dark(part) for key, part in value.items()}
+    if isinstance(value, list | tuple):
+        return [on_dark(part) for part in value]
+    return DARK.get(value, value) if isinstance(value, str) else value
 
 
 def thin(length: int, keep: Sequence[int] = ()) -> NDArray[np.intp]:

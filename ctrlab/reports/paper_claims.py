@@ -32,6 +32,8 @@ CLAIMS = (
 )
 
 
+#: Digits after the point that each measure is shown with.
+_DIGITS = {"fewer": 1, "auc": 4, "faster": 2}
 _COLUMNS = (
     "name", "claim", "measure", "paper_low", "paper_high", "measured", "measured_low", "measured_high", "control", "controls",
     "tuned", "verdict",
@@ -79,4 +81,5 @@ def _measured(model: "pd.Series[float]", original: "pd.Series[float]", claim: Cl
 def _verdict(value: float, claim: Claim) -> str:
     if value != value:
         return "not measured"
+    value = round(value, _DIGITS[claim.measure])  # as it is shown: 5.04 times is the "5.0x" of the claim
     return "less than claimed" if value < claim.low else "more than claimed" if value > claim.high else "as claimed"

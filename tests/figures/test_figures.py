@@ -10,6 +10,7 @@ from ctrlab.errors import UnknownNameError
 from ctrlab.figures import theme
 from ctrlab.figures.gallery import FIGURES, cumulative_variance, describe_cumulative_variance, rank_overview, spectrum
 from ctrlab.figures.text import count, percent, size, times
+from ctrlab.figures.theme import DARK, ORIGINAL, on_dark
 from ctrlab.models.profile import Cost
 from ctrlab.plans.sensitivity import LayerSensitivity
 from ctrlab.reports.comparison import pareto_mask
@@ -147,7 +148,7 @@ SENTENCES = {
 @pytest.mark.parametrize("name", FIGURES.names())
 def test_every_figure_is_light_transparent_and_keeps_its_zoom(name):
     figure = FIGURES[name].draw(*ARGUMENTS[name])
-    assert figure.layout.uirevision and figure.layout.margin.t == 10
+    assert figure.layout.uirevision and figure.layout.margin.t == 30
     assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
     for trace in figure.data:
         values = np.asarray(trace.x if trace.orientation == "h" else trace.y)
@@ -255,3 +256,28 @@ def test_roles_differ_in_colour_for_the_colour_blind_or_else_in_shape(matrix):
 )  # fmt: skip
 def test_numbers_have_three_significant_digits_and_a_unit(written, text):
     assert written == text
+
+
+def test_every_colour_of_a_figure_is_brighter_on_a_dark_page():
+    for name in FIGURES.names():
+        figure = on_dark(FIGURES[name].draw(*ARGUMENTS[name]).to_plotly_json())
+        text = json.dumps(figure, default=str)
+        assert not [color for color in DARK if color in text], name
+    assert on_dark({"a": [ORIGINAL.color, 3], "b": "text"}) == {"a": [DARK[ORIGINAL.color], 3], "b": "text"}
+
+
+def test_marks_of_variance_lie_on_the_curve_where_the_first_direction_holds_more():
+    layer = layer_spectrum([1.0, 1e-4, 1e-5], weights=3)
+    marks = FIGURES["cumulative_variance"].draw(layer).data[1]
+    assert list(marks.x) == [1] and marks.y[0] == pytest.approx(100 * layer.cumulative[0], rel=1e-6)
+
+
+def test_no_two_names_are_printed_over_each_other_and_long_ones_are_cut():
+    rows = [{"name": f"a model with a rather long name, number {n}", "kind": "compressed", "auc": 0.76 + n * 1e-6, "on_front": n == 13,
+             "parameters": 1000 + n} for n in range(14)]  # fmt: skip
+    (trace,) = FIGURES["auc_size_scatter"].draw(pd.DataFrame(rows)).data[1:]
+    shown = [text for text in trace.text if text]
+    assert len(shown) == 1 and trace.text[13] == shown[0] and len(shown[0]) <= 28
+    assert list(trace.hovertext) == [row["name"] for row in rows]
+    table = pd.DataFrame({"layer": ["x" * 60], "kind": ["linear"], "width": [8], "k90": [1], "k99": [2], "break_even": [4]})
+    assert len(FIGURES["rank_overview"].draw(table).layout.yaxis.ticktext[0]) <= 22

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ctrlab.reports.comparison import SPEED_COLUMN
 from ctrlab.reports.paper_claims import claims_table
 from tests.support.comparisons import row
 
@@ -30,3 +31,13 @@ def test_each_claim_has_the_measured_result_and_that_of_fine_tuning_alone():
     bare = claims[claims["name"] == "truncated"]
     assert bare["verdict"].tolist() == ["more than claimed", "not measured", "not measured"] and not bare["controls"].any()
     assert claims_table(table[table["kind"] != "original"]).empty
+
+
+@pytest.mark.parametrize(
+    ("value", "verdict"), [(5.04, "as claimed"), (5.06, "more than claimed"), (2.96, "as claimed"), (2.94, "less than claimed")]
+)
+def test_a_claim_is_judged_by_the_digits_that_are_shown(value, verdict):
+    rows = [{"id": kind, "name": kind, "kind": kind, "finetune": "", "parameters": parameters, "auc_change": np.nan,
+             "auc_change_low": np.nan, "auc_change_high": np.nan, SPEED_COLUMN: np.nan}
+            for kind, parameters in (("original", 1e6 * value), ("compressed", 1e6))]  # fmt: skip
+    assert claims_table(pd.DataFrame(rows))["verdict"].iloc[0] == verdict

@@ -4,6 +4,7 @@ from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
+from ctrlab.figures.theme import on_dark
 from ctrlab.ui.components.downloads import file_name
 from ctrlab.ui.components.explain import explain
 from ctrlab.ui.feedback import escape
@@ -37,7 +38,7 @@ def chart(
         What `st.plotly_chart` returns: the selection where `on_select` is given.
     """
     selection = st.plotly_chart(
-        figure,
+        on_dark(figure.to_plotly_json()) if st.context.theme.type == "dark" else figure,
         key=key,
         alt=alt or sentence or None,
         config={

@@ -142,7 +142,8 @@ def _bar(job: Job) -> None:
         st.progress(job.progress, text=f"Waiting for the worker{behind}" if waiting.alive else "Starting the worker")
     elif job.state == "running":
         message = job.message or "working"
-        parts = [message[0].upper() + message[1:], f"{100 * job.progress:.0f} %"]
+        first = message.split(maxsplit=1)[0]
+        parts = [message[0].upper() + message[1:] if first.isalpha() else message, f"{100 * job.progress:.0f} %"]
         if job.eta_seconds is not None:
             parts.append(f"{format.duration(job.eta_seconds)} left")
         st.progress(min(job.progress, 1.0), text=escape(" · ".join(parts)))

@@ -1,6 +1,7 @@
 """The Compare page: accuracy, size and speed of the original beside its compressed versions."""
 
 import html
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +38,8 @@ _MODELS = "models"
 #: The job of a compression whose controls are added as they end.
 _RUN = "run"
 _POLL_SECONDS = 1.0
+#: The space between a number and its unit, where no line may end.
+_UNBROKEN, _NBSP = re.compile(r"(?<=\d) (?=(?:[kMG%]|[kMG]?B)\b|%)"), "\N{NO-BREAK SPACE}"
 _RUNTIMES = {"torch": "PyTorch", "onnx": "ONNX Runtime"}
 #: The kinds of cost that the scatter can have on its axis.
 _SIZES = ("parameters", "bytes", "macs")
@@ -181,7 +184,9 @@ def _verdict(table: "pd.DataFrame") -> None:
         return
     original = originals.iloc[0]
     lines = [
-        f"**{escape(row['name'])}** against {escape(original['name'])}: {escape(verdict(original, row, table))}"
+        _UNBROKEN.sub(
+            _NBSP, f"**{escape(row['name'])}** against {escape(original['name'])}: {escape(verdict(original, row, table))}"
+        )
         for _, row in table.iterrows()
         if row["id"] != original["id"]
     ]

@@ -113,6 +113,12 @@ def _facts(model: Artifact) -> None:
         "Size", format.size(cost["bytes_tables"] + cost["bytes_dense"]), border=True, delta_color="off", delta_arrow="off",
         delta=f"{format.count(cost['macs'])} MACs per row",
     )  # fmt: skip
+    trained = model.summary["cost"]["parameters_tables"] + model.summary["cost"]["parameters_dense"]
+    if format.count(trained) != format.count(tables + dense):
+        st.caption(
+            f"Counted in the serving form. While training it has {format.count(trained)} parameters; what serving does not need "
+            "is folded away."
+        )
 
 
 def _clicks(metrics: dict[str, Any]) -> str:

@@ -161,10 +161,11 @@ def _chooser(table: "pd.DataFrame", layer: str, row: "pd.Series") -> None:
             "Next layer", icon=":material/chevron_right:", key="next-layer", disabled=position == len(layers) - 1,
             on_click=_select, args=(layers[min(position + 1, len(layers) - 1)],),
         )  # fmt: skip
+    with st.container(key="layer-facts"):  # a line of its own, so that its length moves nothing
+        kind = _KIND_NAMES[row["kind"]].capitalize()
         st.markdown(
-            f"{_KIND_NAMES[row['kind']]}, 90 / 95 / 99 % in **{row['k90']} / {row['k95']} / {row['k99']}** of {row['width']}, "
-            f"effective rank **{row['effective_rank']:.1f}**",
-            width="content",
+            f"{kind}, 90 / 95 / 99 % in **{row['k90']} / {row['k95']} / {row['k99']}** of {row['width']}, "
+            f"effective rank **{row['effective_rank']:.1f}**"
         )
 
 

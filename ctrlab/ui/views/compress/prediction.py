@@ -23,7 +23,7 @@ def prediction_panel(prediction: Prediction, bottleneck: Bottleneck) -> None:
     st.html(
         '<div class="headline" role="status">'
         f"<div><b>{count(after.parameters)}</b><span>parameters</span></div>"
-        f"<div><b>{times(factor)}</b><span>smaller</span></div>"
+        f"<div><b>{_smaller(factor)}</b><span>smaller</span></div>"
         f"<div><b>{lost}</b><span>variance lost{'' if bottleneck != 'relu' else ' *'}</span></div></div>"
     )
     rows = [
@@ -50,6 +50,13 @@ def prediction_panel(prediction: Prediction, bottleneck: Bottleneck) -> None:
         )
     if bottleneck == "relu":
         st.caption("\\* With a ReLU between the factors the variance lost does not hold before fine-tuning.")
+
+
+def _smaller(factor: float) -> str:
+    """How much smaller: a factor, or a share where the factor would read 1.0x."""
+    if times(factor) != times(1.0):
+        return times(factor)
+    return percent(max(0.0, 1 - 1 / factor), 0)
 
 
 def cost_chart(context: CompressContext, prediction: Prediction) -> None:

@@ -42,6 +42,11 @@ def sliders(context: CompressContext, ranks: Mapping[str, int], prediction: Pred
         ranks = {**ranks} | {
             layer.layer_name: prediction.ranks.get(layer.layer_name, layer.out_features) for layer in context.tables
         }
+    trained, served = count(context.profile.cost.parameters), count(prediction.serving_original.parameters)
+    if trained != served:
+        st.caption(
+            f"Beside the sliders: parameters of the training form ({trained} in all). The prediction counts the serving form."
+        )
     _group(context, "All MLP layers", context.linear, ranks, prediction, folded=False)
     folded = len(context.tables) > _TABLES_SHOWN
     _group(context, "All tables", context.tables, ranks, prediction, folded=folded, alone=shared_basis)

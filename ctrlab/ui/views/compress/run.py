@@ -18,6 +18,7 @@ from ctrlab.ui.views.compress.context import CompressContext
 from ctrlab.ui.views.compress.settings import RunSettings
 
 _ALL_DENSE = "every layer is dense; lower the rank of at least one layer below break-even, or choose fewer bits"
+_NO_SMALLER = "the result would be no smaller than the original; lower the ranks, or choose fewer bits"
 _FAULTY = "correct the settings first"
 
 
@@ -35,9 +36,17 @@ def run(context: CompressContext, prediction: Prediction, config: CompressConfig
         f"Compress to {left}",
         lambda: _submit(context.workspace, job_config, settings),
         belongs=lambda job: job.config.get("model_id") == context.model.id,
-        disabled=_FAULTY if settings.config is None else "" if prediction.ranks or config.precision != "float32" else _ALL_DENSE,
+        disabled=_FAULTY if settings.config is None else _pointless(prediction, config),
         done=lambda job: _done(context, job),
     )
+
+
+def _pointless(prediction: Prediction, config: CompressConfig) -> str:
+    """Why the run would make nothing smaller; "" where it does."""
+    if not prediction.ranks and config.precision == "float32":
+        return _ALL_DENSE
+    before, after = prediction.serving_original, prediction.serving
+    return _NO_SMALLER if size(after.size_bytes) == size(before.size_bytes) else ""
 
 
 def _submit(workspace: Workspace, config: service.CompressJobConfig, settings: RunSettings) -> str:
