@@ -1,5 +1,6 @@
 """training/loop.py: learning, choosing the best, stopping, cancelling, and going on after a kill."""
 
+import hashlib
 import json
 import math
 import signal
@@ -185,23 +186,24 @@ def test_the_record_of_a_timed_fit_repeats_it(data):
     assert_same(first, fit(fresh(), data, repeated, engine=timed("mkl")))
 
 
+def fingerprint_of_a_fit():
+    """Digest of the weights and the choices of libraries, at sizes at which the two matrix libraries compete."""
+    result = fit(
+        fresh(mlp_dims=(400, 400), embed_dim=16), MemoryDataset(num_train=4000), CONFIG.replace(epochs=1, batch_size=1024)
+    )
+    digest = hashlib.sha256()
+    for tensor in result.model.state_dict().values():
+        digest.update(tensor.numpy().tobytes())
+    return f"{digest.hexdigest()} {result.matrix_choices}"
+
+
 def test_one_seed_gives_one_model_in_two_processes():
-    """Bit for bit, at sizes at which the two matrix libraries compete."""
-    code = """
-import hashlib, torch
-from tests.training import test_fit as t
-config = t.CONFIG.replace(epochs=1, batch_size=1024)
-result = t.fit(t.fresh(mlp_dims=(400, 400), embed_dim=16), t.MemoryDataset(num_train=4000), config)
-digest = hashlib.sha256()
-for tensor in result.model.state_dict().values():
-    digest.update(tensor.numpy().tobytes())
-print(digest.hexdigest(), result.matrix_choices)
-"""
-    runs = [
-        subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True)
-        for _ in range(2)
-    ]
-    assert runs[0].stdout == runs[1].stdout and runs[0].stdout.strip().endswith("()")
+    """Bit for bit, in this process and in a new one."""
+    code = "from tests.training import test_fit; print(test_fit.fingerprint_of_a_fit())"
+    other = subprocess.run(
+        [sys.executable, "-c", code], cwd=Path(__file__).parents[2], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert other == fingerprint_of_a_fit() and other.endswith("()")
 
 
 def test_fit_leaves_threads_and_settings_as_it_found_them(data):

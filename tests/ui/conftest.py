@@ -1,5 +1,6 @@
 """Pages without a browser or a worker: Streamlit's AppTest on a home of its own."""
 
+import shutil
 from collections.abc import Callable
 from concurrent.futures import Future
 from pathlib import Path
@@ -29,10 +30,21 @@ ROOT = Path(__file__).parents[2]
 SCHEMA = FeatureSchema(field_names=("ad_id",), field_dims=(1202,), value_names=("price",), fingerprint="f")
 
 
+@pytest.fixture(scope="session")
+def empty_home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A home without artifacts and jobs, to be copied: to make its tables takes longer than a page."""
+    home = tmp_path_factory.mktemp("empty") / "home"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("CTRLAB_STORE_URL", raising=False)
+        open_workspace(home).store.close()
+    return home
+
+
 @pytest.fixture
-def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
+def workspace(tmp_path: Path, empty_home: Path, monkeypatch: pytest.MonkeyPatch) -> Workspace:
     """An empty home that the pages use too; no worker is started for it."""
     home = tmp_path / "home"
+    shutil.copytree(empty_home, home)
     monkeypatch.setenv("CTRLAB_HOME", str(home))
     monkeypatch.delenv("CTRLAB_STORE_URL", raising=False)
     monkeypatch.setattr(jobs, "ensure_worker", lambda workspace, command=None: None)

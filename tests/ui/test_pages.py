@@ -120,7 +120,7 @@ def test_a_bad_file_is_one_sentence_and_the_path_stays(open_page, tmp_path: Path
     bad = {
         "empty": (b"", "empty"),
         "binary": (b"\x00\x01\x02\xff\xfe" * 200, "binary.csv"),
-        "ragged": (b"clicked,b\n1,x\n0,y,z,w\n1,q\n", "row 3"),
+        "ragged": (b"clicked,b\n1,x\n0,y,z,w\n1,q\n", "line 3"),
     }
     app = open_page("Data")
     app.button_group(key="data-way").set_value("Your table").run()
