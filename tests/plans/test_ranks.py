@@ -134,5 +134,5 @@ def test_a_compressed_model_is_predicted_from_its_original_only():
 def test_a_compression_config_survives_json_and_knows_its_methods():
     config = CompressConfig(plan=RankPlan.of({"mlp.0": 3, "embedding.a": 1}), bottleneck="prelu", finetune=FitConfig(epochs=2))
     assert CompressConfig.from_json(config.to_json()) == config
-    with pytest.raises(ConfigError, match="method must be one of afm, svd"):
+    with pytest.raises(ConfigError, match="method must be one of afm, weighted_afm, svd"):
         CompressConfig(plan=RankPlan(), method="magic")
