@@ -1,5 +1,6 @@
 import gzip
 import hashlib
+import tarfile
 
 import numpy as np
 import polars as pl
@@ -66,6 +67,24 @@ def test_criteo_is_read_and_recognised_with_and_without_a_header(tmp_path, separ
     assert all(transforms[name] == ("numeric", "criteo") for name in NUMERIC_NAMES)
     dataset = encode_dataset(draft_config(inspection, "t"), tmp_path / "drafted")
     assert len(dataset.schema.field_names) == 39 and sum(dataset.summary.clicks.values()) == 40
+
+
+def test_the_archive_of_criteo_is_read_as_it_is_downloaded(tmp_path):
+    folder = tmp_path / "dac"
+    folder.mkdir()
+    rows = criteo_rows()
+    rows.write_csv(folder / "train.txt", separator="\t", include_header=False)
+    rows.drop("label").write_csv(folder / "test.txt", separator="\t", include_header=False)
+    (folder / "readme.txt").write_text("Criteo's display advertising challenge")
+    path = tmp_path / "dac.tar.gz"
+    with tarfile.open(path, "w:gz") as archive:
+        for name in ("readme.txt", "test.txt", "train.txt"):
+            archive.add(folder / name, name)
+    known = DATASETS["criteo"]
+    inspection = known.inspect(str(path))
+    assert tuple(inspection.column) == COLUMN_NAMES and inspection.rows == 120
+    config = known.config_for(str(path)).replace(source=inspection.source)
+    assert sum(encode_dataset(config, tmp_path / "encoded").summary.clicks.values()) == 40
 
 
 def test_other_tables_are_not_taken_for_known_ones(tmp_path):

@@ -1,9 +1,11 @@
 """Criteo display advertising: the challenge's original text file, and the form benchmarks share."""
 
 import re
+from pathlib import Path, PurePosixPath
 
 from ctrlab.data.catalog.known import KnownDataset
 from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig, SplitConfig, Transform
+from ctrlab.data.tables.archives import archive_members, is_table_name
 from ctrlab.data.tables.inspect import TableInspection
 from ctrlab.data.tables.reader import open_table
 from ctrlab.errors import DataError
@@ -30,17 +32,29 @@ def _original(source: SourceConfig, split: SplitConfig) -> DatasetConfig:
 
 
 def _source_of(source: SourceConfig) -> SourceConfig:
-    """The source with names and delimiter as the file has them: a copy may have a header, or commas."""
-    detected = source.replace(column_names=(), delimiter=None)
+    """The source with names and delimiter as the file has them: a copy may have a header, or commas.
+
+    Of the archive as it is downloaded, `train.txt` is read: the rows of `test.txt` have no label.
+    """
     try:
+        source = source.replace(paths=(_training_file(source.paths[0]),))
+        detected = source.replace(column_names=(), delimiter=None)
         reader = open_table(detected)
-    except DataError:
+    except (DataError, OSError):
         return source  # its reader names what is wrong
     if set(COLUMN_NAMES) <= set(reader.column_names):
         return detected
     if len(reader.column_names) == len(COLUMN_NAMES) and not reader.layout.header:
         return detected.replace(column_names=COLUMN_NAMES, delimiter=reader.layout.delimiter)
     return source
+
+
+def _training_file(path: str) -> str:
+    """The path of `train.txt` inside an archive of several tables; any other path as it is."""
+    members = archive_members(Path(path)) if Path(path).is_file() else None
+    tables = [name for name in members or () if is_table_name(name)]
+    found = next((name for name in tables if PurePosixPath(name).name == "train.txt"), None)
+    return f"{path}/{found}" if len(tables) > 1 and found else path
 
 
 def _is_like(inspection: TableInspection) -> bool:
@@ -68,7 +82,7 @@ CRITEO = KnownDataset(
     title="Criteo display advertising",
     description="A week of display ads: 13 counts and 26 hashed categorical columns. Counts become floor(log(x)^2) buckets.",
     address="https://go.criteo.net/criteo-research-kaggle-display-advertising-challenge-dataset.tar.gz",
-    files="unpack the archive and choose train.txt (tab-separated, no header)",
+    files="choose the archive as it is (dac.tar.gz), or the train.txt in it (tab-separated, no header)",
     size="4.58 GB (4,576,820,670 bytes) packed",
     size_source="length the server reports, as others have recorded it; not checked here",
     num_rows=45_840_617,
