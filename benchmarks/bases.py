@@ -37,7 +37,7 @@ from ctrlab.training.loop import fit
 
 NAMES = ("criteo", "frappe", "avazu")
 ARCHITECTURES = ("deepfm", "dcn")
-ONE_EPOCH = FitConfig(batch_size=256, learning_rate=1e-3, optimizer="lazy_adam", device="cpu")
+ONE_EPOCH = FitConfig(epochs=1, batch_size=256, learning_rate=1e-3, optimizer="lazy_adam", monitor="auc", device="cpu")
 _SPLIT = SplitConfig(train=0.7, valid=0.1, test=0.1, finetune=0.1)
 
 

@@ -71,7 +71,9 @@ def run_seed(table: Path, folder: Path, rows: str, seed: int, args: argparse.Nam
     dataset = encode_dataset(DATASETS["criteo"].config_for(str(table), split), folder)
     torch.manual_seed(seed)
     untrained = build_model(DeepFMConfig(embed_dim=16, mlp_dims=(400, 400, 400)), dataset.schema)
-    started = FitConfig(batch_size=args.batch_size, learning_rate=args.learning_rate, optimizer="lazy_adam", seed=seed)
+    started = FitConfig(
+        epochs=1, batch_size=args.batch_size, learning_rate=args.learning_rate, optimizer="lazy_adam", monitor="auc", seed=seed
+    )
     base = fit(untrained, dataset, started).model
     spectra = collect_spectra(base, dataset)
     plan = plan_ranks(profile_model(base), spectra, ranks=RANKS)

@@ -39,8 +39,8 @@ FIELDS = ("user", "item", "daytime", "weekday", "isweekend", "homework", "cost",
 #: How far below the published AUC a mean may lie and still count as reproduced.
 TOLERANCE = 0.001
 TRAINING = FitConfig(
-    epochs=100, batch_size=4096, learning_rate=1e-3, optimizer="adam", clip_norm=10.0, evaluations_per_epoch=1, patience=2,
-    plateau_factor=0.1, device="cpu",
+    epochs=100, batch_size=4096, learning_rate=1e-3, optimizer="adam", clip_norm=10.0, evaluations_per_epoch=1, monitor="auc",
+    patience=2, plateau_factor=0.1, device="cpu",
 )  # fmt: skip
 
 

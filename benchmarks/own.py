@@ -15,6 +15,7 @@ from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.models.base import CTRModel, build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
+from ctrlab.training.automatic import schedule_for
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import FitResult, epoch_seed, fit
 from ctrlab.training.progress import FitProgress
@@ -33,6 +34,9 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "nfm": {},
     "afn_plus": {"logarithmic_neurons": zoo.LOGARITHMIC_NEURONS, "deep_dims": zoo.MLP, "batch_norm": True},
 }
+
+#: Rows of a step.
+BATCH_SIZE = 4096
 
 
 class RowsDataset:
@@ -73,13 +77,16 @@ class Contender:
         **changes: Any,
     ) -> None:  # fmt: skip
         self.rows = rows
-        training = {"batch_size": 4096, "learning_rate": learning_rate, "optimizer": optimizer, "l2_embedding": l2}
+        training = {
+            "epochs": 1, "monitor": "auc", "batch_size": BATCH_SIZE, "learning_rate": learning_rate, "optimizer": optimizer,
+            "l2_embedding": l2,
+        }  # fmt: skip
         self.config = fit_config(dtype, **training)
         self.model = built(model, RowsDataset(rows).schema, **changes)
 
     def timed(self, steps: int) -> float:
         """Rows a second over `steps` steps of `fit`, the first one, which allocates and chooses, not counted."""
-        size = self.config.batch_size
+        size = BATCH_SIZE
         rows = min(len(self.rows), (steps + 1) * size) // size * size
         some = Rows(self.rows.ids[:rows], self.rows.labels[:rows], self.rows.field_dims)
         seen: list[tuple[float, int]] = []
@@ -107,7 +114,8 @@ class Contender:
 def order_of_rows(rows: Rows, config: FitConfig) -> "np.ndarray[Any, np.dtype[np.int64]]":
     """(n,): the order in which `fit` goes through the rows in its first epoch."""
     numbers = Rows(np.arange(len(rows), dtype=np.int32)[:, None], rows.labels, (len(rows),))
-    shuffled = iterate_batches(split_of("train", numbers), config.batch_size, shuffle=True, seed=epoch_seed(config.seed, 0))
+    size = schedule_for(config, len(rows)).batch_size
+    shuffled = iterate_batches(split_of("train", numbers), size, shuffle=True, seed=epoch_seed(config.seed, 0))
     return np.concatenate([fields.ids[:, 0] for fields, _ in shuffled]).astype(np.int64)
 
 

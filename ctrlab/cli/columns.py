@@ -11,7 +11,7 @@ from ctrlab.cli.flags import flag_settings, parse_assignments
 from ctrlab.cli.output import read_text
 from ctrlab.config import choices_of
 from ctrlab.data.catalog import DATASETS
-from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
+from ctrlab.data.configs import SPLIT_NAMES, ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.data.tables.inspect import TableInspection
 from ctrlab.data.tables.notes import Note
 from ctrlab.errors import ConfigError, DataError
@@ -179,7 +179,7 @@ def _with_flags(parts: _Parts, args: argparse.Namespace) -> DatasetConfig:
         for column in columns
     )
     columns = tuple(column.replace(**_label_settings(args)) if column.role == "label" else column for column in columns)
-    split = parts.split.replace(**flag_settings(SplitConfig, args))
+    split = parts.split.replace(**_shares_in_full(flag_settings(SplitConfig, args)))
     return DatasetConfig(name=args.name or parts.name, source=parts.source, columns=columns, split=split)
 
 
@@ -216,3 +216,13 @@ def _name_of(paths: tuple[str, ...]) -> str:
 
 def _help(setting: str) -> str:
     return str(ColumnConfig.__dataclass_fields__[setting].metadata["help"]).replace("%", "%%")
+
+
+def _shares_in_full(given: dict[str, Any]) -> dict[str, Any]:
+    """Split settings where shares that add up to 1 leave nothing to the parts that are not named.
+
+    >>> _shares_in_full({"train": 0.8, "valid": 0.1, "test": 0.1})["finetune"]
+    0.0
+    """
+    shares = [given[name] for name in SPLIT_NAMES if name in given]
+    return dict.fromkeys(SPLIT_NAMES, 0.0) | given if shares and abs(sum(shares) - 1) < 1e-6 else given

@@ -11,7 +11,9 @@ from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_settings
 from ctrlab.cli.output import comparison_text, print_json, write_text
 from ctrlab.figures.text import rows_and_clicks
 from ctrlab.models.configs import MODELS
+from ctrlab.reports.training import finished_training, planned_training
 from ctrlab.services import comparison, models
+from ctrlab.services.doubts import model_doubts
 from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig
 from ctrlab.storage import Artifact
@@ -53,7 +55,7 @@ def run_train(args: argparse.Namespace) -> None:
     )  # fmt: skip
     with open_lab(args) as lab:
         model = lab.train(config)
-        print_artifact(args, model, _model_line(lab, model))
+        print_artifact(args, model, "\n".join([_model_line(lab, model), *_training_lines(lab, model)]))
 
 
 def _model_line(lab: Lab, model: Artifact) -> str:
@@ -61,6 +63,16 @@ def _model_line(lab: Lab, model: Artifact) -> str:
     measured = rows_and_clicks(row.measured_rows, row.measured_clicks, row.split)
     size = f"{row.parameters / 1e6:.3f} M parameters"
     return f"{model.id}  {model.name}: {size}, {_auc(row)}, log loss {row.log_loss:.4f} on {measured}"
+
+
+def _training_lines(lab: Lab, model: Artifact) -> list[str]:
+    """The settings that followed from the rows, how the training went, and what speaks against the model."""
+    dataset = lab.workspace.store.artifacts.get(model.config["dataset_id"])
+    fit = FitConfig.from_dict(model.config["fit"])
+    rows = dataset.summary["rows"][fit.rows]
+    planned = planned_training(fit, rows, round(rows * dataset.summary["ctr"][fit.rows]))
+    lines = [f"{planned}; {finished_training(model.summary['training'])}"]
+    return lines + [f"in doubt: {doubt}" for doubt in model_doubts(lab.workspace, model)]
 
 
 def _auc(row: "pd.Series[Any]") -> str:

@@ -195,12 +195,16 @@ class SplitConfig(Config):
         faults = []
         total = sum(self.fractions)
         if abs(total - 1.0) > 1e-6:
-            faults.append(f"train, valid, test and finetune must add up to 1, got {total:g}")
+            faults.append(f"train, valid, test and finetune must add up to 1, got {total:g}; finetune=0 keeps no rows aside")
         if self.train <= 0 or self.valid <= 0:
             faults.append("train and valid must be above 0")
         if self.method == "time" and not self.time_column:
             faults.append("time_column must name a column when the split is by time")
         return faults
+
+
+#: The split of own data unless a person chooses another: a tenth is kept aside for fine-tuning after compression.
+NEW_DATA_SPLIT = SplitConfig(method="stratified", train=0.7, valid=0.1, test=0.1, finetune=0.1)
 
 
 @dataclass(frozen=True, kw_only=True)

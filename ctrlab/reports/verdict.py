@@ -15,18 +15,19 @@ def verdict(original: "pd.Series", other: "pd.Series", table: pd.DataFrame) -> s
 
     Args:
         original, other: rows of `table`.
-        table: `comparison_table` with the columns tuning (how a model was fine-tuned; "" if it was not) and effort (equal for
-            models that differ in their seed alone).
+        table: `comparison_table` with the columns finetune (how a model was fine-tuned; "" if it was not), run_group (equal for
+            models that differ in their seed alone) and doubts (what speaks against a model; "" if nothing does).
     """
     text = ", ".join(part for part in (_size(original, other), _speed(original, other)) if part)
     rows, clicks = other["measured_rows"], other["measured_clicks"]
     change = other["auc"] - original["auc"]
+    doubts = _doubts(original, other)
     if change != change:
-        return f"{text}; {_no_auc(rows, clicks, other['split'])}."
+        return f"{text}; {_no_auc(rows, clicks, other['split'])}.{doubts}"
     enough = has_enough_clicks(rows, clicks)
     interval = certainty(other["auc_change_low"], other["auc_change_high"], change, enough=enough)
     text += f"; AUC {difference(change)}{interval} on {rows_and_clicks(rows, clicks, other['split'])}"
-    return text + (_control(other, change, table) if enough else ".") + _seeds(other, table)
+    return text + (_control(other, change, table) if enough else ".") + _seeds(other, table) + doubts
 
 
 def _no_auc(rows: float | None, clicks: float | None, split: str) -> str:
@@ -56,6 +57,14 @@ def certainty(low: float, high: float, change: float, *, enough: bool = True) ->
     within_noise = "no measurable loss" if change <= 0 else "no measurable gain"
     finding = within_noise if low <= 0 <= high else "a measurable gain" if low > 0 else "a measurable loss"
     return f" (95 % {difference(low)} to {difference(high)}), {finding},"
+
+
+def _doubts(original: "pd.Series", other: "pd.Series") -> str:
+    """What speaks against either model."""
+    found = [f" In doubt: {row['doubts']}." for row in (other,) if row["doubts"]]
+    if original["doubts"]:
+        found.append(f" The original is in doubt, so a comparison with it says little: {original['doubts']}.")
+    return "".join(found)
 
 
 def _size(original: "pd.Series", other: "pd.Series") -> str:

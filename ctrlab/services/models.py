@@ -38,8 +38,8 @@ class TrainConfig(Config):
     """Settings of a training job. `model` holds the settings of `architecture`'s own config class.
 
     >>> config = TrainConfig(dataset_id="ds-1", architecture="deepfm", model={"embed_dim": 8, "mlp_dims": [64, 32]})
-    >>> config.model_config().mlp_dims, config.fit.epochs
-    ((64, 32), 1)
+    >>> config.model_config().mlp_dims, config.fit.learning_rate
+    ((64, 32), 0.002)
     """
 
     dataset_id: str

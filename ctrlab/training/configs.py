@@ -12,7 +12,7 @@ MatrixProducts = Literal["fixed", "timed"]
 
 @dataclass(frozen=True, kw_only=True)
 class FitConfig(Config):
-    """How to train, or fine-tune, a model.
+    """How to train, or fine-tune, a model. Numbers that are unset follow from the rows, see `training.automatic.schedule_for`.
 
     >>> config = FitConfig(epochs=2, learning_rate=1e-3)
     >>> config.optimizer, config.replace(patience=2).patience
@@ -22,9 +22,18 @@ class FitConfig(Config):
     ctrlab.errors.ConfigError: ...
     """
 
-    epochs: int = option(1, minimum=1, maximum=1000, help="Passes over the rows. CTR models mostly overfit after one.")
-    batch_size: int = option(
-        1024, minimum=1, maximum=65536, unit="rows", help="Rows per optimizer step. Millions of rows can afford 4096 and more."
+    epochs: int | None = option(
+        None,
+        minimum=1,
+        maximum=1000,
+        help="Most passes over the rows; unset: from the number of rows, 20 for small data, 1 from 1.5 million rows on.",
+    )
+    batch_size: int | None = option(
+        None,
+        minimum=1,
+        maximum=65536,
+        unit="rows",
+        help="Rows per optimizer step; unset: from the number of rows, 64 to 1024. Millions of rows can afford 4096 and more.",
     )
     learning_rate: float = option(2e-3, minimum=1e-7, maximum=1.0, step=1e-4, help="Step size of Adam.")
     optimizer: str = option(
@@ -54,11 +63,16 @@ class FitConfig(Config):
     clip_norm: float = option(
         10.0, minimum=0.0, maximum=1e6, advanced=True, help="Scale gradients down to this norm where they exceed it; 0 for never."
     )
-    evaluations_per_epoch: int = option(4, minimum=1, maximum=100, help="How often in an epoch the validation rows are measured.")
+    evaluations_per_epoch: int | None = option(
+        None,
+        minimum=1,
+        maximum=100,
+        help="How often in an epoch the validation rows are measured; unset: 4, fewer where an epoch has few steps.",
+    )
     monitor: Monitor = option(
-        "auc",
+        "log_loss",
         label="Best by",
-        help="What makes a model the best so far on the validation rows: its AUC, or its log loss, which also sees calibration.",
+        help="What makes a model the best so far on the validation rows: its log loss, which also sees calibration, or its AUC.",
     )
     patience: int = option(4, minimum=0, maximum=1000, help="Stop after this many evaluations without a better one; 0 for never.")
     warmup_steps: int = option(
@@ -114,4 +128,4 @@ class FitConfig(Config):
 #: The default of fine-tuning. The step size is below that of training: on rows that the tables have memorised, larger ones lose
 #: AUC. Step 0 counts, so that fine-tuning which only harms changes nothing; the best is chosen by log loss, because a better AUC
 #: with worse probabilities harms bidding. The optimizer is the one that these settings were chosen with.
-FINETUNE = FitConfig(optimizer="lazy_adam", learning_rate=2e-4, keep_initial=True, monitor="log_loss")
+FINETUNE = FitConfig(epochs=1, optimizer="lazy_adam", learning_rate=2e-4, keep_initial=True, monitor="log_loss")

@@ -26,6 +26,7 @@ from ctrlab.errors import ConfigError, DataError, JobCancelled
 from ctrlab.evaluation.metrics import rows_and_clicks
 from ctrlab.evaluation.prediction import evaluate_model, never, to_tensors
 from ctrlab.models.base import CTRModel
+from ctrlab.training.automatic import resolve, schedule_for
 from ctrlab.training.batch_norm import one_row_fault
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.progress import POLL_SECONDS, REPORT_SECONDS, FitProgress, Reporter, Throttled, ignore, rows_per_second
@@ -60,6 +61,7 @@ class FitResult:
     best_step: the step whose weights these are; 0 is the initial model. best_auc: its validation AUC.
     seconds: wall clock over all runs of this fit. rows_per_second: of training, evaluations not counted.
     matrix_choices: made by timing; given to `FitConfig.matrix_choices` they are repeated. Empty where nothing was timed.
+    config: the settings with every number given that was left to the rows, and with `matrix_choices`: it repeats the fit.
     """
 
     model: CTRModel
@@ -70,11 +72,12 @@ class FitResult:
     stopped_early: bool
     seconds: float
     rows_per_second: float
-    matrix_choices: tuple[str, ...] = ()
+    matrix_choices: tuple[str, ...]
+    config: FitConfig
 
     def summary(self) -> dict[str, Any]:
-        """Everything but the model, in plain JSON types."""
-        return {field.name: getattr(self, field.name) for field in fields(self) if field.name != "model"}
+        """Everything but the model and the settings, in plain JSON types."""
+        return {field.name: getattr(self, field.name) for field in fields(self) if field.name not in ("model", "config")}
 
 
 def fit(
@@ -112,6 +115,7 @@ def fit(
     """
     device = _device(config)
     train, valid = _checked_splits(model, dataset, config)
+    config = resolve(config, len(train))
     if getattr(model.config, "batch_norm", False) and (fault := one_row_fault(len(train), config)):
         raise ConfigError(fault)
     if config.distillation and teacher is None:
@@ -153,16 +157,17 @@ class _Fit:
         self.progress = Progress()
         self.best = BestTracker(config)
         # A last batch of one row has no batch statistics: it is left out.
-        self.max_rows = len(train) - (len(train) % config.batch_size == 1 and len(train) > 1)
-        self.steps_per_epoch = num_batches(train, config.batch_size, self.max_rows)
+        self.schedule = schedule_for(config, len(train))
+        self.max_rows = len(train) - (len(train) % self.schedule.batch_size == 1 and len(train) > 1)
+        self.steps_per_epoch = num_batches(train, self.schedule.batch_size, self.max_rows)
         self.mean_weight = 1.0 if train.weights is None else float(train.weights.mean(dtype=np.float64))
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=self.device)
         self.reporter = reporter
-        reporter.start(self.total_steps, config.epochs)
+        reporter.start(self.total_steps, self.schedule.epochs)
 
     @property
     def total_steps(self) -> int:
-        return self.config.epochs * self.steps_per_epoch
+        return self.schedule.epochs * self.steps_per_epoch
 
     def run(self, file: CheckpointFile, make_engine: EngineFactory) -> FitResult:
         torch.manual_seed(self.config.seed)
@@ -260,10 +265,10 @@ class _Fit:
         Drawn by another thread: it reads nothing that changes after its start.
         """
         first, start_batch = self.progress.epoch, self.progress.batch
-        for epoch in range(first, self.config.epochs):
+        for epoch in range(first, self.schedule.epochs):
             batches = iterate_batches(
                 self.train,
-                self.config.batch_size,
+                self.schedule.batch_size,
                 shuffle=True,
                 seed=epoch_seed(self.config.seed, epoch),
                 start_batch=start_batch,
@@ -276,7 +281,7 @@ class _Fit:
     @property
     def _at_evaluation(self) -> bool:
         """Whether the step just made ends one of the epoch's `evaluations_per_epoch` equal parts."""
-        done, parts, total = self.progress.batch, self.config.evaluations_per_epoch, self.steps_per_epoch
+        done, parts, total = self.progress.batch, self.schedule.evaluations_per_epoch, self.steps_per_epoch
         return done * parts // total > (done - 1) * parts // total
 
     def _evaluate(self) -> None:
@@ -350,6 +355,7 @@ class _Fit:
             seconds=progress.seconds,
             rows_per_second=rows_per_second(progress),
             matrix_choices=self.engine.choices,
+            config=self.config.replace(matrix_choices=self.engine.choices),
         )
 
 

@@ -2,7 +2,7 @@
 
 import logging
 import traceback
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import streamlit as st
@@ -90,3 +90,9 @@ def empty(title: str, what_to_do: str, page: str | None = None, label: str | Non
                 icon=":material/arrow_forward:",
                 query_params=state.current().params(),
             )
+
+
+def show_doubts(doubts: Iterable[str]) -> None:
+    """A warning for each thing that speaks against a model."""
+    for doubt in doubts:
+        st.warning(sentence(doubt), icon=":material/warning:")

@@ -105,7 +105,7 @@ def test_avazu_is_recognised_by_its_names(tmp_path):
     ]
     pl.DataFrame(rows, schema=names, orient="row").write_csv(tmp_path / "train.csv")
     inspection = inspect_and_recognise(SourceConfig(paths=(str(tmp_path / "train.csv"),)))
-    assert [note.kind for note in inspection.notes] == ["known"]
+    assert {note.kind for note in inspection.notes} == {"known", "time split"}
     assert (inspection.column["id"].role, inspection.column["hour"].timestamp_format) == ("ignore", "yymmddhh")
 
 

@@ -81,7 +81,7 @@ def test_a_hook_in_a_fit_gets_the_whole_gradient_of_the_vectors(name):
 
         model = make_model(name)
         model.embedding.register_forward_hook(keep)
-        fit(model, MemoryDataset(num_train=100), FitConfig(batch_size=100, evaluations_per_epoch=1), engine=engine)
+        fit(model, MemoryDataset(num_train=100), FitConfig(epochs=1, batch_size=100, evaluations_per_epoch=1), engine=engine)
         gradients[engine] = seen[0].grad
     torch.testing.assert_close(*gradients.values(), atol=1e-7, rtol=1e-3)
 

@@ -82,3 +82,11 @@ def test_rows_of_one_class_have_no_auc_and_the_verdict_says_so():
     assert verdict(row(), compressed, pd.DataFrame([row(), compressed])) == (
         "2.0x smaller, as fast at batch 4096; an AUC is not defined on 5.00 k test rows with 0 clicks."
     )
+
+
+def test_what_speaks_against_either_model_stands_in_the_verdict():
+    untrained = "it is hardly trained: 7 steps"
+    compressed = row(kind="compressed", bytes=2000, doubts="it predicts 12.00 times as many clicks as there are")
+    sentence = verdict(row(doubts=untrained), compressed, pd.DataFrame([row(), compressed]))
+    assert "In doubt: it predicts 12.00 times as many clicks as there are." in sentence
+    assert sentence.endswith(f"The original is in doubt, so a comparison with it says little: {untrained}.")

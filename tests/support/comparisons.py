@@ -18,6 +18,7 @@ def row(**values: object) -> pd.Series:
             "split": "test",
             "finetune": "",
             "run_group": "one",
+            "doubts": "",
             "auc_change": np.nan,
             "auc_change_low": np.nan,
             "auc_change_high": np.nan,

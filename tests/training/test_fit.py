@@ -31,7 +31,7 @@ from tests.support.engines import library
 from tests.support.patience import PATIENCE
 from tests.support.small_models import SCHEMA, MemoryDataset, make_model
 
-CONFIG = FitConfig(epochs=2, batch_size=100, learning_rate=0.01, evaluations_per_epoch=3, patience=0)
+CONFIG = FitConfig(epochs=2, batch_size=100, learning_rate=0.01, evaluations_per_epoch=3, monitor="auc", patience=0)
 SETTINGS = {"embed_dim": 4, "mlp_dims": (16,), "dropout": 0.2, "batch_norm": True}
 
 
@@ -440,7 +440,7 @@ def test_rows_kept_aside_are_trained_on_when_asked_for(data):
 def test_training_in_one_thread_matches_a_plain_torch_loop():
     """The same batches through torch's own Adam and dense gradients; no dropout, no clipping."""
     data = MemoryDataset(num_train=400)
-    config = FitConfig(optimizer="adam", batch_size=100, clip_norm=0.0, learning_rate=0.01, seed=4)
+    config = FitConfig(epochs=1, optimizer="adam", batch_size=100, clip_norm=0.0, learning_rate=0.01, seed=4)
     model = fresh(dropout=0.0, batch_norm=False)  # a bias before batch normalisation has only rounding for a gradient
     batches = []
     with pytest.MonkeyPatch.context() as patch:

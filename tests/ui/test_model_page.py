@@ -5,6 +5,7 @@ from ctrlab.models.base import build_model
 from ctrlab.models.configs import MODELS
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import NewArtifact
+from tests.support.workspaces import add_evaluation
 
 SCHEMA = FeatureSchema(
     field_names=("ad_id", "site"), field_dims=(1202, 50), value_names=("price",), fingerprint="f",
@@ -14,7 +15,7 @@ SCHEMA = FeatureSchema(
 
 @pytest.fixture
 def dataset_with_lists(workspace: Workspace) -> str:
-    summary = {"rows": {"train": 8000, "valid": 1000}, "schema": SCHEMA.to_dict(), "fingerprint": "f"}
+    summary = {"rows": {"train": 8000, "valid": 1000}, "ctr": {"train": 0.2}, "schema": SCHEMA.to_dict(), "fingerprint": "f"}
     return workspace.store.artifacts.add(NewArtifact("dataset", "Ads", summary=summary, seed=0)).id
 
 
@@ -50,3 +51,16 @@ def test_an_architecture_for_lists_is_refused_without_list_fields(open_page, dat
 def test_the_selected_model_is_drawn_with_its_blocks(open_page, model: str) -> None:
     app = open_page("Model", model=model)
     assert any("parameters in 3 blocks" in caption.value for caption in app.caption)
+
+
+def test_settings_that_follow_from_the_rows_are_said_beside_the_button(open_page, dataset_with_lists: str) -> None:
+    app = open_page("Model", dataset=dataset_with_lists)
+    assert "On Ads, from 8.00 k rows and 1.60 k clicks: batch 64, up to 20 epochs with early stopping, best by log loss." in [
+        caption.value for caption in app.caption
+    ]
+
+
+def test_what_speaks_against_a_model_is_said_where_it_is_shown(open_page, workspace: Workspace, model: str) -> None:
+    add_evaluation(workspace, model, auc=0.44)
+    app = open_page("Model", model=model)
+    assert any("below 0.5" in warning.value for warning in app.warning)

@@ -4,7 +4,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
+from ctrlab.data.configs import NEW_DATA_SPLIT, ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.data.tables.inspect import ColumnInspection, TableInspection, inspect_table
 from ctrlab.data.tables.notes import Note
 from ctrlab.data.tables.reader import open_table
@@ -61,7 +61,7 @@ class KnownDataset:
 
         Args:
             paths: the raw file; or the train, valid and test files, where the dataset comes split.
-            split: by default the given files, or a random split of the single file.
+            split: by default the given files, or a stratified split of the single file that keeps a tenth aside for fine-tuning.
 
         Raises:
             ConfigError: the number of files is not `num_files`.
@@ -71,7 +71,7 @@ class KnownDataset:
             wanted = "one file" if self.num_files == 1 else f"{self.num_files} files (train, valid, test)"
             raise ConfigError(f"{self.title} takes {wanted}, got {len(paths)}; {self.files}")
         if split is None:
-            split = SplitConfig(method="files") if self.num_files > 1 else SplitConfig(method="random")
+            split = SplitConfig(method="files") if self.num_files > 1 else NEW_DATA_SPLIT
         return self.make_config(SourceConfig(paths=paths), split)
 
     def inspect(self, paths: str | Sequence[str], max_rows: int = 200_000) -> TableInspection:

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
+from ctrlab.data.configs import NEW_DATA_SPLIT, ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.data.tables.inspect import ColumnInspection, TableInspection
 from ctrlab.data.tables.label_candidates import LabelCandidate, label_question
 from ctrlab.errors import DataError
@@ -80,7 +80,7 @@ def draft_columns(inspection: TableInspection, label: ColumnConfig | None) -> tu
 
 
 def draft_split(source: SourceConfig, several: Several | None) -> SplitConfig:
-    """A split by files where several files are splits, else a stratified one.
+    """A split by files where several files are splits, else a stratified one that keeps a tenth aside for fine-tuning.
 
     Raises:
         DataError: there are several files and `several` is not given.
@@ -91,7 +91,7 @@ def draft_split(source: SourceConfig, several: Several | None) -> SplitConfig:
             f"{len(paths)} files are given: say whether they are parts of one table (--files table, several='table') or the "
             "train, valid, test and finetune rows in that order (--files splits, several='splits')"
         )
-    return SplitConfig(method="files" if len(paths) > 1 and several == "splits" else "stratified")
+    return SplitConfig(method="files") if len(paths) > 1 and several == "splits" else NEW_DATA_SPLIT
 
 
 def _only_candidate_for(inspection: TableInspection, settings: Mapping[str, Any]) -> str | None:

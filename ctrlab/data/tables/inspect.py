@@ -21,6 +21,7 @@ from ctrlab.data.tables.notes import Note, notes_from
 from ctrlab.data.tables.numbers import read_numbers
 from ctrlab.data.tables.reader import open_table
 from ctrlab.data.tables.roles import Finding, inspect_column, inspect_list
+from ctrlab.data.tables.split_advice import time_split_notes
 from ctrlab.errors import DataError
 
 #: Largest number of cells that are inspected: of a very wide table fewer rows are read.
@@ -125,7 +126,12 @@ def inspect_table(source: SourceConfig, max_rows: int = 200_000, *, max_bytes: i
         label=label,
         ctr=reading.clicks / reading.rows if reading else None,
         size_bytes=reader.total_bytes,
-        notes=(*_label_notes(candidates, label), *reader.notes(), *(note for one in findings for note in one.notes)),
+        notes=(
+            *_label_notes(candidates, label),
+            *reader.notes(),
+            *(note for one in findings for note in one.notes),
+            *time_split_notes(columns),
+        ),
         first_rows=tuple(frame.head(FIRST_ROWS).select(pl.all().str.slice(0, CELL_LENGTH)).rows()),
     )
 

@@ -18,6 +18,9 @@ from ctrlab.services.work.shared import open_serving, stage_folder
 from ctrlab.serving.onnx_export import export_onnx
 from ctrlab.storage import Artifact, NewArtifact
 
+#: Logits that differ by less are one prediction.
+CONSTANT_LOGITS = 1e-6
+
 
 def run(config: EvaluateConfig, context: JobContext) -> dict[str, Any]:
     """Measure each model and file one evaluation a model."""
@@ -46,6 +49,7 @@ def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig
         "split": split,
         "metrics": metrics.to_dict(),
         "auc_interval": auc_interval(targets, logits).to_dict() if 0 < metrics.num_clicks < metrics.num_rows else {},
+        "constant_prediction": bool(np.ptp(logits) < CONSTANT_LOGITS),
         "latency": _latencies(context, serving, folder / ONNX_FILE, rows, config),
         "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
     }

@@ -2,7 +2,9 @@
 
 import torch
 
+from ctrlab.evaluation.metrics import rows_and_clicks
 from ctrlab.models.base import build_model
+from ctrlab.models.start import start_at_base_rate
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import TrainConfig, default_name
 from ctrlab.services.work.evaluate import evaluate_and_file
@@ -19,6 +21,8 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
         settings = smaller_config(settings, dataset.schema, config.max_parameters)
     torch.manual_seed(config.fit.seed)
     model = build_model(settings, dataset.schema)
+    rows, clicks = rows_and_clicks(dataset.split(config.fit.rows).targets())
+    start_at_base_rate(model, clicks, rows)
     result = fit(
         model,
         dataset,
@@ -38,9 +42,9 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
             "dataset_id": config.dataset_id,
             **config.to_dict(),
             "model": settings.to_dict(),
-            "fit": config.fit.replace(matrix_choices=result.matrix_choices).to_dict(),  # whoever repeats it repeats them
+            "fit": result.config.to_dict(),
         },
-        summary={"training": {key: value for key, value in vars(result).items() if key != "model"}},
+        summary={"training": result.summary()},
         seed=config.fit.seed,
     )
     context.report(0.92, "measuring accuracy, size and speed")

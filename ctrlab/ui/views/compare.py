@@ -17,6 +17,7 @@ from ctrlab.services import comparison as service
 from ctrlab.services import controls, jobs, models
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.controls import finetune_key, run_group
+from ctrlab.services.doubts import model_doubts
 from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
@@ -27,7 +28,7 @@ from ctrlab.ui.components.explain import explain
 from ctrlab.ui.components.figure import figure
 from ctrlab.ui.components.paper_claims import paper_claims
 from ctrlab.ui.components.task import task
-from ctrlab.ui.feedback import empty, escape
+from ctrlab.ui.feedback import empty, escape, show_doubts
 from ctrlab.ui.navigation import PAGES
 
 if TYPE_CHECKING:
@@ -79,6 +80,7 @@ def render() -> None:
     table = service.comparison_table(workspace, chosen).assign(
         finetune=[finetune_key(model) for model in found],
         run_group=[run_group(model) for model in found],
+        doubts=["; ".join(model_doubts(workspace, model)) for model in found],
     )
     if len(table) == 1 and selection.model is not None:
         _only_one()
@@ -181,6 +183,8 @@ def _only_one() -> None:
 def _verdict(table: "pd.DataFrame") -> None:
     originals = table[table["kind"] == "original"]
     if originals.empty or len(table) < 2:
+        for doubts in table["doubts"]:
+            show_doubts(doubts.split("; ") if doubts else ())
         return
     original = originals.iloc[0]
     lines = [

@@ -8,8 +8,10 @@ import streamlit as st
 from ctrlab.figures.diagram import describe_model_diagram, model_diagram
 from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.models.profile import ModelProfile
+from ctrlab.reports.training import planned_training
 from ctrlab.services import datasets, models
 from ctrlab.services.comparison import latest_evaluation
+from ctrlab.services.doubts import model_doubts
 from ctrlab.services.models import role_of
 from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
@@ -18,7 +20,7 @@ from ctrlab.ui.components.artifact_picker import artifact_picker
 from ctrlab.ui.components.config_form import config_form
 from ctrlab.ui.components.downloads import download_table
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
-from ctrlab.ui.feedback import empty, escape, guarded, sentence
+from ctrlab.ui.feedback import empty, escape, guarded, sentence, show_doubts
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.path_sources import paths_offered
 
@@ -79,6 +81,7 @@ def _selected_model(known: list[Artifact]) -> None:
             query_params=state.current().params(job=None),
         )  # fmt: skip
     _facts(model)
+    show_doubts(model_doubts(cache.workspace(), model))
     _diagram(model)
     with st.expander(f"All models ({len(known)})", icon=":material/list:"):
         _table(known)
@@ -213,7 +216,10 @@ def _train(dataset: Artifact, job: Job | None) -> None:
         f"Train {entry.title}", type="primary", key="train", icon=":material/model_training:", disabled=reason is not None,
         help=reason,
     )  # fmt: skip
-    st.caption(f"On {escape(dataset.name)}: {format.count(dataset.summary['rows']['train'])} training rows.")
+    if fit is not None:
+        rows = dataset.summary["rows"]["train"]
+        planned = planned_training(fit, rows, round(rows * dataset.summary["ctr"]["train"]))
+        st.caption(f"On {escape(dataset.name)}, {planned}.")
     if clicked and network is not None and fit is not None:
         with guarded() as outcome:
             config = models.TrainConfig(

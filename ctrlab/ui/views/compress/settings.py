@@ -9,8 +9,9 @@ import streamlit as st
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.methods import METHODS
 from ctrlab.services.controls import MAX_SEEDS
+from ctrlab.training.automatic import schedule_for
 from ctrlab.training.configs import FINETUNE, FitConfig
-from ctrlab.ui import address
+from ctrlab.ui import address, cache
 from ctrlab.ui.components.config_form import config_form
 from ctrlab.ui.views.compress.context import CompressContext
 
@@ -68,7 +69,9 @@ def _whole_training(context: CompressContext) -> FitConfig:
     """The training of a method with new tables: the original's own training, or the default where that is not known."""
     known = context.model.config.get("fit")
     training = FitConfig.from_dict(known) if known else FitConfig()
-    epochs = "1 epoch" if training.epochs == 1 else f"up to {training.epochs} epochs"
+    rows = cache.dataset_summary(context.workspace, context.model.config["dataset_id"])["rows"]["train"]
+    most = schedule_for(training, rows).epochs
+    epochs = "1 epoch" if most == 1 else f"up to {most} epochs"
     how = "like the original" if known else "with default settings, because the original's are not known"
     st.caption(
         f"The tables are initialised anew, so the whole model is trained {how}: {epochs} at learning rate "
