@@ -17,6 +17,7 @@ impressions with 2 clicks is 2 clicks and 38 non-clicks, drawn independently. Th
 is a judged probability has no such draws: its interval then says how sure as many draws would be.
 """
 
+import math
 from dataclasses import asdict, dataclass
 from statistics import NormalDist
 from typing import Any
@@ -174,7 +175,7 @@ def _standard_error(of_clicks: NDArray[np.float64], of_others: NDArray[np.float6
     if placed.rarer < 2:
         return largest
     variance = _variance_of_mean(of_clicks, placed.clicks) + _variance_of_mean(of_others, placed.others)
-    return min(variance**0.5, largest)
+    return min(math.sqrt(variance), largest)
 
 
 def _logit_bounds(estimate: float, error: float, level: float) -> tuple[float, float]:

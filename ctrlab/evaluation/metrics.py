@@ -44,7 +44,8 @@ class Metrics:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         """The inverse of `to_dict`."""
-        return cls(**{name: math.nan if value is None else value for name, value in values.items()})
+        given: dict[str, Any] = {name: math.nan if value is None else value for name, value in values.items()}
+        return cls(**given)
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,7 @@ def calibration(labels: ArrayLike, probabilities: ArrayLike, bins: int = CALIBRA
     Raises:
         DataError: as `log_loss`, or a probability outside [0, 1].
     """
+    clicked: NDArray[Any]
     weighted = is_weighted(labels)
     if weighted:
         clicked, others, probabilities = checked_weights(labels, probabilities, both_classes=False)

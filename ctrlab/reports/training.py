@@ -1,5 +1,6 @@
 """A training in words, and what speaks against a trained model. Loads without torch."""
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -95,7 +96,7 @@ def measurement_doubts(evaluation: Mapping[str, Any] | None) -> list[str]:
 
 
 def _is_off(ratio: float, clicks: float) -> bool:
-    return abs(ratio - 1) > max(_CALIBRATED, 3 / clicks**0.5)
+    return abs(ratio - 1) > max(_CALIBRATED, 3 / math.sqrt(clicks))
 
 
 def spectra_doubts(calibration_rows: int | None, widest: int) -> list[str]:

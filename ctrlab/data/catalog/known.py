@@ -5,7 +5,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ctrlab.data.configs import NEW_DATA_SPLIT, ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
-from ctrlab.data.tables.inspect import ColumnInspection, TableInspection, inspect_table
+from ctrlab.data.tables.columns import ColumnInspection
+from ctrlab.data.tables.inspect import TableInspection, inspect_table
 from ctrlab.data.tables.notes import Note
 from ctrlab.data.tables.reader import open_table
 from ctrlab.errors import ConfigError, DataError

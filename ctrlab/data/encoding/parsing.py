@@ -74,10 +74,13 @@ def parse_rounds(reader: TableReader, encoder: FieldEncoder, as_text: Sequence[s
     Raises:
         DataError: as `TableReader.blocks`.
     """
-    is_text = isinstance(reader, TextReader)
-    parser: _Parser = _TextParser(reader, encoder, as_text) if is_text else _FrameParser(reader, encoder, as_text)
+    parser: _Parser
+    if isinstance(reader, TextReader):
+        parser, lines = _TextParser(reader, encoder, as_text), None
+    else:
+        parser, lines = _FrameParser(reader, encoder, as_text), reader
     for pieces, position in parser.pieces(start):
-        yield Round(map_in_threads(parser.parse, pieces), position, None if is_text else reader.lines)
+        yield Round(map_in_threads(parser.parse, pieces), position, None if lines is None else lines.lines)
 
 
 @dataclass

@@ -105,7 +105,7 @@ def _is_tar(path: Path, magic: bytes) -> bool:
             head = _decompressed(file, kind).read(_TAR_PLACE + len(_TAR_MAGIC))
     except (*STREAM_ERRORS, pa.ArrowInvalid):
         return False
-    return head[_TAR_PLACE:] == _TAR_MAGIC
+    return bool(head[_TAR_PLACE:] == _TAR_MAGIC)
 
 
 @contextmanager

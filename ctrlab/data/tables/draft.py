@@ -4,7 +4,8 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from ctrlab.data.configs import NEW_DATA_SPLIT, ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
-from ctrlab.data.tables.inspect import ColumnInspection, TableInspection
+from ctrlab.data.tables.columns import ColumnInspection
+from ctrlab.data.tables.inspect import TableInspection
 from ctrlab.data.tables.label_candidates import LabelCandidate, label_question
 from ctrlab.errors import DataError
 

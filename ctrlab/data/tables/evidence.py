@@ -62,7 +62,7 @@ class LabelSample:
     def auc(self, predicted: NDArray[np.float64]) -> float:
         """Area under the ROC curve, ties counting half."""
         positives = int(self.clicks.sum())
-        ranks = pl.Series(predicted).rank().filter(pl.Series(self.clicks)).sum()
+        ranks = float(pl.Series(predicted).rank().to_numpy()[self.clicks.astype(np.bool_)].sum())
         return float((ranks - positives * (positives + 1) / 2) / (positives * (len(predicted) - positives)))
 
     def predicted(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:

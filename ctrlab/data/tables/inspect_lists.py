@@ -58,7 +58,7 @@ def _in_brackets(texts: pl.Series) -> Notation | None:
     if not several.any() and lists.str.contains(r"^\s*\(").all():
         return None
     commas = lists.filter(several).str.contains(",", literal=True)
-    return Notation(list_format="json" if not len(commas) or commas.mean() > 0.5 else "numpy")
+    return Notation(list_format="json" if 2 * int(commas.sum()) >= len(commas) else "numpy")
 
 
 def _separates(separator: str, texts: pl.Series, pattern: str | None = None) -> bool:

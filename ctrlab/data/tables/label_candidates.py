@@ -2,7 +2,7 @@
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
 import numpy as np
@@ -229,15 +229,9 @@ def _with_empty(reading: LabelReading, empty: int) -> list[LabelReading]:
     """The reading without the rows that have no label, and with them as no clicks."""
     if not empty:
         return [reading]
-    plain = {
-        "positive": reading.positive,
-        "threshold": reading.threshold,
-        "soft": reading.soft,
-        "label_total": reading.label_total,
-    }
     return [
-        LabelReading(reading.clicks, reading.rows, **plain, empty_label="drop"),
-        LabelReading(reading.clicks, reading.rows + empty, **plain, empty_label="negative"),
+        replace(reading, empty_label="drop"),
+        replace(reading, rows=reading.rows + empty, empty_label="negative"),
     ]
 
 

@@ -111,9 +111,8 @@ class LabelEncoder:
         kept = ~np.isnan(clicks) & (np.ones(len(clicks), np.bool_) if weights is None else weights > 0)
         if self.column.is_soft:
             clicks = self._shares(clicks, weights, kept, first_row)
-        dtype = np.float32 if self.column.is_soft else np.uint8
         return EncodedLabels(
-            clicks[kept].astype(dtype),
+            clicks[kept].astype(np.float32) if self.column.is_soft else clicks[kept].astype(np.uint8),
             None if weights is None else weights[kept].astype(np.float32),
             None if kept.all() else kept,
         )

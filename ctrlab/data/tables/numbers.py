@@ -107,7 +107,7 @@ def _stripped(text: pl.Expr) -> pl.Expr:
 def _normalised(texts: pl.Series, number_format: NumberFormat) -> pl.Series:
     """Texts of plain numbers; a cell that is not a number of the notation becomes null."""
     bare = _bare(texts.fill_null("")).alias("text")
-    kept = pl.when(_TEXT.str.contains(_NOTATIONS[number_format])).then(_TEXT)
+    kept: pl.Expr = pl.when(_TEXT.str.contains(_NOTATIONS[number_format])).then(_TEXT)
     if number_format in _THOUSANDS:
         kept = kept.str.replace_all(_THOUSANDS[number_format], "", literal=True)
     if number_format in _DECIMAL_COMMA:

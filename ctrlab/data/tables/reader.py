@@ -6,7 +6,7 @@ Delimited text is divided into rows and cells by compiled loops alone: plain tex
 it stands, any other after it was normalised (`compiled.text_rows`).
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -96,7 +96,7 @@ class TableReader:
             found.append(Note("unreadable column", name, f"column {name} is ignored: it {reason}", "warning"))
         return found
 
-    def _frames(self, names: list[str], start_row: int) -> Iterator[pl.DataFrame]:
+    def _frames(self, names: list[str], start_row: int) -> Generator[pl.DataFrame]:
         """Frames of any size, without the first `start_row` rows."""
         raise NotImplementedError
 
@@ -117,7 +117,7 @@ class TableReader:
 class TextReader(TableReader):
     """A file of delimited text."""
 
-    def chunks(self, chunk_bytes: int = CHUNK_BYTES, start: int = 0) -> Iterator[bytes]:
+    def chunks(self, chunk_bytes: int = CHUNK_BYTES, start: int = 0) -> Generator[bytes]:
         """UTF-8 text below the header, in chunks of about `chunk_bytes` that end at the ends of rows.
 
         Args:
@@ -229,7 +229,7 @@ class TextReader(TableReader):
         }
         return self._completed(columns, names, found)
 
-    def _frames(self, names: list[str], start_row: int) -> Iterator[pl.DataFrame]:
+    def _frames(self, names: list[str], start_row: int) -> Generator[pl.DataFrame]:
         self.lines = above(self.layout)
         with closing(self.chunks()) as chunks:
             for chunk in chunks:
@@ -243,7 +243,7 @@ class TextReader(TableReader):
 class RecordReader(TableReader):
     """A file of records: JSON lines, a JSON array, libsvm or libffm."""
 
-    def _frames(self, names: list[str], start_row: int) -> Iterator[pl.DataFrame]:
+    def _frames(self, names: list[str], start_row: int) -> Generator[pl.DataFrame]:
         layout = self.layout
         assert layout.format in ("jsonl", "json", "libsvm", "libffm")
         try:
@@ -263,7 +263,7 @@ class RecordReader(TableReader):
 class ColumnarReader(TableReader):
     """A file of stored columns: Parquet, Feather or ORC."""
 
-    def _frames(self, names: list[str], start_row: int) -> Iterator[pl.DataFrame]:
+    def _frames(self, names: list[str], start_row: int) -> Generator[pl.DataFrame]:
         layout = self.layout
         assert layout.format in ("parquet", "feather", "orc")
         own = [name for name in names if name not in self.part.constants and name not in layout.ignored]

@@ -59,8 +59,8 @@ def inspect_column(cells: Cells, sample: LabelSample | None) -> Finding:
     notes = (*_float_ids(cells), *_leak(cells, sample))
     if formats := find_formats(cells.texts, name):
         return _timestamp(cells, formats, notes)
-    if reason := _index(cells):
-        return Finding(ColumnInspection(**facts, role="ignore", reason=reason), notes)
+    if index := _index(cells):
+        return Finding(ColumnInspection(**facts, role="ignore", reason=index), notes)
     column, doubt = _numeric_or_categorical(cells, sample)
     return Finding(column, (*notes, *doubt))
 
@@ -235,7 +235,8 @@ def leak_note(name: str, auc: float) -> tuple[Note, ...]:
 
 
 def _rank_correlation(a: pl.Series, b: pl.Series) -> float:
-    ranks: tuple[NDArray[np.float64], ...] = (a.rank().to_numpy(), b.cast(pl.Float64).rank().to_numpy())
-    if any(rank.std() == 0 for rank in ranks):
+    first: NDArray[np.float64] = a.rank().to_numpy()
+    second: NDArray[np.float64] = b.cast(pl.Float64).rank().to_numpy()
+    if first.std() == 0 or second.std() == 0:
         return 0.0
-    return float(np.corrcoef(*ranks)[0, 1])
+    return float(np.corrcoef(first, second)[0, 1])

@@ -65,7 +65,7 @@ def _reading(found: "LabelCandidate | None", key: str) -> "LabelReading | None":
     )  # fmt: skip
     if picked is None:
         st.caption("Choose one: the values do not say it by themselves.")
-    return readings.get(picked) if picked != _OTHER else None
+    return readings[picked] if isinstance(picked, int) else None
 
 
 def _described(reading: "LabelReading", found: "LabelCandidate") -> str:

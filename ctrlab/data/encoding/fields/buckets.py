@@ -106,7 +106,7 @@ class ClockField(BucketField):
         times = parse_timestamps(texts, self._format(texts))
         buckets = times.dt.hour() if self.unit == "hour" else times.dt.weekday() - 1
         unread = texts.filter(times.is_null() & texts.is_not_null())
-        unreadable = len(unread) - is_missing(unread, self.rules).sum()
+        unreadable = len(unread) - int(is_missing(unread, self.rules).sum())
         return ParsedColumn(shifted(buckets, 1, MISSING_CODE).astype(np.int16), unreadable)
 
     def _format(self, texts: pl.Series) -> str:
