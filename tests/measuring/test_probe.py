@@ -23,7 +23,7 @@ DATA = MemoryDataset()
 
 def probe_of(name, **settings):
     model = make_model(name, **settings)
-    return model, Probe(model, spectra_of(model), DATA.split("valid"), counts=look_up_counts(model, DATA))
+    return model, Probe(model, spectra_of(model, loss_gradients=True), DATA.split("valid"), counts=look_up_counts(model, DATA))
 
 
 def low_ranks(model, rank=2):
