@@ -203,7 +203,7 @@ class SplitConfig(Config):
         return faults
 
 
-#: The split of own data unless a person chooses another: a tenth is kept aside for fine-tuning after compression.
+#: The split of own data unless a person chooses another: a tenth is held out for fine-tuning after compression.
 NEW_DATA_SPLIT = SplitConfig(method="stratified", train=0.7, valid=0.1, test=0.1, finetune=0.1)
 
 

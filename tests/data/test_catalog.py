@@ -28,7 +28,7 @@ def test_every_known_dataset_has_an_address_a_size_and_a_licence():
 def test_every_known_dataset_gives_settings_that_survive_json():
     for known in DATASETS:
         config = known.config_for([f"{i}.csv" for i in range(known.num_files)])
-        assert config.split.method == ("files" if known.num_files > 1 else "random")
+        assert config.split.method == ("files" if known.num_files > 1 else "stratified")
         assert type(config).from_json(config.to_json()) == config
 
 
