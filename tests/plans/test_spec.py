@@ -19,7 +19,7 @@ def test_a_run_is_a_spec_with_a_training_and_its_json_is_flat():
     values = config.to_dict()
     assert isinstance(config, CompressionSpec) and CompressConfig.from_dict(values) == config
     assert set(values) == {
-        "version", "plan", "method", "bottleneck", "basis", "order", "finetune", "precision", "max_rows",
+        "version", "plan", "method", "bottleneck", "basis", "order", "finetune", "recovery", "precision", "max_rows",
     }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ def test_every_setting_but_plan_and_training_becomes_a_flag():
 
 def test_the_methods_to_choose_from_are_those_registered_with_their_titles():
     assert choices_of(CompressionSpec, "method") == {entry.name: entry.title for entry in METHODS}
-    with pytest.raises(ConfigError, match="method must be one of afm, svd"):
+    with pytest.raises(ConfigError, match="method must be one of afm, weighted_afm, svd"):
         CompressionSpec(method="nothing")
 
 

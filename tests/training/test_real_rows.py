@@ -18,6 +18,6 @@ def test_deepfm_with_the_default_settings_reaches_an_auc_of_076(realdata, tmp_pa
     torch.manual_seed(0)
     result = fit(build_model(DeepFMConfig(), dataset.schema), dataset, FitConfig())
     metrics = evaluate_model(result.model, dataset.split("test"))
-    assert metrics.auc >= 0.758  # 0.762 when written; its standard error on 13,792 rows is 0.004
+    assert metrics.auc >= 0.755  # 0.757 when written; its standard error on 13,715 rows is 0.004
     assert metrics.calibration_ratio == pytest.approx(1, abs=0.1)
     assert result.best_step >= 100

@@ -44,7 +44,7 @@ def test_a_draft_of_a_file_without_a_header_encodes_too(write, table, tmp_path):
     assert inspection.source.delimiter == "\t"
     config = draft_config(inspection, "mine")
     assert config.label == "column_1"
-    assert encode_dataset(config, tmp_path / "encoded").num_rows("train") == 160
+    assert encode_dataset(config, tmp_path / "encoded").num_rows("train") == 140
 
 
 def test_a_draft_of_split_files_splits_by_files(write, table):

@@ -45,7 +45,7 @@ def sliders(context: CompressContext, ranks: Mapping[str, int], prediction: Pred
     trained, served = count(context.profile.cost.parameters), count(prediction.serving_original.parameters)
     if trained != served:
         st.caption(
-            f"Beside the sliders: parameters of the training form ({trained} in all). The prediction counts the serving form."
+            f"Next to the sliders: parameters of the training form ({trained} in all). The prediction counts the serving form."
         )
     _group(context, "All MLP layers", context.linear, ranks, prediction, folded=False)
     folded = len(context.tables) > _TABLES_SHOWN
