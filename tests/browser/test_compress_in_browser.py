@@ -44,6 +44,7 @@ def test_tables_open_one_by_one_and_undo_is_one_click(sample, dashboard: Dashboa
     page.get_by_role("slider", name="Rank of all tables").focus()
     page.keyboard.press("Home")
     expect(tables.first).to_have_value("1")
+    dashboard.wait_until_idle()
     page.get_by_role("button", name="Undo").click()
     expect(tables.first).to_have_value(old)
 
