@@ -131,19 +131,6 @@ def _placed(labels: ArrayLike, scores: ArrayLike) -> _Placed:
     return _Placed(_weight_below(positive, negative, others), 1 - _weight_below(negative, positive, clicks), clicks, others)
 
 
-def placements(labels: ArrayLike, scores: ArrayLike) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """For every click the share of non-clicks below it, and for every non-click the share of clicks above it; ties count half.
-
-    Returns:
-        (clicks,) and (non-clicks,) float64, each in the rows' order; the mean of either is the AUC.
-
-    Raises:
-        DataError: as `metrics.auc`.
-    """
-    found = _placed(labels, scores)
-    return found.of_clicks, found.of_others
-
-
 def _share_below(values: NDArray[Any], others: NDArray[Any]) -> NDArray[np.float64]:
     others = np.sort(others)
     twice = np.searchsorted(others, values, side="left") + np.searchsorted(others, values, side="right")

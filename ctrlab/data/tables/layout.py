@@ -1,5 +1,6 @@
 """Detects how a raw table is stored: format, encoding, dialect, column names, and columns that cannot be read."""
 
+import io
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -142,7 +143,7 @@ def _text_layout(part: Part, head: bytes, whole: bool, source: SourceConfig, lik
         head if encoding == "utf-8" else head.decode(encoding, "replace").encode("utf-8", "replace")
     ):
         raise DataError(f"{part.name} is a binary file, not a text table; {FORMATS_HINT}")
-    text = _whole_lines(Utf8Stream(_Bytes(head), encoding, False).read(len(head) + 1), whole)
+    text = _whole_lines(Utf8Stream(io.BytesIO(head), encoding, False).read(len(head) + 1), whole)
     cr_ends = b"\r" in text and b"\n" not in text
     if cr_ends:
         text = text.replace(b"\r", b"\n")
@@ -186,17 +187,6 @@ def _delimited_layout(
     names = source.column_names or (first if dialect.header else [f"column_{i}" for i in range(1, len(first) + 1)])
     kind: FileFormat = "tsv" if delimiter_text(dialect.delimiter) == "\t" else "csv"
     return Layout(kind, _checked_names(part.name, names), encoding, cr_ends, dialect)
-
-
-class _Bytes:
-    """Bytes as a stream that is read once."""
-
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-
-    def read(self, size: int) -> bytes:
-        piece, self._text = self._text[:size], self._text[size:]
-        return piece
 
 
 def _whole_lines(text: bytes, whole: bool) -> bytes:

@@ -5,6 +5,7 @@ column `f<index>`, 0 where a row lacks it. libffm (`label field:feature:value ..
 several as a list, or the value if the field has one feature only.
 """
 
+import io
 import json
 import re
 from collections.abc import Iterator
@@ -185,7 +186,7 @@ def _describe_objects(name: str, text: bytes, kind: RecordFormat, whole: bool) -
 def _first_objects(name: str, text: bytes, whole: bool) -> list[dict[str, Any]]:
     found: list[dict[str, Any]] = []
     try:
-        for batch, _ in _objects(name, _Once(text)):
+        for batch, _ in _objects(name, io.BytesIO(text)):
             found += batch
     except DataError:
         if whole and not found:
@@ -198,17 +199,6 @@ def _first_objects(name: str, text: bytes, whole: bool) -> list[dict[str, Any]]:
     ):
         raise DataError(f"{name} is one JSON object that holds lists; give an array of objects, or one object a line")
     return found
-
-
-class _Once:
-    """Bytes as a stream that is read once."""
-
-    def __init__(self, text: bytes) -> None:
-        self._text = text
-
-    def read(self, size: int) -> bytes:
-        piece, self._text = self._text[:size], self._text[size:]
-        return piece
 
 
 def _objects(name: str, stream: Any) -> Iterator[tuple[list[dict[str, Any]], int]]:

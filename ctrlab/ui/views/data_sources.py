@@ -105,7 +105,7 @@ def _given(uploads: "Sequence[UploadedFile | None]", typed: str | None) -> _Give
 def _inspect(source: SourceConfig, given: _Given) -> None:
     source = source.replace(paths=given.paths)
     inspection = datasets.inspect_source_in_child(cache.workspace(), source, uploaded=given.uploaded)
-    start_draft(inspection, given.name.split(".")[0] or "table", source, uploaded=given.uploaded)
+    start_draft(inspection, given.name.split(".")[0] or "table", uploaded=given.uploaded)
 
 
 def _known(busy: bool) -> None:
@@ -138,7 +138,7 @@ def _known(busy: bool) -> None:
             given = _given(uploads, typed)
             config = known.config_for(given.paths)
             inspection = datasets.inspect_known_in_child(cache.workspace(), known, given.paths, uploaded=given.uploaded)
-            start_draft(inspection, config.name, config.source, uploaded=given.uploaded, config=config)
+            start_draft(inspection, config.name, uploaded=given.uploaded, config=config)
 
 
 def _facts(known: "KnownDataset") -> None:

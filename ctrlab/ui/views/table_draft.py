@@ -1,7 +1,7 @@
 """The review of an inspected table before it is encoded: findings, label, columns, split and name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -35,23 +35,20 @@ class Draft:
     """A table that was inspected and is not encoded yet; lives in the session.
 
     number: part of the widgets' keys, so that each draft has its own. revision: likewise of the column editor, for changes made
-    elsewhere. given: the source as the user set it, before detection. config: of a known format, else None.
+    elsewhere. config: of a known format, else None.
     """
 
     number: int
     inspection: "TableInspection"
     name: str
-    given: SourceConfig
     uploaded: bool
     columns: "pd.DataFrame"
     config: DatasetConfig | None = None
     label: ColumnConfig | None = None
-    revision: int = field(default=0)
+    revision: int = 0
 
 
-def start_draft(
-    inspection: "TableInspection", name: str, given: SourceConfig, *, uploaded: bool, config: DatasetConfig | None = None
-) -> None:
+def start_draft(inspection: "TableInspection", name: str, *, uploaded: bool, config: DatasetConfig | None = None) -> None:
     """Begin the review of an inspection, in place of any other.
 
     Args:
@@ -62,7 +59,7 @@ def start_draft(
     label = inspection.label if config is None else config.label
     columns = datasets.draft_columns(inspection, ColumnConfig(name=label, role="label") if label else None)
     st.session_state["draft"] = Draft(
-        number, inspection, name, given, uploaded, column_table(inspection, config.columns if config else columns), config=config,
+        number, inspection, name, uploaded, column_table(inspection, config.columns if config else columns), config=config,
     )  # fmt: skip
 
 
@@ -202,7 +199,7 @@ def _file_format(draft: Draft, busy: bool) -> None:
         if st.button("Read again", key="read-again", disabled=busy or source is None, icon=":material/refresh:") and source:
             with guarded() as outcome, st.spinner("Reading the first rows", show_time=True):
                 inspection = datasets.inspect_source_in_child(cache.workspace(), source, uploaded=draft.uploaded)
-                start_draft(inspection, draft.name, source, uploaded=draft.uploaded)
+                start_draft(inspection, draft.name, uploaded=draft.uploaded)
             if not outcome.failed:
                 st.rerun()
 
