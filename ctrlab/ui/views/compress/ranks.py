@@ -22,6 +22,8 @@ from ctrlab.ui.views.compress.context import CompressContext, load_context
 _START_VARIANCE = 0.99
 #: With more tables than this, their sliders are in an expander.
 _TABLES_SHOWN = 4
+#: Key of {slider: value that it was last drawn with} in the session.
+_DRAWN = "ranks-drawn"
 
 
 def starting_ranks(context: CompressContext) -> Mapping[str, int]:
@@ -148,7 +150,7 @@ def _slider_row(*, key: str, name: str, label: str, value: int, width: int, fact
         if width == 1:
             st.html('<div class="rank-name"><small>one-dimensional</small></div>', width="stretch")
         else:
-            st.session_state[key] = value
+            st.session_state[key] = st.session_state.setdefault(_DRAWN, {})[key] = value
             st.slider(
                 label, 1, width, key=key, label_visibility="collapsed", on_change=_moved, args=(key, apply), width="stretch"
             )
@@ -156,7 +158,13 @@ def _slider_row(*, key: str, name: str, label: str, value: int, width: int, fact
 
 
 def _moved(key: str, apply: Callable[[int], None]) -> None:
-    apply(st.session_state[key])
+    """Apply the value of a slider, unless it is the one that the page gave it.
+
+    A click that interrupts a run makes Streamlit report as moved every slider that the run had drawn with another value.
+    """
+    rank = st.session_state[key]
+    if rank != st.session_state[_DRAWN].get(key):
+        apply(rank)
 
 
 def _lost(layer_name: str, prediction: Prediction) -> float:
