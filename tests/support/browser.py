@@ -82,7 +82,7 @@ class Server:
         mine = [process for process in psutil.process_iter() if self._is_my_worker(process)]
         for process in mine:
             process.kill()
-        psutil.wait_procs(mine, timeout=PATIENCE)
+        wait_for(lambda: not any(map(_runs, mine)), seconds=PATIENCE)
 
     def _is_my_worker(self, process: psutil.Process) -> bool:
         try:
@@ -92,12 +92,20 @@ class Server:
 
     def _answers(self) -> bool:
         assert self.process is not None
-        assert self.process.is_running() and self.process.status() != psutil.STATUS_ZOMBIE, (self.home / "server.log").read_text()
+        assert _runs(self.process), (self.home / "server.log").read_text()
         try:
             with urllib.request.urlopen(f"{self.url}/_stcore/health", timeout=10) as answer:
                 return answer.status == 200
         except OSError:
             return False
+
+
+def _runs(process: psutil.Process) -> bool:
+    """Whether a process has not ended; one that its parent has not read the exit status of yet has."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def wait_for(condition, seconds: float) -> None:
