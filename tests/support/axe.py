@@ -16,8 +16,8 @@ _AT_REST = """() => {
 
 def violations(page) -> list[str]:
     """Serious and critical findings of axe, one line each, that a second and a third run find too."""
-    expect(page.get_by_test_id("stToast")).to_have_count(0)  # Streamlit's toasts have no name, and go after some seconds
     for _ in range(3):
+        expect(page.get_by_test_id("stToast")).to_have_count(0)  # Streamlit's toasts have no name, and go after some seconds
         page.evaluate("window.restingSince = undefined")
         page.wait_for_function(_AT_REST)
         found = Axe().run(page).response["violations"]

@@ -51,7 +51,7 @@ def test_a_second_browser_sees_the_running_job_without_its_link(ids, tmp_path):
 
 def test_the_layer_in_the_link_is_shown_with_its_numbers(ids):
     page = open_page(model=ids["model"], layer="embedding.C2")
-    assert page.selectbox(key="layer-box").value == "embedding.C2"
+    assert page.selectbox(key="layer-box-embedding.C2").value == "embedding.C2"
     assert "variance of embedding.C2 lies in 4 of 16 directions" in captions(page)
 
 
@@ -62,7 +62,7 @@ def test_an_unknown_layer_in_the_link_falls_back_to_one_that_is_there(ids):
 
 def test_choosing_a_layer_changes_charts_sentence_and_address(ids):
     page = open_page(model=ids["model"])
-    page.selectbox(key="layer-box").set_value("mlp.0").run()
+    page.selectbox(key="layer-box-mlp.2").set_value("mlp.0").run()
     assert page.query_params["layer"] == "mlp.0" and "variance of mlp.0 lies in" in captions(page)
     page.button(key="next-layer").click().run()
     assert page.query_params["layer"] == "mlp.2" and "variance of mlp.2 lies in" in captions(page)

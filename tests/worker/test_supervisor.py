@@ -88,7 +88,7 @@ def test_an_executor_that_ends_without_recording_the_end_gives_the_job_a_state(
         eventually(lambda: running(executors))
         executors[0].code = code
         eventually(lambda: state(workspace, job_id) == expected)
-        assert executors[0].ended
+        eventually(lambda: executors[0].ended)
 
 
 def test_an_end_that_could_not_be_recorded_is_recorded_later_and_the_job_is_not_run_again(workspace: Workspace) -> None:

@@ -152,10 +152,11 @@ def _chooser(table: "pd.DataFrame", layer: str, row: "pd.Series") -> None:
             "Previous layer", icon=":material/chevron_left:", key="previous-layer", disabled=position == 0,
             on_click=_select, args=(layers[max(position - 1, 0)],),
         )  # fmt: skip
-        st.session_state["layer-box"] = layer
+        # One key per layer: a poll that was sent before the box changed reports its old value, which would be taken for a choice.
+        key = f"layer-box-{layer}"
         st.selectbox(
-            "Layer", layers, key="layer-box", width=340, format_func=lambda name: f"{name}   ({shapes[name]})",
-            on_change=lambda: _select(st.session_state["layer-box"]),
+            "Layer", layers, index=position, key=key, width=340, format_func=lambda name: f"{name}   ({shapes[name]})",
+            on_change=lambda: _select(st.session_state[key]),
         )  # fmt: skip
         st.button(
             "Next layer", icon=":material/chevron_right:", key="next-layer", disabled=position == len(layers) - 1,
