@@ -3,6 +3,7 @@
 from ctrlab.storage.records import (
     ACTIVE_STATES,
     RETRYABLE_STATES,
+    Annotation,
     Artifact,
     Job,
     JobState,
@@ -15,6 +16,7 @@ from ctrlab.storage.store import Store
 __all__ = [
     "ACTIVE_STATES",
     "RETRYABLE_STATES",
+    "Annotation",
     "Artifact",
     "Job",
     "JobState",

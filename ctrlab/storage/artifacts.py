@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc
 
 from ctrlab.errors import ConfigError, StorageError, UnknownNameError
-from ctrlab.storage import schema
+from ctrlab.storage import annotations, schema
 from ctrlab.storage.code_version import code_version
 from ctrlab.storage.database import Database
 from ctrlab.storage.folders import INCOMING, move_folder
@@ -158,6 +158,7 @@ class ArtifactCatalogue:
     def _delete_rows(self, ids: Sequence[str]) -> None:
         try:
             with self._database.write() as connection:
+                connection.execute(sa.delete(schema.annotations).where(schema.annotations.c.subject_id.in_(ids)))
                 connection.execute(sa.delete(_links).where(_links.c.child_id.in_(ids)))
                 connection.execute(sa.delete(_table).where(_table.c.id.in_(ids)))
         except exc.IntegrityError:
@@ -184,7 +185,8 @@ class ArtifactCatalogue:
                 return artifact_id
 
     def _select(self, *conditions: sa.ColumnElement[bool], limit: int | None = None) -> _Artifacts:
-        statement = sa.select(_table).where(*conditions).order_by(_table.c.sequence.desc()).limit(limit)
+        statement = sa.select(_table, *annotations.COLUMNS).select_from(annotations.annotated(_table)).where(*conditions)
+        statement = statement.order_by(_table.c.sequence.desc()).limit(limit)
         parents: dict[str, list[str]] = defaultdict(list)
         with self._database.read() as connection:
             rows = connection.execute(statement).all()
@@ -199,6 +201,7 @@ class ArtifactCatalogue:
         return Artifact(
             id=row.id, kind=row.kind, name=row.name, parents=parents, config=row.config, summary=row.summary, seed=row.seed,
             code_version=row.code_version, created_at=row.created_at, path=self._root / row.id, job_id=row.job_id,
+            annotation=annotations.annotation_of(row),
         )  # fmt: skip
 
     def _closure(self, artifact_id: str, near: sa.Column[str], far: sa.Column[str]) -> _Artifacts:

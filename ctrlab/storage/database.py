@@ -80,7 +80,7 @@ class Database:
             self._create_private_file()
             self._switch_to_wal()
         version = self._version()
-        if version is None:
+        if version is None or (version == SCHEMA_VERSION and self._lacks_tables()):
             version = self._create_schema()
         if version != SCHEMA_VERSION:
             raise StorageError(
@@ -118,6 +118,10 @@ class Database:
             if not sa.inspect(connection).has_table(schema_version.name):
                 return None
             return connection.execute(sa.select(schema_version.c.version)).scalar_one_or_none()
+
+    def _lacks_tables(self) -> bool:
+        with self.read() as connection:
+            return not set(metadata.tables) <= set(sa.inspect(connection).get_table_names())
 
     def _create_schema(self) -> int:
         with self.write() as connection:  # on SQLite the transaction itself keeps others out

@@ -15,11 +15,11 @@ from typing import Any, Literal, NamedTuple
 
 import sqlalchemy as sa
 
-from ctrlab.errors import StorageError, UnknownNameError
-from ctrlab.storage import schema
+from ctrlab.errors import ConfigError, StorageError, UnknownNameError
+from ctrlab.storage import annotations, schema
 from ctrlab.storage.clock import Clock, utc_now
 from ctrlab.storage.database import Database
-from ctrlab.storage.records import RETRYABLE_STATES, Job, JobState
+from ctrlab.storage.records import MAX_NAME_LENGTH, RETRYABLE_STATES, Annotation, Job, JobState
 from ctrlab.storage.workers import WorkerRegistry
 
 #: A worker on another machine that renews no lease for this long loses its jobs.
@@ -30,7 +30,9 @@ MAX_LOST_WORKERS = 3
 EndState = Literal["succeeded", "failed", "cancelled", "interrupted"]
 
 _Jobs = list[Job]  # inside the class, `list` is its method
+_NO_ANNOTATION = Annotation()
 _table = schema.jobs
+_SELECT = sa.select(_table, *annotations.COLUMNS).select_from(annotations.annotated(_table))
 _RELEASED = {"worker_id": None, "lease_expires_at": None, "eta_seconds": None}
 
 
@@ -72,23 +74,31 @@ class JobQueue:
     def get(self, job_id: str) -> Job:
         """The job with this id; UnknownNameError when there is none."""
         with self._database.read() as connection:
-            row = connection.execute(sa.select(_table).where(_table.c.id == job_id)).first()
+            row = connection.execute(_SELECT.where(_table.c.id == job_id)).first()
         if row is None:
             raise UnknownNameError(f"no job is called {job_id!r}; see the list of jobs")
-        return self._record(row)
+        return self._record(row, annotations.annotation_of(row))
 
     def list(self, limit: int | None = None, states: Iterable[JobState] | None = None) -> _Jobs:
         """Newest first; only those in one of `states` when given."""
-        statement = sa.select(_table).order_by(_table.c.sequence.desc()).limit(limit)
+        statement = _SELECT.order_by(_table.c.sequence.desc()).limit(limit)
         if states is not None:
             statement = statement.where(_table.c.state.in_(tuple(states)))
         with self._database.read() as connection:
-            return [self._record(row) for row in connection.execute(statement)]
+            return [self._record(row, annotations.annotation_of(row)) for row in connection.execute(statement)]
 
     def count(self, state: JobState) -> int:
         """How many jobs are in `state`."""
         with self._database.read() as connection:
             return connection.execute(sa.select(sa.func.count()).where(_table.c.state == state)).scalar_one()
+
+    def rename(self, job_id: str, title: str) -> Job:
+        """Change the displayed title; ids never change."""
+        if not 0 < len(title.strip()) <= MAX_NAME_LENGTH:
+            raise ConfigError(f"a job's title must have 1 to {MAX_NAME_LENGTH} characters, got {len(title.strip())}")
+        with self._database.write() as connection:
+            connection.execute(sa.update(_table).where(_table.c.id == job_id).values(title=title.strip()))
+        return self.get(job_id)
 
     def request_cancel(self, job_id: str) -> Job:
         """Cancel a queued job at once, set the flag of a running one, and leave one that ended as it is."""
@@ -233,13 +243,13 @@ class JobQueue:
         with self._database.read() as connection:
             return connection.execute(sa.select(_table.c.id).where(_table.c.state == "queued").limit(1)).first() is not None
 
-    def _record(self, row: sa.Row[Any]) -> Job:
+    def _record(self, row: sa.Row[Any], annotation: Annotation = _NO_ANNOTATION) -> Job:
         return Job(
             id=row.id, kind=row.kind, title=row.title, config=row.config, state=row.state, progress=float(row.progress),
             message=row.message, eta_seconds=row.eta_seconds, result=row.result, error=row.error,
             error_expected=row.error_expected, attempts=row.attempts, cancel_requested=row.cancel_requested,
             created_at=row.created_at, queued_at=row.queued_at, started_at=row.started_at, finished_at=row.finished_at,
-            worker_id=row.worker_id, folder=self._root / row.id,
+            worker_id=row.worker_id, folder=self._root / row.id, annotation=annotation,
         )  # fmt: skip
 
 

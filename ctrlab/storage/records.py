@@ -22,6 +22,19 @@ ACTIVE_STATES: tuple[JobState, ...] = ("queued", "running")
 RETRYABLE_STATES: tuple[JobState, ...] = ("failed", "cancelled", "interrupted")
 
 
+@dataclass(frozen=True, kw_only=True)
+class Annotation:
+    """What people wrote about an artifact or a job.
+
+    note: free text. tags: short labels to search by. star: a favourite. archived: left out of lists that do not ask for it.
+    """
+
+    note: str = ""
+    tags: tuple[str, ...] = ()
+    star: bool = False
+    archived: bool = False
+
+
 @dataclass(frozen=True)
 class NewArtifact:
     """What is to be stored as an artifact.
@@ -62,6 +75,7 @@ class Artifact:
     created_at: datetime
     path: Path
     job_id: str | None = None
+    annotation: Annotation = Annotation()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,6 +107,7 @@ class Job:
     finished_at: datetime | None
     worker_id: str | None
     folder: Path
+    annotation: Annotation = Annotation()
 
     @property
     def active(self) -> bool:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from ctrlab.config import Config
 
-#: Raised whenever a table changes; a store of another version is refused.
+#: Raised whenever a table changes; a store of another version is refused. A new table is added to a store that lacks it.
 SCHEMA_VERSION = 2
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -129,6 +129,17 @@ metrics = sa.Table(
     sa.Column("name", sa.String(60), primary_key=True),
     sa.Column("value", sa.Double),
     sqlite_with_rowid=False,  # the rows lie in the order in which curves are read
+)
+
+#: What people write about an artifact or a job (`subject_id`); one without a row has an empty annotation.
+annotations = sa.Table(
+    "annotations",
+    metadata,
+    sa.Column("subject_id", sa.String(40), primary_key=True),
+    sa.Column("note", sa.Text, nullable=False),
+    sa.Column("tags", JsonText, nullable=False),
+    sa.Column("star", sa.Boolean, nullable=False),
+    sa.Column("archived", sa.Boolean, nullable=False),
 )
 
 workers = sa.Table(

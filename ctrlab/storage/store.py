@@ -7,6 +7,7 @@ from typing import Self
 import sqlalchemy as sa
 
 from ctrlab.errors import StorageError
+from ctrlab.storage.annotations import Annotations
 from ctrlab.storage.artifacts import ArtifactCatalogue
 from ctrlab.storage.clock import Clock, utc_now
 from ctrlab.storage.database import BUSY_SECONDS, Database
@@ -27,6 +28,7 @@ class Store:
     home: Path
     database: Database
     artifacts: ArtifactCatalogue
+    annotations: Annotations
     trash: Trash
     jobs: JobQueue
     metrics: MetricLog
@@ -66,6 +68,7 @@ class Store:
             home=home,
             database=database,
             artifacts=ArtifactCatalogue(database, home / "artifacts", PendingChanges(home / "pending", store_id), trash),
+            annotations=Annotations(database),
             trash=trash,
             jobs=JobQueue(database, home / "jobs", workers, lease_seconds, now),
             metrics=MetricLog(database),
