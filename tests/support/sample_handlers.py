@@ -17,10 +17,11 @@ from ctrlab.storage import NewArtifact
 @JOB_HANDLERS.register("count", builder="tests.support.sample_handlers:count", title="Count")
 @dataclass(frozen=True, kw_only=True)
 class CountConfig(Config):
-    """Count to `steps`, with a checkpoint after each step."""
+    """Count to `steps`, with a checkpoint after each step; a first attempt stays before the step `wait_at`, if one is named."""
 
     steps: int = option(3, minimum=1)
     step_seconds: float = option(0.0, minimum=0.0)
+    wait_at: int | None = option(None, minimum=0)
 
 
 def count(config: CountConfig, context: JobContext) -> dict[str, str]:
@@ -28,7 +29,9 @@ def count(config: CountConfig, context: JobContext) -> dict[str, str]:
     checkpoint = context.folder / "step"
     start = int(checkpoint.read_text()) if checkpoint.exists() else 0
     for step in range(start, config.steps):
-        if context.should_stop():
+        while not (stop := context.should_stop()) and context.job.attempts == 1 and step == config.wait_at:
+            time.sleep(0.02)
+        if stop:
             raise JobCancelled("asked to stop")
         time.sleep(config.step_seconds)
         with (context.job.folder / "counted.txt").open("a") as file:

@@ -22,21 +22,19 @@ def test_a_killed_worker_ends_its_child_and_the_next_worker_continues_the_job(
     workspace: Workspace, start_worker: StartWorker
 ) -> None:
     first = start_worker()
-    job_id = submit(workspace, "count", CountConfig(steps=15, step_seconds=0.1))
-    eventually(lambda: len(counted(workspace, job_id)) >= 3)
+    job_id = submit(workspace, "count", CountConfig(steps=15, wait_at=3))
+    eventually(lambda: len(counted(workspace, job_id)) == 3)
     child = pid_of_attempt(workspace, job_id)
     first.kill()
     first.wait()
     eventually(lambda: not is_running(child))
     assert get_job(workspace, job_id).state == "queued"  # before another worker has started
     assert not worker_state(workspace).alive
-    done = len(counted(workspace, job_id))
     start_worker()
     assert wait_for_end(workspace, job_id) == "succeeded"
     lines = counted(workspace, job_id)
     assert {int(line.split()[0]) for line in lines} == set(range(15))
-    assert len(lines) <= 16
-    assert done >= 3
+    assert len(lines) <= 16  # the last step before the kill may have lacked its checkpoint
     assert get_job(workspace, job_id).attempts == 2
 
 
@@ -56,8 +54,8 @@ def test_sigterm_returns_the_job_to_the_queue_and_the_next_worker_continues(
     workspace: Workspace, start_worker: StartWorker
 ) -> None:
     worker = start_worker()
-    job_id = submit(workspace, "count", CountConfig(steps=15, step_seconds=0.1))
-    eventually(lambda: len(counted(workspace, job_id)) >= 3)
+    job_id = submit(workspace, "count", CountConfig(steps=15, wait_at=3))
+    eventually(lambda: len(counted(workspace, job_id)) == 3)
     child = pid_of_attempt(workspace, job_id)
     worker.terminate()
     assert worker.wait(timeout=PATIENCE) == 0
