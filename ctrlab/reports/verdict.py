@@ -1,6 +1,8 @@
 """One sentence about a model against its original: size, speed, AUC with its certainty, controls and seeds."""
 
-import pandas as pd
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
 
 from ctrlab.evaluation.evidence import ENOUGH_CLICKS, has_enough_clicks
 from ctrlab.figures.text import difference, rows_and_clicks, times
@@ -9,25 +11,27 @@ from ctrlab.reports.comparison import SPEED_BATCH, SPEED_COLUMN
 #: Ratios of speed or size within 5 % are reported as no difference.
 _SAME = 1.05
 
+Row = Mapping[str, Any]
 
-def verdict(original: "pd.Series", other: "pd.Series", table: pd.DataFrame) -> str:
+
+def verdict(original: Row, other: Row, rows: Sequence[Row]) -> str:
     """What `other` gains and loses against `original`, in a sentence or two.
 
     Args:
-        original, other: rows of `table`.
-        table: `comparison_table` with the columns finetune (how a model was fine-tuned; "" if it was not), run_group (equal for
-            models that differ in their seed alone) and doubts (what speaks against a model; "" if nothing does).
+        original, other: two of `rows`.
+        rows: those of a `comparison_table` with the columns finetune (how a model was fine-tuned; "" if it was not), run_group
+            (equal for models that differ in their seed alone) and doubts (what speaks against a model; "" if nothing does).
     """
     text = ", ".join(part for part in (_size(original, other), _speed(original, other)) if part)
-    rows, clicks = other["measured_rows"], other["measured_clicks"]
+    measured, clicks = other["measured_rows"], other["measured_clicks"]
     change = other["auc"] - original["auc"]
     doubts = _doubts(original, other)
     if change != change:
-        return f"{text}; {_no_auc(rows, clicks, other['split'])}.{doubts}"
-    enough = has_enough_clicks(rows, clicks)
+        return f"{text}; {_no_auc(measured, clicks, other['split'])}.{doubts}"
+    enough = has_enough_clicks(measured, clicks)
     interval = certainty(other["auc_change_low"], other["auc_change_high"], change, enough=enough)
-    text += f"; AUC {difference(change)}{interval} on {rows_and_clicks(rows, clicks, other['split'])}"
-    return text + (_control(other, change, table) if enough else ".") + _seeds(other, table) + doubts
+    text += f"; AUC {difference(change)}{interval} on {rows_and_clicks(measured, clicks, other['split'])}"
+    return text + (_control(other, change, rows) if enough else ".") + _seeds(other, rows) + doubts
 
 
 def _no_auc(rows: float | None, clicks: float | None, split: str) -> str:
@@ -59,7 +63,7 @@ def certainty(low: float, high: float, change: float, *, enough: bool = True) ->
     return f" (95 % {difference(low)} to {difference(high)}), {finding},"
 
 
-def _doubts(original: "pd.Series", other: "pd.Series") -> str:
+def _doubts(original: Row, other: Row) -> str:
     """What speaks against either model."""
     found = [f" In doubt: {row['doubts']}." for row in (other,) if row["doubts"]]
     if original["doubts"]:
@@ -67,12 +71,12 @@ def _doubts(original: "pd.Series", other: "pd.Series") -> str:
     return "".join(found)
 
 
-def _size(original: "pd.Series", other: "pd.Series") -> str:
+def _size(original: Row, other: Row) -> str:
     factor = original["bytes"] / max(other["bytes"], 1)
     return f"{times(factor)} smaller" if factor >= _SAME else "no smaller"
 
 
-def _speed(original: "pd.Series", other: "pd.Series") -> str:
+def _speed(original: Row, other: Row) -> str:
     """The ratio of throughput; "" where one was not measured."""
     ratio = other[SPEED_COLUMN] / original[SPEED_COLUMN]
     if ratio != ratio:
@@ -82,20 +86,25 @@ def _speed(original: "pd.Series", other: "pd.Series") -> str:
     return f"{times(1 / ratio)} slower at batch {SPEED_BATCH}" if ratio < 0.95 else f"as fast at batch {SPEED_BATCH}"
 
 
-def _control(row: "pd.Series", change: float, table: pd.DataFrame) -> str:
+def _control(row: Row, change: float, rows: Sequence[Row]) -> str:
     """What fine-tuning alone gave; without a control, a warning where there is a gain to explain."""
     if not row["finetune"] or row["kind"] == "control":
         return "."
-    controls = table[(table["kind"] == "control") & (table["finetune"] == row["finetune"])]["auc_change"].dropna()
-    if len(controls):
-        return f"; fine-tuning alone gave {difference(controls.mean())}."
+    controls = _changes(other for other in rows if other["kind"] == "control" and other["finetune"] == row["finetune"])
+    if controls:
+        return f"; fine-tuning alone gave {difference(statistics.fmean(controls))}."
     gain = change > 0 and not row["auc_change_low"] <= 0  # an interval that holds 0 needs no explanation
     return ". Without a control (the original with the same fine-tuning) this gain may come from fine-tuning." if gain else "."
 
 
-def _seeds(row: "pd.Series", table: pd.DataFrame) -> str:
+def _seeds(row: Row, rows: Sequence[Row]) -> str:
     """Mean and standard deviation over the models that differ in their seed alone."""
-    alike = table[(table["run_group"] == row["run_group"]) & (table["kind"] == row["kind"])]["auc_change"].dropna()
+    alike = _changes(other for other in rows if other["kind"] == row["kind"] and other["run_group"] == row["run_group"])
     if len(alike) < 2:
         return " One seed."
-    return f" Over {len(alike)} seeds {difference(alike.mean())}, standard deviation {alike.std():.4f}."
+    return f" Over {len(alike)} seeds {difference(statistics.fmean(alike))}, standard deviation {statistics.stdev(alike):.4f}."
+
+
+def _changes(rows: Iterable[Row]) -> list[float]:
+    """The changes of AUC that are known."""
+    return [row["auc_change"] for row in rows if row["auc_change"] == row["auc_change"]]

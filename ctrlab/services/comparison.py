@@ -1,5 +1,6 @@
 """Comparison: measure models on the same rows with the same clock, and set the numbers side by side."""
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -7,14 +8,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from ctrlab.config import Config, option
 from ctrlab.data.dataset import EncodedDataset
+from ctrlab.errors import ConfigError
 from ctrlab.evaluation.delong import Interval, auc_difference
+from ctrlab.models.profile import ModelProfile
 from ctrlab.reports.comparison import LATENCY_BATCH_SIZES
+from ctrlab.reports.model_settings import settings_of
 from ctrlab.services.handlers import JOB_HANDLERS
-from ctrlab.services.models import require_artifact, role_of
-from ctrlab.services.of_model import newest_of_model
+from ctrlab.services.models import require_artifact, require_models, role_of
+from ctrlab.services.of_model import newest_of_model, newest_of_models
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -49,20 +54,57 @@ def latest_evaluation(workspace: Workspace, model_id: str) -> Artifact | None:
     return newest_of_model(workspace, "evaluation", model_id)
 
 
-def comparison_table(workspace: Workspace, model_ids: list[str]) -> pd.DataFrame:
+def comparison_table(workspace: Workspace, model_ids: Sequence[str], baseline: str | None = None) -> pd.DataFrame:
     """One row a model; NaN where a model was not measured.
 
-    Columns: id, name, kind (the role of the model: "original", "compressed", "control" or "from_scratch"), architecture, split,
-    measured_rows and measured_clicks, auc with auc_low and auc_high (95 % interval), log_loss, calibration_ratio,
-    calibration_error, auc_change with auc_change_low and auc_change_high (DeLong's paired interval of the difference from the
-    first original in the list, on the same rows), parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row;
-    all of the served form), and for runtime r in (torch, onnx) and batch size b: r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b.
-    AUCs are NaN on rows of one class.
+    Columns: id, name, kind (the role of the model: "original", "compressed", "control" or "from_scratch"), architecture, method
+    (title; "" for none), ranks (in short), rank_share (ranks kept over widths of the layers that can be compressed), bits (of the
+    served weights), split, measured_rows and measured_clicks, auc with auc_low and auc_high (95 % interval), log_loss,
+    calibration_ratio, calibration_error, auc_change with auc_change_low and auc_change_high (DeLong's paired interval of the
+    difference from the baseline on the same rows), parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row;
+    all of the served form), smaller (bytes of the baseline over its own), and for runtime r in (torch, onnx) and batch size b:
+    r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b. AUCs are NaN on rows of one class.
+
+    Args:
+        baseline: id of the model in the list that the others are compared with; the first original when not given.
+
+    Raises:
+        UnknownNameError, ConfigError: an id is unknown or is no model's; the baseline is not in the list.
     """
-    found = [require_artifact(workspace, model_id, "model") for model_id in model_ids]
-    reference = next((model for model in found if role_of(model) == "original"), None)
-    rows = [_comparison_row(workspace, model) | _changes(workspace, model, reference) for model in found]
-    return pd.DataFrame(rows)
+    found = require_models(workspace, model_ids)
+    reference = _baseline(found, baseline)
+    evaluations = newest_of_models(workspace, "evaluation", model_ids)
+    profiles = _profiles(workspace, found)
+    rows = []
+    for model in found:
+        row = _comparison_row(model, evaluations.get(model.id)) | settings_of(model, profiles.get(original_id_of(model)))
+        rows.append(row | _changes(workspace, model, reference, evaluations))
+    table = pd.DataFrame(rows)
+    bytes_before = table.loc[table["id"] == reference.id, "bytes"].iloc[0] if reference else np.nan
+    return table.assign(smaller=bytes_before / table["bytes"].clip(lower=1))
+
+
+def _baseline(models: Sequence[Artifact], wanted: str | None) -> Artifact | None:
+    if wanted is None:
+        return next((model for model in models if role_of(model) == "original"), None)
+    found = next((model for model in models if model.id == wanted), None)
+    if found is None:
+        raise ConfigError(f"the baseline {wanted} is not among the models compared; add it, or give one of them")
+    return found
+
+
+def _profiles(workspace: Workspace, models: Sequence[Artifact]) -> dict[str, ModelProfile]:
+    """{id: profile} of the originals of `models`."""
+    known = {model.id: model for model in models}
+    wanted = dict.fromkeys(original_id_of(model) for model in models if model.config.get("compression"))
+    artifacts = workspace.store.artifacts
+    found = [known[model_id] if model_id in known else artifacts.get(model_id) for model_id in wanted]
+    return {model.id: ModelProfile.from_dict(model.summary["profile"]) for model in found}
+
+
+def original_id_of(model: Artifact) -> str:
+    """Id of the uncompressed model that a model came from; an original's own."""
+    return str(model.config.get("original_id") or model.id)
 
 
 def auc_change(workspace: Workspace, model: Artifact, reference: Artifact) -> Interval | None:
@@ -70,34 +112,53 @@ def auc_change(workspace: Workspace, model: Artifact, reference: Artifact) -> In
 
     None unless both were measured on the same rows, and those are of both classes.
     """
+    return _change_between(workspace, model, reference, newest_of_models(workspace, "evaluation", [model.id, reference.id]))
+
+
+def _change_between(
+    workspace: Workspace, model: Artifact, reference: Artifact, evaluations: Mapping[str, Artifact]
+) -> Interval | None:
     dataset_id = model.config.get("dataset_id")
-    pair = [latest_evaluation(workspace, artifact.id) for artifact in (model, reference)]
-    if None in pair or dataset_id is None or dataset_id != reference.config.get("dataset_id") or model.id == reference.id:
+    ours, theirs = evaluations.get(model.id), evaluations.get(reference.id)
+    if ours is None or theirs is None or dataset_id is None or model.id == reference.id:
         return None
-    ours, theirs = (evaluation for evaluation in pair if evaluation is not None)
-    if ours.summary["split"] != theirs.summary["split"]:
+    if dataset_id != reference.config.get("dataset_id") or ours.summary["split"] != theirs.summary["split"]:
         return None
+    stored = ours.summary.get("auc_change")
+    if stored is not None and stored["reference"] == reference.id:
+        return Interval(**stored["interval"])
+    return change_of_scores(workspace.store.artifacts.folder(dataset_id), ours, theirs)
+
+
+def change_of_scores(dataset: Path, ours: Artifact, theirs: Artifact) -> Interval | None:
+    """The change of AUC between two evaluations on the same split of a dataset's folder; None where a class is missing."""
     files = ours.path / LOGITS_FILE, theirs.path / LOGITS_FILE
     if ours.summary["metrics"]["auc"] is None or not all(path.is_file() for path in files):
         return None
-    return _auc_change(workspace.store.artifacts.get(dataset_id).path, ours.summary["split"], *files)
+    return _auc_change(dataset, ours.summary["split"], *files)
 
 
-@lru_cache(maxsize=256)  # evaluations never change once written
+@lru_cache(maxsize=4096)  # evaluations never change once written
 def _auc_change(dataset: Path, split: str, ours: Path, theirs: Path) -> Interval:
-    labels = EncodedDataset.open(dataset).split(split).targets()
-    return auc_difference(labels, np.load(ours), np.load(theirs))
+    return auc_difference(targets_of(dataset, split), np.load(ours), np.load(theirs))
 
 
-def _changes(workspace: Workspace, model: Artifact, reference: Artifact | None) -> dict[str, float]:
-    change = auc_change(workspace, model, reference) if reference is not None else None
+@lru_cache(maxsize=2)
+def targets_of(dataset: Path, split: str) -> NDArray[np.float32]:
+    """What the rows of a split were measured against, `Split.targets`; do not change it."""
+    return EncodedDataset.open(dataset).split(split).targets()
+
+
+def _changes(
+    workspace: Workspace, model: Artifact, reference: Artifact | None, evaluations: Mapping[str, Artifact]
+) -> dict[str, float]:
+    change = _change_between(workspace, model, reference, evaluations) if reference is not None else None
     if change is None:
         return dict.fromkeys(("auc_change", "auc_change_low", "auc_change_high"), np.nan)
     return {"auc_change": change.estimate, "auc_change_low": change.low, "auc_change_high": change.high}
 
 
-def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
-    evaluation = latest_evaluation(workspace, model.id)
+def _comparison_row(model: Artifact, evaluation: Artifact | None) -> dict[str, Any]:
     measured = evaluation.summary if evaluation else {}
     metrics, cost = measured.get("metrics", {}), model.summary["cost_serving"]
     row: dict[str, Any] = {
@@ -126,20 +187,3 @@ def _comparison_row(workspace: Workspace, model: Artifact) -> dict[str, Any]:
 def _number(value: float | None) -> float:
     """NaN for what was not measured, or is not defined on the rows: an AUC without clicks."""
     return np.nan if value is None else value
-
-
-def config_difference(workspace: Workspace, id_a: str, id_b: str) -> pd.DataFrame:
-    """The settings in which two artifacts differ: columns setting, a, b. A setting that one lacks shows as "-"."""
-    a, b = (_flatten(workspace.store.artifacts.get(artifact_id).config) for artifact_id in (id_a, id_b))
-    names = [name for name in dict.fromkeys([*a, *b]) if a.get(name) != b.get(name)]
-    return pd.DataFrame(
-        {"setting": names, "a": [str(a.get(n, "-")) for n in names], "b": [str(b.get(n, "-")) for n in names]}, dtype=object
-    )
-
-
-def _flatten(value: Any, prefix: str = "") -> dict[str, Any]:
-    if isinstance(value, dict):
-        return {name: leaf for key, item in value.items() for name, leaf in _flatten(item, f"{prefix}{key}.").items()}
-    if isinstance(value, list) and value and all(isinstance(item, dict) for item in value):
-        return {name: leaf for i, item in enumerate(value) for name, leaf in _flatten(item, f"{prefix}{i}.").items()}
-    return {prefix.rstrip("."): value}

@@ -1,6 +1,7 @@
 """Models: queue a training, import a ctrlab checkpoint, list and export stored models."""
 
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -189,3 +190,12 @@ def require_artifact(workspace: Workspace, artifact_id: str, kind: str) -> Artif
     if artifact.kind != kind:
         raise ConfigError(f"{artifact_id} is a {artifact.kind}, not a {kind}; give the id of a {kind}")
     return artifact
+
+
+def require_models(workspace: Workspace, model_ids: Sequence[str]) -> list[Artifact]:
+    """The models with these ids, in their order, by one query; UnknownNameError or ConfigError as `require_artifact`."""
+    known = {model.id: model for model in workspace.store.artifacts.find(model_ids)}
+    missing = next((model_id for model_id in model_ids if model_id not in known or known[model_id].kind != "model"), None)
+    if missing is not None:
+        require_artifact(workspace, missing, "model")
+    return [known[model_id] for model_id in model_ids]

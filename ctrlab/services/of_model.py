@@ -1,5 +1,6 @@
 """Helpers of the services of one stored model: queueing a job about it, and finding its newest result."""
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from ctrlab.services.models import require_artifact
@@ -36,3 +37,12 @@ def submit_for_model(workspace: Workspace, kind: str, title: str, config: AboutM
 def newest_of_model(workspace: Workspace, kind: ArtifactKind, model_id: str) -> Artifact | None:
     """The newest artifact of `kind` that was made from a model; None where there is none."""
     return next(iter(workspace.store.artifacts.list(kind=kind, parent=model_id)), None)
+
+
+def newest_of_models(workspace: Workspace, kind: ArtifactKind, model_ids: Sequence[str]) -> dict[str, Artifact]:
+    """{model id: the newest artifact of `kind` that was made from it}, by one query; models without one are absent."""
+    wanted, found = set(model_ids), dict[str, Artifact]()
+    for artifact in workspace.store.artifacts.list(kind=kind, parent=list(wanted)):
+        for model_id in wanted.intersection(artifact.parents) - found.keys():
+            found[model_id] = artifact
+    return found

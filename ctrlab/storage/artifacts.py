@@ -77,11 +77,22 @@ class ArtifactCatalogue:
             raise UnknownNameError(f"no artifact is called {artifact_id!r}; it may have been deleted (the latest are: {latest})")
         return found[0]
 
-    def list(self, kind: ArtifactKind | None = None, parent: str | None = None, *, limit: int | None = None) -> _Artifacts:
-        """Newest first; of one kind, or made directly from `parent`, or both."""
+    def folder(self, artifact_id: str) -> Path:
+        """Where the files of an artifact with this id are, if it has any; without a look into the database."""
+        return self._root / artifact_id
+
+    def find(self, artifact_ids: Sequence[str]) -> _Artifacts:
+        """Those of the artifacts with these ids that exist, newest first."""
+        return self._select(_table.c.id.in_(artifact_ids))
+
+    def list(
+        self, kind: ArtifactKind | None = None, parent: str | Sequence[str] | None = None, *, limit: int | None = None
+    ) -> _Artifacts:
+        """Newest first; of one kind, or made directly from `parent` (from any of several), or both."""
         conditions = [] if kind is None else [_table.c.kind == kind]
         if parent is not None:
-            conditions.append(_table.c.id.in_(sa.select(_links.c.child_id).where(_links.c.parent_id == parent)))
+            parents = [parent] if isinstance(parent, str) else parent
+            conditions.append(_table.c.id.in_(sa.select(_links.c.child_id).where(_links.c.parent_id.in_(parents))))
         return self._select(*conditions, limit=limit)
 
     def rename(self, artifact_id: str, name: str) -> Artifact:

@@ -10,8 +10,9 @@ from ctrlab.data.synthetic import SyntheticConfig, write_sample
 from ctrlab.errors import ConfigError, CtrlabError, DataError, StorageError, UnknownNameError
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
-from ctrlab.services import comparison, datasets, models, spectra
+from ctrlab.services import datasets, models, spectra
 from ctrlab.services.models import TrainConfig
+from ctrlab.services.settings_difference import config_difference
 from ctrlab.training.configs import FitConfig
 from tests.support.small_lab import encoded, write_table
 
@@ -119,9 +120,10 @@ def test_an_exported_model_comes_back_as_it_was(lab, dataset, compressed, tmp_pa
 
 
 def test_the_difference_of_two_configs_shows_only_what_differs(lab, model, compressed):
-    difference = comparison.config_difference(lab.workspace, model.id, compressed.id)
-    assert "compression.plan.ranks.0.rank" in set(difference["setting"])
-    assert "dataset_id" not in set(difference["setting"])
+    difference = config_difference(lab.workspace, model.id, compressed.id).set_index("setting")
+    assert difference.loc["rank of mlp.0"].tolist() == ["dense", str(compressed.summary["compression"]["ranks"]["mlp.0"])]
+    assert difference.loc["compression"].tolist() == ["none", "AFM"]
+    assert not [name for name in difference.index if "_id" in name or name == "architecture"]
 
 
 def test_a_checkpoint_of_another_encoding_is_refused_before_it_is_queued(lab, dataset, model, tmp_path):

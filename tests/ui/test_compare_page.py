@@ -77,7 +77,7 @@ def test_two_models_differ_in_the_settings_listed(ids, tmp_path):
     other = add_compressed(open_workspace(tmp_path), ids, name="lower", ranks=8)
     page = open_page(model=ids["model"], models=f"{ids['compressed']},{other.id}")
     difference = page.dataframe[0].value
-    assert difference.to_numpy().tolist() == [["compression.plan.ranks.0.rank", "64", "8"]]
+    assert difference.to_numpy().tolist() == [["rank of mlp.2", "64", "8"]]
 
 
 def test_nothing_chosen_asks_for_a_model(ids):

@@ -4,17 +4,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ctrlab.data.dataset import Split
-from ctrlab.evaluation.delong import auc_interval
+from ctrlab.evaluation.delong import auc_difference, auc_interval
 from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
 from ctrlab.evaluation.metrics import metrics_of
 from ctrlab.evaluation.prediction import predict_logits
 from ctrlab.models.base import CTRModel
-from ctrlab.services.comparison import LOGITS_FILE, EvaluateConfig
+from ctrlab.services.comparison import LOGITS_FILE, EvaluateConfig, latest_evaluation
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import ONNX_FILE
 from ctrlab.services.work.shared import open_serving, stage_folder
+from ctrlab.services.workspace import Workspace
 from ctrlab.serving.onnx_export import export_onnx
 from ctrlab.storage import Artifact, NewArtifact
 
@@ -47,6 +49,7 @@ def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig
     export_onnx(serving, folder / ONNX_FILE)
     summary = {
         "split": split,
+        "auc_change": _change_from_original(context.workspace, artifact, split, targets, logits),
         "metrics": metrics.to_dict(),
         "auc_interval": auc_interval(targets, logits).to_dict() if 0 < metrics.num_clicks < metrics.num_rows else {},
         "constant_prediction": bool(np.ptp(logits) < CONSTANT_LOGITS),
@@ -64,6 +67,18 @@ def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig
         ),
         key=f"evaluation of {model_id}",
     )
+
+
+def _change_from_original(
+    workspace: Workspace, model: Artifact, split: str, targets: NDArray[np.float32], logits: NDArray[np.float32]
+) -> dict[str, Any] | None:
+    """The change of AUC from the model's original, which a comparison would take seconds to compute from millions of rows."""
+    original_id = model.config.get("original_id")
+    evaluation = latest_evaluation(workspace, original_id) if original_id else None
+    if evaluation is None or evaluation.summary["split"] != split or evaluation.summary["metrics"]["auc"] is None:
+        return None
+    reference = np.load(evaluation.path / LOGITS_FILE)
+    return {"reference": original_id, "interval": auc_difference(targets, logits, reference).to_dict()}
 
 
 def _latencies(

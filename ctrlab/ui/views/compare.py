@@ -15,10 +15,10 @@ from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, pareto_mask
 from ctrlab.reports.verdict import verdict
 from ctrlab.services import comparison as service
 from ctrlab.services import controls, jobs, models
+from ctrlab.services.compared import compared_models
 from ctrlab.services.compression import CompressJobConfig
-from ctrlab.services.controls import finetune_key, run_group
-from ctrlab.services.doubts import model_doubts
 from ctrlab.services.models import role_of
+from ctrlab.services.settings_difference import config_difference
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.ui import address, cache, format, state
@@ -76,12 +76,7 @@ def render() -> None:
     if not chosen:
         st.info("Choose at least one model.", icon=":material/info:")
         return
-    found = [workspace.store.artifacts.get(model_id) for model_id in chosen]
-    table = service.comparison_table(workspace, chosen).assign(
-        finetune=[finetune_key(model) for model in found],
-        run_group=[run_group(model) for model in found],
-        doubts=["; ".join(model_doubts(workspace, model)) for model in found],
-    )
+    table = compared_models(workspace, chosen)
     if len(table) == 1 and selection.model is not None:
         _only_one()
     _verdict(table)
@@ -186,10 +181,10 @@ def _verdict(table: "pd.DataFrame") -> None:
         for doubts in table["doubts"]:
             show_doubts(doubts.split("; ") if doubts else ())
         return
-    original = originals.iloc[0]
+    original, rows = originals.iloc[0], table.to_dict("records")
     lines = [
         _UNBROKEN.sub(
-            _NBSP, f"**{escape(row['name'])}** against {escape(original['name'])}: {escape(verdict(original, row, table))}"
+            _NBSP, f"**{escape(row['name'])}** against {escape(original['name'])}: {escape(verdict(original, row, rows))}"
         )
         for _, row in table.iterrows()
         if row["id"] != original["id"]
@@ -323,7 +318,7 @@ def _difference(workspace: Workspace, table: "pd.DataFrame") -> None:
         second = right.selectbox("Second", others, format_func=names.__getitem__, key="difference-second")
         if first not in names or second not in names:  # a label of a moment ago
             return
-        rows = service.config_difference(workspace, first, second)
+        rows = config_difference(workspace, first, second)
         if rows.empty:
             st.caption("Both models have the same settings.")
             return

@@ -1,0 +1,22 @@
+"""Models in a comparison with everything that its reports need."""
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from ctrlab.services.comparison import comparison_table
+from ctrlab.services.controls import finetune_key, run_group
+from ctrlab.services.doubts import doubts_of_models
+from ctrlab.services.models import require_models
+from ctrlab.services.workspace import Workspace
+
+
+def compared_models(workspace: Workspace, model_ids: Sequence[str], baseline: str | None = None) -> pd.DataFrame:
+    """`comparison_table` with the columns finetune and run_group (of `controls`) and doubts ("; " between several)."""
+    models = require_models(workspace, model_ids)
+    doubts = doubts_of_models(workspace, models)
+    return comparison_table(workspace, model_ids, baseline).assign(
+        finetune=[finetune_key(model) for model in models],
+        run_group=[run_group(model) for model in models],
+        doubts=["; ".join(doubts[model.id]) for model in models],
+    )
