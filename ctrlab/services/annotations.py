@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 from ctrlab.errors import ConfigError
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
+from ctrlab.storage.records import MAX_NAME_LENGTH, ArtifactKind
 
 Subject = Artifact | Job
 
@@ -60,6 +61,18 @@ def matches(found: Subject, text: str) -> bool:
 def all_tags(subjects: Iterable[Subject]) -> list[str]:
     """The tags in use, in alphabetical order."""
     return sorted({tag for found in subjects for tag in found.annotation.tags})
+
+
+def free_name(workspace: Workspace, kind: ArtifactKind, wanted: str) -> str:
+    """`wanted`, numbered where an artifact of `kind` has that name: "DeepFM on Avazu", then "DeepFM on Avazu, 2"."""
+    wanted = wanted.strip()[:MAX_NAME_LENGTH].strip()
+    taken = {artifact.name for artifact in workspace.store.artifacts.list(kind=kind)}
+    number, name = 1, wanted
+    while name in taken:
+        number += 1
+        end = f", {number}"
+        name = wanted[: MAX_NAME_LENGTH - len(end)] + end
+    return name
 
 
 def _rename(workspace: Workspace, found: Subject, name: str) -> None:

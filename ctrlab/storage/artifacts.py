@@ -140,9 +140,10 @@ class ArtifactCatalogue:
             return ()
         moved: list[TrashEntry] = []
         with self._pending.abandoned(older_than_seconds) as ids:
-            known = self._known_ids()  # read again: a change that was under way may have ended before it was locked here
+            # Read again: a change that was under way may have ended before it was locked here.
+            known = self._known_ids() | self._known_jobs()
             for artifact_id in ids:
-                for folder in (self._root / artifact_id, self._root / (INCOMING + artifact_id)):
+                for folder in self._folders(artifact_id):
                     if artifact_id not in known and folder.is_dir():
                         moved.append(self._trash.put(folder, now or datetime.now(UTC)))
         return tuple(moved)
@@ -153,9 +154,18 @@ class ArtifactCatalogue:
         known = self._known_ids()
         return tuple(name for name in folders if name not in known)
 
+    def _folders(self, subject_id: str) -> tuple[Path, ...]:
+        """Where files of an unfinished change may be: of an artifact, or of a job that was being deleted."""
+        jobs = self._root.with_name("jobs")
+        return self._root / subject_id, self._root / (INCOMING + subject_id), jobs / subject_id
+
     def _known_ids(self) -> set[str]:
         with self._database.read() as connection:
             return set(connection.execute(sa.select(_table.c.id)).scalars())
+
+    def _known_jobs(self) -> set[str]:
+        with self._database.read() as connection:
+            return set(connection.execute(sa.select(schema.jobs.c.id)).scalars())
 
     def _insert_with_files(self, values: Mapping[str, Any], parents: tuple[str, ...], files_from: Path) -> None:
         folder = self._root / values["id"]

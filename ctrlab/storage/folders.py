@@ -1,5 +1,6 @@
 """Folders of a home: created private to their user, moved whole, measured."""
 
+import contextlib
 import errno
 import logging
 import os
@@ -52,12 +53,11 @@ def move_folder(source: Path, target: Path) -> None:
 
 
 def folder_bytes(folder: Path) -> int:
-    """Bytes of all files below `folder`; a file that is removed meanwhile counts 0."""
-    total = 0
+    """Bytes of all files below `folder`, one with several hard links once; a file that is removed meanwhile counts 0."""
+    found: dict[tuple[int, int], int] = {}
     for parent, _, names in os.walk(folder):
         for name in names:
-            try:
-                total += (Path(parent) / name).lstat().st_size
-            except FileNotFoundError:
-                continue
-    return total
+            with contextlib.suppress(FileNotFoundError):
+                stats = (Path(parent) / name).lstat()
+                found[stats.st_dev, stats.st_ino] = stats.st_size
+    return sum(found.values())

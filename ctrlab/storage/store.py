@@ -11,6 +11,7 @@ from ctrlab.storage.annotations import Annotations
 from ctrlab.storage.artifacts import ArtifactCatalogue
 from ctrlab.storage.clock import Clock, utc_now
 from ctrlab.storage.database import BUSY_SECONDS, Database
+from ctrlab.storage.deletion import Deletions
 from ctrlab.storage.home import check_store_id, home_store_id, prepare_home, record_store_id
 from ctrlab.storage.jobs import LEASE_SECONDS, JobQueue
 from ctrlab.storage.metrics import MetricLog
@@ -30,6 +31,7 @@ class Store:
     artifacts: ArtifactCatalogue
     annotations: Annotations
     trash: Trash
+    deletions: Deletions
     jobs: JobQueue
     metrics: MetricLog
     workers: WorkerRegistry
@@ -63,13 +65,14 @@ class Store:
         database = Database(url or sa.URL.create("sqlite", database=str(home / DATABASE_FILE)), busy_seconds=busy_seconds)
         store_id = _open_database(database, home)
         workers = WorkerRegistry(database, home / "workers", now)
-        trash = Trash(home / "trash")
+        trash, pending = Trash(home / "trash"), PendingChanges(home / "pending", store_id)
         return cls(
             home=home,
             database=database,
-            artifacts=ArtifactCatalogue(database, home / "artifacts", PendingChanges(home / "pending", store_id), trash),
+            artifacts=ArtifactCatalogue(database, home / "artifacts", pending, trash),
             annotations=Annotations(database),
             trash=trash,
+            deletions=Deletions(database, home, pending, trash, now),
             jobs=JobQueue(database, home / "jobs", workers, lease_seconds, now),
             metrics=MetricLog(database),
             workers=workers,

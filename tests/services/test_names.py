@@ -6,9 +6,9 @@ import pytest
 
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.services import sample
+from ctrlab.services.annotations import free_name
 from ctrlab.services.compression import CompressJobConfig, compressed_name
 from ctrlab.services.models import TrainConfig, default_name
-from ctrlab.services.work.shared import free_name
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import NewArtifact
 from ctrlab.storage.records import MAX_NAME_LENGTH

@@ -3,9 +3,9 @@
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.data.encoding.encode import encode_dataset
+from ctrlab.services.annotations import free_name
 from ctrlab.services.datasets import check_source
 from ctrlab.services.handlers import JobContext
-from ctrlab.services.work.shared import free_name
 from ctrlab.storage import Artifact, NewArtifact
 
 

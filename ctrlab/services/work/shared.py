@@ -14,11 +14,11 @@ from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
 from ctrlab.models.structure import Precision
+from ctrlab.services.annotations import free_name
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import MODEL_FILE, SERVING_FILE, ModelRole, model_file, require_artifact
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, NewArtifact
-from ctrlab.storage.records import MAX_NAME_LENGTH, ArtifactKind
 from ctrlab.training.progress import FitProgress
 
 
@@ -44,18 +44,6 @@ def open_serving(workspace: Workspace, model_id: str) -> tuple[Artifact, CTRMode
 def open_spectra(workspace: Workspace, spectra_id: str) -> dict[str, LayerSpectrum]:
     """The spectra of an artifact with their eigenvectors."""
     return load_spectra(require_artifact(workspace, spectra_id, "spectra").path, eigenvectors=True)
-
-
-def free_name(workspace: Workspace, kind: ArtifactKind, wanted: str) -> str:
-    """`wanted`, numbered where an artifact of `kind` has that name: "DeepFM on Avazu", then "DeepFM on Avazu, 2"."""
-    wanted = wanted.strip()[:MAX_NAME_LENGTH].strip()
-    taken = {artifact.name for artifact in workspace.store.artifacts.list(kind=kind)}
-    number, name = 1, wanted
-    while name in taken:
-        number += 1
-        end = f", {number}"
-        name = wanted[: MAX_NAME_LENGTH - len(end)] + end
-    return name
 
 
 def file_model(
