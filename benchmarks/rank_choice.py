@@ -24,12 +24,12 @@ from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import compress_model
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.evaluation.prediction import evaluate_model
-from ctrlab.measuring.choose import baseline_plans, candidate_plans, choose_plan
+from ctrlab.measuring.choose import baseline_plans, candidate_specs
 from ctrlab.measuring.probe import Probe
 from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.models.structure import Precision
 from ctrlab.plans.budgets import Budget, BudgetError
-from ctrlab.plans.configs import CompressionSpec, RankPlan
+from ctrlab.plans.configs import CompressionSpec, PlanSettings, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.planner import plan_for_budget
 from ctrlab.plans.rank_problem import PlanOptions
@@ -94,11 +94,11 @@ def run(out: Path, name: str, architecture: str, seed: int) -> dict[str, Any]:
         except BudgetError:
             precision = "int8"
         planner_ms = 1000 * (time.perf_counter() - started)
-        options = PlanOptions(spec=CompressionSpec(precision=precision))
-        plans = candidate_plans(profile, sensitivity, budget, spectra, options)
-        plans |= baseline_plans(profile, budget, spectra, options)
+        specs = candidate_specs(profile, sensitivity, budget, spectra, PlanSettings(bits=precision))
+        plans = {title: spec.plan for title, spec in specs.items()}
+        plans |= baseline_plans(profile, budget, spectra, CompressionSpec(precision=precision))
         if precision == "float32":
-            found = choose_plan(probe, plans).measured
+            found = {title: probe.measure(CompressionSpec(plan=plan)) for title, plan in plans.items()}
             valid = {title: {"log_loss": one.log_loss, "auc": one.auc} for title, one in found.items()}
         else:
             valid = {title: _measured(base, plan, spectra, dataset, "valid", precision) for title, plan in plans.items()}

@@ -10,6 +10,7 @@ from ctrlab.cli.output import print_json, table_text, write_text
 from ctrlab.errors import ConfigError
 from ctrlab.models.profile import ModelProfile
 from ctrlab.plans.budgets import BUDGET_KINDS, LATENCY, Budget
+from ctrlab.plans.configs import CompressionSpec, PlanSettings
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.services import models, plans, sensitivity
 from ctrlab.services.lab import Lab
@@ -40,9 +41,7 @@ def declare_planning(subparsers: Subparsers, common: argparse.ArgumentParser) ->
         "smallest in",
     )
     plan.add_argument("--batch", type=int, default=DEFAULT_BATCH_SIZE, metavar="ROWS", help="rows per batch, for --latency-ms")
-    plan.add_argument(
-        "--multiple-of", type=int, default=1, metavar="M", help="ranks of linear layers are multiples of M; 8 suits most hardware"
-    )
+    add_config_flags(plan, PlanSettings, title="what is planned")
     plan.add_argument("--output", type=Path, help="write the plan to this file as JSON, for `compress --plan`")
 
 
@@ -55,7 +54,10 @@ def _goals(group: Any) -> None:
     )
     group.add_argument("--share", type=float, metavar="S", help="at most this share of the original, for example 0.3")
     group.add_argument(
-        "--auc-loss", type=float, metavar="X", help="find the smallest plan predicted to lose at most X of AUC, e.g. 0.0005"
+        "--auc-loss",
+        type=float,
+        metavar="X",
+        help="find the smallest plan that loses at most X of AUC on validation rows, e.g. 0.0005",
     )
 
 
@@ -91,26 +93,31 @@ def run_plan(args: argparse.Namespace) -> None:
             _plan_for_ms(lab, args, limit)
             return
         budget = Budget(kind=kind, limit=limit) if limit is not None else None
-        choice = lab.choose(args.model, budget=budget, max_auc_loss=args.auc_loss, kind=args.of, multiple_of=args.multiple_of)
-        found = sensitivity.load_model_sensitivity(lab.workspace, lab.sensitivity_of(args.model).id)
-        rows = []
-        for name, plan in choice.plans.items():
-            cost, measured = serving_cost(profile, plan.as_dict()), choice.measured[name]
-            rows.append(
-                {"plan": name, "parameters": cost.parameters, "bytes": cost.size_bytes, "macs": cost.macs,
-                 "predicted_auc": found.predicted_auc(plan.as_dict()), "auc": measured.auc,
-                 "predicted_log_loss": found.predicted_log_loss(plan.as_dict()), "log_loss": measured.log_loss}
-            )  # fmt: skip
+        settings = flag_settings(PlanSettings, args)
+        choice = lab.choose(args.model, budget=budget, max_auc_loss=args.auc_loss, kind=args.of, **settings)
+        rows = [
+            {"plan": name, "bits": spec.precision, **_amounts(profile, spec), "auc": choice.measured[name].auc,
+             "log_loss": choice.measured[name].log_loss}
+            for name, spec in choice.specs.items()
+        ]  # fmt: skip
         if args.output:
             write_text(args.output, choice.plan.to_json())
+        original = {"auc": choice.original.auc, "log_loss": choice.original.log_loss}
         if args.json:
-            original = {"auc": found.auc, "log_loss": found.log_loss}
-            print_json({"chosen": choice.name, "plan": choice.plan.as_dict(), "candidates": rows, "original": original})
+            chosen = {"chosen": choice.name, "method": choice.spec.method, "precision": choice.spec.precision}
+            print_json({**chosen, "plan": choice.plan.as_dict(), "candidates": rows, "original": original})
             return
         text = [[value if not isinstance(value, float) else f"{value:.5f}" for value in row.values()] for row in rows]
         print(table_text(list(rows[0]), text))
-        print(f"original: AUC {found.auc:.5f}, log loss {found.log_loss:.5f}; chosen: {choice.name}")
+        print(f"original: AUC {original['auc']:.5f}, log loss {original['log_loss']:.5f}; chosen: {choice.name}")
+        print("measured on the validation rows that did not choose")
         print(" ".join(f"{name}={rank}" for name, rank in choice.plan.as_dict().items()))
+        print(f"for compress: --method {choice.spec.method} --precision {choice.spec.precision}")
+
+
+def _amounts(profile: ModelProfile, spec: CompressionSpec) -> dict[str, int]:
+    cost = serving_cost(profile, spec.plan.as_dict(), spec)
+    return {"parameters": cost.parameters, "bytes": cost.size_bytes, "macs": cost.macs}
 
 
 def _limit(lab: Lab, args: argparse.Namespace, profile: ModelProfile) -> tuple[str, float | None]:
@@ -137,7 +144,8 @@ def _limit(lab: Lab, args: argparse.Namespace, profile: ModelProfile) -> tuple[s
 
 def _plan_for_ms(lab: Lab, args: argparse.Namespace, limit: float) -> None:
     """A plan for milliseconds: its latency is measured, its accuracy is predicted."""
-    artifact = lab.plan_for_ms(args.model, limit, batch_size=args.batch, multiple_of=args.multiple_of)
+    settings = PlanSettings(**flag_settings(PlanSettings, args))
+    artifact = lab.plan_for_ms(args.model, limit, batch_size=args.batch, multiple_of=settings.multiple_of)
     plan, tried = plans.load_plan(lab.workspace, artifact.id), artifact.summary["tried"]
     if args.output:
         write_text(args.output, plan.to_json())

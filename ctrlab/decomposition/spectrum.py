@@ -35,6 +35,8 @@ class LayerSpectrum:
     weight_singular_values: float64, descending, of the weight (out, in) or of the table (num_ids, d) as it stands.
     loss_eigenvalues: float64 (d,), descending, of the covariance weighted by gradients of the log loss, summed over a row's
         passes (`loss_weights`); None where no gradients were collected.
+    direction_losses: float64 (d,), lambda_j u_j^T G u_j of the eigenvectors u_j: twice the nats that losing direction j is
+        expected to cost; None likewise.
     gradients: float64 (d, d), E[g g^T] of these gradients; None likewise, or when loaded without eigenvectors.
     """
 
@@ -46,6 +48,7 @@ class LayerSpectrum:
     num_samples: int
     weight_singular_values: FloatArray = field(default_factory=lambda: np.zeros(0))
     loss_eigenvalues: FloatArray | None = None
+    direction_losses: FloatArray | None = None
     gradients: FloatArray | None = None
 
     @property
@@ -105,14 +108,20 @@ class LayerSpectrum:
         """The expected squared error of rank `rank` per calibration row: the sum of the discarded eigenvalues."""
         return float(self.eigenvalues[rank:][::-1].sum())
 
-    def loss_increase(self, rank: int) -> float | None:
-        """Nats of log loss that rank `rank` of this layer alone is expected to cost, by loss-weighted AFM.
+    def loss_terms(self, *, weighted: bool = True) -> FloatArray | None:
+        """(d,) twice the nats of log loss that each direction is expected to carry, to second order.
 
-        Half the discarded eigenvalues, to second order; None where no gradients were collected.
+        weighted: the directions of loss-weighted AFM; AFM's otherwise. None where no gradients were collected.
         """
-        if self.loss_eigenvalues is None:
-            return None
-        return float(self.loss_eigenvalues[rank:][::-1].sum()) / 2
+        return self.loss_eigenvalues if weighted else self.direction_losses
+
+    def loss_increase(self, rank: int, *, weighted: bool = True) -> float | None:
+        """Nats of log loss that rank `rank` of this layer alone is expected to cost, by loss-weighted AFM or by AFM.
+
+        Half the sum of the discarded `loss_terms`; None where no gradients were collected.
+        """
+        terms = self.loss_terms(weighted=weighted)
+        return None if terms is None else float(terms[rank:][::-1].sum()) / 2
 
     @property
     def covariance(self) -> FloatArray:
@@ -129,7 +138,9 @@ class LayerSpectrum:
     def weighted_by(self, gradients: FloatArray) -> "LayerSpectrum":
         """This spectrum with the second moments (d, d) of the loss's gradients by the output."""
         losses = weighted_directions(self.covariance, gradients).losses
-        return replace(self, gradients=gradients, loss_eigenvalues=losses)
+        assert self.eigenvectors is not None  # `covariance` has read them
+        own = self.eigenvalues * np.einsum("dj,de,ej->j", self.eigenvectors, gradients, self.eigenvectors, optimize=True)
+        return replace(self, gradients=gradients, loss_eigenvalues=losses, direction_losses=np.maximum(own, 0.0))
 
 
 def save_spectra(folder: Path, spectra: Mapping[str, LayerSpectrum]) -> None:
@@ -147,8 +158,9 @@ def save_spectra(folder: Path, spectra: Mapping[str, LayerSpectrum]) -> None:
         small[f"{number}.weight_singular_values"] = spectrum.weight_singular_values
         # Those of tables are few numbers, and a shared basis is predicted from them.
         (small if spectrum.kind == "embedding" else large)[f"{number}.eigenvectors"] = spectrum.eigenvectors
-        if spectrum.loss_eigenvalues is not None and spectrum.gradients is not None:
+        if spectrum.loss_eigenvalues is not None and spectrum.gradients is not None and spectrum.direction_losses is not None:
             small[f"{number}.loss_eigenvalues"] = spectrum.loss_eigenvalues
+            small[f"{number}.direction_losses"] = spectrum.direction_losses
             large[f"{number}.gradients"] = spectrum.gradients
         index.append({"layer_name": spectrum.layer_name, "kind": spectrum.kind, "num_samples": spectrum.num_samples})
     np.savez(folder / _SPECTRA, **small)  # type: ignore[arg-type]
@@ -184,5 +196,6 @@ def _assemble(row: dict[str, Any], number: int, small: dict[str, FloatArray], la
         weight_singular_values=small[f"{number}.weight_singular_values"],
         eigenvectors=small.get(f"{number}.eigenvectors", large.get(f"{number}.eigenvectors")),
         loss_eigenvalues=small.get(f"{number}.loss_eigenvalues"),
+        direction_losses=small.get(f"{number}.direction_losses"),
         gradients=large.get(f"{number}.gradients"),
     )

@@ -1,25 +1,27 @@
-"""The choice among candidate plans for a budget by measurement: the planner's plan and two baselines of the same size.
+"""The choice among candidates by measurement, where predictions add up the losses of single layers and ignore their interaction.
 
-Predictions add up the losses of single layers and ignore interactions between layers. So the planner's plan for the budget and
-two uniform plans are each run over the same validation rows. Another plan than the planned one is chosen only where its log loss
-is lower by more than the noise of the measurement, and where it has the size that was asked for.
+For a budget the candidates are the planner's plan and two uniform plans of the same size, at every precision that is allowed. For
+a loss of AUC they are the plans of the planner's front. Half of the probe's rows choose, the other half report.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
-from ctrlab.evaluation.delong import LEVEL, log_loss_difference
+import numpy as np
+from numpy.typing import NDArray
+
+from ctrlab.evaluation.delong import LEVEL, auc_difference, log_loss_difference
 from ctrlab.evaluation.evidence import has_enough_clicks
 from ctrlab.evaluation.metrics import rows_and_clicks
 from ctrlab.evaluation.prediction import never
-from ctrlab.measuring.probe import Measurement, Probe
+from ctrlab.measuring.probe import Measurement, Probe, halves
 from ctrlab.models.profile import ModelProfile
 from ctrlab.plans.baselines import uniform_rank_plan, uniform_variance_plan
 from ctrlab.plans.budgets import BUDGET_KINDS, Budget, BudgetError
-from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec, RankPlan
+from ctrlab.plans.configs import UNCOMPRESSED, Aim, CompressionSpec, PlanSettings, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
-from ctrlab.plans.planner import NO_OPTIONS, plan_for_budget
+from ctrlab.plans.planner import plan_for_budget, planned_front
 from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.plans.ranks import Spectra
 from ctrlab.plans.sensitivity import Sensitivity
@@ -29,87 +31,200 @@ SAME_SIZE = 0.95
 #: Name of the planner's own plan among the candidates.
 PLANNED = "planned"
 
+Specs = Mapping[str, CompressionSpec]
+Labels = NDArray[np.float32]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Choice:
-    """The chosen plan's name and every candidate: {name: plan} and {name: measurement}, named as by `candidate_plans`."""
+    """The chosen candidate's name, and every candidate: {name: spec} and {name: measurement}.
+
+    measured, original: on the rows that did not choose.
+    """
 
     name: str
-    plans: dict[str, RankPlan]
+    specs: dict[str, CompressionSpec]
     measured: dict[str, Measurement]
+    original: Measurement
+
+    @property
+    def spec(self) -> CompressionSpec:
+        """The chosen spec."""
+        return self.specs[self.name]
 
     @property
     def plan(self) -> RankPlan:
-        """The chosen plan."""
-        return self.plans[self.name]
+        """The ranks of the chosen spec."""
+        return self.spec.plan
 
 
-def candidate_plans(
-    profile: ModelProfile,
-    sensitivity: Sensitivity,
-    budget: Budget,
-    spectra: Spectra,
-    options: PlanOptions = NO_OPTIONS,
-) -> dict[str, RankPlan]:
-    """{name: plan} of what may be best within a budget: "planned", and "uniform variance" and "uniform rank" where those have
-    the size of the planned one, within 5 %.
+def candidate_specs(
+    profile: ModelProfile, sensitivity: Sensitivity, budget: Budget, spectra: Spectra, settings: PlanSettings
+) -> dict[str, CompressionSpec]:
+    """{name: spec} of what may be best within a budget: the planner's, and uniform ones where those have its size, within 5 %.
 
-    Args:
-        spectra: of the model; they take the place of those of `options`.
+    The first is the one with the least predicted loss. Names are "planned", "uniform variance" and "uniform rank", with the
+    precision where several are allowed.
 
     Raises:
-        BudgetError: no plan meets the budget.
+        BudgetError: no plan meets the budget at any precision; the sentence is that of the smallest.
     """
-    planned = plan_for_budget(profile, sensitivity, budget, replace(options, spectra=spectra)).plan
+    found: dict[str, CompressionSpec] = {}
+    refused: BudgetError | None = None
+    for spec in _bare_specs(settings):
+        try:
+            found |= _candidates(profile, sensitivity, budget, spectra, settings, spec)
+        except BudgetError as error:
+            refused = error
+    if refused is not None and not found:
+        raise refused
+    return found
+
+
+def _bare_specs(settings: PlanSettings) -> list[CompressionSpec]:
+    """A spec without ranks for every precision that is allowed."""
+    return [CompressionSpec(method=settings.method, precision=precision) for precision in settings.precisions]
+
+
+def _candidates(
+    profile: ModelProfile, sensitivity: Sensitivity, budget: Budget, spectra: Spectra, settings: PlanSettings,
+    bare: CompressionSpec,
+) -> dict[str, CompressionSpec]:  # fmt: skip
+    options = PlanOptions(spec=bare, spectra=spectra, multiple_of=settings.multiple_of)
+    plans = {PLANNED: plan_for_budget(profile, sensitivity, budget, options).plan}
+    plans |= baseline_plans(profile, budget, spectra, bare)
 
     def amount(plan: RankPlan) -> float:
-        return BUDGET_KINDS[budget.kind].amount(serving_cost(profile, plan.as_dict(), options.spec))
+        return BUDGET_KINDS[budget.kind].amount(serving_cost(profile, plan.as_dict(), bare))
 
-    baselines = baseline_plans(profile, budget, spectra, options)
-    least = SAME_SIZE * amount(planned)
-    return {PLANNED: planned} | {name: plan for name, plan in baselines.items() if amount(plan) >= least}
+    least = SAME_SIZE * amount(plans[PLANNED])
+    suffix = f", {bare.precision}" if len(settings.precisions) > 1 else ""
+    return {
+        name + suffix: bare.replace(plan=plan) for name, plan in plans.items() if name == PLANNED or amount(plan) >= least
+    }  # fmt: skip
 
 
 def baseline_plans(
-    profile: ModelProfile, budget: Budget, spectra: Spectra, options: PlanOptions = NO_OPTIONS
+    profile: ModelProfile, budget: Budget, spectra: Spectra, spec: CompressionSpec = UNCOMPRESSED
 ) -> dict[str, RankPlan]:
     """{name: plan} of the uniform plans that meet the budget: "uniform variance" and "uniform rank"."""
     plans: dict[str, RankPlan] = {}
     with suppress(BudgetError):
-        plans["uniform variance"] = uniform_variance_plan(profile, spectra, budget, options.spec)
+        plans["uniform variance"] = uniform_variance_plan(profile, spectra, budget, spec)
     with suppress(BudgetError):
-        plans["uniform rank"] = uniform_rank_plan(profile, budget, options.spec)
+        plans["uniform rank"] = uniform_rank_plan(profile, budget, spec)
     return plans
 
 
-def choose_plan(
-    probe: Probe,
-    plans: Mapping[str, RankPlan],
-    spec: CompressionSpec = UNCOMPRESSED,
-    *,
-    should_stop: Callable[[], bool] = never,
-) -> Choice:
-    """Measure every plan on the probe's rows; the first one wins unless another has a measurably lower log loss.
+def choose_spec(probe: Probe, specs: Specs, aim: Aim = "log_loss", *, should_stop: Callable[[], bool] = never) -> Choice:
+    """Measure every candidate on the probe's rows; the planned one that does best wins unless another is measurably better.
 
-    Measurably: the paired difference on the same rows is below 0 by more than its 95 % interval, widened for the number of plans
-    that are tried (Bonferroni), and the rows have `ENOUGH_CLICKS`.
+    Measurably: the paired difference on the choosing rows is beyond its 95 % interval, widened for the number of candidates
+    (Bonferroni), and these rows have `ENOUGH_CLICKS`. Candidates called "planned", of several precisions, are compared as they
+    measure: each was made by the planner, and none is the one to doubt.
 
     Args:
-        spec: everything but the ranks; its own plan is not read.
+        aim: what is compared.
 
     Raises:
         JobCancelled: `should_stop()` was true.
     """
-    measured = {name: probe.measure(spec.replace(plan=plan), should_stop=should_stop) for name, plan in plans.items()}
-    first, *others = measured
-    better = [name for name in others if _is_measurably_better(probe, measured[name], measured[first], len(others))]
-    best = min(better, key=lambda name: measured[name].log_loss, default=first)
-    return Choice(name=best, plans=dict(plans), measured=measured)
+    measured = {name: probe.measure(spec, should_stop=should_stop) for name, spec in specs.items()}
+    parts = {name: halves(probe.labels, one) for name, one in measured.items()}
+    choosing = {name: one for name, (one, _) in parts.items()}
+    labels = probe.labels[::2]
+    planned = [name for name in choosing if name.startswith(PLANNED)] or list(choosing)[:1]
+    first = min(planned, key=lambda name: _cost(choosing[name], aim))
+    others = [name for name in choosing if name not in planned]
+    better = [name for name in others if _is_measurably_better(labels, choosing[name], choosing[first], aim, len(others))]
+    best = min(better, key=lambda name: _cost(choosing[name], aim), default=first)
+    return Choice(
+        name=best, specs=dict(specs), measured={name: one for name, (_, one) in parts.items()},
+        original=halves(probe.labels, probe.original)[1],
+    )  # fmt: skip
 
 
-def _is_measurably_better(probe: Probe, one: Measurement, other: Measurement, comparisons: int) -> bool:
-    """Whether `one` has a lower log loss than `other` beyond the noise of the probe's rows."""
-    if not has_enough_clicks(*rows_and_clicks(probe.labels)):
+def _cost(measured: Measurement, aim: Aim) -> float:
+    return measured.log_loss if aim == "log_loss" or measured.auc != measured.auc else -measured.auc
+
+
+def _is_measurably_better(labels: Labels, one: Measurement, other: Measurement, aim: Aim, comparisons: int) -> bool:
+    """Whether `one` is better than `other` beyond the noise of these rows."""
+    if not has_enough_clicks(*rows_and_clicks(labels)):
         return False
     level = 1 - (1 - LEVEL) / max(1, comparisons)
-    return log_loss_difference(probe.labels, one.logits, other.logits, level).high < 0
+    if aim == "auc":
+        return auc_difference(labels, one.logits, other.logits, level).low > 0
+    return log_loss_difference(labels, one.logits, other.logits, level).high < 0
+
+
+class MeasuredFront:
+    """The smallest plans that lose no more than so much AUC, found by measuring plans of the planner's front.
+
+    The front holds the plans of which none is both cheaper and predicted better; each is measured when a search reaches it, and
+    once. A search bisects the front of every precision: the loss is taken to grow as plans get smaller.
+    """
+
+    def __init__(
+        self, probe: Probe, sensitivity: Sensitivity, spectra: Spectra, settings: PlanSettings, kind: str = "bytes",
+        *, should_stop: Callable[[], bool] = never,
+    ) -> None:  # fmt: skip
+        """kind: the counted quantity that plans are to have little of."""
+        self._probe, self._kind, self._should_stop = probe, kind, should_stop
+        self._known: dict[CompressionSpec, tuple[Measurement, Measurement]] = {}
+        self._several = len(settings.precisions) > 1
+        self._fronts = {
+            bare.precision: [
+                bare.replace(plan=found.plan)
+                for found in planned_front(
+                    probe.profile, sensitivity, kind,
+                    PlanOptions(spec=bare, spectra=spectra, multiple_of=settings.multiple_of),
+                )
+            ]
+            for bare in _bare_specs(settings)
+        }  # fmt: skip
+        self.original = halves(probe.labels, probe.original)
+
+    def smallest(self, max_auc_loss: float) -> Choice:
+        """The smallest plan whose AUC on the choosing rows is at most so much below the original's.
+
+        Raises:
+            BudgetError: the loss allowed is negative, or nothing loses as little.
+        """
+        if not max_auc_loss >= 0:
+            raise BudgetError(f"an AUC loss of at most {max_auc_loss:g} cannot be planned for; allow 0 or more, such as 0.0005")
+        found = {
+            f"{PLANNED}, {precision}" if self._several else PLANNED: spec
+            for precision, specs in self._fronts.items()
+            if (spec := self._bisected(specs, max_auc_loss)) is not None
+        }
+        if not found:
+            raise BudgetError(
+                f"at these bits no plan loses as little as {max_auc_loss:g} of AUC on the validation rows; allow more, or "
+                "plan with 32 bits among the choices"
+            )
+        best = min(found, key=lambda name: self.amount(found[name]))
+        measured = {name: self._measured(spec)[1] for name, spec in found.items()}
+        return Choice(name=best, specs=found, measured=measured, original=self.original[1])
+
+    def amount(self, spec: CompressionSpec) -> float:
+        """How much of the front's kind the served model has."""
+        return BUDGET_KINDS[self._kind].amount(serving_cost(self._probe.profile, spec.plan.as_dict(), spec))
+
+    def _bisected(self, specs: Sequence[CompressionSpec], max_auc_loss: float) -> CompressionSpec | None:
+        low, high = 0, len(specs)
+        while low < high:
+            middle = (low + high) // 2
+            if self._auc_loss(specs[middle]) <= max_auc_loss:
+                high = middle
+            else:
+                low = middle + 1
+        return specs[low] if low < len(specs) else None
+
+    def _auc_loss(self, spec: CompressionSpec) -> float:
+        return self.original[0].auc - self._measured(spec)[0].auc
+
+    def _measured(self, spec: CompressionSpec) -> tuple[Measurement, Measurement]:
+        if spec not in self._known:
+            self._known[spec] = halves(self._probe.labels, self._probe.measure(spec, should_stop=self._should_stop))
+        return self._known[spec]

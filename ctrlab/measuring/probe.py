@@ -2,17 +2,20 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Self
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from ctrlab.compression.fold import serving_form
+from ctrlab.compression.quantize import quantize
 from ctrlab.compression.surgery import CountsByLayer, check_spectra, compress_model
 from ctrlab.data.batches import iterate_batches
 from ctrlab.data.dataset import Split
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError, DataError, JobCancelled
-from ctrlab.evaluation.metrics import auc, log_loss
+from ctrlab.evaluation.metrics import auc, log_loss, rows_and_clicks
 from ctrlab.evaluation.prediction import never, to_tensors
 from ctrlab.measuring.truncation import truncated
 from ctrlab.models.base import CTRModel
@@ -36,6 +39,13 @@ class Measurement:
     auc: float
     log_loss: float
     logits: NDArray[np.float32]
+
+    @classmethod
+    def of(cls, labels: NDArray[np.float32], logits: NDArray[np.float32]) -> Self:
+        """Of these labels and logits (n,); an AUC of labels of one class is NaN."""
+        rows, clicks = rows_and_clicks(labels)
+        one_class = not 0 < clicks < rows
+        return cls(auc=float("nan") if one_class else auc(labels, logits), log_loss=log_loss(labels, logits), logits=logits)
 
 
 class Probe:
@@ -84,9 +94,9 @@ class Probe:
         respect_break_even: bool = True,
         should_stop: Callable[[], bool] = never,
     ) -> Measurement:
-        """Accuracy of the model that `compress_model` would make, before any fine-tuning and in float32.
+        """Accuracy of the model that `compress_model` would make, before any fine-tuning and at the precision of the spec.
 
-        Tables that are reduced to something else than latents are really built.
+        Below float32, and where tables are reduced to something else than latents, the model is really built.
 
         Raises:
             CompressionError: the plan does not fit the model or the spectra, or the method re-initialises the tables.
@@ -94,18 +104,20 @@ class Probe:
         """
         validate_plan(self.profile, spec.plan)
         effective = effective_ranks(self.profile, spec, respect_break_even=respect_break_even)
-        if not effective:
+        if not effective and spec.precision == "float32":
             return self.original
         method = METHODS[spec.method]
         if method.needs_spectra:
             check_spectra(self.profile, self.spectra, effective, with_gradients=method.needs_gradients)
         if method.retrains:
             raise CompressionError(f"{method.title} re-initialises the tables; there is nothing to measure before training")
-        if not method.keeps_latents:
+        if not method.keeps_latents or spec.precision != "float32":
             built = compress_model(
                 self.model, spec, self.spectra, counts=self.counts, respect_break_even=respect_break_even
             ).model
-            return self._run(should_stop, built.eval())
+            return self._run(
+                should_stop, built.eval() if spec.precision == "float32" else quantize(serving_form(built), spec.precision)
+            )
         with truncated(self.model, effective, self.spectra, method.compressor(), spec.bottleneck, spec.basis):
             return self._run(should_stop)
 
@@ -121,3 +133,8 @@ class Probe:
                 logits[start : start + len(out)] = out
                 start += len(out)
         return Measurement(auc=auc(self.labels, logits), log_loss=log_loss(self.labels, logits), logits=logits)
+
+
+def halves(labels: NDArray[np.float32], measured: Measurement) -> tuple[Measurement, Measurement]:
+    """The measurement on every other row, and on the rest: one half chooses between plans, the other reports the chosen one."""
+    return tuple(Measurement.of(labels[start::2], measured.logits[start::2]) for start in (0, 1))  # type: ignore[return-value]

@@ -12,6 +12,8 @@ from ctrlab.training.configs import FitConfig
 
 Order = Literal["mlp_first", "tables_first", "joint"]
 Recovery = Literal["off", "best", "on"]
+PlannedBits = Literal["float32", "int8", "int4", "planned"]
+Aim = Literal["log_loss", "auc"]
 BOTTLENECKS: tuple[Bottleneck, ...] = get_args(Bottleneck)
 ORDERS: tuple[Order, ...] = get_args(Order)
 BASES: tuple[Basis, ...] = get_args(Basis)
@@ -104,6 +106,35 @@ class CompressionSpec(Config):
             title = METHODS[self.method].title
             return [f"{title} has no basis that tables could share; choose per_field, or another method"]
         return []
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanSettings(Config):
+    """How a plan is made, whatever it is made for.
+
+    >>> PlanSettings(bits="int8").precisions, PlanSettings().aim
+    (('int8',), 'log_loss')
+    """
+
+    method: str = option("afm", choices=_method_titles, help="How the factors of a layer will be found; a plan is made for one.")
+    bits: PlannedBits = option(
+        "float32",
+        choices={"float32": "32 bits", "int8": "8 bits", "int4": "4 bits (linear layers 8)", "planned": "Planned with the ranks"},
+        help="Bits of the served weights. planned: ranks and bits are chosen together.",
+    )
+    aim: Aim = option(
+        "log_loss",
+        choices={"log_loss": "Log loss", "auc": "AUC"},
+        help="What is compared where several plans have the size that was asked for, on validation rows.",
+    )
+    multiple_of: int = option(
+        1, minimum=1, help="Ranks of linear layers are multiples of this; 8 suits most hardware.", label="Multiple of"
+    )
+
+    @property
+    def precisions(self) -> tuple[Precision, ...]:
+        """The precisions that all layers may have together."""
+        return PRECISIONS if self.bits == "planned" else (self.bits,)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,8 +1,9 @@
 """Sensitivity: the accuracy that each layer alone loses at each rank. Loads without torch.
 
-`measuring.sensitivity_probe` measures it. Variance is not importance: a layer may lose half of its variance and no accuracy,
-or one percent and much; sensitivity is measured with the labels. As in AIMET's per-layer compression evaluation and in LEMS,
-the losses of single layers add up well enough to choose between plans; one forward pass of the chosen plan then checks it.
+`measuring.sensitivity_probe` measures it; `plans.estimates` estimates its log loss from gradients. Variance is not importance: a
+layer may lose half of its variance and no accuracy, or one percent and much; sensitivity is measured with the labels. As in
+AIMET's per-layer compression evaluation and in LEMS, the losses of single layers add up well enough to choose between plans; one
+forward pass of the chosen plan then checks it.
 """
 
 import json
@@ -29,6 +30,8 @@ class LayerSensitivity:
     auc_dense: of the original. log_losses, aucs: at each rank, as measured.
     log_loss_increases, auc_losses: differences from the original, fitted so that no rank is better than a larger one and the
         full rank loses nothing: on few rows the measured differences are noisy.
+
+    Where the losses are estimated instead of measured, nothing is said of AUC: `aucs` and `auc_losses` are empty.
     """
 
     layer_name: str
@@ -45,8 +48,8 @@ class LayerSensitivity:
         return self._between(self.log_loss_increases, rank)
 
     def auc_loss(self, rank: int) -> float:
-        """Loss of AUC with this layer alone at `rank`: at least 0, interpolated between measured ranks."""
-        return self._between(self.auc_losses, rank)
+        """Loss of AUC with this layer alone at `rank`: at least 0, interpolated between measured ranks; NaN if estimated."""
+        return self._between(self.auc_losses, rank) if self.auc_losses or not self.ranks else float("nan")
 
     def measured_auc_losses(self) -> NDArray[np.float64]:
         """(ranks,) as measured, before the fit: noisy, and negative where the truncated layer did better."""
@@ -70,7 +73,7 @@ class LayerSensitivity:
 class Sensitivity:
     """Sensitivity of every compressible layer of one model.
 
-    log_loss, auc: of the original on the same rows. split, num_rows: which and how many they were.
+    log_loss, auc: of the original on the same rows. split, num_rows: which and how many they were; of an estimate none.
     layers: {layer_name: sensitivity}, every compressible layer.
     """
 
@@ -79,6 +82,11 @@ class Sensitivity:
     split: str
     num_rows: int
     layers: dict[str, LayerSensitivity]
+
+    @property
+    def estimated(self) -> bool:
+        """Whether the losses are estimates from gradients, which say nothing of AUC."""
+        return self.num_rows == 0
 
     def predicted_log_loss(self, ranks: Mapping[str, int]) -> float:
         """Log loss of a plan: the original's plus the increases of its layers."""

@@ -20,7 +20,7 @@ import pandas as pd
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
 from ctrlab.plans.budgets import Budget
-from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.configs import CompressConfig, PlanSettings, RankPlan
 from ctrlab.plans.ranks import plan_ranks, preset_plan
 from ctrlab.registry import load
 from ctrlab.services import comparison, compression, controls, datasets, models, sample, sensitivity, spectra, speed
@@ -146,23 +146,32 @@ class Lab:
         *,
         budget: Budget | None = None,
         max_auc_loss: float | None = None,
-        kind: str = "parameters",
-        multiple_of: int = 1,
+        kind: str = "bytes",
+        **settings: Any,
     ) -> "Choice":
-        """The best ranks for a budget, or the smallest plan (by `kind`) for an AUC loss; exactly one of the two.
+        """The best ranks and bits for a budget, or the smallest plan by `kind` that loses so little AUC: exactly one of the two.
 
-        Sensitivity is measured first if there is none. For a budget the planner's plans and two baselines are each measured as a
-        whole on the validation rows, in this process; the best of them is `choice.plan`.
+        Plans are made with the model's sensitivity where it was measured, else with what the gradients in its spectra say, and
+        measured only where there are none. Candidates are then measured as a whole on validation rows, in this process: half of
+        the rows choose, the other half report. `settings` are those of `PlanSettings` (method, bits, aim, multiple_of).
         """
         if (budget is None) == (max_auc_loss is None):
             raise ConfigError("choose a plan by exactly one of budget and max_auc_loss")
         if budget is not None and budget.kind == "latency_ms":
             raise ConfigError("a plan for milliseconds has to be run: use plan_for_ms")
         choice: Choice = load("ctrlab.services.work.choose:choose")(
-            self.workspace, model_id, self.spectra_of(model_id).id, self.sensitivity_of(model_id).id,
-            budget=budget, max_auc_loss=max_auc_loss, kind=kind, multiple_of=multiple_of,
+            self.workspace, model_id, self.spectra_of(model_id).id, self._sensitivity_for_plans(model_id),
+            PlanSettings(**settings), budget=budget, max_auc_loss=max_auc_loss, kind=kind,
         )  # fmt: skip
         return choice
+
+    def _sensitivity_for_plans(self, model_id: str) -> str | None:
+        """The id of the measured sensitivity; None where there is none and the spectra's gradients take its place."""
+        found = sensitivity.latest_sensitivity(self.workspace, model_id)
+        if found is not None:
+            return found.id
+        estimated = spectra.has_loss_estimates(self.workspace, self.spectra_of(model_id).id)
+        return None if estimated else self.sensitivity(model_id).id
 
     def compress(
         self,

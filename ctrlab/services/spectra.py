@@ -6,6 +6,7 @@ import pandas as pd
 
 from ctrlab.config import Config, option
 from ctrlab.decomposition.spectrum import LayerSpectrum, load_spectra
+from ctrlab.plans.estimates import has_gradients
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import model_profile, require_artifact
 from ctrlab.services.of_model import newest_of_model, submit_for_model
@@ -47,6 +48,12 @@ def latest_spectra(workspace: Workspace, model_id: str) -> Artifact | None:
 def load_layer_spectra(workspace: Workspace, spectra_id: str) -> dict[str, LayerSpectrum]:
     """Every layer's spectrum by layer name, in the model's order, without eigenvectors."""
     return load_spectra(require_artifact(workspace, spectra_id, "spectra").path)
+
+
+def has_loss_estimates(workspace: Workspace, spectra_id: str) -> bool:
+    """Whether the spectra hold what the loss's gradients say of every layer's ranks."""
+    artifact = require_artifact(workspace, spectra_id, "spectra")
+    return has_gradients(model_profile(workspace, artifact.config["model_id"]), load_spectra(artifact.path))
 
 
 def spectra_table(workspace: Workspace, spectra_id: str) -> pd.DataFrame:

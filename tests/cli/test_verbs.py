@@ -71,7 +71,9 @@ def _planning(run, model, folder, original_parameters):
     assert code == 1 and "ask for that or more" in refused["error"]
     _, planned = run("plan", model, "--parameters", "900", "--output", folder / "plan.json")
     chosen = next(row for row in planned["candidates"] if row["plan"] == planned["chosen"])
-    assert chosen["parameters"] <= 900 and chosen["log_loss"] == min(row["log_loss"] for row in planned["candidates"])
+    assert chosen["parameters"] <= 900 and chosen["bits"] == planned["precision"] == "float32"
+    _, smaller = run("plan", model, "--bytes", "3000", "--bits", "planned", "--method", "weighted_afm", "--aim", "auc")
+    assert all(row["bytes"] <= 3000 for row in smaller["candidates"]) and smaller["method"] == "weighted_afm"
     for words in (["--times", "2", "--of", "parameters"], ["--share", "0.5", "--of", "parameters"]):
         _, halved = run("plan", model, *words)
         (candidate,) = [row for row in halved["candidates"] if row["plan"] == halved["chosen"]]
