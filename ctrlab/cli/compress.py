@@ -1,6 +1,7 @@
 """`spectra`, `compress` and `demo`: from a model to a compressed one."""
 
 import argparse
+from dataclasses import asdict
 from pathlib import Path
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
@@ -8,6 +9,7 @@ from ctrlab.cli.flags import add_config_flags, config_from_flags, flag_settings,
 from ctrlab.cli.output import comparison_text, print_json, read_text, table_text
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.plans.ranks import PRESETS
+from ctrlab.reports.headroom import details, headline
 from ctrlab.services import comparison, models, plans, sample, spectra
 from ctrlab.services.paths import input_path
 from ctrlab.services.spectra import SpectraConfig
@@ -31,15 +33,18 @@ def run_spectra(args: argparse.Namespace) -> None:
     """`spectra`."""
     with open_lab(args) as lab:
         artifact = lab.spectra(args.model, **flag_settings(SpectraConfig, args))
-        table = spectra.spectra_table(lab.workspace, artifact.id)
+        table, found = spectra.spectra_table(lab.workspace, artifact.id), spectra.spectra_headroom(lab.workspace, artifact.id)
         if args.json:
             values = {}
             if args.values:
                 layers = spectra.load_layer_spectra(lab.workspace, artifact.id)
                 values = {name: layer.singular_values.tolist() for name, layer in layers.items()}
-            print_json({"id": artifact.id, "layers": table.to_dict("records"), "singular_values": values})
+            answer = asdict(found) if found else None
+            print_json({"id": artifact.id, "headroom": answer, "layers": table.to_dict("records"), "singular_values": values})
         else:
             print(f"{artifact.id}  {artifact.name}")
+            if found is not None:
+                print(f"{headline(found)}. {details(found)}")
             print(table_text(list(table.columns), table.itertuples(index=False, name=None)))
 
 

@@ -3,6 +3,8 @@
 from ctrlab.figures.comparison import auc_size_scatter, describe_auc_size_scatter, describe_latency_bars, latency_bars
 from ctrlab.figures.cost import cost_bars, describe_cost_bars
 from ctrlab.figures.fields import cardinalities, describe_cardinalities, describe_head_shares, head_shares
+from ctrlab.figures.layer_map import describe_layer_map, layer_map
+from ctrlab.figures.log_loss import describe_log_loss_rise, log_loss_rise
 from ctrlab.figures.planning import (
     describe_planned_front,
     describe_sensitivity_curve,
@@ -11,7 +13,6 @@ from ctrlab.figures.planning import (
     sensitivity_curve,
     variance_against_accuracy,
 )
-from ctrlab.figures.ranks import describe_rank_overview, rank_overview
 from ctrlab.figures.registry import FIGURES, FigureEntry
 from ctrlab.figures.spectrum import cumulative_variance, describe_cumulative_variance, describe_spectrum, spectrum
 from ctrlab.figures.training import describe_training_curves, training_curves
@@ -29,16 +30,18 @@ __all__ = [
     "describe_cumulative_variance",
     "describe_head_shares",
     "describe_latency_bars",
+    "describe_layer_map",
+    "describe_log_loss_rise",
     "describe_planned_front",
-    "describe_rank_overview",
     "describe_sensitivity_curve",
     "describe_spectrum",
     "describe_training_curves",
     "describe_variance_against_accuracy",
     "head_shares",
     "latency_bars",
+    "layer_map",
+    "log_loss_rise",
     "planned_front",
-    "rank_overview",
     "sensitivity_curve",
     "spectrum",
     "training_curves",

@@ -15,6 +15,8 @@ from numpy.typing import ArrayLike, NDArray
 
 #: Rules, ticks and everything that is neither a model nor a method; legible on light and dark.
 GREY = "#808588"
+#: Text and page of the light theme, for marks on a coloured ground and for the line around them.
+INK, PAPER = "#0e1618", "#fcfcfb"
 #: Grid lines on light and dark.
 FAINT = "rgba(128,133,136,0.22)"
 #: Largest number of points of a curve; more are not visible at the width of a page.
@@ -40,6 +42,7 @@ THRESHOLD = Role("threshold", GREY, "dot", "line-ns-open")
 #: The colours on a dark page: as light as its text is, each role in its own hue.
 DARK = {
     ORIGINAL.color: "#56b4e9", AFM.color: "#f0894a", CONTROL.color: "#3cc79a", FROM_SCRATCH.color: "#c79bd6", GREY: "#a9b5b5",
+    INK: "#e4e9e8", PAPER: "#14191b",
 }  # fmt: skip
 
 ROLES = {role.name: role for role in (ORIGINAL, AFM, CONTROL, FROM_SCRATCH, THRESHOLD)}

@@ -42,6 +42,9 @@ HANDLER_MODULES = (
     "ctrlab.services.sample",
 )
 
+#: Kinds of job that wait for all others, and that go back to the queue for them; they keep what they have done.
+GIVING_WAY = ("sensitivity",)
+
 #: Progress and time before the first estimate of the time left; earlier ones vary too much.
 _MIN_FRACTION_FOR_ETA = 0.01
 _MIN_SECONDS_FOR_ETA = 0.5

@@ -1,5 +1,6 @@
 """Sensitivity: measure the accuracy that each layer loses at each rank, and read it back."""
 
+import threading
 from dataclasses import dataclass
 
 import pandas as pd
@@ -11,6 +12,9 @@ from ctrlab.services.models import require_artifact
 from ctrlab.services.of_model import newest_of_model, submit_for_model
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
+
+#: Of two pages that open at once, one queues.
+_queueing = threading.Lock()
 
 
 @JOB_HANDLERS.register(
@@ -33,6 +37,17 @@ class SensitivityConfig(Config):
 def submit_sensitivity(workspace: Workspace, config: SensitivityConfig) -> str:
     """Queue the measurement; the job's result holds the new `sensitivity` id."""
     return submit_for_model(workspace, "sensitivity", "Sensitivity of {model}", config, needs=("spectra",))
+
+
+def measure_once(workspace: Workspace, config: SensitivityConfig) -> None:
+    """Queue the measurement where these spectra have none and none was ever queued, however it ended."""
+    with _queueing:
+        if latest_sensitivity(workspace, config.model_id) is None and not _was_queued(workspace, config.spectra_id):
+            submit_sensitivity(workspace, config)
+
+
+def _was_queued(workspace: Workspace, spectra_id: str) -> bool:
+    return any(job.kind == "sensitivity" and job.config.get("spectra_id") == spectra_id for job in workspace.store.jobs.list())
 
 
 def latest_sensitivity(workspace: Workspace, model_id: str) -> Artifact | None:

@@ -7,6 +7,7 @@ import pandas as pd
 from ctrlab.config import Config, option
 from ctrlab.decomposition.spectrum import LayerSpectrum, load_spectra
 from ctrlab.plans.estimates import has_gradients
+from ctrlab.plans.headroom import Headroom, headroom
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import model_profile, require_artifact
 from ctrlab.services.of_model import newest_of_model, submit_for_model
@@ -54,6 +55,13 @@ def has_loss_estimates(workspace: Workspace, spectra_id: str) -> bool:
     """Whether the spectra hold what the loss's gradients say of every layer's ranks."""
     artifact = require_artifact(workspace, spectra_id, "spectra")
     return has_gradients(model_profile(workspace, artifact.config["model_id"]), load_spectra(artifact.path))
+
+
+def spectra_headroom(workspace: Workspace, spectra_id: str, variance: float = 0.95) -> Headroom | None:
+    """How much smaller the model of these spectra can plausibly be; None where no layer has a spectrum."""
+    artifact = require_artifact(workspace, spectra_id, "spectra")
+    profile = model_profile(workspace, artifact.config["model_id"])
+    return headroom(profile, load_layer_spectra(workspace, spectra_id), variance)
 
 
 def spectra_table(workspace: Workspace, spectra_id: str) -> pd.DataFrame:

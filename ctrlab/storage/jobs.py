@@ -125,13 +125,20 @@ class JobQueue:
 
     # Called by workers
 
-    def claim(self, worker_id: str, job_id: str | None = None) -> Job | None:
-        """Mark the job that has waited longest (or the named one, if it is queued) as running and return it; None without one."""
+    def claim(self, worker_id: str, job_id: str | None = None, giving_way: Sequence[str] = ()) -> Job | None:
+        """Mark the job that has waited longest (or the named one, if it is queued) as running and return it; None without one.
+
+        Jobs of the kinds `giving_way` come after all others.
+        """
         waiting = _table.alias("waiting")
         first = sa.select(waiting.c.sequence).where(waiting.c.state == "queued")
         if job_id is not None:
             first = first.where(waiting.c.id == job_id)
-        first = first.order_by(waiting.c.queued_at, waiting.c.sequence).limit(1).with_for_update(skip_locked=True)
+        first = (
+            first.order_by(waiting.c.kind.in_(giving_way), waiting.c.queued_at, waiting.c.sequence)
+            .limit(1)
+            .with_for_update(skip_locked=True)
+        )
         now = self._now()
         statement = (
             sa.update(_table)
@@ -142,11 +149,17 @@ class JobQueue:
             )
             .returning(_table)
         )  # fmt: skip
-        if not self._any_queued():  # an idle worker never takes the write lock
+        if not self.any_queued():  # an idle worker never takes the write lock
             return None
         with self._database.write() as connection:
             row = connection.execute(statement).first()
         return None if row is None else self._record(row)
+
+    def any_queued(self, without: Sequence[str] = ()) -> bool:
+        """Whether a job waits, of the kinds `without` not counted."""
+        queued = sa.select(_table.c.id).where(_table.c.state == "queued", _table.c.kind.not_in(without)).limit(1)
+        with self._database.read() as connection:
+            return connection.execute(queued).first() is not None
 
     def heartbeat(self, jobs: Sequence[Job]) -> dict[str, Lease]:
         """Renew the leases of running jobs; job id -> state of its lease."""
@@ -238,10 +251,6 @@ class JobQueue:
 
     def _ended(self, state: EndState) -> dict[str, Any]:
         return {"state": state, "finished_at": self._now(), **_RELEASED}
-
-    def _any_queued(self) -> bool:
-        with self._database.read() as connection:
-            return connection.execute(sa.select(_table.c.id).where(_table.c.state == "queued").limit(1)).first() is not None
 
     def _record(self, row: sa.Row[Any], annotation: Annotation = _NO_ANNOTATION) -> Job:
         return Job(

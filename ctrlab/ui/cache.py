@@ -16,6 +16,7 @@ from ctrlab.services.workspace import Workspace, open_workspace
 if TYPE_CHECKING:
     from ctrlab.decomposition.spectrum import LayerSpectrum
     from ctrlab.models.profile import ModelProfile
+    from ctrlab.plans.headroom import Headroom
     from ctrlab.plans.sensitivity import Sensitivity
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -66,6 +67,14 @@ def model_profile(workspace: Workspace, model_id: str) -> "ModelProfile":
     from ctrlab.services import models
 
     return models.model_profile(workspace, model_id)
+
+
+@per_workspace(max_entries=64)
+def headroom(workspace: Workspace, model_id: str, spectra_id: str) -> "Headroom | None":
+    """How much smaller a model can plausibly be, by its spectra."""
+    from ctrlab.plans import headroom
+
+    return headroom.headroom(model_profile(workspace, model_id), layer_spectra(workspace, spectra_id))
 
 
 @per_workspace(max_entries=64)

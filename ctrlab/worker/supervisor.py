@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from ctrlab.errors import StorageError
+from ctrlab.services.handlers import GIVING_WAY
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Job
 from ctrlab.storage.jobs import Lease
@@ -95,6 +96,7 @@ class Supervisor:
         try:
             self._send_heartbeat()
             self._watch()
+            self._give_way()
             self._warm_up()
             self._claim()
             self._stop.wait(_TICK_SECONDS)
@@ -127,7 +129,7 @@ class Supervisor:
     def _claim(self) -> None:
         if self._warm is None or len(self._running) >= self._concurrency:
             return
-        job = self._store.jobs.claim(self._worker_id)
+        job = self._store.jobs.claim(self._worker_id, giving_way=GIVING_WAY)
         if job is None:
             return
         executor, self._warm = self._warm, None
@@ -151,6 +153,19 @@ class Supervisor:
                 self._record_end(running, code)  # a store that is away raises here, and this is tried again
                 self._running.remove(running)
                 running.executor.end()  # what it started may still run
+
+    def _give_way(self) -> None:
+        """Put a job that gives way back into the queue when another waits and there is no place for it."""
+        giving = [running for running in self._running if running.job.kind in GIVING_WAY]
+        if not giving or len(self._running) < self._concurrency or self._warm is None:
+            return
+        if not self._store.jobs.any_queued(without=GIVING_WAY):
+            return
+        running = giving[-1]
+        self._running.remove(running)
+        running.executor.end()
+        self._store.jobs.release(running.job)
+        logger.info("%s (%s) gives way to a job that waits", running.job.id, running.job.title)
 
     def _stop_if_due(self, running: _Running, lease: Lease) -> None:
         """Terminate, then kill, a job that was cancelled or lost; its handler polls the same flag and should have stopped."""

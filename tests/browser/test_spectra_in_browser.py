@@ -9,15 +9,12 @@ def query(sample: dict[str, str]) -> str:
     return "&".join(f"{key}={value}" for key, value in sample.items())
 
 
-def test_a_click_on_a_dot_of_the_overview_and_a_key_choose_the_layer_and_a_reload_keeps_it(sample, dashboard: Dashboard) -> None:
+def test_a_click_on_a_strip_of_the_map_and_a_key_choose_the_layer_and_a_reload_keeps_it(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Spectra?{query(sample)}&layer=mlp.2")
     expect(page.get_by_text("variance of mlp.2 ")).to_be_visible()
-    overview = page.locator("[class*=st-key-overview-spectra] .js-plotly-plot").first
-    overview.scroll_into_view_if_needed()
-    # The last trace holds the 99 % dots in the order of the layers, so its first is the first linear layer.
-    dot = overview.locator(".trace.scatter").last.locator(".point").first
-    expect(dot).to_be_visible()
-    box = dot.bounding_box()
+    strip = page.locator(".st-key-layer-map .js-plotly-plot .trace.bars .point").first  # of the first linear layer
+    strip.scroll_into_view_if_needed()
+    box = strip.bounding_box()
     page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
     expect(page.get_by_text("variance of mlp.0 ")).to_be_visible()
     expect(page).to_have_url(re.compile("layer=mlp.0"))

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 from itertools import combinations
 
@@ -8,7 +9,8 @@ import pytest
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import UnknownNameError
 from ctrlab.figures import theme
-from ctrlab.figures.gallery import FIGURES, cumulative_variance, describe_cumulative_variance, rank_overview, spectrum
+from ctrlab.figures.gallery import FIGURES, cumulative_variance, describe_cumulative_variance, spectrum
+from ctrlab.figures.layer_map import strengths
 from ctrlab.figures.text import count, percent, size, times
 from ctrlab.figures.theme import DARK, ORIGINAL, on_dark
 from ctrlab.models.profile import Cost
@@ -73,8 +75,8 @@ def comparison() -> pd.DataFrame:
 
 def overview() -> pd.DataFrame:
     return pd.DataFrame(
-        {"layer": ["mlp.0", "embedding.C1"], "kind": ["linear", "embedding"], "width": [400, 16], "k90": [20, 2], "k99": [80, 4],
-         "break_even": [200.0, 15.9]}
+        {"layer": ["mlp.0", "mlp.2"], "kind": ["linear", "linear"], "width": [400, 2000], "k90": [20, 2], "k95": [40, 2], "k99": [80, 4],
+         "break_even": [200.0, 333.0]}
     )  # fmt: skip
 
 
@@ -116,7 +118,8 @@ ARGUMENTS = {
     "planned_front": (plans(), (1_600_000, 0.8)),
     "spectrum": (low_rank_layer(2000),),
     "cumulative_variance": (low_rank_layer(2000),),
-    "rank_overview": (overview(),),
+    "layer_map": (overview(), {"mlp.0": low_rank_layer(), "mlp.2": low_rank_layer(2000)}),
+    "log_loss_rise": (low_rank_layer(2000), sensitive_layer()),
     "cost_bars": (
         Cost(parameters_tables=1_000_000, parameters_dense=600_000),
         Cost(parameters_tables=250_000, parameters_dense=150_000),
@@ -134,8 +137,8 @@ SENTENCES = {
     "planned_front": "The smallest plan predicted to lose at most 0.0005 of AUC has 400 k parameters, 4.0x fewer than the original.",
     "spectrum": "Of the 2000 output directions of mlp.2, 2 reach 1 % of the strongest one; of its 400 weight directions 400 do.",
     "cumulative_variance": "99 % of the variance of mlp.2 lies in 2 of 2000 directions.",
-    "rank_overview": "In the median, 99 % of the variance needs 20 % of a linear layer's width (1 layer) "
-    "and 25 % of a table's width (1 table).",
+    "layer_map": "95 % of the variance of 2 layers takes 42 of 2,400 directions; the largest share takes mlp.0, 40 of 400.",
+    "log_loss_rise": "At rank 1 (95 % of the variance) of mlp.2 alone, AFM was measured to cost +0.0100 of log loss.",
     "cost_bars": "1.60 M parameters become 400 k, 4.0x smaller; 62 % of those are in tables.",
     "auc_size_scatter": "Of 3 measured models, not dominated in AUC and size: DeepFM AFM (560 k, AUC 0.7631).",
     "latency_bars": "Fastest at batch 4096: DeepFM in PyTorch, 57.6 k rows/s.",
@@ -151,7 +154,8 @@ def test_every_figure_is_light_transparent_and_keeps_its_zoom(name):
     assert figure.layout.uirevision and figure.layout.margin.t == 30
     assert figure.layout.paper_bgcolor == figure.layout.plot_bgcolor == "rgba(0,0,0,0)"
     for trace in figure.data:
-        values = np.asarray(trace.x if trace.orientation == "h" else trace.y)
+        sideways = trace.type == "bar" and trace.orientation == "h"
+        values = np.asarray(trace.z[0] if trace.type == "heatmap" else trace.x if sideways else trace.y)
         assert len(values) <= theme.MAX_POINTS
         assert trace.type != "scattergl"
     json.loads(figure.to_json())
@@ -203,9 +207,36 @@ def test_thinning_keeps_the_head_the_last_and_the_marks():
     assert len(index) <= theme.MAX_POINTS and set(range(96)) <= set(index) and {54_321, 99_999} <= set(index)
 
 
-def test_the_highlighted_row_of_the_overview_is_the_selected_layer():
-    shape = rank_overview(overview(), selected="mlp.0").layout.shapes[0]
-    assert (shape.y0, shape.y1) == (0.5, 1.5)  # categories count from the bottom, mlp.0 is on top of two
+def test_the_outlined_strip_is_the_selected_layer_and_every_strip_can_be_clicked():
+    figure = FIGURES["layer_map"].draw(*ARGUMENTS["layer_map"], selected="mlp.2")
+    (shape,) = figure.layout.shapes
+    assert (shape.y0, shape.y1) == (0.5, 1.5) and figure.layout.yaxis.ticktext[1] == "mlp.2"
+    assert figure.data[-1].type == "bar" and list(figure.data[-1].customdata) == ["mlp.0", "mlp.2"]
+
+
+def test_a_cell_of_a_strip_shows_the_direction_at_its_share_of_the_width():
+    narrow, constant = np.array([4.0, 1.0, 0.04, 0.0]), np.zeros(4)
+    shades = [strengths(layer_of(values)) for values in (narrow, constant)]
+    assert shades[0][[0, 24, 25, 50, 75]].tolist() == [0, 0, -6, -20, -60]
+    assert set(shades[1]) == {-60}
+
+
+def layer_of(eigenvalues: np.ndarray) -> LayerSpectrum:
+    width = len(eigenvalues)
+    return LayerSpectrum(
+        layer_name="mlp.0",
+        kind="linear",
+        eigenvalues=eigenvalues,
+        eigenvectors=np.eye(width),
+        mean=np.zeros(width),
+        num_samples=9,
+    )
+
+
+def test_the_predicted_loss_is_half_the_discarded_eigenvalues():
+    layer = dataclasses.replace(layer_of(np.array([1.0, 0.5])), loss_eigenvalues=np.array([0.02, 0.01]))
+    (predicted,) = FIGURES["log_loss_rise"].draw(layer).data
+    assert predicted.x.tolist() == [1, 2] and predicted.y.tolist() == pytest.approx([5.0, 0.0])
 
 
 def luminance(color: np.ndarray) -> float:
@@ -279,5 +310,8 @@ def test_no_two_names_are_printed_over_each_other_and_long_ones_are_cut():
     shown = [text for text in trace.text if text]
     assert len(shown) == 1 and trace.text[13] == shown[0] and len(shown[0]) <= 28
     assert list(trace.hovertext) == [row["name"] for row in rows]
-    table = pd.DataFrame({"layer": ["x" * 60], "kind": ["linear"], "width": [8], "k90": [1], "k99": [2], "break_even": [4]})
-    assert len(FIGURES["rank_overview"].draw(table).layout.yaxis.ticktext[0]) <= 22
+    table = pd.DataFrame(
+        {"layer": ["x" * 60], "kind": ["linear"], "width": [8], "k90": [1], "k95": [1], "k99": [2], "break_even": [4]}
+    )
+    drawn = FIGURES["layer_map"].draw(table, {"x" * 60: low_rank_layer()})
+    assert len(drawn.layout.yaxis.ticktext[0]) <= 22

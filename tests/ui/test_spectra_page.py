@@ -79,7 +79,45 @@ def test_the_table_lists_linear_layers_before_tables_with_their_ranks(ids):
     ]  # 0.3, 0.09, 0.027, ... of the variance
 
 
-def test_no_selected_model_says_what_to_do_first(tmp_path, monkeypatch):
+def test_without_any_model_the_page_leads_to_a_first_one(tmp_path, monkeypatch):
     monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
     monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
-    assert any("No model selected" in text.value for text in open_page().markdown)
+    assert any("No model yet" in text.value for text in open_page().markdown)
+
+
+def test_without_a_selected_model_one_is_chosen_on_the_page(ids):
+    page = open_page()
+    page.selectbox(key="pick-model").set_value(ids["model"]).run()
+    assert page.query_params["model"] == ids["model"] and "variance of mlp.2 lies in" in captions(page)
+
+
+def test_the_answer_comes_first_with_size_strongest_layer_and_the_way_on(ids):
+    page = open_page(model=ids["model"])
+    assert page.subheader[0].value == "95 % of the variance fits in 26 % of the directions"
+    text = " ".join(markdown.value for markdown in page.markdown)
+    assert "smaller is plausible" in text and "Strongest: mlp.0, 3 of 40." in text
+    assert any("Choose ranks" in str(element.proto) for element in page.main)
+
+
+def test_sensitivity_is_measured_by_itself_and_once_however_it_ended(ids, tmp_path):
+    open_page(model=ids["model"])
+    jobs = open_workspace(tmp_path).store.jobs
+    (job,) = jobs.list(5)
+    assert (job.kind, job.config["spectra_id"]) == ("sensitivity", ids["spectra"])
+    jobs.request_cancel(job.id)
+    assert not open_page(model=ids["model"]).button(key="run-sensitivity").disabled
+    assert len(jobs.list(5)) == 1
+
+
+def test_many_layers_are_filtered_ordered_and_found_again_by_the_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("CTRLAB_HOME", str(tmp_path))
+    monkeypatch.setattr("ctrlab.services.jobs.ensure_worker", lambda *_: None)
+    many = deepfm_workspace(tmp_path, num_tables=60, mlp_dims=(8, 8))
+    page = open_page(model=many["model"])
+    page.text_input(key="layer-filter").set_value("C5").run()
+    page.selectbox(key="layer-order").set_value("least").run()
+    page.selectbox(key="layer-kind").set_value("embedding").run()
+    assert "11 of 62 layers." in captions(page)
+    address = {key: page.query_params[key] for key in ("show", "order", "kind")}
+    assert address == {"show": "C5", "order": "least", "kind": "embedding"}
+    assert "11 of 62 layers." in captions(open_page(model=many["model"], **address))

@@ -71,6 +71,24 @@ def submit(workspace: Workspace) -> str:
     return workspace.store.jobs.submit("train", "Train", {}).id
 
 
+def test_a_job_that_gives_way_goes_back_for_another_and_is_claimed_after_it(workspace: Workspace) -> None:
+    jobs = workspace.store.jobs
+    giving = jobs.submit("sensitivity", "Sensitivity", {}).id
+    with supervised(workspace) as executors:
+        eventually(lambda: state(workspace, giving) == "running")
+        first = submit(workspace)
+        eventually(lambda: state(workspace, first) == "running")
+        assert state(workspace, giving) == "queued" and executors[0].ended
+        second = submit(workspace)
+        jobs.finish(jobs.get(first), "succeeded")
+        running(executors)[0].code = 0
+        eventually(lambda: state(workspace, second) == "running")
+        assert state(workspace, giving) == "queued"
+        jobs.finish(jobs.get(second), "succeeded")
+        running(executors)[-1].code = 0
+        eventually(lambda: state(workspace, giving) == "running")
+
+
 def state(workspace: Workspace, job_id: str) -> str:
     return workspace.store.jobs.get(job_id).state
 

@@ -16,6 +16,11 @@ def file_name(*parts: str, suffix: str) -> str:
     return f"{words or 'table'}.{suffix}"
 
 
+def file_stem(*parts: str) -> str:
+    """`file_name` without its suffix, as the toolbar of a chart wants it."""
+    return file_name(*parts, suffix="").rstrip(".")
+
+
 def download_table(table: "pd.DataFrame", *name: str, key: str | None = None) -> None:
     """A tertiary button that downloads `table` as CSV."""
     target = file_name(*name, suffix="csv")
