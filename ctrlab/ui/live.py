@@ -17,6 +17,8 @@ from ctrlab.ui.feedback import escape, sentence
 from ctrlab.ui.navigation import PAGES, Page
 
 _POLL_SECONDS = 1.5
+#: While no job of this session is active: a poll carries the values of all widgets, and most pages wait for nobody.
+_IDLE_POLL_SECONDS = 6.0
 _ACTIVE = "live-active"
 _TITLE = "live-title"
 _REPORTS = "live-reports"
@@ -35,7 +37,8 @@ _REFRESHED = ("Home", "Compare")
 def jobs_link(shown: Page) -> None:
     """The sidebar's link to the jobs with their number, kept up to date; call it on every page, inside the sidebar."""
     st.session_state[_WITH_PAGE] = True
-    st.fragment(_follow, run_every=_POLL_SECONDS)(shown.name)
+    seconds = _POLL_SECONDS if st.session_state.get(_ACTIVE) else _IDLE_POLL_SECONDS
+    st.fragment(_follow, run_every=seconds)(shown.name)
 
 
 def announce() -> None:

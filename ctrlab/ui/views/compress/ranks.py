@@ -22,8 +22,8 @@ from ctrlab.ui.views.compress.context import CompressContext, load_context
 _START_VARIANCE = 0.99
 #: With more tables than this, their sliders are in an expander.
 _TABLES_SHOWN = 4
-#: Key of {slider: value that it was last drawn with} in the session.
-_DRAWN = "ranks-drawn"
+#: Key of {slider: number of its present widget} in the session.
+_WIDGETS = "rank-widgets"
 
 
 def starting_ranks(context: CompressContext) -> Mapping[str, int]:
@@ -145,26 +145,35 @@ def _worst(prediction: Prediction) -> float:
 def _slider_row(*, key: str, name: str, label: str, value: int, width: int, facts: str, apply: Callable[[int], None]) -> None:
     """Name and shape, slider, facts. The key of the slider names model and layer, because its range depends on them."""
     # A horizontal container: columns would add three blocks a row, a third of the time of a step with 30 rows.
-    with st.container(horizontal=True, vertical_alignment="center", gap="small"):
+    with st.container(horizontal=True, vertical_alignment="center", gap="small", key=key):
         st.html(f'<div class="rank-name">{name}</div>', width=112)
         if width == 1:
             st.html('<div class="rank-name"><small>one-dimensional</small></div>', width="stretch")
         else:
-            st.session_state[key] = st.session_state.setdefault(_DRAWN, {})[key] = value
-            st.slider(
-                label, 1, width, key=key, label_visibility="collapsed", on_change=_moved, args=(key, apply), width="stretch"
-            )
+            widget = _widget(key, value)
+            st.slider(label, 1, width, key=widget, label_visibility="collapsed", on_change=_moved, args=(widget, apply),
+                      width="stretch")  # fmt: skip
         st.html(facts, width=212)
 
 
-def _moved(key: str, apply: Callable[[int], None]) -> None:
-    """Apply the value of a slider, unless it is the one that the page gave it.
+def _widget(key: str, value: int) -> str:
+    """The key of a slider's widget, which has this value.
 
-    A click that interrupts a run makes Streamlit report as moved every slider that the run had drawn with another value.
+    A poll or a click that is under way carries the values that widgets had before the page changed them, and they would
+    come in as moves of the user. A value that is the page's own therefore gets a new widget, of which no browser knows yet.
     """
-    rank = st.session_state[key]
-    if rank != st.session_state[_DRAWN].get(key):
-        apply(rank)
+    numbers = st.session_state.setdefault(_WIDGETS, {})
+    widget = f"{key}-{numbers.setdefault(key, 0)}"
+    if st.session_state.get(widget, value) != value:
+        numbers[key] += 1
+        widget = f"{key}-{numbers[key]}"
+    if widget not in st.session_state:
+        st.session_state[widget] = value
+    return widget
+
+
+def _moved(widget: str, apply: Callable[[int], None]) -> None:
+    apply(st.session_state[widget])
 
 
 def _lost(layer_name: str, prediction: Prediction) -> float:
