@@ -1,22 +1,23 @@
-"""`data`: inspect, encode and list datasets."""
+"""`data`: inspect, encode, list and manage datasets."""
 
 import argparse
 
 from ctrlab.cli.columns import add_column_flags, drafted, given_config, source_of
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags
+from ctrlab.cli.manage import add_search_flags, declare_management, marks, search_of
 from ctrlab.cli.output import print_json, table_text
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import SourceConfig, SplitConfig
 from ctrlab.data.tables.labels import reading_text
 from ctrlab.data.tables.notes import Note, notes_from
-from ctrlab.services import datasets
+from ctrlab.services import annotations, datasets
 from ctrlab.storage import Artifact
 
 
 def declare_data(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     """Add the verb `data` with its actions."""
-    parser = subparsers.add_parser("data", help="inspect, encode and list datasets")
+    parser = subparsers.add_parser("data", help="inspect, encode, list and manage datasets")
     verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     help = "show column roles, cardinalities and missing values of a file; --json writes what `data encode --config` takes"
@@ -33,7 +34,8 @@ def declare_data(subparsers: Subparsers, common: argparse.ArgumentParser) -> Non
     add_column_flags(encode)
     add_config_flags(encode, SplitConfig, title="split")
 
-    declare_verb(verbs, common, "list", run_list_data, "list the datasets in the store")
+    add_search_flags(declare_verb(verbs, common, "list", run_list_data, "list the datasets in the store"))
+    declare_management(verbs, common, "dataset")
     declare_verb(verbs, common, "known", run_known, "list known public datasets with address, size and checksum")
     declare_verb(verbs, common, "sample", run_sample, "open the sample: dataset, trained model and spectra")
 
@@ -107,12 +109,13 @@ def _clicks_text(dataset: Artifact) -> str:
 def run_list_data(args: argparse.Namespace) -> None:
     """`data list`."""
     with open_lab(args) as lab:
-        found = datasets.list_datasets(lab.workspace)
+        found = annotations.select(datasets.list_datasets(lab.workspace), **search_of(args))
         if args.json:
-            print_json({"datasets": [{"id": d.id, "name": d.name, "rows": d.summary["rows"]} for d in found]})
+            facts = [{"id": d.id, "name": d.name, "rows": d.summary["rows"], **vars(d.annotation)} for d in found]
+            print_json({"datasets": facts})
         else:
-            rows = [(d.id, d.name, sum(d.summary["rows"].values()), d.created_at.strftime("%Y-%m-%d %H:%M")) for d in found]
-            print(table_text(["id", "name", "rows", "created"], rows))
+            rows = [(d.id, d.name, sum(d.summary["rows"].values()), f"{d.created_at:%F %H:%M}", *marks(d)) for d in found]
+            print(table_text(["id", "name", "rows", "created", "tags", "note"], rows))
 
 
 def run_known(args: argparse.Namespace) -> None:

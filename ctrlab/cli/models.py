@@ -1,4 +1,4 @@
-"""`train`, `import`, `export`, `compare`: models from a dataset or a checkpoint, their files, and their comparison."""
+"""`train`, `import`, `export`, `compare`, `models`: models from a dataset or a checkpoint, their files, and their comparison."""
 
 import argparse
 from pathlib import Path
@@ -8,11 +8,12 @@ import pandas as pd
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_settings
-from ctrlab.cli.output import comparison_text, print_json, write_text
-from ctrlab.figures.text import rows_and_clicks
+from ctrlab.cli.manage import add_search_flags, declare_management, marks, search_of
+from ctrlab.cli.output import comparison_text, print_json, table_text, write_text
+from ctrlab.figures.text import rows_and_clicks, size
 from ctrlab.models.configs import MODELS
 from ctrlab.reports.training import finished_training, planned_training
-from ctrlab.services import comparison, models
+from ctrlab.services import annotations, comparison, models
 from ctrlab.services.doubts import model_doubts
 from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig
@@ -21,8 +22,8 @@ from ctrlab.training.configs import FitConfig
 
 
 def declare_models(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    """Add the verbs `train`, `import`, `export` and `compare`."""
-    for declare in (_train, _import, _export, _compare):
+    """Add the verbs `train`, `import`, `export`, `compare` and `models`."""
+    for declare in (_train, _import, _export, _compare, _models):
         declare(subparsers, common)
 
 
@@ -122,3 +123,39 @@ def run_compare(args: argparse.Namespace) -> None:
         if args.csv:
             write_text(args.csv, table.to_csv(index=False))
         print_json({"models": table.to_dict("records")}) if args.json else print(comparison_text(table))
+
+
+def _models(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = subparsers.add_parser("models", help="list models, and rename, note, tag, star, archive, delete and restore them")
+    verbs = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+    found = declare_verb(verbs, common, "list", run_list_models, "list the models in the store, newest first")
+    found.add_argument("--dataset", metavar="ID", help="only models of this dataset")
+    add_search_flags(found)
+    declare_management(verbs, common, "model")
+
+
+def run_list_models(args: argparse.Namespace) -> None:
+    """`models list`."""
+    with open_lab(args) as lab:
+        found = annotations.select(models.list_models(lab.workspace, args.dataset), **search_of(args))
+        rows = [(model, _auc_of(lab, model), _served_bytes(model)) for model in found]
+        if args.json:
+            facts = [{"id": model.id, "name": model.name, "role": models.role_of(model), "auc": auc, "bytes": served,
+                      **vars(model.annotation)} for model, auc, served in rows]  # fmt: skip
+            print_json({"models": facts})
+        else:
+            cells = [
+                (model.id, model.name, models.role_of(model), "-" if auc is None else f"{auc:.4f}", size(served), *marks(model))
+                for model, auc, served in rows
+            ]
+            print(table_text(["id", "name", "role", "AUC", "size", "tags", "note"], cells))
+
+
+def _auc_of(lab: Lab, model: Artifact) -> float | None:
+    evaluation = comparison.latest_evaluation(lab.workspace, model.id)
+    return evaluation.summary["metrics"].get("auc") if evaluation else None
+
+
+def _served_bytes(model: Artifact) -> int:
+    cost = model.summary["cost_serving"]
+    return int(cost["bytes_tables"] + cost["bytes_dense"])

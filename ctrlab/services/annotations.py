@@ -1,6 +1,7 @@
 """Names, notes, tags, stars and the archive of datasets, models, other results, and jobs."""
 
 from collections.abc import Iterable, Sequence
+from typing import TypeVar
 
 from ctrlab.errors import ConfigError
 from ctrlab.services.workspace import Workspace
@@ -56,6 +57,28 @@ def matches(found: Subject, text: str) -> bool:
     """Whether every word of `text` is in the name, the id, the note or a tag, in either case; every one matches ""."""
     searched = " ".join((name_of(found), found.id, found.annotation.note, *found.annotation.tags)).casefold()
     return all(word in searched for word in text.casefold().split())
+
+
+_S = TypeVar("_S", Artifact, Job)
+
+
+def select(
+    subjects: Iterable[_S], search: str = "", *, tags: Sequence[str] = (), starred: bool = False, archived: bool = False
+) -> list[_S]:
+    """Those that match a search, in their order.
+
+    Args:
+        search: as in `matches`.
+        tags: all of which they have.
+        starred: only favourites.
+        archived: only archived ones; else only those that are not.
+    """
+
+    def wanted(found: _S) -> bool:
+        annotation = found.annotation
+        return annotation.archived == archived and (annotation.star or not starred) and set(tags) <= set(annotation.tags)
+
+    return [found for found in subjects if wanted(found) and matches(found, search)]
 
 
 def all_tags(subjects: Iterable[Subject]) -> list[str]:

@@ -23,11 +23,25 @@ from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressConfig, PlanSettings, RankPlan
 from ctrlab.plans.ranks import plan_ranks, preset_plan
 from ctrlab.registry import load
-from ctrlab.services import comparison, compression, controls, datasets, models, sample, sensitivity, spectra, speed
+from ctrlab.services import (
+    annotations,
+    comparison,
+    compression,
+    controls,
+    datasets,
+    deletion,
+    disk,
+    models,
+    sample,
+    sensitivity,
+    spectra,
+    speed,
+)
 from ctrlab.services.runner import run_job
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Artifact, Job
+from ctrlab.storage.trash import TrashEntry
 from ctrlab.training.configs import FitConfig
 
 if TYPE_CHECKING:
@@ -236,6 +250,42 @@ class Lab:
         if unmeasured:
             self.evaluate(unmeasured)
         return comparison.comparison_table(self.workspace, list(model_ids))
+
+    def annotate(
+        self,
+        subject_id: str,
+        *,
+        name: str | None = None,
+        note: str | None = None,
+        tags: Sequence[str] | None = None,
+        star: bool | None = None,
+        archived: bool | None = None,
+    ) -> Artifact | Job:
+        """Name, note, tags, star and archive of a dataset, a model, another result or a job; what is None stays as it is."""
+        return annotations.annotate(self.workspace, subject_id, name=name, note=note, tags=tags, star=star, archived=archived)
+
+    def delete(self, ids: Sequence[str], *, cascade: bool = False, permanently: bool = False) -> TrashEntry:
+        """Delete datasets, models, results and jobs into the trash, or `permanently`; see `services.deletion.delete`."""
+        return deletion.delete(self.workspace, ids, cascade=cascade, permanently=permanently)
+
+    def restore(self, name: str) -> list[Artifact | Job]:
+        """Restore what was deleted, by the id of it or of an entry of the trash; everything that came back."""
+        return deletion.restore(self.workspace, name)
+
+    def storage(self) -> list[disk.DiskUse]:
+        """Bytes on disk by kind of content; `clean` frees what no result needs."""
+        return disk.disk_use(self.workspace)
+
+    def clean(self, only: Sequence[str] | None = None, *, dry_run: bool = False) -> list[disk.Freeable]:
+        """Free checkpoints of ended jobs, used uploads, the trash and files stored twice, or those in `only`; what was freed.
+
+        Args:
+            only: some of "checkpoints", "uploads", "trash" and "duplicates".
+            dry_run: free nothing; the result is what would be freed.
+        """
+        if not dry_run:
+            return disk.clean(self.workspace, only)
+        return [found for found in disk.freeable(self.workspace) if only is None or found.key in only]
 
     def wait(self, job_id: str) -> dict[str, Any]:
         """Do a queued job here, or watch the worker that has it; its result, or CtrlabError with its error."""

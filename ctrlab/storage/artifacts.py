@@ -19,6 +19,7 @@ from ctrlab.errors import ConfigError, StorageError, UnknownNameError
 from ctrlab.storage import annotations, schema
 from ctrlab.storage.code_version import code_version
 from ctrlab.storage.database import Database
+from ctrlab.storage.duplicates import find_duplicates, link_duplicates
 from ctrlab.storage.folders import INCOMING, move_folder
 from ctrlab.storage.pending import PendingChanges
 from ctrlab.storage.records import ID_PREFIXES, MAX_NAME_LENGTH, Artifact, ArtifactKind, NewArtifact
@@ -169,6 +170,7 @@ class ArtifactCatalogue:
 
     def _insert_with_files(self, values: Mapping[str, Any], parents: tuple[str, ...], files_from: Path) -> None:
         folder = self._root / values["id"]
+        link_duplicates(find_duplicates(files_from))
         move_folder(files_from, folder)
         try:
             self._insert(values, parents)

@@ -172,19 +172,23 @@ def _refuse_if_used(connection: sa.Connection, ids: Sequence[str]) -> None:
     makers = set(connection.execute(sa.select(_artifacts.c.job_id).where(_artifacts.c.id.in_(ids))).scalars())
     active = sa.select(_jobs.c.id, _jobs.c.title, _jobs.c.config, _jobs.c.state).where(_jobs.c.state.in_(ACTIVE_STATES))
     for row in connection.execute(active):
-        used = ({row.id} | set(_texts(row.config))) & wanted
+        used = ({row.id} | set(texts_in(row.config))) & wanted
         if used or row.id in makers:
             which = "is" if row.id in used else f"works with {', '.join(sorted(used)) or 'what it has made'} and is"
             raise StorageError(f"{row.id} ({row.title}) {which} {row.state}; cancel it or wait for its end, then delete")
 
 
-def _texts(value: Any) -> Iterable[str]:
-    """Every text in settings."""
+def texts_in(value: Any) -> Iterable[str]:
+    """Every text in the settings of a job, such as ids and paths.
+
+    >>> sorted(texts_in({"model_id": "model-1", "seed": 0, "source": {"paths": ["a.csv"]}}))
+    ['a.csv', 'model-1']
+    """
     if isinstance(value, str):
         yield value
     elif isinstance(value, (dict, list, tuple)):
         for item in value.values() if isinstance(value, dict) else value:
-            yield from _texts(item)
+            yield from texts_in(item)
 
 
 def _present(connection: sa.Connection, ids: Sequence[str]) -> set[str]:

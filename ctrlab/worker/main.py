@@ -10,9 +10,9 @@ from datetime import UTC, datetime
 from functools import partial
 
 from ctrlab.errors import ConfigError, StorageError
+from ctrlab.services.disk import clean_expired
 from ctrlab.services.handlers import HANDLER_MODULES
 from ctrlab.services.workspace import PRIVATE_UMASK, Workspace
-from ctrlab.storage import Store
 from ctrlab.worker.executors.local import LocalExecutor
 from ctrlab.worker.processors import usable_processors
 from ctrlab.worker.supervisor import Supervisor, logger
@@ -53,7 +53,7 @@ def run_worker(
     election = workspace.store.workers.election_lock()
     while election.acquire():
         try:
-            _clean_up(workspace.store)
+            _clean_up(workspace)
             reason = Supervisor(workspace, start, concurrency, idle_exit_seconds, stop).run()
         finally:
             election.release()
@@ -65,12 +65,15 @@ def run_worker(
     return 0
 
 
-def _clean_up(store: Store) -> None:
-    """Move what crashes left behind to the trash and delete what has been there for 30 days; both are logged."""
+def _clean_up(workspace: Workspace) -> None:
+    """Move what crashes left behind to the trash, and delete old trash, checkpoints and uploads; all of it is logged."""
+    store, now = workspace.store, datetime.now(UTC)
     try:
         for entry in store.artifacts.sweep():
             logger.info("moved %s (%d bytes, left by a crash, not in the store) to %s", entry.name, entry.size_bytes, entry.path)
-        for entry in store.trash.purge(datetime.now(UTC)):
+        for path in clean_expired(workspace, now):
+            logger.info("deleted %s, which was kept long enough", path)
+        for entry in store.trash.purge(now):
             logger.info("deleted %s (%d bytes, in the trash since %s)", entry.path, entry.size_bytes, f"{entry.removed_at:%F}")
         if unknown := store.artifacts.unknown_folders():
             names = ", ".join(unknown[:_NAMES_IN_LOG])
