@@ -154,8 +154,9 @@ def lines_in(path: Path, reader: Any) -> int | None:
     if content[:2] in (b"\x1f\x8b", b"BZ", b"PK") or content[:4] in (b"\x28\xb5\x2f\xfd", b"\xfd7zX"):
         return None
     content = content.removeprefix(b"\xef\xbb\xbf")
-    mark = b"\r" if reader.layout.cr_ends else b"\n"
-    return content.count(mark) + (not content.endswith(mark))
+    if reader.layout.cr_ends:
+        content = content.replace(b"\r", b"\n")
+    return content.count(b"\n") + (not content.endswith(b"\n"))
 
 
 def outcome(path: Path, out: Path) -> str:

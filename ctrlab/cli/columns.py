@@ -3,33 +3,28 @@
 import argparse
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
-from ctrlab.cli.flags import flag_settings, parse_assignments
+from ctrlab.cli.flags import add_config_flags, flag_settings, help_of, parse_assignments, parse_value
 from ctrlab.cli.output import read_text
-from ctrlab.config import choices_of
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import SPLIT_NAMES, ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.data.tables.inspect import TableInspection
+from ctrlab.data.tables.labels import LABEL_SETTINGS
 from ctrlab.data.tables.notes import Note
 from ctrlab.errors import ConfigError, DataError
 from ctrlab.services import datasets
 from ctrlab.services.paths import input_path
 from ctrlab.services.workspace import Workspace
 
-#: Flags that set one setting of one column, COLUMN=VALUE, and the setting.
-_COLUMN_FLAGS = {
-    "role": "role",
-    "time_format": "timestamp_format",
-    "number_format": "number_format",
-    "transform": "transform",
-    "separator": "separator",
-    "shares": "shares",
-}
-#: Flags that say how the label is read; they have the names of the settings.
-_LABEL_FLAGS = ("positive", "threshold", "empty_label", "soft", "label_total")
+#: Settings of a column that have a flag COLUMN=VALUE.
+COLUMN_SETTINGS = tuple(field.name for field in fields(ColumnConfig) if field.name not in ("name", *LABEL_SETTINGS))
+#: Those of them that every column has: without COLUMN= the flag sets them for all.
+FOR_ALL = tuple(
+    name for name in COLUMN_SETTINGS if name != "role" and ColumnConfig.__dataclass_fields__[name].default is not None
+)
 
 
 @dataclass(frozen=True)
@@ -51,9 +46,9 @@ class _Parts:
     split: SplitConfig
 
 
-def add_column_flags(parser: argparse.ArgumentParser) -> None:
-    """Add the flags for the label and for single columns."""
-    group = parser.add_argument_group("columns", "flags with COLUMN=VALUE may be given several times; a name may hold =")
+def add_label_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags that name the label and say how it is read."""
+    group = parser.add_argument_group("label")
     group.add_argument("--label", metavar="COLUMN", help="the label column, where it is not inferred")
     group.add_argument(
         "--positive",
@@ -62,25 +57,23 @@ def add_column_flags(parser: argparse.ArgumentParser) -> None:
         default=argparse.SUPPRESS,
         help="a cell text of the label that means a click; may be given several times",
     )
-    group.add_argument("--threshold", type=float, default=argparse.SUPPRESS, metavar="X", help=_help("threshold"))
-    group.add_argument(
-        "--empty-label",
-        choices=list(choices_of(ColumnConfig, "empty_label")),
-        default=argparse.SUPPRESS,
-        help=_help("empty_label"),
+    add_config_flags(
+        parser, ColumnConfig, only=[name for name in LABEL_SETTINGS if name != "positive"], title="reading of the label"
     )
-    group.add_argument("--soft", action=argparse.BooleanOptionalAction, default=argparse.SUPPRESS, help=_help("soft"))
-    group.add_argument("--label-total", metavar="COLUMN", default=argparse.SUPPRESS, help=_help("label_total"))
-    for flag, setting in _COLUMN_FLAGS.items():
+
+
+def add_column_flags(parser: argparse.ArgumentParser) -> None:
+    """Add the flags for settings of columns."""
+    group = parser.add_argument_group("columns", "flags with COLUMN=VALUE may be given several times; a name may hold =")
+    for setting in COLUMN_SETTINGS:
         group.add_argument(
-            f"--{flag.replace('_', '-')}",
-            dest=f"of_{flag}",
+            _flag(setting),
+            dest=f"of_{setting}",
             action="append",
             default=[],
-            metavar="COLUMN=VALUE",
-            help=_help(setting),
+            metavar="[COLUMN=]VALUE" if setting in FOR_ALL else "COLUMN=VALUE",
+            help=help_of(ColumnConfig, setting),
         )
-    group.add_argument("--min-count", type=int, help="categorical values and list elements rarer than this share one id")
 
 
 def source_of(args: argparse.Namespace, base: SourceConfig | None = None) -> SourceConfig:
@@ -88,6 +81,19 @@ def source_of(args: argparse.Namespace, base: SourceConfig | None = None) -> Sou
     settings = flag_settings(SourceConfig, args)
     settings["paths"] = tuple(str(Path(path).absolute()) for path in args.paths) or (base.paths if base else ())
     return SourceConfig(**settings) if base is None else base.replace(**settings)
+
+
+def inspected(args: argparse.Namespace, workspace: Workspace | None = None) -> TableInspection:
+    """The inspection of the given paths and flags: roles and notes follow the label, if one is given."""
+    inspection = datasets.inspect_source(source_of(args), workspace=workspace)
+    settings = _label_settings(args)
+    if args.label:
+        label = ColumnConfig(name=args.label, role="label", **settings)
+    elif settings:
+        label = datasets.draft_label(inspection, None, settings)
+    else:
+        return inspection
+    return inspection if label == inspection.judged_by else datasets.inspect_source(inspection.source, label=label)
 
 
 def drafted(inspection: TableInspection, args: argparse.Namespace) -> dict[str, Any]:
@@ -125,7 +131,9 @@ def given_config(args: argparse.Namespace, workspace: Workspace) -> GivenConfig:
         reasons = {column.name: f"as usual for {known.title}" for column in config.columns}
         notes = tuple(note for note in inspection.notes if note.kind != "label")
     else:
-        inspection = datasets.inspect_source(source_of(args), workspace=workspace)
+        roles = _column_values(args, "role", None)
+        args.label = args.label or next((name for name, role in roles.items() if role == "label"), None)
+        inspection = inspected(args, workspace)
         parts = _from_inspection(inspection, args)
         reasons = {column.name: column.reason for column in inspection.columns}
         notes = tuple(note for note in inspection.notes if note.kind != "label" or note.column == _label_of(parts))
@@ -150,9 +158,9 @@ def _from_file(args: argparse.Namespace, workspace: Workspace) -> _Parts:
 
 
 def _from_inspection(inspection: TableInspection, args: argparse.Namespace) -> _Parts:
-    roles = _column_values(args, "role", list(inspection.column))
-    labels = [name for name, role in roles.items() if role == "label"]
-    label = datasets.draft_label(inspection, args.label or next(iter(labels), None), _label_settings(args))
+    for setting in COLUMN_SETTINGS:  # a wrong flag is named before the label is asked for
+        _column_values(args, setting, list(inspection.column))
+    label = datasets.draft_label(inspection, args.label, _label_settings(args))
     columns = datasets.draft_columns(inspection, label)
     split = datasets.draft_split(inspection.source, args.files)
     return _Parts(_name_of(inspection.source.paths), inspection.source, columns, split)
@@ -160,13 +168,9 @@ def _from_inspection(inspection: TableInspection, args: argparse.Namespace) -> _
 
 def _with_flags(parts: _Parts, args: argparse.Namespace) -> DatasetConfig:
     settings: dict[str, dict[str, Any]] = {column.name: {} for column in parts.columns}
-    for flag, setting in _COLUMN_FLAGS.items():
-        for name, value in _column_values(args, flag, list(settings)).items():
+    for setting in COLUMN_SETTINGS:
+        for name, value in _column_values(args, setting, list(settings)).items():
             settings[name][setting] = value
-    if args.min_count:
-        for column in parts.columns:
-            if settings[column.name].get("role", column.role) in ("categorical", "list"):
-                settings[column.name]["min_count"] = args.min_count
     if args.label:
         if args.label not in settings:
             raise DataError(f"the table has no column {args.label!r} to be the label; its columns are {', '.join(settings)}")
@@ -183,26 +187,48 @@ def _with_flags(parts: _Parts, args: argparse.Namespace) -> DatasetConfig:
     return DatasetConfig(name=args.name or parts.name, source=parts.source, columns=columns, split=split)
 
 
-def _column_values(args: argparse.Namespace, flag: str, columns: list[str]) -> dict[str, str]:
-    """{column: value} of a flag COLUMN=VALUE."""
-    setting = _COLUMN_FLAGS[flag]
-    allowed = choices_of(ColumnConfig, setting)
-    pairs = getattr(args, f"of_{flag}")
-    found = parse_assignments(
-        pairs, form="COLUMN=VALUE", accepts=lambda name, value: name in columns and (not allowed or value in allowed)
+def _column_values(args: argparse.Namespace, setting: str, columns: list[str] | None) -> dict[str, Any]:
+    """{column: value} of a flag.
+
+    Args:
+        columns: those of the table; None where they are not known yet, and names are not checked.
+    """
+    texts: list[str] = getattr(args, f"of_{setting}")
+
+    def fits(name: str, value: str) -> bool:
+        return (columns is None or name in columns) and _fault(setting, value) is None
+
+    for text in texts:
+        if setting in FOR_ALL and "=" not in text and (fault := _fault(setting, text)):
+            raise ConfigError(f"{_flag(setting)}: {fault}")
+    for_all = [text for text in texts if setting in FOR_ALL and _fault(setting, text) is None and columns is not None]
+    found = dict.fromkeys(columns or (), for_all[-1]) if for_all else {}
+    found |= parse_assignments(
+        [text for text in texts if text not in for_all], form=f"{_flag(setting)} COLUMN=VALUE", accepts=fits
     )
     for name, value in found.items():
-        if name not in columns:
-            raise ConfigError(
-                f"--{flag.replace('_', '-')}: the table has no column {name!r}; its columns are {', '.join(columns)}"
-            )
-        if allowed and value not in allowed:
-            raise ConfigError(f"--{flag.replace('_', '-')} {name}: {value!r} must be one of {', '.join(map(str, allowed))}")
-    return found
+        if columns is not None and name not in columns:
+            raise ConfigError(f"{_flag(setting)}: the table has no column {name!r}; its columns are {', '.join(columns)}")
+        if fault := _fault(setting, value):
+            raise ConfigError(f"{_flag(setting)} {name}: {fault}")
+    return {name: parse_value(ColumnConfig, setting, value) for name, value in found.items()}
+
+
+def _fault(setting: str, text: str) -> str | None:
+    """Why a text is no value of a setting; None if it is one."""
+    try:
+        ColumnConfig(name="column", **{setting: parse_value(ColumnConfig, setting, text)})
+    except ConfigError as error:
+        return str(error).split(": ", 1)[-1]
+    return None
+
+
+def _flag(setting: str) -> str:
+    return f"--{setting.replace('_', '-')}"
 
 
 def _label_settings(args: argparse.Namespace) -> dict[str, Any]:
-    given = {name: value for name, value in vars(args).items() if name in _LABEL_FLAGS}
+    given = {name: value for name, value in vars(args).items() if name in LABEL_SETTINGS}
     return given | ({"positive": tuple(given["positive"])} if "positive" in given else {})
 
 
@@ -212,10 +238,6 @@ def _label_of(parts: _Parts) -> str | None:
 
 def _name_of(paths: tuple[str, ...]) -> str:
     return Path(paths[0]).name.split(".")[0] or "table"
-
-
-def _help(setting: str) -> str:
-    return str(ColumnConfig.__dataclass_fields__[setting].metadata["help"]).replace("%", "%%")
 
 
 def _shares_in_full(given: dict[str, Any]) -> dict[str, Any]:

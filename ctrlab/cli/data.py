@@ -1,15 +1,17 @@
 """`data`: inspect, encode, list and manage datasets."""
 
 import argparse
+from typing import Any
 
-from ctrlab.cli.columns import add_column_flags, drafted, given_config, source_of
+from ctrlab.cli.columns import add_column_flags, add_label_flags, drafted, given_config, inspected
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags
 from ctrlab.cli.manage import add_search_flags, declare_management, marks, search_of
 from ctrlab.cli.output import print_json, table_text
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.configs import SourceConfig, SplitConfig
-from ctrlab.data.tables.labels import reading_text
+from ctrlab.data.tables.columns import ColumnInspection
+from ctrlab.data.tables.labels import ALLOWED_TEXT, reading_text
 from ctrlab.data.tables.notes import Note, notes_from
 from ctrlab.services import annotations, datasets
 from ctrlab.storage import Artifact
@@ -23,6 +25,7 @@ def declare_data(subparsers: Subparsers, common: argparse.ArgumentParser) -> Non
     help = "show column roles, cardinalities and missing values of a file; --json writes what `data encode --config` takes"
     inspect = declare_verb(verbs, common, "inspect", run_inspect, help)
     _source_flags(inspect, "+")
+    add_label_flags(inspect)
 
     encode = declare_verb(verbs, common, "encode", run_encode, "encode a table into a dataset")
     _source_flags(encode, "*")
@@ -31,6 +34,7 @@ def declare_data(subparsers: Subparsers, common: argparse.ArgumentParser) -> Non
     encode.add_argument(
         "--config", metavar="FILE", help="settings as JSON that `data inspect --json` wrote; flags and files given beside it win"
     )
+    add_label_flags(encode)
     add_column_flags(encode)
     add_config_flags(encode, SplitConfig, title="split")
 
@@ -54,16 +58,32 @@ def _source_flags(parser: argparse.ArgumentParser, number: str) -> None:
 
 def run_inspect(args: argparse.Namespace) -> None:
     """`data inspect`."""
-    inspection = datasets.inspect_source(source_of(args))
+    inspection = inspected(args)
     if args.json:
         print_json(inspection.to_dict() | {"config": drafted(inspection, args)})
         return
-    rows = [
-        (c.name, c.role, c.distinct, f"{c.missing_share:.1%}", ", ".join(map(str, c.examples[:3]))) for c in inspection.columns
-    ]
-    print(table_text(["column", "role", "distinct", "missing", "examples"], rows))
-    print(f"{inspection.rows:,} rows inspected")
+    print(_columns_text(inspection.columns))
+    if inspection.label is not None and inspection.judged_by is not None:
+        rate = "" if inspection.ctr is None else f", CTR {inspection.ctr:.2%}"
+        print(f"label {inspection.label} ({reading_text(inspection.judged_by) or ALLOWED_TEXT}){rate}")
+    print(f"{'all' if inspection.complete else 'the first'} {inspection.rows:,} rows inspected")
     _print_notes(inspection.notes)
+
+
+def _columns_text(columns: tuple[ColumnInspection, ...]) -> str:
+    """The columns as a table; words for missing cells and the first times where a column has some."""
+    facts: dict[str, list[Any]] = {
+        "column": [c.name for c in columns],
+        "role": [c.role for c in columns],
+        "distinct": [c.distinct for c in columns],
+        "missing": [f"{c.missing_share:.1%}" for c in columns],
+        "missing words": [", ".join(f"{word} ({cells:,})" for word, cells in c.missing_words) for c in columns],
+        "examples": [", ".join(map(str, c.examples[:3])) for c in columns],
+        "first times": [", ".join(c.time_examples) for c in columns],
+        "reason": [c.reason for c in columns],
+    }
+    shown = {name: cells for name, cells in facts.items() if any(cells)}
+    return table_text(list(shown), list(zip(*shown.values(), strict=True)))
 
 
 def _print_notes(notes: tuple[Note, ...]) -> None:
@@ -89,7 +109,7 @@ def run_encode(args: argparse.Namespace) -> None:
             label=label.name, ignored=ignored, notes=[note.to_dict() for note in notes],
         )  # fmt: skip
         if not args.json:
-            print(f"label {label.name} ({reading_text(label) or '0/1 or the like'}): {_clicks_text(dataset)}")
+            print(f"label {label.name} ({reading_text(label) or ALLOWED_TEXT}): {_clicks_text(dataset)}")
             for name, reason in ignored.items():
                 print(f"ignored {name}: {reason}")
             _print_notes(notes)

@@ -33,7 +33,7 @@ def add_config_flags(
             f"--{field.name.replace('_', '-')}",
             dest=field.name,
             default=argparse.SUPPRESS,
-            help=_help(field, getattr(base, field.name) if base else field.default),
+            help=help_of(config_class, field.name, getattr(base, field.name) if base else field.default),
             **_kind(config_class, field.name),
         )
 
@@ -109,6 +109,11 @@ def values_for(config_class: type[Config], texts: dict[str, str]) -> dict[str, A
     return {name: _parse(hints[name], text) if name in hints else text for name, text in texts.items()}
 
 
+def parse_value(config_class: type[Config], name: str, text: str) -> Any:
+    """The value that a text means for a setting; the text itself where it means none, for the config to refuse."""
+    return _parse(type_hints(config_class)[name], text)
+
+
 def _parse(hint: Any, text: str) -> Any:
     hint = _without_none(hint)
     if typing.get_origin(hint) is tuple:
@@ -147,7 +152,8 @@ def _without_none(hint: Any) -> Any:
     return hint
 
 
-def _help(field: dataclasses.Field[Any], default: Any) -> str:
-    text = field.metadata.get("help", "")
+def help_of(config_class: type[Config], name: str, default: Any = dataclasses.MISSING) -> str:
+    """The help of a setting's flag, with its default where one is given."""
+    text = config_class.__dataclass_fields__[name].metadata.get("help", "")
     has_default = default is not dataclasses.MISSING and default not in (None, "")
     return (f"{text} (default {default})" if has_default else text).replace("%", "%%")

@@ -82,17 +82,21 @@ class ColumnConfig(Config):
         "ignore", help="label, categorical, numeric, timestamp, list, weight (impressions that the row stands for), or ignore."
     )
     min_count: int = option(
-        1, minimum=1, help="Categorical, list: rarer values of the training rows share the out-of-vocabulary id."
+        1,
+        minimum=1,
+        label="Minimum count",
+        help="Categorical, list: rarer values of the training rows share the out-of-vocabulary id.",
     )
     transform: Transform = option(
         "standard",
         help="Numeric: standard = zero mean and unit variance; log = sign(x) log(1+|x|), standardised; quantile = buckets with "
         "equally many rows; criteo = bucket floor(log(x)^2).",
     )
-    num_buckets: int = option(32, minimum=2, maximum=10_000, help="Numeric, quantile: number of buckets.")
+    num_buckets: int = option(32, minimum=2, maximum=10_000, label="Buckets", help="Numeric, quantile: number of buckets.")
     timestamp_format: str | None = option(
         None,
         advanced=True,
+        label="Times as",
         help="Timestamp: iso, dd/mm/yyyy, mm/dd/yyyy, dd/month/yyyy, yyyymmddhh, yymmddhh, epoch_s, epoch_ms, epoch_us or "
         "epoch_ns, or a pattern such as %d/%m/%Y %H:%M; unset: detected.",
     )
@@ -102,20 +106,27 @@ class ColumnConfig(Config):
     list_format: ListFormat | None = option(
         None,
         advanced=True,
+        label="Lists as",
         help='List: json = [3, 24], ["a", "b"] or Python\'s (3, 24); numpy = [3 24]; unset: split at the separator.',
     )
     max_length: int = option(
         50,
         minimum=1,
         maximum=10_000,
+        label="Longest list",
         help="List: largest number of elements; of a longer list the last ones are kept, which are the most recent.",
     )
     number_format: NumberFormat = option(
-        "1234.5", help="Numeric: decimal mark and mark of thousands in the file; signs of currency and % are always accepted."
+        "1234.5",
+        label="Numbers as",
+        help="Numeric: decimal mark and mark of thousands in the file; signs of currency and % are always accepted.",
     )
-    trim: bool = option(True, advanced=True, help="Categorical: whether blanks at the ends of a cell are removed.")
+    trim: bool = option(
+        True, advanced=True, label="Trim blanks", help="Categorical: whether blanks at the ends of a cell are removed."
+    )
     shares: str | None = option(
         None,
+        label="Shares ids with",
         help="List: the categorical column whose ids and embedding table its elements share; unset: it has ids of its own.",
     )
     positive: tuple[str, ...] = option(

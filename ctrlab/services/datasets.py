@@ -8,7 +8,7 @@ from typing import Any, BinaryIO
 
 from ctrlab.data.catalog import DATASETS, KnownDataset
 from ctrlab.data.catalog.recognise import inspect_and_recognise
-from ctrlab.data.configs import DatasetConfig, SourceConfig
+from ctrlab.data.configs import ColumnConfig, DatasetConfig, SourceConfig
 from ctrlab.data.tables.draft import draft_columns, draft_config, draft_label, draft_split
 from ctrlab.data.tables.inspect import TableInspection
 from ctrlab.errors import DataError
@@ -34,22 +34,27 @@ JOB_HANDLERS.register(
 )(DatasetConfig)
 
 
-def inspect_source(source: SourceConfig, max_rows: int = 200_000, *, workspace: Workspace | None = None) -> TableInspection:
+def inspect_source(
+    source: SourceConfig, max_rows: int = 200_000, *, label: ColumnConfig | None = None, workspace: Workspace | None = None
+) -> TableInspection:
     """Column names, inferred roles, cardinalities and missing shares of the first `max_rows` rows; reads in this process.
 
     Args:
+        label: the label with its settings, which roles and notes follow; by default the likeliest column.
         workspace: the workspace that is open in this process; its own files are refused.
     """
-    return inspect_and_recognise(check_source(workspace, source) if workspace else source, max_rows=max_rows)
+    return inspect_and_recognise(check_source(workspace, source) if workspace else source, max_rows, label=label)
 
 
-def inspect_source_in_child(workspace: Workspace, source: SourceConfig, *, uploaded: bool = False) -> TableInspection:
+def inspect_source_in_child(
+    workspace: Workspace, source: SourceConfig, *, label: ColumnConfig | None = None, uploaded: bool = False
+) -> TableInspection:
     """`inspect_source` in a child process, for the dashboard.
 
     Args:
         uploaded: the files are in the workspace's upload folder.
     """
-    return inspector(workspace).inspect(check_source(workspace, source, uploaded=uploaded))
+    return inspector(workspace).inspect(check_source(workspace, source, uploaded=uploaded), label=label)
 
 
 def inspect_known_in_child(

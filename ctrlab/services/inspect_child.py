@@ -1,7 +1,7 @@
 """The process that opens strange files for the dashboard: one JSON request in, one JSON answer out, then it ends.
 
 Requests:
-    {"do": "inspect", "source": {...}, "max_rows": n}      -> {"inspection": {...}}
+    {"do": "inspect", "source": {...}, "label": {...}, "max_rows": n} -> {"inspection": {...}}
     {"do": "inspect_known", "known": name, "paths": [...]} -> {"inspection": {...}}
     {"do": "fingerprint", "path": path}                    -> {"fingerprint": text}
 An expected error is {"error": message, "kind": name of its class in `ctrlab.errors`}. Loads without torch.
@@ -18,7 +18,7 @@ from typing import Any
 
 from ctrlab.data.catalog import DATASETS
 from ctrlab.data.catalog.recognise import inspect_and_recognise
-from ctrlab.data.configs import SourceConfig
+from ctrlab.data.configs import ColumnConfig, SourceConfig
 from ctrlab.errors import CtrlabError
 from ctrlab.models.header import read_model_header
 
@@ -55,7 +55,8 @@ def answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _inspect(request: dict[str, Any]) -> dict[str, Any]:
-    inspection = inspect_and_recognise(SourceConfig.from_dict(request["source"]), max_rows=request["max_rows"])
+    label = ColumnConfig.from_dict(request["label"]) if request.get("label") else None
+    inspection = inspect_and_recognise(SourceConfig.from_dict(request["source"]), request["max_rows"], label=label)
     return {"inspection": inspection.to_dict()}
 
 

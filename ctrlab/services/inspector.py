@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from ctrlab import errors
-from ctrlab.data.configs import SourceConfig
+from ctrlab.data.configs import ColumnConfig, SourceConfig
 from ctrlab.data.tables.inspect import TableInspection
 from ctrlab.errors import CtrlabError, DataError
 from ctrlab.services.workspace import Workspace
@@ -38,13 +38,16 @@ class Inspector:
         self._lock = threading.Lock()
         self._spare: subprocess.Popen[bytes] | None = None
 
-    def inspect(self, source: SourceConfig, max_rows: int = 200_000) -> TableInspection:
+    def inspect(
+        self, source: SourceConfig, max_rows: int = 200_000, *, label: ColumnConfig | None = None
+    ) -> TableInspection:  # fmt: skip
         """`inspect_table` in a child process.
 
         Raises:
             DataError: as `inspect_table`, or the child ended without an answer or within the time limit.
         """
-        answer = self._ask({"do": "inspect", "source": source.to_dict(), "max_rows": max_rows}, source.paths[0])
+        request = {"do": "inspect", "source": source.to_dict(), "max_rows": max_rows, "label": label and label.to_dict()}
+        answer = self._ask(request, source.paths[0])
         return TableInspection.from_dict(answer["inspection"])
 
     def inspect_known(self, known: str, paths: Sequence[str]) -> TableInspection:

@@ -51,7 +51,7 @@ def test_encode_prints_the_label_the_clicks_and_what_is_ignored(run, home, tmp_p
     path.write_text("click,site,same,who\n" + "".join(f"{i % 4 == 0:d},s{i % 5},k,user{i}\n" for i in range(400)))
     code, out, _ = run("data", "encode", path)
     assert code == 0
-    assert "label click (0/1 or the like): 100 clicks; train 70 (25.00%)" in out
+    assert "label click (0/1, -1/1, true/false or yes/no): 100 clicks; train 70 (25.00%)" in out
     assert "ignored same: every row has the same value, k" in out and "ignored who: " in out
 
 
@@ -66,6 +66,28 @@ def test_a_question_is_one_sentence_and_its_answer_is_taken(run, run_json):
     assert [note["text"] for note in dataset["notes"]] == ["label label: '2' is a click, any other value is none"]
 
 
+def test_inspect_says_what_the_page_says(run, tmp_path):
+    path = tmp_path / "t.csv"
+    rows = [
+        f"{i % 2},{i // 2 % 2},{'NULL' if i % 9 == 0 else i % 40 + 0.5},2024-03-{1 + i // 100:02d} 1{i % 10}:30"
+        for i in range(1000)
+    ]
+    path.write_text("\n".join(["click,bought,price,at", *rows]).replace(",0,", ",no,").replace(",1,", ",yes,") + "\n")
+    code, out, _ = run("data", "inspect", path)
+    assert code == 0 and "NULL (112)" in out and "2024-03-01 10:30:00, 2024-03-01 11:30:00" in out
+    assert "label click (0/1, -1/1, true/false or yes/no), CTR 50.00%" in out
+
+
+def test_leaks_are_those_of_the_label_that_is_given(run_json, tmp_path):
+    path = tmp_path / "t.csv"
+    path.write_text("click,bought,paid\n" + "".join(f"{i % 2},{i // 2 % 2},{i // 2 % 2}.5\n" for i in range(1000)))
+    leaks = {
+        label: [note["column"] for note in run_json("data", "encode", path, *flag)["notes"] if note["kind"] == "leak"]
+        for label, flag in (("click", []), ("bought", ["--label", "bought"]), ("by role", ["--role", "bought=label"]))
+    }
+    assert leaks == {"click": [], "bought": ["paid"], "by role": ["paid"]}
+
+
 def test_an_answer_needs_no_label_where_one_column_alone_is_asked_about(run_json):
     dataset = run_json("data", "encode", CASES / "ratings.csv", "--threshold", "3")
     assert sum(dataset["summary"]["clicks"].values()) == 285
@@ -74,11 +96,18 @@ def test_an_answer_needs_no_label_where_one_column_alone_is_asked_about(run_json
 def test_roles_and_settings_of_columns_with_odd_names(run_json, odd_table):
     dataset = run_json(
         "data", "encode", odd_table, "--threshold", "4", "--role", "a=b=ignore", "--role", "c.d=numeric",
-        "--role", "price=net=categorical", "--role", "session=categorical", "--time-format", "day=yyyymmdd", "--role", "day=timestamp",
+        "--role", "price=net=categorical", "--min-count", "3", "--min-count", "a=b=1", "--num-buckets", "c.d=7", "--trim", "session=no",
+        "--role", "session=categorical", "--timestamp-format", "day=yyyymmdd", "--role", "day=timestamp",
     )  # fmt: skip
     roles = {column["name"]: column["role"] for column in dataset["config"]["columns"]}
     assert roles == {
         "rating": "label", "a=b": "ignore", "c.d": "numeric", "session": "categorical", "price=net": "categorical", "day": "timestamp",
+    }  # fmt: skip
+    settings = {
+        column["name"]: (column["min_count"], column["num_buckets"], column["trim"]) for column in dataset["config"]["columns"]
+    }
+    assert settings == dict.fromkeys(roles, (3, 32, True)) | {
+        "a=b": (1, 32, True), "c.d": (3, 7, True), "session": (3, 32, False)
     }  # fmt: skip
     assert {field["name"]: field["cardinality"] for field in dataset["summary"]["fields"]}["price=net"] == 9
     assert dataset["ignored"] == {"a=b": "7 different values, texts"}
@@ -89,7 +118,9 @@ def test_roles_and_settings_of_columns_with_odd_names(run_json, odd_table):
     [
         (["--role", "site"], ["COLUMN=VALUE", "site"]),
         (["--role", "nowhere=numeric"], ["no column 'nowhere'", "rating"]),
-        (["--role", "a=b=number"], ["'number' must be one of label, categorical"]),
+        (["--role", "a=b=number"], ["--role a=b: role must be 'label' or 'categorical'", "got 'number'"]),
+        (["--num-buckets", "c.d=many"], ["--num-buckets c.d: num_buckets", "many"]),
+        (["--max-length", "0"], ["--max-length", "0"]),
         (["--label", "nowhere"], ["no column 'nowhere'", "rating"]),
         (["--label-total", "nowhere"], ["no column 'nowhere' of impressions"]),
         (["--positive", "5", "--threshold", "5"], ["positive and threshold read the label"]),

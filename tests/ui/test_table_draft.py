@@ -19,8 +19,8 @@ def review(open_page, monkeypatch):
     monkeypatch.setattr(datasets, "submit_encode", lambda workspace, config: submitted.append(config) or "job-none")
 
     def opened(path: Path, notes: tuple[Note, ...] = ()):
-        def inspect(workspace, source, *, uploaded=False):
-            found = inspect_table(source)
+        def inspect(workspace, source, *, label=None, uploaded=False):
+            found = inspect_table(source, label=label)
             return type(found)(**{**found.__dict__, "notes": (*found.notes, *notes)})
 
         monkeypatch.setattr(datasets, "inspect_source_in_child", inspect)
@@ -97,6 +97,29 @@ def test_another_label_frees_the_first_one(review):
     encode(app)
     roles = {column.name: column.role for column in submitted[0].columns}
     assert submitted[0].label == "Male" and roles["Clicked on Ad"] == "categorical"
+
+
+def test_leaks_and_roles_follow_the_label_that_was_chosen_and_changes_by_hand_stay(review, tmp_path):
+    rows = [f"{i % 2},{i // 2 % 2},{i // 2 % 2 + (i % 50 == 0)},{i % 7},k{i % 3}" for i in range(2000)]
+    (tmp_path / "t.csv").write_text("\n".join(["click,bought,paid,hour,site", *rows]) + "\n")
+    app, submitted = review(tmp_path / "t.csv")
+    assert not [button for button in app.button if button.label == "Ignore this column"]
+    app.session_state["draft"].columns.loc[3, "role"] = "ignore"
+    by_label(app.selectbox, "Label").set_value("bought").run()
+    assert not app.exception
+    leak = by_label(app.button, "Ignore this column")
+    assert "paid" in " ".join(element.value for element in app.markdown) and app.session_state["draft"].revision
+    leak.click().run()
+    encode(app)
+    roles = {column.name: column.role for column in submitted[0].columns}
+    assert roles == {"click": "categorical", "bought": "label", "paid": "ignore", "hour": "ignore", "site": "categorical"}
+
+
+def test_a_draft_splits_as_the_command_line_does(review):
+    app, submitted = review(CASES / "ads_kaggle.csv")
+    encode(app)
+    suggested = datasets.draft_split(submitted[0].source, None)
+    assert submitted[0].split.replace(time_column=None) == suggested and suggested.finetune == 0.1
 
 
 def test_a_leak_is_ignored_with_one_click(review):

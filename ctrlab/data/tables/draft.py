@@ -6,7 +6,8 @@ from typing import Any, Literal
 from ctrlab.data.configs import NEW_DATA_SPLIT, ColumnConfig, DatasetConfig, SourceConfig, SplitConfig
 from ctrlab.data.tables.columns import ColumnInspection
 from ctrlab.data.tables.inspect import TableInspection
-from ctrlab.data.tables.label_candidates import LabelCandidate, label_question
+from ctrlab.data.tables.label_candidates import label_question
+from ctrlab.data.tables.labels import label_settings
 from ctrlab.errors import DataError
 
 #: What several files are: parts of one table, or the train, valid, test (and finetune) rows.
@@ -54,12 +55,14 @@ def draft_config(
 
 
 def draft_label(inspection: TableInspection, label: str | None, settings: Mapping[str, Any]) -> ColumnConfig:
-    """The label column with the settings that read it.
+    """The label column with the settings that read it; of an inspection for a given label, that one by default.
 
     Raises:
         DataError: a person must choose the column or the reading; or the table has no such column.
     """
     label = label or inspection.label or _only_candidate_for(inspection, settings)
+    if not settings and inspection.judged_by is not None and label == inspection.label == inspection.judged_by.name:
+        settings = label_settings(inspection.judged_by)
     if label is None:
         raise DataError(label_question(inspection.label_candidates))
     if label not in inspection.column:
@@ -70,7 +73,7 @@ def draft_label(inspection: TableInspection, label: str | None, settings: Mappin
         raise DataError(
             f"the table has no column {column.label_total!r} of impressions; its columns are {', '.join(inspection.column)}"
         )
-    if found is not None and not found.plain and not _settles(found, settings):
+    if found is not None and not found.plain and not found.settled_by(settings):
         raise DataError(label_question((found,)))
     return column
 
@@ -100,14 +103,6 @@ def _only_candidate_for(inspection: TableInspection, settings: Mapping[str, Any]
     candidates = inspection.label_candidates
     likely = [found for found in candidates if found.likeliness == candidates[0].likeliness]
     return likely[0].column if settings and len(likely) == 1 else None
-
-
-def _settles(found: LabelCandidate, settings: Mapping[str, Any]) -> bool:
-    """Whether settings answer what is open: which values are clicks, and what becomes of empty cells."""
-    told = {name for name, value in settings.items() if value not in ((), None, False, "refuse")}
-    wanted: set[str] = set().union(*(reading.settings for reading in found.readings))
-    values_open = wanted & {"positive", "threshold", "soft", "label_total"}
-    return (not values_open or bool(told - {"empty_label"})) and ("empty_label" not in wanted or "empty_label" in told)
 
 
 def _draft_column(column: ColumnInspection, label: ColumnConfig | None) -> ColumnConfig:

@@ -1,7 +1,7 @@
 """Columns that could be the label, the ways to read each as clicks with the counts of each way, and which one is likely."""
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
@@ -11,7 +11,7 @@ import polars as pl
 from ctrlab.data.configs import ColumnConfig, EmptyLabel
 from ctrlab.data.tables.cells import CellRules
 from ctrlab.data.tables.label_names import counts_impressions, is_negated, name_likeliness
-from ctrlab.data.tables.labels import ALLOWED_TEXT, is_empty, is_label, label_value, reading_text
+from ctrlab.data.tables.labels import ALLOWED_TEXT, LABEL_SETTINGS, is_empty, is_label, label_settings, label_value, reading_text
 from ctrlab.data.tables.numbers import read_numbers
 
 #: Distinct values up to which a reading is made for each.
@@ -37,9 +37,7 @@ class LabelReading:
     @property
     def settings(self) -> dict[str, Any]:
         """The settings of `ColumnConfig` that differ from their defaults."""
-        given = {name: getattr(self, name) for name in ("positive", "threshold", "empty_label", "soft", "label_total")}
-        default = LabelReading(0, 0)
-        return {name: value for name, value in given.items() if value != getattr(default, name)}
+        return label_settings(ColumnConfig(name="label", role="label", **{name: getattr(self, name) for name in LABEL_SETTINGS}))
 
     @property
     def description(self) -> str:
@@ -82,6 +80,13 @@ class LabelCandidate:
     def plain(self) -> bool:
         """Whether nothing has to be decided: two usual values and no empty cell."""
         return len(self.readings) == 1 and not self.readings[0].settings
+
+    def settled_by(self, settings: Mapping[str, Any]) -> bool:
+        """Whether settings answer what is open: which values are clicks, and what becomes of empty cells."""
+        given = {name for name, value in settings.items() if value not in ((), None, False, "refuse")}
+        wanted: set[str] = set().union(*(reading.settings for reading in self.readings))
+        values_open = wanted & {"positive", "threshold", "soft", "label_total"}
+        return (not values_open or bool(given - {"empty_label"})) and ("empty_label" not in wanted or "empty_label" in given)
 
     @property
     def question(self) -> str:

@@ -15,6 +15,8 @@ from ctrlab.data.tables.numbers import read_numbers
 from ctrlab.errors import DataError
 
 _WORDS = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
+#: The settings of `ColumnConfig` that say how a label is read.
+LABEL_SETTINGS = ("positive", "threshold", "empty_label", "soft", "label_total")
 _ALLOWED = ({0.0, 1.0}, {-1.0, 1.0})
 ALLOWED_TEXT = "0/1, -1/1, true/false or yes/no"
 #: The ways to read another label, for sentences that refuse one.
@@ -217,6 +219,16 @@ def label_notes(config: DatasetConfig, dropped: int, rows: int) -> tuple[Note, .
         text = f"{dropped:,} of {rows:,} rows were left out, because their label or weight is empty or their weight is 0"
         notes.append(Note("rows", column.name, text, "warning", "set empty_label to negative if an empty label means no click"))
     return tuple(notes)
+
+
+def label_settings(column: ColumnConfig) -> dict[str, Any]:
+    """The settings that read a label, where they differ from their defaults.
+
+    >>> label_settings(ColumnConfig(name="rating", role="label", threshold=4.0))
+    {'threshold': 4.0}
+    """
+    values = {name: getattr(column, name) for name in LABEL_SETTINGS}
+    return {name: value for name, value in values.items() if value != ColumnConfig.__dataclass_fields__[name].default}
 
 
 def reading_text(column: ColumnConfig) -> str:

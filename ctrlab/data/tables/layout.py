@@ -35,6 +35,8 @@ _FOREIGN = {
     b"GIF8": "a binary file (an image), not a text table; give a table",
     b"\xff\xd8\xff": "a binary file (an image), not a text table; give a table",
 }
+#: Lines end with CR alone if there are more than this many times as many as line feeds; a few of those occur in joined files.
+_MOSTLY_CR = 5
 _MARKUP = {b"<!doctype": "a web page", b"<html": "a web page", b"<?xml": "an XML document"}
 
 
@@ -144,7 +146,7 @@ def _text_layout(part: Part, head: bytes, whole: bool, source: SourceConfig, lik
     ):
         raise DataError(f"{part.name} is a binary file, not a text table; {FORMATS_HINT}")
     text = _whole_lines(Utf8Stream(io.BytesIO(head), encoding, False).read(len(head) + 1), whole)
-    cr_ends = b"\r" in text and b"\n" not in text
+    cr_ends = text.count(b"\r") - text.count(b"\r\n") > _MOSTLY_CR * text.count(b"\n")
     if cr_ends:
         text = text.replace(b"\r", b"\n")
     if not text.strip():

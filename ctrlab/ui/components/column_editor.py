@@ -1,23 +1,25 @@
 """The table in which the user corrects the inferred role and settings of each column."""
 
-import math
 import typing
+from collections.abc import Sequence
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 import streamlit as st
 
-from ctrlab.data.configs import FEATURE_ROLES, ColumnConfig, ListFormat, NumberFormat, Role, Transform
+from ctrlab.config import choices_of, type_hints
+from ctrlab.data.configs import FEATURE_ROLES, ColumnConfig
+from ctrlab.data.tables.labels import LABEL_SETTINGS
 from ctrlab.ui import format
+from ctrlab.ui.components.config_form import label_of
 
 if TYPE_CHECKING:
     import pandas as pd
 
     from ctrlab.data.tables.inspect import TableInspection
 
-_EDITABLE = (
-    "role", "min_count", "transform", "num_buckets", "number_format", "timestamp_format", "trim", "separator", "list_format",
-    "max_length", "shares",
-)  # fmt: skip
+#: The settings of a column that are edited here; how the label is read has a form of its own.
+_EDITABLE = tuple(field.name for field in fields(ColumnConfig) if field.name not in ("name", *LABEL_SETTINGS))
 
 
 def column_table(inspection: "TableInspection", columns: tuple[ColumnConfig, ...]) -> "pd.DataFrame":
@@ -55,27 +57,7 @@ def column_editor(table: "pd.DataFrame", key: str) -> "pd.DataFrame":
         alt="The columns of the file with the role and settings of each",
         column_config={
             "name": st.column_config.TextColumn("Column", pinned=True),
-            "role": st.column_config.SelectboxColumn(
-                "Role", options=list(typing.get_args(Role)), required=True, help="Exactly one column is the label."
-            ),
-            "min_count": st.column_config.NumberColumn(
-                "Minimum count", min_value=1, step=1, help="Categorical, list: rarer values share the out-of-vocabulary id."
-            ),
-            "transform": st.column_config.SelectboxColumn(
-                "Transform", options=list(typing.get_args(Transform)), required=True, help=_help("transform")
-            ),
-            "num_buckets": st.column_config.NumberColumn("Buckets", min_value=2, step=1, help="Numeric, quantile only."),
-            "number_format": st.column_config.SelectboxColumn(
-                "Numbers as", options=list(typing.get_args(NumberFormat)), required=True, help=_help("number_format")
-            ),
-            "timestamp_format": st.column_config.TextColumn("Times as", help=_help("timestamp_format")),
-            "trim": st.column_config.CheckboxColumn("Trim blanks", help=_help("trim")),
-            "list_format": st.column_config.SelectboxColumn(
-                "Lists as", options=list(typing.get_args(ListFormat)), help=_help("list_format")
-            ),
-            "separator": st.column_config.TextColumn("Separator", help=_help("separator")),
-            "max_length": st.column_config.NumberColumn("Longest list", min_value=1, step=1, help=_help("max_length")),
-            "shares": st.column_config.SelectboxColumn("Shares ids with", options=list(table["name"]), help=_help("shares")),
+            **{name: _setting_column(name, list(table["name"])) for name in _EDITABLE},
             "distinct": st.column_config.NumberColumn("Values", format="localized", help="Number of distinct values."),
             "missing": st.column_config.NumberColumn("Missing", format="percent"),
             "missing_words": st.column_config.TextColumn("Missing words", help="Words that count as missing, with their cells."),
@@ -103,21 +85,66 @@ def column_faults(table: "pd.DataFrame") -> list[str]:
     return faults
 
 
+def followed(
+    table: "pd.DataFrame", before: Sequence[ColumnConfig], inspection: "TableInspection", after: Sequence[ColumnConfig]
+) -> "pd.DataFrame":
+    """The table of a new inspection; columns that the user changed since the draft `before` keep their settings.
+
+    Args:
+        table: as edited. after: the draft of the new inspection.
+    """
+    drafted = {column.name: column for column in before}
+    rows = {row["name"]: _settings(row) for row in table.to_dict("records")}
+    kept = {name: row for name, row in rows.items() if name not in drafted or row != _drafted(drafted[name])}
+    new = column_table(inspection, tuple(after))
+    for name, settings in kept.items():
+        for setting in _EDITABLE:
+            new.loc[new["name"] == name, setting] = settings[setting]
+    return new
+
+
+def _drafted(column: ColumnConfig) -> dict[str, Any]:
+    return {name: getattr(column, name) for name in ("name", *_EDITABLE)}
+
+
 def _settings(row: dict[str, Any]) -> dict[str, Any]:
-    defaults = {name: ColumnConfig.__dataclass_fields__[name].default for name in ("min_count", "num_buckets", "max_length")}
-    settings: dict[str, Any] = {name: row[name] for name in ("name", "role", "transform", "number_format")}
-    settings["trim"] = bool(row["trim"])
-    for name, default in defaults.items():
-        empty = row[name] is None or math.isnan(row[name])
-        settings[name] = default if empty else int(row[name])
-    for name in ("timestamp_format", "separator", "list_format", "shares"):
-        text = row[name]
-        settings[name] = text if isinstance(text, str) and text else None
-    return settings
+    return {"name": row["name"], **{name: _value(name, row[name]) for name in _EDITABLE}}
 
 
-def _help(setting: str) -> str:
-    return str(ColumnConfig.__dataclass_fields__[setting].metadata["help"])
+def _value(setting: str, cell: Any) -> Any:
+    """A cell as the setting's type; an empty one is the default."""
+    default, hint = ColumnConfig.__dataclass_fields__[setting].default, _type_of(setting)
+    if cell is None or cell == "" or cell != cell:
+        return default
+    return hint(cell) if hint in (int, bool) else cell
+
+
+def _type_of(setting: str) -> Any:
+    """The type of a setting, without None."""
+    hint = type_hints(ColumnConfig)[setting]
+    return next((one for one in typing.get_args(hint) if one in (int, bool, str)), hint)
+
+
+def _setting_column(setting: str, names: list[str]) -> Any:
+    """The editor's column of a setting, from its declaration."""
+    facts = ColumnConfig.__dataclass_fields__[setting].metadata
+    title, hint, choices = (
+        label_of(ColumnConfig.__dataclass_fields__[setting]),
+        _type_of(setting),
+        choices_of(ColumnConfig, setting),
+    )
+    required = ColumnConfig.__dataclass_fields__[setting].default is not None
+    if setting == "shares":
+        return st.column_config.SelectboxColumn(title, options=names, help=facts["help"])
+    if choices:
+        return st.column_config.SelectboxColumn(title, options=list(choices), required=required, help=facts["help"])
+    if hint is bool:
+        return st.column_config.CheckboxColumn(title, help=facts["help"])
+    if hint is int:
+        return st.column_config.NumberColumn(
+            title, min_value=facts["minimum"], max_value=facts["maximum"], step=1, help=facts["help"]
+        )
+    return st.column_config.TextColumn(title, help=facts["help"])
 
 
 #: The settings of each role, in the order in which they are shown.

@@ -1,7 +1,7 @@
 """The review of an inspected table before it is encoded: findings, label, columns, split and name."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,7 +12,14 @@ from ctrlab.data.tables.notes import Note
 from ctrlab.errors import CtrlabError
 from ctrlab.services import datasets
 from ctrlab.ui import cache, format
-from ctrlab.ui.components.column_editor import column_configs, column_editor, column_faults, column_table, summary_line
+from ctrlab.ui.components.column_editor import (
+    column_configs,
+    column_editor,
+    column_faults,
+    column_table,
+    followed,
+    summary_line,
+)
 from ctrlab.ui.components.config_form import config_form, show_faults
 from ctrlab.ui.components.explain import explain
 from ctrlab.ui.components.job_progress import watch
@@ -35,7 +42,7 @@ class Draft:
     """A table that was inspected and is not encoded yet; lives in the session.
 
     number: part of the widgets' keys, so that each draft has its own. revision: likewise of the column editor, for changes made
-    elsewhere. config: of a known format, else None.
+    elsewhere. config: of a known format, else None. drafted: the columns as `inspection` suggests them.
     """
 
     number: int
@@ -43,6 +50,7 @@ class Draft:
     name: str
     uploaded: bool
     columns: "pd.DataFrame"
+    drafted: tuple[ColumnConfig, ...]
     config: DatasetConfig | None = None
     label: ColumnConfig | None = None
     revision: int = 0
@@ -58,8 +66,9 @@ def start_draft(inspection: "TableInspection", name: str, *, uploaded: bool, con
     st.session_state["draft-number"] = number
     label = inspection.label if config is None else config.label
     columns = datasets.draft_columns(inspection, ColumnConfig(name=label, role="label") if label else None)
+    drafted = config.columns if config else columns
     st.session_state["draft"] = Draft(
-        number, inspection, name, uploaded, column_table(inspection, config.columns if config else columns), config=config,
+        number, inspection, name, uploaded, column_table(inspection, drafted), drafted, config=config
     )  # fmt: skip
 
 
@@ -73,6 +82,7 @@ def edit_draft(draft: Draft, *, busy: bool) -> None:
     with st.container(border=True, key="draft-label"):
         label = label_form(draft.inspection, _label_name(draft) or _likely_label(draft.inspection), key=f"label-{draft.number}")
     _take_label(draft, label)
+    _judge_by(draft, label)
     _first_rows(draft)
     _file_format(draft, busy)
     _columns(draft)
@@ -126,6 +136,32 @@ def _take_label(draft: Draft, label: ColumnConfig | None) -> None:
     draft.label = label
     if any(dict(draft.columns.set_index("name").loc[name, list(new)]) != new for name, new in changes.items()):
         _change(draft, changes)
+
+
+def _judge_by(draft: Draft, label: ColumnConfig | None) -> None:
+    """Inspect again with a label that the user chose: leaks and roles are found by comparing each column with it."""
+    if label is None or label == draft.inspection.judged_by:
+        return
+    with st.spinner("Comparing every column with this label", show_time=True):
+        try:
+            inspection = datasets.inspect_source_in_child(
+                cache.workspace(), draft.inspection.source, label=label, uploaded=draft.uploaded
+            )
+        except CtrlabError as error:
+            draft.inspection = _not_judged(draft.inspection, label, str(error))
+            st.rerun()
+    drafted = draft.config.columns if draft.config else datasets.draft_columns(inspection, label)
+    draft.columns = followed(draft.columns, draft.drafted, inspection, drafted)
+    draft.inspection, draft.drafted = replace(inspection, judged_by=label), drafted
+    draft.revision += 1
+    st.rerun()
+
+
+def _not_judged(inspection: "TableInspection", label: ColumnConfig, reason: str) -> "TableInspection":
+    """The inspection without what was found by another label, and with a note that says why."""
+    note = Note("label", label.name, f"{label.name} could not be compared with the other columns: {reason}", "warning")
+    others = tuple(note for note in inspection.notes if note.kind not in ("label", "leak", "ids_or_numbers"))
+    return replace(inspection, judged_by=label, notes=(*others, note))
 
 
 def _change(draft: Draft, changes: dict[str, dict[str, Any]]) -> None:
@@ -241,7 +277,7 @@ def _several(draft: Draft) -> str | None:
 def _split_form(draft: Draft, several: str | None) -> SplitConfig | None:
     if several == "splits":
         return SplitConfig(method="files")
-    start = SplitConfig(method="stratified") if draft.config is None else draft.config.split
+    start = datasets.draft_split(draft.inspection.source, "table") if draft.config is None else draft.config.split
     times = [row["name"] for row in draft.columns.to_dict("records") if row["role"] == "timestamp"]
     values = {name: getattr(start, name) for name in start.__dataclass_fields__}
     if values["time_column"] is None and times:
