@@ -54,7 +54,7 @@ def submit_with_controls(workspace: Workspace, config: CompressJobConfig, seeds:
     """
     if not 1 <= seeds <= MAX_SEEDS:
         raise ConfigError(f"{seeds} seeds; choose 1 to {MAX_SEEDS}")
-    return [_submit(workspace, arm) for arm in _arms(workspace, config, seeds)]
+    return [_submit(workspace, arm) for arm in compression_arms(workspace, config, seeds)]
 
 
 def arms_of(workspace: Workspace, config: CompressJobConfig) -> list[Job]:
@@ -62,16 +62,17 @@ def arms_of(workspace: Workspace, config: CompressJobConfig) -> list[Job]:
 
     They are found by their settings, so that any process finds them at any time.
     """
-    wanted = {_experiment(_kind(arm), arm.to_dict()) for arm in _arms(workspace, config, 1)}
+    wanted = {_experiment(kind_of_arm(arm), arm.to_dict()) for arm in compression_arms(workspace, config, 1)}
     jobs = [job for job in workspace.store.jobs.list() if job.kind in _KINDS]
     return [job for job in reversed(jobs) if _experiment(job.kind, job.config) in wanted]
 
 
-_Arm = CompressJobConfig | ControlConfig | TrainConfig
+Arm = CompressJobConfig | ControlConfig | TrainConfig
 _KINDS: dict[str, type[Config]] = {"compress": CompressJobConfig, "control": ControlConfig, "train": TrainConfig}
 
 
-def _kind(arm: _Arm) -> str:
+def kind_of_arm(arm: Arm) -> str:
+    """The kind of job that an arm is."""
     return next(kind for kind, config_class in _KINDS.items() if isinstance(arm, config_class))
 
 
@@ -80,17 +81,17 @@ def _experiment(kind: str, settings: dict[str, Any]) -> str:
     return json.dumps([kind, _without_seed({key: value for key, value in settings.items() if key != "name"})], sort_keys=True)
 
 
-def _submit(workspace: Workspace, arm: _Arm) -> str:
+def _submit(workspace: Workspace, arm: Arm) -> str:
     if isinstance(arm, CompressJobConfig):
         return submit_compress(workspace, arm)
     return submit_control(workspace, arm) if isinstance(arm, ControlConfig) else submit_train(workspace, arm)
 
 
-def _arms(workspace: Workspace, config: CompressJobConfig, seeds: int) -> list[_Arm]:
-    """The compression, then its controls."""
+def compression_arms(workspace: Workspace, config: CompressJobConfig, seeds: int) -> list[Arm]:
+    """The settings of a compression's job, then those of its controls, `seeds` of each that is drawn."""
     original, tuning = require_artifact(workspace, config.model_id, "model"), config.compress.finetune
     prefix = config.name or compressed_name(workspace, config)
-    arms: list[_Arm] = []
+    arms: list[Arm] = []
     for number in range(seeds if tuning else 1):
         tuned = tuning.replace(seed=tuning.seed + number) if tuning else None
         arms.append(config.replace(compress=config.compress.replace(finetune=tuned), name=_numbered(prefix, number, seeds)))
@@ -106,7 +107,8 @@ def _arms(workspace: Workspace, config: CompressJobConfig, seeds: int) -> list[_
         ]  # fmt: skip
     if tuning and not retrains:
         truncated = config.compress.replace(finetune=None)
-        arms.append(config.replace(compress=truncated, is_control=True, name=f"{prefix}, truncated only"))
+        what = "truncated only" if config.compress.recovery == "off" else "not fine-tuned"
+        arms.append(config.replace(compress=truncated, is_control=True, name=f"{prefix}, {what}"))
     return [*arms, *_from_scratch(workspace, original, config, seeds)]
 
 

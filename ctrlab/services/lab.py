@@ -19,6 +19,7 @@ import pandas as pd
 
 from ctrlab.data.configs import DatasetConfig
 from ctrlab.errors import ConfigError, CtrlabError, JobCancelled
+from ctrlab.plans.analysis import Analysis
 from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressConfig, PlanSettings, RankPlan
 from ctrlab.plans.ranks import plan_ranks, preset_plan
@@ -34,6 +35,7 @@ from ctrlab.services import (
     models,
     sample,
     sensitivity,
+    shrink,
     spectra,
     speed,
 )
@@ -238,6 +240,23 @@ class Lab:
             name=name,
             measure=measure,
         )
+
+    def analyse(self, model_id: str, **settings: Any) -> Analysis:
+        """The smallest models at several losses of AUC, and what blocks more; `settings` are those of `AnalysisConfig`.
+
+        Before recovery and fine-tuning, measured on validation rows, of which half choose and half report.
+        """
+        config = shrink.AnalysisConfig(model_id=model_id, **settings)
+        return Analysis.from_dict(self.wait(shrink.submit_analysis(self.workspace, config))["analysis"])
+
+    def shrink(self, model_id: str, **settings: Any) -> tuple[Artifact, str]:
+        """A smaller model and the verdict on it, a sentence; `settings` are those of `ShrinkConfig`, with exactly one goal.
+
+        One job from spectra to measurement: ranks and bits, compression, recovery, fine-tuning, controls. A killed one resumes.
+        """
+        config = shrink.ShrinkConfig(model_id=model_id, **settings)
+        result = self.wait(shrink.submit_shrink(self.workspace, config))
+        return self.workspace.store.artifacts.get(result["model"]), result["verdict"]
 
     def evaluate(self, model_ids: Sequence[str], **settings: Any) -> None:
         """Measure accuracy, size and speed; `settings` are those of `EvaluateConfig`."""
