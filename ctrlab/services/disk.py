@@ -119,7 +119,7 @@ def _find_trash(workspace: Workspace, now: datetime) -> Freeable:
 def _find_duplicates(workspace: Workspace, now: datetime) -> Freeable:
     found = find_duplicates(workspace.home / "artifacts")
     paths = tuple(path for group in found for path in group.others)
-    size = sum(len(group.others) * group.size_bytes for group in found)
+    size = sum(group.freed_bytes for group in found)
     consequence = "Each content is stored once; nothing else changes."
     return Freeable(key="duplicates", title="Files stored twice", consequence=consequence, size_bytes=size, paths=paths)
 

@@ -26,38 +26,53 @@ class _File(NamedTuple):
 
 
 class Duplicates(NamedTuple):
-    """Files of one content and `size_bytes` bytes each: the one that is kept, and those that can become links to it."""
+    """Files of one content: the one that is kept, those that can become links to it, and the bytes that this frees."""
 
     kept: Path
     others: tuple[Path, ...]
-    size_bytes: int
+    freed_bytes: int
 
 
 def find_duplicates(root: Path) -> list[Duplicates]:
     """Groups of equal files below `root` that are stored more than once; files that are one already are left out."""
-    groups = _split([_distinct(_files(root))], lambda file: (file.device, file.size))
+    links: dict[tuple[int, int], list[_File]] = defaultdict(list)  # all names of each file
+    for file in _files(root):
+        links[file.device, file.inode].append(file)
+    groups = _split([[names[0] for names in links.values()]], lambda file: (file.device, file.size))
     groups = _split(groups, lambda file: _digest(file, ends_only=True))
     groups = _split(groups, lambda file: _digest(file, ends_only=False))
-    return [Duplicates(group[0].path, tuple(file.path for file in group[1:]), group[0].size) for group in groups]
+    return [_duplicates([links[file.device, file.inode] for file in group]) for group in groups]
 
 
 def link_duplicates(found: Iterable[Duplicates]) -> int:
     """Replace the others of each group by hard links to the one that is kept; the bytes that this freed.
 
-    A file that was removed meanwhile is left out.
+    A group with a file that was deleted meanwhile, or on a file system without hard links, frees nothing.
     """
     freed = 0
-    for kept, others, size in found:
-        for other in others:
-            link = other.with_name(f".link-{secrets.token_hex(4)}")
-            try:
-                os.link(kept, link)
-                link.replace(other)
-            except OSError:  # it was deleted meanwhile, or the file system has no hard links
-                link.unlink(missing_ok=True)
-            else:
-                freed += size
+    for group in found:
+        replaced = [_replace(other, group.kept) for other in group.others]
+        freed += group.freed_bytes if all(replaced) else 0
     return freed
+
+
+def _replace(other: Path, kept: Path) -> bool:
+    link = other.with_name(f".link-{secrets.token_hex(4)}")
+    try:
+        os.link(kept, link)
+        if other.exists():
+            link.replace(other)
+            return True
+    except OSError:
+        pass
+    link.unlink(missing_ok=True)
+    return False
+
+
+def _duplicates(group: list[list[_File]]) -> Duplicates:
+    kept, *others = sorted(group, key=len, reverse=True)
+    paths = tuple(file.path for names in others for file in names)
+    return Duplicates(kept[0].path, paths, sum(names[0].size for names in others))
 
 
 def _files(root: Path) -> list[_File]:
@@ -71,10 +86,6 @@ def _files(root: Path) -> list[_File]:
             if stats.st_size >= MIN_BYTES and path.is_file() and not path.is_symlink():
                 found.append(_File(path, stats.st_dev, stats.st_ino, stats.st_size))
     return sorted(found)
-
-
-def _distinct(files: Iterable[_File]) -> list[_File]:
-    return list({(file.device, file.inode): file for file in files}.values())
 
 
 def _split(groups: Iterable[list[_File]], key: Callable[[_File], _K]) -> list[list[_File]]:
