@@ -4,7 +4,7 @@ from typing import Any
 
 from ctrlab.measuring.analyse import analyse
 from ctrlab.measuring.choose import MeasuredFront, candidate_specs, choose_spec
-from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.probe import MAX_ROWS, Probe
 from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressConfig, CompressionSpec, PlanSettings
 from ctrlab.plans.cost_prediction import serving_cost
@@ -77,8 +77,7 @@ def spectra_with_gradients(context: JobContext, model_id: str) -> str:
 
 def _probe(context: JobContext, model_id: str, spectra_id: str, max_rows: int | None = None) -> Probe:
     _, model, dataset = open_model(context.workspace, model_id)
-    settings = {} if max_rows is None else {"max_rows": max_rows}
-    return Probe(model, open_spectra(context.workspace, spectra_id), dataset.split("valid"), **settings)
+    return Probe(model, open_spectra(context.workspace, spectra_id), dataset.split("valid"), max_rows=max_rows or MAX_ROWS)
 
 
 def _sensitivity(workspace: Workspace, model_id: str, probe: Probe) -> Any:
