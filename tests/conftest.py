@@ -51,12 +51,11 @@ def realdata() -> Path:
 @pytest.fixture(scope="session")
 def brief_timings() -> Iterator[None]:
     """Jobs done in this process time every batch size for a moment only: for tests that ask nothing of how exact times are."""
-    from ctrlab.services.work import evaluate
+    from ctrlab.services.work import timing
 
     with pytest.MonkeyPatch.context() as patch:
-        for name in ("measure_latency", "measure_onnx_latency"):
-            own = getattr(evaluate, name)
-            patch.setattr(evaluate, name, lambda *args, own=own, **settings: own(*args, **{**settings, "seconds": 0.01}))
+        own = timing.time_together
+        patch.setattr(timing, "time_together", lambda *args, **settings: own(*args, **{**settings, "seconds": 0.01, "rounds": 6}))
         yield
 
 

@@ -94,7 +94,8 @@ def run_compress(args: argparse.Namespace) -> None:
         else:
             found = [lab.compress(args.model, measure=not args.no_measure, **settings)]
         original = models.original_of(lab.workspace, found[0])
-        table = comparison.comparison_table(lab.workspace, [original.id, *(model.id for model in found)])
+        together = [original.id, *(model.id for model in found)]
+        table = comparison.comparison_table(lab.workspace, together) if args.no_measure else lab.compare(together)
         print_artifact(
             args, found[0], "\n".join([*(model.id for model in found), comparison_text(table)]),
             controls=[model.id for model in found[1:]], comparison=table.to_dict("records"),

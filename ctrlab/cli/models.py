@@ -113,13 +113,14 @@ def run_export(args: argparse.Namespace) -> None:
 def _compare(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     parser = declare_verb(subparsers, common, "compare", run_compare, "compare AUC, size and speed of models")
     parser.add_argument("models", nargs="+", help="ids of the models; sizes are relative to the first")
+    parser.add_argument("--time-again", action="store_true", help="time all models again, in turns in one job")
     parser.add_argument("--csv", type=Path, help="also write the whole table to this file")
 
 
 def run_compare(args: argparse.Namespace) -> None:
     """`compare`."""
     with open_lab(args) as lab:
-        table = lab.compare(args.models)
+        table = lab.compare(args.models, time_again=args.time_again)
         if args.csv:
             write_text(args.csv, table.to_csv(index=False))
         print_json({"models": table.to_dict("records")}) if args.json else print(comparison_text(table))

@@ -11,6 +11,7 @@ import pandas as pd
 
 from ctrlab.errors import ConfigError
 from ctrlab.figures.text import difference, rows_and_clicks
+from ctrlab.reports.comparison import RUNTIMES, SPEED_BATCH
 from ctrlab.storage import Job
 
 
@@ -112,15 +113,16 @@ def comparison_text(table: pd.DataFrame) -> str:
     """The comparison as a text table with 95 % intervals and what it was measured on; sizes are relative to the first row."""
     headers = [
         "model", "AUC", "95 %", "AUC change", "95 %", "log loss", "predicted/observed", "tables", "dense", "size", "smaller",
-        "MACs/row", "torch rows/s", "ONNX rows/s",
+        "MACs/row", "torch rows/s", "ONNX rows/s", "torch speed", "ONNX speed",
     ]  # fmt: skip
     original = table.iloc[0]
     text = table_text(headers, [_comparison_cells(row, original) for _, row in table.iterrows()])
-    return "\n".join([text, *_measured_on(table)])
+    return "\n".join([text, *_measured_on(table), *_speed_notes(table)])
 
 
 def _comparison_cells(row: "pd.Series[Any]", original: "pd.Series[Any]") -> list[str]:
-    thousand_rows = [f"{row[f'{runtime}_rows_per_second_4096'] / 1e3:.0f} k" for runtime in ("torch", "onnx")]
+    thousand_rows = [f"{row[f'{runtime}_rows_per_second_{SPEED_BATCH}'] / 1e3:.0f} k" for runtime in RUNTIMES]
+    speeds = [_speed(row, runtime) for runtime in RUNTIMES]
     millions = [f"{row[part] / 1e6:.3f} M" for part in ("parameters_tables", "parameters_dense")]
     smaller = f"{original['parameters'] / row['parameters']:.2f}x"
     size, macs = f"{row['bytes'] / 1e6:.2f} MB", f"{row['macs'] / 1e3:.0f} k"
@@ -128,7 +130,15 @@ def _comparison_cells(row: "pd.Series[Any]", original: "pd.Series[Any]") -> list
     change = "-" if row["auc_change"] != row["auc_change"] else difference(row["auc_change"])
     accuracy = [auc, interval, change, _span(row, "auc_change", difference)]
     accuracy += [_given(f"{row[name]:.{digits}f}") for name, digits in (("log_loss", 4), ("calibration_ratio", 3))]
-    return [row["name"], *accuracy, *millions, size, smaller, macs, *thousand_rows]
+    return [row["name"], *accuracy, *millions, size, smaller, macs, *thousand_rows, *speeds]
+
+
+def _speed(row: "pd.Series[Any]", runtime: str) -> str:
+    """The ratio of throughput to the original's with its interval; "-" for the original, and where there is no verdict."""
+    ratio, low, high = (row[f"{runtime}_speedup{end}_{SPEED_BATCH}"] for end in ("", "_low", "_high"))
+    if ratio != ratio or row[f"{runtime}_speedup_reason_{SPEED_BATCH}"]:
+        return "-"
+    return f"{ratio:.2f}x ({low:.2f} to {high:.2f})"
 
 
 def _given(number: str) -> str:
@@ -145,3 +155,16 @@ def _measured_on(table: pd.DataFrame) -> list[str]:
     measured = table[table["measured_rows"].notna()]
     found = measured[["measured_rows", "measured_clicks", "split"]].drop_duplicates().itertuples(index=False, name=None)
     return [f"measured on {rows_and_clicks(rows, clicks, split)}" for rows, clicks, split in found]
+
+
+def _speed_notes(table: pd.DataFrame) -> list[str]:
+    """What the ratios of speed are of, and why a model has none."""
+    lines = [
+        f"{row['name']}, {title}: no verdict on speed, {reason}; `compare --time-again` times all together"
+        for runtime, title in zip(RUNTIMES, ("torch", "ONNX"), strict=True)
+        for _, row in table.iterrows()
+        if (reason := row[f"{runtime}_speedup_reason_{SPEED_BATCH}"])
+    ]
+    timed = table[[f"{runtime}_speedup_{SPEED_BATCH}" for runtime in RUNTIMES]].notna().any(axis=None)
+    meaning = f"speed: throughput at batch {SPEED_BATCH} divided by the original's, timed in turns in one job, with 95 % interval"
+    return [meaning, *lines] if timed or lines else []

@@ -8,8 +8,10 @@ from numpy.typing import NDArray
 LATENCY_BATCH_SIZES = (1, 256, 4096)
 #: The batch size at which speeds are compared in words.
 SPEED_BATCH = LATENCY_BATCH_SIZES[-1]
-#: The column of throughput that speeds are compared by: PyTorch, in rows per second.
-SPEED_COLUMN = f"torch_rows_per_second_{SPEED_BATCH}"
+#: What models are timed in.
+RUNTIMES = ("torch", "onnx")
+#: Columns of the ratios of throughput in PyTorch to the original's; with `_low`, `_high` and `_reason` before the batch size.
+SPEED_RATIO = "torch_speedup"
 
 
 def pareto_mask(table: pd.DataFrame, cost: str = "parameters", benefit: str = "auc") -> NDArray[np.bool_]:

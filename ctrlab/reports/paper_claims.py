@@ -10,7 +10,7 @@ from typing import Literal
 import numpy as np
 import pandas as pd
 
-from ctrlab.reports.comparison import SPEED_COLUMN
+from ctrlab.reports.comparison import SPEED_BATCH, SPEED_RATIO
 
 PAPER = "arXiv 2405.18146"
 
@@ -48,9 +48,9 @@ def claims_table(table: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         Columns name, claim, measure, paper_low, paper_high, measured, measured_low and measured_high (95 % interval, of AUC
-        alone), control (mean over the originals with the same fine-tuning and no compression), controls (their number), tuned
-        (whether the model was fine-tuned), verdict ("as claimed", "more than claimed", "less than claimed", "not measured"; by
-        the estimate, whatever the control gave). Unknown numbers are NaN.
+        and throughput), control (mean over the originals with the same fine-tuning and no compression), controls (their
+        number), tuned (whether the model was fine-tuned), verdict ("as claimed", "more than claimed", "less than claimed",
+        "not measured"; by the estimate, whatever the control gave). Unknown numbers are NaN.
     """
     originals = table[table["kind"] == "original"]
     compressed = table[table["kind"] == "compressed"] if len(originals) else table.iloc[:0]
@@ -62,7 +62,7 @@ def _row(model: "pd.Series[float]", original: "pd.Series[float]", table: pd.Data
     value, tuned = _measured(model, original, claim), bool(model["finetune"])
     same = table[(table["kind"] == "control") & (table["finetune"] == model["finetune"]) & tuned]
     controls = pd.Series([_measured(row, original, claim) for _, row in same.iterrows()], dtype=float).dropna()
-    low, high = (model["auc_change_low"], model["auc_change_high"]) if claim.measure == "auc" else (np.nan, np.nan)
+    low, high = _interval(model, claim, value)
     return {
         "name": model["name"], "claim": claim.title, "measure": claim.measure, "paper_low": claim.low, "paper_high": claim.high,
         "measured": value, "measured_low": low, "measured_high": high, "control": controls.mean() if len(controls) else np.nan,
@@ -75,7 +75,16 @@ def _measured(model: "pd.Series[float]", original: "pd.Series[float]", claim: Cl
         return float(model["auc_change"])
     if claim.measure == "fewer":
         return float(original["parameters"] / max(model["parameters"], 1))
-    return float(model[SPEED_COLUMN] / original[SPEED_COLUMN] - 1)
+    return float(model[f"{SPEED_RATIO}_{SPEED_BATCH}"] - 1) if not model[f"{SPEED_RATIO}_reason_{SPEED_BATCH}"] else np.nan
+
+
+def _interval(model: "pd.Series[float]", claim: Claim, value: float) -> tuple[float, float]:
+    if claim.measure == "auc":
+        return model["auc_change_low"], model["auc_change_high"]
+    if claim.measure == "fewer" or value != value:
+        return np.nan, np.nan
+    low, high = (float(model[f"{SPEED_RATIO}_{end}_{SPEED_BATCH}"]) - 1 for end in ("low", "high"))
+    return low, high
 
 
 def _verdict(value: float, claim: Claim) -> str:

@@ -6,7 +6,7 @@ from typing import Any
 
 from ctrlab.evaluation.evidence import ENOUGH_CLICKS, has_enough_clicks
 from ctrlab.figures.text import difference, rows_and_clicks, times
-from ctrlab.reports.comparison import SPEED_BATCH, SPEED_COLUMN
+from ctrlab.reports.comparison import SPEED_BATCH, SPEED_RATIO
 
 #: Ratios of speed or size within 5 % are reported as no difference.
 _SAME = 1.05
@@ -77,13 +77,18 @@ def _size(original: Row, other: Row) -> str:
 
 
 def _speed(original: Row, other: Row) -> str:
-    """The ratio of throughput; "" where one was not measured."""
-    ratio = other[SPEED_COLUMN] / original[SPEED_COLUMN]
+    """The ratio of throughput with its interval, of timings of one job; why there is none; "" where nothing was timed."""
+    ratio, low, high = (other[f"{SPEED_RATIO}{end}_{SPEED_BATCH}"] for end in ("", "_low", "_high"))
+    reason = other[f"{SPEED_RATIO}_reason_{SPEED_BATCH}"]
+    if reason:
+        return f"no verdict on speed: {reason}; time again"
     if ratio != ratio:
         return ""
-    if ratio >= _SAME:
-        return f"{times(ratio)} faster at batch {SPEED_BATCH}"
-    return f"{times(1 / ratio)} slower at batch {SPEED_BATCH}" if ratio < 0.95 else f"as fast at batch {SPEED_BATCH}"
+    if low <= 1 <= high or 1 / _SAME < ratio < _SAME:
+        return f"as fast at batch {SPEED_BATCH} (95 % {low:.2f}x to {high:.2f}x)"
+    if ratio > 1:
+        return f"{times(ratio)} faster at batch {SPEED_BATCH} (95 % {times(low)} to {times(high)})"
+    return f"{times(1 / ratio)} slower at batch {SPEED_BATCH} (95 % {times(1 / high)} to {times(1 / low)})"
 
 
 def _control(row: Row, change: float, rows: Sequence[Row]) -> str:

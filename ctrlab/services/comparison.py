@@ -1,4 +1,4 @@
-"""Comparison: measure models on the same rows with the same clock, and set the numbers side by side."""
+"""Comparison: measure models on the same rows, and set the numbers side by side."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +14,14 @@ from ctrlab.config import Config, option
 from ctrlab.data.dataset import EncodedDataset
 from ctrlab.errors import ConfigError
 from ctrlab.evaluation.delong import Interval, auc_difference
+from ctrlab.evaluation.speed_ratio import SpeedRatio
 from ctrlab.models.profile import ModelProfile
-from ctrlab.reports.comparison import LATENCY_BATCH_SIZES
+from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, RUNTIMES
 from ctrlab.reports.model_settings import settings_of
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact, require_models, role_of
 from ctrlab.services.of_model import newest_of_model, newest_of_models
+from ctrlab.services.timing import latencies_in, ratio_in
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -63,7 +65,9 @@ def comparison_table(workspace: Workspace, model_ids: Sequence[str], baseline: s
     calibration_ratio, calibration_error, auc_change with auc_change_low and auc_change_high (DeLong's paired interval of the
     difference from the baseline on the same rows), parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row;
     all of the served form), smaller (bytes of the baseline over its own), and for runtime r in (torch, onnx) and batch size b:
-    r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b. AUCs are NaN on rows of one class.
+    r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b, and r_speedup_b (throughput divided by that of the baseline, where both were
+    timed in one job) with r_speedup_low_b, r_speedup_high_b (95 % interval) and r_speedup_reason_b (why there is no verdict; ""
+    where there is one). AUCs are NaN on rows of one class.
 
     Args:
         baseline: id of the model in the list that the others are compared with; the first original when not given.
@@ -75,10 +79,12 @@ def comparison_table(workspace: Workspace, model_ids: Sequence[str], baseline: s
     reference = _baseline(found, baseline)
     evaluations = newest_of_models(workspace, "evaluation", model_ids)
     profiles = _profiles(workspace, found)
+    timings = workspace.store.artifacts.list(kind="timing", parent=list(model_ids))
     rows = []
     for model in found:
         row = _comparison_row(model, evaluations.get(model.id)) | settings_of(model, profiles.get(original_id_of(model)))
-        rows.append(row | _changes(workspace, model, reference, evaluations))
+        row |= _changes(workspace, model, reference, evaluations)
+        rows.append(row | _speeds([own for own in timings if model.id in own.parents], model, reference, model_ids))
     table = pd.DataFrame(rows)
     bytes_before = table.loc[table["id"] == reference.id, "bytes"].iloc[0] if reference else np.nan
     return table.assign(smaller=bytes_before / table["bytes"].clip(lower=1))
@@ -175,12 +181,23 @@ def _comparison_row(model: Artifact, evaluation: Artifact | None) -> dict[str, A
     row |= {key: cost[key] for key in ("parameters_tables", "parameters_dense", "bytes_tables", "bytes_dense", "macs")}
     row["parameters"] = row["parameters_tables"] + row["parameters_dense"]
     row["bytes"] = row["bytes_tables"] + row["bytes_dense"]
-    for runtime in ("torch", "onnx"):
-        timings = measured.get("latency", {}).get(runtime, {})
-        for batch_size in LATENCY_BATCH_SIZES:
-            timing = timings.get(str(batch_size), {})
-            for key in ("p50_ms", "p99_ms", "rows_per_second"):
-                row[f"{runtime}_{key}_{batch_size}"] = timing.get(key, np.nan)
+    return row
+
+
+def _speeds(timings: Sequence[Artifact], model: Artifact, reference: Artifact | None, together: Sequence[str]) -> dict[str, Any]:
+    """Latencies of the newest of the model's timings, and ratios to the reference."""
+    latencies = latencies_in(timings, model.id, together)
+    row: dict[str, Any] = {}
+    for runtime in RUNTIMES:
+        for size in LATENCY_BATCH_SIZES:
+            timing = latencies.get(runtime, {}).get(str(size), {})
+            row |= {f"{runtime}_{key}_{size}": timing.get(key, np.nan) for key in ("p50_ms", "p99_ms", "rows_per_second")}
+            if reference is None or reference.id == model.id:
+                found = SpeedRatio(batch_size=size, runtime=runtime)
+            else:
+                found = ratio_in(timings, model.id, reference.id, runtime=runtime, batch_size=size)
+            row |= {f"{runtime}_speedup_{size}": found.ratio, f"{runtime}_speedup_reason_{size}": found.reason}
+            row |= {f"{runtime}_speedup_{end}_{size}": getattr(found, end) for end in ("low", "high")}
     return row
 
 

@@ -38,6 +38,7 @@ HANDLER_MODULES = (
     "ctrlab.services.speed",
     "ctrlab.services.compression",
     "ctrlab.services.comparison",
+    "ctrlab.services.timing",
     "ctrlab.services.controls",
     "ctrlab.services.shrink",
     "ctrlab.services.sample",

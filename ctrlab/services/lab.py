@@ -38,6 +38,7 @@ from ctrlab.services import (
     shrink,
     spectra,
     speed,
+    timing,
 )
 from ctrlab.services.runner import run_job
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE
@@ -263,11 +264,21 @@ class Lab:
         config = comparison.EvaluateConfig(model_ids=tuple(model_ids), **settings)
         self.wait(comparison.submit_evaluate(self.workspace, config))
 
-    def compare(self, model_ids: Sequence[str]) -> pd.DataFrame:
-        """The comparison table; models that were never measured are measured first."""
-        unmeasured = [model_id for model_id in model_ids if comparison.latest_evaluation(self.workspace, model_id) is None]
+    def time(self, model_ids: Sequence[str], **settings: Any) -> None:
+        """Time models in turns in one job, so that their speeds can be compared; `settings` are those of `TimeConfig`."""
+        self.wait(timing.submit_timing(self.workspace, timing.TimeConfig(model_ids=tuple(model_ids), **settings)))
+
+    def compare(self, model_ids: Sequence[str], *, time_again: bool = False) -> pd.DataFrame:
+        """The comparison table; what is missing is measured first: accuracy of each model, and speeds of all in one job.
+
+        time_again: time them also where they were timed together before.
+        """
+        wanted = list(dict.fromkeys(model_ids))
+        unmeasured = [model_id for model_id in wanted if comparison.latest_evaluation(self.workspace, model_id) is None]
         if unmeasured:
             self.evaluate(unmeasured)
+        if time_again or not timing.timed_together(self.workspace, wanted):
+            self.time(wanted)
         return comparison.comparison_table(self.workspace, list(model_ids))
 
     def annotate(

@@ -4,38 +4,45 @@ import numpy as np
 import pytest
 
 from ctrlab.reports.verdict import verdict
-from tests.support.comparisons import row
+from tests.support.comparisons import row, speed
 
 
 @pytest.mark.parametrize(
     ("other", "sentence"),
     [
         (
-            {"bytes": 1360, "auc": 0.7632, "torch_rows_per_second_4096": 140.0, "finetune": "{}"},
-            "2.9x smaller, 1.4x faster at batch 4096; AUC +0.0003 on 5.00 k test rows with 1.25 k clicks. "
+            {"bytes": 1360, "auc": 0.7632, **speed(1.4), "finetune": "{}"},
+            "2.9x smaller, 1.4x faster at batch 4096 (95 % 1.4x to 1.4x); AUC +0.0003 on 5.00 k test rows with 1.25 k clicks. "
             "Without a control (the original with the same fine-tuning) this gain may come from fine-tuning. One seed.",
         ),
         (
-            {"bytes": 4000, "auc": 0.7629, "torch_rows_per_second_4096": 50.0},
-            "no smaller, 2.0x slower at batch 4096; AUC ±0.0000 on 5.00 k test rows with 1.25 k clicks. One seed.",
+            {"bytes": 4000, "auc": 0.7629, **speed(0.5)},
+            "no smaller, 2.0x slower at batch 4096 (95 % 2.0x to 2.0x); AUC ±0.0000 on 5.00 k test rows with 1.25 k clicks. One seed.",
         ),
         (
-            {"bytes": 2000, "auc": 0.7627, "auc_change_low": -0.0005, "auc_change_high": 0.0001},
-            "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0002 (95 % \N{MINUS SIGN}0.0005 to +0.0001), "
+            {"bytes": 2000, **speed(1.01), "auc": 0.7627, "auc_change_low": -0.0005, "auc_change_high": 0.0001},
+            "2.0x smaller, as fast at batch 4096 (95 % 0.99x to 1.03x); AUC \N{MINUS SIGN}0.0002 (95 % \N{MINUS SIGN}0.0005 to +0.0001), "
             "no measurable loss, on 5.00 k test rows with 1.25 k clicks. One seed.",
         ),
         (
-            {"bytes": 2000, "auc": 0.7632, "auc_change_low": -0.0001, "auc_change_high": 0.0007, "finetune": "{}"},
-            "2.0x smaller, as fast at batch 4096; AUC +0.0003 (95 % \N{MINUS SIGN}0.0001 to +0.0007), "
+            {
+                "bytes": 2000,
+                **speed(3.0, 0.5, "they varied too much"),
+                "auc": 0.7632,
+                "auc_change_low": -0.0001,
+                "auc_change_high": 0.0007,
+                "finetune": "{}",
+            },
+            "2.0x smaller, no verdict on speed: they varied too much; time again; AUC +0.0003 (95 % \N{MINUS SIGN}0.0001 to +0.0007), "
             "no measurable gain, on 5.00 k test rows with 1.25 k clicks. One seed.",
         ),
         (
             {"bytes": 2000, "auc": 0.7609, "auc_change_low": -0.0025, "auc_change_high": -0.0015},
-            "2.0x smaller, as fast at batch 4096; AUC \N{MINUS SIGN}0.0020 (95 % \N{MINUS SIGN}0.0025 to \N{MINUS SIGN}0.0015), "
+            "2.0x smaller; AUC \N{MINUS SIGN}0.0020 (95 % \N{MINUS SIGN}0.0025 to \N{MINUS SIGN}0.0015), "
             "a measurable loss, on 5.00 k test rows with 1.25 k clicks. One seed.",
         ),
         (
-            {"bytes": 2000, "auc": np.nan, "torch_rows_per_second_4096": np.nan},
+            {"bytes": 2000, "auc": np.nan},
             "2.0x smaller; its AUC has not been measured.",
         ),
     ],
@@ -77,7 +84,7 @@ def test_with_as_many_clicks_as_stated_there_is_a_verdict():
 def test_rows_of_one_class_have_no_auc_and_the_verdict_says_so():
     compressed = row(kind="compressed", bytes=2000, auc=np.nan, measured_clicks=0)
     assert verdict(row(), compressed, [row(), compressed]) == (
-        "2.0x smaller, as fast at batch 4096; an AUC is not defined on 5.00 k test rows with 0 clicks."
+        "2.0x smaller; an AUC is not defined on 5.00 k test rows with 0 clicks."
     )
 
 

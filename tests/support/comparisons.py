@@ -12,7 +12,8 @@ def row(**values: object) -> pd.Series:
             "kind": "original",
             "bytes": 4000,
             "auc": 0.7629,
-            "torch_rows_per_second_4096": 100.0,
+            **{f"torch_speedup{end}_4096": np.nan for end in ("", "_low", "_high")},
+            "torch_speedup_reason_4096": "",
             "measured_rows": 5000,
             "measured_clicks": 1250,
             "split": "test",
@@ -25,3 +26,9 @@ def row(**values: object) -> pd.Series:
         }
         | values
     )
+
+
+def speed(ratio: float, spread: float = 0.02, reason: str = "") -> dict[str, object]:
+    """The columns of a row that was timed with the original."""
+    ends = {"": ratio, "_low": ratio * (1 - spread), "_high": ratio * (1 + spread), "_reason": reason}
+    return {f"torch_speedup{end}_4096": value for end, value in ends.items()}

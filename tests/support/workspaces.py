@@ -80,11 +80,8 @@ def add_compressed(
 
 
 def add_evaluation(workspace: Workspace, model_id: str, *, auc: float, speed: float = 1.0) -> Artifact:
-    """A measurement of a model; `speed` scales its throughput."""
-    timings = {
-        str(batch): {"p50_ms": batch / 100 / speed, "p99_ms": batch / 80 / speed, "rows_per_second": 1e5 * speed}
-        for batch in (1, 256, 4096)
-    }
+    """A measurement of a model and a timing of it with its original; `speed` scales its throughput."""
+    add_timing(workspace, {workspace.store.artifacts.get(model_id).config.get("original_id", model_id): 1.0, model_id: speed})
     metrics = {
         "auc": auc,
         "log_loss": 1.2 - auc,
@@ -95,5 +92,22 @@ def add_evaluation(workspace: Workspace, model_id: str, *, auc: float, speed: fl
     }
     return workspace.store.artifacts.add(NewArtifact(
         "evaluation", "Measurement", parents=[model_id], config={"model_ids": [model_id]},
-        summary={"split": "test", "metrics": metrics, "latency": {"torch": timings, "onnx": timings}},
+        summary={"split": "test", "metrics": metrics},
     ))  # fmt: skip
+
+
+def add_timing(workspace: Workspace, speeds: dict[str, float]) -> Artifact:
+    """A timing of models together; `speeds` scale their throughput."""
+    timings = {
+        model_id: {
+            str(batch): {
+                "p50_ms": batch / 100 / speed, "p99_ms": batch / 80 / speed, "rows_per_second": 1e5 * speed,
+                "rounds_ms": [batch / 100 / speed * noise for noise in (1.0, 1.01, 0.99, 1.0, 1.02, 1.0, 0.98, 1.0, 1.0)],
+            }
+            for batch in (1, 256, 4096)
+        }
+        for model_id, speed in speeds.items()
+    }  # fmt: skip
+    return workspace.store.artifacts.add(
+        NewArtifact("timing", "Timing", parents=list(speeds), summary={"latency": {"torch": timings, "onnx": timings}})
+    )

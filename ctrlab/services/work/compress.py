@@ -5,10 +5,9 @@ from dataclasses import asdict
 from typing import Any
 
 from ctrlab.compression.pipeline import PipelineResult, compress_and_finetune
-from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.compression import CompressJobConfig, compressed_name
 from ctrlab.services.handlers import JobContext
-from ctrlab.services.work.evaluate import evaluate_and_file
+from ctrlab.services.work.evaluate import measure_and_file
 from ctrlab.services.work.shared import file_model, open_model, open_spectra, stage_folder
 from ctrlab.training.progress import FitProgress
 
@@ -51,7 +50,7 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
         seed=config.compress.finetune.seed if config.compress.finetune else None,
     )
     if config.measure:
-        _measure_both(context, original.id, compressed.id, share)
+        measure_and_file(context, [compressed.id], start=share)
     return {"model": compressed.id}
 
 
@@ -78,11 +77,3 @@ def _summary(result: PipelineResult) -> dict[str, Any]:
         "truncated_log_loss": result.truncated_log_loss,
         "kept_truncated": result.kept_truncated,
     }
-
-
-def _measure_both(context: JobContext, original_id: str, compressed_id: str, start: float) -> None:
-    if latest_evaluation(context.workspace, original_id) is None:
-        context.report(start, "measuring the original")
-        evaluate_and_file(context, original_id)
-    context.report((1 + start) / 2, "measuring the compressed model")
-    evaluate_and_file(context, compressed_id)

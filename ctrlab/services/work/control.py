@@ -3,7 +3,7 @@
 from ctrlab.compression.qr_hash import with_reinitialised_tables
 from ctrlab.services.controls import ControlConfig
 from ctrlab.services.handlers import JobContext
-from ctrlab.services.work.evaluate import evaluate_and_file
+from ctrlab.services.work.evaluate import measure_and_file
 from ctrlab.services.work.shared import file_model, open_model, report_fit
 from ctrlab.training.loop import fit
 
@@ -41,6 +41,5 @@ def run(config: ControlConfig, context: JobContext) -> dict[str, str]:
         summary={},
         seed=config.fit.seed,
     )
-    context.report(0.92, "measuring accuracy, size and speed")
-    evaluate_and_file(context, artifact.id)
+    measure_and_file(context, [artifact.id], start=0.92)
     return {"model": artifact.id}

@@ -1,94 +1,46 @@
-"""The `evaluate` job: every model is measured in its serving form, on the same rows, one after the other."""
+"""The `evaluate` job: accuracy and size of every model's serving form, then the speeds of all of them and of their originals."""
 
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
-from ctrlab.data.dataset import Split
-from ctrlab.evaluation.delong import auc_difference, auc_interval
-from ctrlab.evaluation.latency import measure_latency, measure_onnx_latency
-from ctrlab.evaluation.metrics import metrics_of
-from ctrlab.evaluation.prediction import predict_logits
-from ctrlab.models.base import CTRModel
-from ctrlab.services.comparison import LOGITS_FILE, EvaluateConfig, latest_evaluation
+from ctrlab.services.comparison import EvaluateConfig
 from ctrlab.services.handlers import JobContext
-from ctrlab.services.models import ONNX_FILE
-from ctrlab.services.work.shared import open_serving, stage_folder
-from ctrlab.services.workspace import Workspace
-from ctrlab.serving.onnx_export import export_onnx
-from ctrlab.storage import Artifact, NewArtifact
+from ctrlab.services.timing import TimeConfig
+from ctrlab.services.work.accuracy import evaluate_and_file
+from ctrlab.services.work.timing import evaluate_missing, time_and_file, with_original
+from ctrlab.storage import Artifact
 
-#: Logits that differ by less are one prediction.
-CONSTANT_LOGITS = 1e-6
+#: The share of a measurement's time after which the models are timed.
+_TIMING_FROM = 0.5
 
 
 def run(config: EvaluateConfig, context: JobContext) -> dict[str, Any]:
-    """Measure each model and file one evaluation a model."""
-    evaluations = []
-    for number, model_id in enumerate(config.model_ids):
+    """Measure each model and file one evaluation a model; time them together."""
+    evaluations = measure_and_file(context, config.model_ids, config=config)
+    return {"evaluations": [evaluation.id for evaluation in evaluations]}
+
+
+def measure_and_file(
+    context: JobContext, model_ids: Sequence[str], *, config: EvaluateConfig | None = None, start: float = 0.0
+) -> list[Artifact]:
+    """New evaluations of the models, and one timing of them and their originals, which are evaluated if they never were.
+
+    start: the job's progress so far.
+    """
+    config = config or EvaluateConfig(model_ids=tuple(model_ids))
+    evaluations, share = [], (1 - start) * _TIMING_FROM
+    together = with_original(context, model_ids)
+    evaluate_missing(context, [model_id for model_id in together if model_id not in model_ids], start)
+    for number, model_id in enumerate(model_ids):
         context.stop_if_requested()
-        context.report(number / len(config.model_ids), f"measuring model {number + 1} of {len(config.model_ids)}")
-        evaluations.append(evaluate_and_file(context, model_id, config).id)
-    return {"evaluations": evaluations}
-
-
-def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig | None = None) -> Artifact:
-    """Accuracy, cost and latency of one model's serving form, with its ONNX file."""
-    config = config or EvaluateConfig(model_ids=(model_id,))
-    artifact, serving, dataset = open_serving(context.workspace, model_id)
-    split = config.split if config.split in dataset.splits else "valid"
-    rows = dataset.split(split)
-    logits = predict_logits(serving, rows, should_stop=context.should_stop)
-    targets = rows.targets()
-    metrics = metrics_of(targets, logits)
-    context.stop_if_requested()
-    folder = stage_folder(context, f"evaluation-{model_id}")
-    np.save(folder / LOGITS_FILE, logits)
-    export_onnx(serving, folder / ONNX_FILE)
-    summary = {
-        "split": split,
-        "auc_change": _change_from_original(context.workspace, artifact, split, targets, logits),
-        "metrics": metrics.to_dict(),
-        "auc_interval": auc_interval(targets, logits).to_dict() if 0 < metrics.num_clicks < metrics.num_rows else {},
-        "constant_prediction": bool(np.ptp(logits) < CONSTANT_LOGITS),
-        "latency": _latencies(context, serving, folder / ONNX_FILE, rows, config),
-        "onnx_bytes": (folder / ONNX_FILE).stat().st_size,
-    }
-    return context.add_artifact(
-        NewArtifact(
-            "evaluation",
-            f"Measurement of {artifact.name}",
-            parents=[model_id],
-            config=config.to_dict(),
-            summary=summary,
-            files_from=folder,
+        context.report(start + share * number / len(model_ids), f"measuring model {number + 1} of {len(model_ids)}")
+        evaluations.append(evaluate_and_file(context, model_id, config))
+    time_and_file(
+        context,
+        TimeConfig(
+            model_ids=together, batch_sizes=config.batch_sizes,
+            seconds_per_timing=config.seconds_per_timing, threads=config.threads,
         ),
-        key=f"evaluation of {model_id}",
-    )
-
-
-def _change_from_original(
-    workspace: Workspace, model: Artifact, split: str, targets: NDArray[np.float32], logits: NDArray[np.float32]
-) -> dict[str, Any] | None:
-    """The change of AUC from the model's original, which a comparison would take seconds to compute from millions of rows."""
-    original_id = model.config.get("original_id")
-    evaluation = latest_evaluation(workspace, original_id) if original_id else None
-    if evaluation is None or evaluation.summary["split"] != split or evaluation.summary["metrics"]["auc"] is None:
-        return None
-    reference = np.load(evaluation.path / LOGITS_FILE)
-    return {"reference": original_id, "interval": auc_difference(targets, logits, reference).to_dict()}
-
-
-def _latencies(
-    context: JobContext, serving: CTRModel, onnx_file: Path, rows: Split, config: EvaluateConfig
-) -> dict[str, dict[str, Any]]:
-    settings: dict[str, Any] = {
-        "batch_sizes": config.batch_sizes,
-        "seconds": config.seconds_per_timing,
-        "threads": config.threads,
-        "should_stop": context.should_stop,
-    }
-    timings = {"torch": measure_latency(serving, rows, **settings), "onnx": measure_onnx_latency(onnx_file, rows, **settings)}
-    return {runtime: {str(size): latency.to_dict() for size, latency in found.items()} for runtime, found in timings.items()}
+        part=(start + share, 1.0),
+    )  # fmt: skip
+    return evaluations

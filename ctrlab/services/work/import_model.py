@@ -7,7 +7,7 @@ from ctrlab.models.configs import MODELS
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import ImportConfig
 from ctrlab.services.paths import input_path
-from ctrlab.services.work.evaluate import evaluate_and_file
+from ctrlab.services.work.evaluate import measure_and_file
 from ctrlab.services.work.shared import file_model, open_dataset
 
 
@@ -32,6 +32,5 @@ def run(config: ImportConfig, context: JobContext) -> dict[str, str]:
         summary={},
         seed=None,
     )
-    context.report(0.4, "measuring accuracy, size and speed")
-    evaluation = evaluate_and_file(context, artifact.id)
+    (evaluation,) = measure_and_file(context, [artifact.id], start=0.4)
     return {"model": artifact.id, "evaluation": evaluation.id}

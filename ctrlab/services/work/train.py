@@ -7,7 +7,7 @@ from ctrlab.models.base import build_model
 from ctrlab.models.start import start_at_base_rate
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import TrainConfig, default_name
-from ctrlab.services.work.evaluate import evaluate_and_file
+from ctrlab.services.work.evaluate import measure_and_file
 from ctrlab.services.work.shared import file_model, open_dataset, open_model, report_fit
 from ctrlab.training.loop import fit
 from ctrlab.training.smaller import smaller_config
@@ -47,6 +47,5 @@ def run(config: TrainConfig, context: JobContext) -> dict[str, str]:
         summary={"training": result.summary()},
         seed=config.fit.seed,
     )
-    context.report(0.92, "measuring accuracy, size and speed")
-    evaluation = evaluate_and_file(context, artifact.id)
+    (evaluation,) = measure_and_file(context, [artifact.id], start=0.92)
     return {"model": artifact.id, "evaluation": evaluation.id}

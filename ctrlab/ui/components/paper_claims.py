@@ -50,9 +50,9 @@ def paper_claims(table: "pd.DataFrame") -> None:
     st.html(f'<div class="claims"><table><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table></div>')
     st.caption(
         f"Paper: the ranges in its abstract ({PAPER}), over seven architectures. "
-        "Measured: the serving form against the original, AUC with its 95 % interval, throughput in PyTorch at batch "
-        f"{SPEED_BATCH}. Fine-tuning alone: the original with the same fine-tuning and no compression; a gain that it shares is "
-        "not due to compression."
+        "Measured: the serving form against the original, AUC and throughput with 95 % intervals, throughput in PyTorch at batch "
+        f"{SPEED_BATCH}, timed in turns in one job. Fine-tuning alone: the original with the same fine-tuning and no "
+        "compression; a gain that it shares is not due to compression."
     )
 
 
