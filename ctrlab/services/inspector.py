@@ -10,13 +10,15 @@ import sys
 import threading
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ctrlab import errors
 from ctrlab.data.configs import ColumnConfig, SourceConfig
-from ctrlab.data.tables.inspect import TableInspection
 from ctrlab.errors import CtrlabError, DataError
 from ctrlab.services.workspace import Workspace
+
+if TYPE_CHECKING:
+    from ctrlab.data.tables.inspect import TableInspection
 
 _TIME_LIMIT_SECONDS = 60.0
 
@@ -40,20 +42,19 @@ class Inspector:
 
     def inspect(
         self, source: SourceConfig, max_rows: int = 200_000, *, label: ColumnConfig | None = None
-    ) -> TableInspection:  # fmt: skip
+    ) -> "TableInspection":  # fmt: skip
         """`inspect_table` in a child process.
 
         Raises:
             DataError: as `inspect_table`, or the child ended without an answer or within the time limit.
         """
         request = {"do": "inspect", "source": source.to_dict(), "max_rows": max_rows, "label": label and label.to_dict()}
-        answer = self._ask(request, source.paths[0])
-        return TableInspection.from_dict(answer["inspection"])
+        return _inspection(self._ask(request, source.paths[0]))
 
-    def inspect_known(self, known: str, paths: Sequence[str]) -> TableInspection:
+    def inspect_known(self, known: str, paths: Sequence[str]) -> "TableInspection":
         """`KnownDataset.inspect` in a child process; raises as `inspect`."""
         answer = self._ask({"do": "inspect_known", "known": known, "paths": list(paths)}, paths[0] if paths else "the file")
-        return TableInspection.from_dict(answer["inspection"])
+        return _inspection(answer)
 
     def fingerprint(self, path: str | Path) -> str:
         """The schema fingerprint of a checkpoint, read in a child process.
@@ -113,6 +114,12 @@ class Inspector:
 
     def _start(self) -> "subprocess.Popen[bytes]":
         return self._workspace.start_process(self._command, log="inspect.log", stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+
+
+def _inspection(answer: dict[str, Any]) -> "TableInspection":
+    from ctrlab.data.tables.inspect import TableInspection  # loads polars and pyarrow, which the first page does without
+
+    return TableInspection.from_dict(answer["inspection"])
 
 
 def _error_class(kind: str) -> type[CtrlabError]:

@@ -1,9 +1,9 @@
 """The curves of running jobs: (job, step, name) -> value."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql, sqlite
 
 from ctrlab.storage import schema
 from ctrlab.storage.database import Database
@@ -18,7 +18,7 @@ class MetricLog:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        insert = (sqlite.insert if database.is_sqlite else postgresql.insert)(_table)
+        insert = _insert(database)(_table)
         self._upsert = insert.on_conflict_do_update(index_elements=_KEY, set_={"value": insert.excluded.value})
 
     def append(self, job_id: str, rows: Iterable[MetricRow]) -> None:
@@ -37,3 +37,14 @@ class MetricLog:
             rows = connection.execute(statement.order_by(_table.c.step, _table.c.name)).all()
         # SQLite keeps a NaN as NULL.
         return [MetricRow(step, name, float("nan") if value is None else value) for step, name, value in rows]
+
+
+def _insert(database: Database) -> Callable[[sa.Table], Any]:
+    """The `insert` with `on_conflict_do_update` of the store's dialect; each takes a moment to load."""
+    if database.is_sqlite:
+        from sqlalchemy.dialects.sqlite import insert as insert_sqlite
+
+        return insert_sqlite
+    from sqlalchemy.dialects.postgresql import insert as insert_postgresql
+
+    return insert_postgresql

@@ -9,7 +9,7 @@ import streamlit as st
 from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage.records import Artifact
-from ctrlab.ui import address, cache, live, state
+from ctrlab.ui import address, cache, live, state, warm_up
 from ctrlab.ui.feedback import escape, guarded
 from ctrlab.ui.navigation import PAGES, Page
 
@@ -38,7 +38,6 @@ def frame(page: str) -> Iterator[None]:
     st.html(_ASSETS / "style.css")
     with guarded() as outcome:
         workspace = cache.workspace()
-        cache.keep_worker_alive(workspace)
         dropped = state.sync(workspace, page)
         _sidebar(shown)
         if page != "Learn":
@@ -50,9 +49,14 @@ def frame(page: str) -> Iterator[None]:
             st.warning(escape(note), icon=":material/link_off:")
     if outcome.failed:
         st.stop()
-    with guarded():
-        yield
-    live.announce()
+    try:
+        with guarded():
+            yield
+        live.announce()
+    finally:  # also where the view ended early; what starts now does not hold up the page
+        with guarded():
+            cache.keep_worker_alive(workspace)
+        warm_up.start()
 
 
 def _sidebar(shown: Page) -> None:

@@ -8,7 +8,7 @@ import streamlit as st
 
 from ctrlab.errors import CtrlabError
 from ctrlab.services import jobs
-from ctrlab.services.comparison import latest_evaluation
+from ctrlab.services.of_model import newest_of_model
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Job
 from ctrlab.storage.records import ACTIVE_STATES
@@ -118,7 +118,8 @@ def _report(workspace: Workspace, job: Job) -> str:
     line = f"**{escape(job.title)}**: {_WORDS[job.state].lower()}"
     if job.state == "failed" and job.error and job.error_expected:
         return f"{line}. {sentence(job.error)}"
-    evaluation = latest_evaluation(workspace, job.result["model"]) if isinstance(job.result.get("model"), str) else None
+    model = job.result.get("model")
+    evaluation = newest_of_model(workspace, "evaluation", model) if isinstance(model, str) else None
     if job.state == "succeeded" and evaluation is not None:
         return f"{line}, AUC {format.auc(evaluation.summary['metrics'].get('auc'))} on {evaluation.summary['split']} rows"
     return f"{line}."
