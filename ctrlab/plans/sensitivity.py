@@ -56,10 +56,11 @@ class LayerSensitivity:
         return self.auc_dense - np.array(self.aucs)
 
     def _between(self, values: tuple[float, ...], rank: int) -> float:
-        return float(np.interp(rank, self._grid, (*values, 0.0)))
+        return float(np.interp(rank, self.grid, (*values, 0.0)))
 
     @cached_property
-    def _grid(self) -> tuple[int, ...]:
+    def grid(self) -> tuple[int, ...]:
+        """The measured ranks, then the rank at which nothing is lost."""
         return (*self.ranks, max(self.width, self.ranks[-1] + 1 if self.ranks else 1))
 
     @classmethod

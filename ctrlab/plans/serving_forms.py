@@ -49,17 +49,23 @@ class ServingForms:
 
     def explicit(self) -> Cost:
         """Cost of the trained form: each embedding and compressible layer replaced by its reduced form."""
+        cost = sum((self._layer(layer) for layer in self._linear_layers()), self.explicit_fixed())
+        return sum((self._embedding(embedding) for embedding in self.profile.embeddings), cost)
+
+    def explicit_fixed(self) -> Cost:
+        """`explicit()` without its layers and embeddings: what no rank changes."""
         before = dataclasses.replace(self, ranks={}, precision="float32")
-        cost = self.profile.cost + self._first_order_change()
-        for layer in self._linear_layers():
-            cost += self._layer(layer) - before._layer(layer)
-        for embedding in self.profile.embeddings:
-            cost += self._embedding(embedding) - before._embedding(embedding)
-        return cost
+        layers = sum((before._layer(layer) for layer in self._linear_layers()), Cost())
+        embeddings = sum((before._embedding(embedding) for embedding in self.profile.embeddings), Cost())
+        return self.profile.cost - layers - embeddings + self._first_order_change()
+
+    def folded_fixed(self) -> Cost:
+        """`folded()` without its layers, embeddings and readers: what no rank changes."""
+        return self.profile.folded_fixed + self._first_order_change()
 
     def folded(self) -> Cost:
         """fixed part + linear layers + embeddings with their readers."""
-        cost = self.profile.folded_fixed + self._first_order_change()
+        cost = self.folded_fixed()
         read: set[str] = set()
         for embedding in self.profile.embeddings:
             if self.basis == "shared" and embedding.readers and self._reduced_tables(embedding):
@@ -160,10 +166,10 @@ class ServingForms:
         cost = self._cost(numeric, numeric)
         for layer in tables:
             own = self.ranks.get(layer.layer_name)
-            cost += self._table(layer.in_features, layer.out_features) if own is None else self._reduced_table(layer, own)
+            cost += self._table(layer.in_features, layer.out_features) if own is None else self.reduced_table(layer, own)
         return cost
 
-    def _reduced_table(self, layer: LayerProfile, rank: int) -> Cost:
+    def reduced_table(self, layer: LayerProfile, rank: int) -> Cost:
         """A table in the trainable form, in a basis of its own or as something else."""
         shape = self.method.table_shape(layer.in_features, layer.out_features, rank)
         cost = self._cost(shape.dense, layer.positions * shape.macs) + Cost(bytes_tables=shape.index_bytes)

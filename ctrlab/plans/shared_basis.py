@@ -33,11 +33,16 @@ def second_moment(spectrum: LayerSpectrum) -> FloatArray:
 
 def shared_variance_lost(spectra: Sequence[LayerSpectrum], rank: int) -> dict[str, float]:
     """{table: squared error of the shared basis of `rank` directions as a share of the table's variance}; may exceed 1."""
+    return {name: float(shares[rank]) for name, shares in shared_variance_losses(spectra).items()}
+
+
+def shared_variance_losses(spectra: Sequence[LayerSpectrum]) -> dict[str, FloatArray]:
+    """{table: array (width + 1,)}, `shared_variance_lost` at every rank from 0 on."""
     moments = {spectrum.layer_name: second_moment(spectrum) for spectrum in spectra}
-    basis = principal_basis(moments.values(), rank)
+    basis = principal_basis(moments.values(), spectra[0].width)
     lost = {}
     for spectrum in spectra:
-        moment = moments[spectrum.layer_name]
-        error = max(float(np.trace(moment) - np.trace(basis.T @ moment @ basis)), 0.0)
-        lost[spectrum.layer_name] = error / spectrum.total_variance if spectrum.total_variance > 0 else 0.0
+        kept = np.einsum("ik,ij,jk->k", basis, moments[spectrum.layer_name], basis, optimize=True)
+        errors = np.maximum(np.trace(moments[spectrum.layer_name]) - np.concatenate([[0.0], np.cumsum(kept)]), 0.0)
+        lost[spectrum.layer_name] = errors / spectrum.total_variance if spectrum.total_variance > 0 else np.zeros_like(errors)
     return lost

@@ -35,7 +35,6 @@ PAGES = {
     "/Compress": "Compress",
     "/Compare": "Compare",
     "/Jobs": "Jobs",
-    "/Storage": "Storage",
     "/Learn": "Learn",
 }
 

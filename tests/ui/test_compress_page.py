@@ -9,16 +9,16 @@ from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.workspace import open_workspace
 from ctrlab.ui import cache
 from ctrlab.ui.format import count
-from tests.support.compress_page import html, open_compress, run_button, slider
+from tests.support.compress_page import editor, editors, move, open_compress, ranks, run_button, send, settings
 from tests.support.workspaces import add_compressed
 
 
-def test_every_layer_and_table_has_a_slider_and_each_kind_a_group_slider(ids):
-    labels = [slider.label for slider in open_compress(model=ids["model"]).slider]
-    assert labels == [
-        "Rank of all MLP layers", "Rank of mlp.0", "Rank of mlp.2",
-        "Rank of all tables", "Rank of embedding.C1", "Rank of embedding.C2", "Rank of embedding.C3",
-    ]  # fmt: skip
+def test_the_editor_has_every_layer_with_a_spectrum_linear_layers_first(ids):
+    page = open_compress(model=ids["model"])
+    assert list(ranks(page)) == ["mlp.0", "mlp.2", "embedding.C1", "embedding.C2", "embedding.C3"]
+    shown = settings(page)
+    names = [shown["terms"]["layers"][layer["number"]]["name"] for layer in shown["layers"]]
+    assert names == list(ranks(page))
 
 
 def test_the_page_starts_at_99_percent_and_its_button_says_what_predict_says(ids):
@@ -30,33 +30,50 @@ def test_the_page_starts_at_99_percent_and_its_button_says_what_predict_says(ids
     assert run_button(open_compress(model=ids["model"])).label == f"Compress to {count(expected)} parameters"
 
 
-def test_moving_one_slider_changes_prediction_and_link_and_undo_reverts_it(ids):
+def test_a_reported_rank_changes_prediction_and_link_and_undo_reverts_it(ids):
     page = open_compress(model=ids["model"])
     before, link = run_button(page).label, page.query_params["plan"]
-    slider(page, "Rank of mlp.2").set_value(12).run()
+    move(page, {"mlp.2": 12})
     assert run_button(page).label != before and page.query_params["plan"] != link
     page.button(key="undo").click().run()
     assert run_button(page).label == before and page.query_params["plan"] == link
-    assert slider(page, "Rank of mlp.2").value == 4
+    assert ranks(page)["mlp.2"] == 4
     page.button(key="redo").click().run()
-    assert slider(page, "Rank of mlp.2").value == 12
+    assert ranks(page)["mlp.2"] == 12
 
 
-def test_a_group_slider_moves_all_layers_of_its_kind(ids):
+def test_a_report_that_is_older_than_an_undo_or_than_the_last_report_is_ignored(ids):
     page = open_compress(model=ids["model"])
-    slider(page, "Rank of all tables").set_value(3).run()
-    assert [slider(page, f"Rank of embedding.C{number}").value for number in (1, 2, 3)] == [3, 3, 3]
-    assert slider(page, "Rank of mlp.0").value == 4
+    known = editor(page)["others"]
+    move(page, {"mlp.2": 12})
     page.button(key="undo").click().run()
-    assert slider(page, "Rank of embedding.C2").value == 4
+    move(page, {"mlp.2": 13}, base=known)
+    assert ranks(page)["mlp.2"] == 4
+    move(page, {"mlp.2": 14}, serial=7)
+    move(page, {"mlp.2": 15}, serial=6)
+    assert ranks(page)["mlp.2"] == 14 and editor(page)["seen"] == ["browser", 7]
+    move(page, {"mlp.2": 16}, serial=8, plan="4.16")
+    send(page, "no report")
+    assert ranks(page)["mlp.2"] == 14
 
 
-def test_at_break_even_a_layer_stays_dense_and_says_so(ids):
+def test_reports_in_one_breath_are_all_taken(ids):
     page = open_compress(model=ids["model"])
-    slider(page, "Rank of mlp.2").set_value(20).run()  # 40 * 40 / (40 + 40)
-    assert "dense <small>from 20</small>" in html(page)
-    slider(page, "Rank of mlp.2").set_value(19).run()
-    assert "dense <small>from 20</small>" not in html(page).split("Rank")[0].split("mlp.2")[1].split("</div>")[1]
+    known = editor(page)["others"]
+    for serial, rank in enumerate((7, 8, 9), 1):
+        move(page, {"mlp.2": rank}, base=known, serial=serial)
+    assert ranks(page)["mlp.2"] == 9
+    page.button(key="undo").click().run()
+    assert ranks(page)["mlp.2"] == 8
+
+
+def test_at_break_even_a_layer_stays_dense(ids):
+    page = open_compress(model=ids["model"])
+    names = {layer["name"]: layer for layer in settings(page)["terms"]["layers"]}
+    assert names["mlp.2"]["break_even"] == 20  # 40 * 40 / (40 + 40)
+    page.button(key="preset-dense").click().run()
+    assert not run_button(move(page, {"mlp.2": 10})).disabled
+    assert run_button(move(page, {"mlp.2": 20})).disabled
 
 
 def test_the_button_says_why_it_cannot_run(ids):
@@ -75,7 +92,7 @@ def test_a_variance_preset_keeps_that_share_in_every_layer(ids, preset, share):
         cache.model_profile(cache.workspace(), ids["model"]),
     )
     for layer in profile.compressible:
-        rank = slider(page, f"Rank of {layer.layer_name}").value
+        rank = ranks(page)[layer.layer_name]
         assert rank == layer.out_features or spectra[layer.layer_name].cumulative[rank - 1] >= share
 
 
@@ -86,11 +103,11 @@ def test_relu_in_the_bottleneck_is_labelled_as_invalidating_the_prediction(ids):
     assert any("does not hold" in caption.value for caption in page.caption)
 
 
-def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
+def test_in_a_shared_basis_every_table_has_the_largest_rank(ids, tmp_path):
     page = open_compress(model=ids["model"])
     page.selectbox(key="compress-basis").set_value("shared").run()
-    assert not any("embedding." in slider.label for slider in page.slider)
-    slider(page, "Rank of all tables").set_value(2).run()
+    assert settings(page)["terms"]["shared"] and settings(page)["terms"]["shared_variance"] is not None
+    move(page, {f"embedding.C{number}": 2 for number in (1, 2, 3)})
     profile, spectra = (
         cache.model_profile(cache.workspace(), ids["model"]),
         cache.layer_spectra(cache.workspace(), ids["spectra"]),
@@ -106,7 +123,7 @@ def test_in_a_shared_basis_one_slider_gives_every_table_its_rank(ids, tmp_path):
 
 def test_run_queues_exactly_the_settings_on_the_page(ids, tmp_path):
     page = open_compress(model=ids["model"])
-    slider(page, "Rank of all MLP layers").set_value(7).run()
+    move(page, {"mlp.0": 7, "mlp.2": 7})
     page.selectbox(key="compress-order").set_value("joint").run()
     page.number_input(key="finetune-epochs").set_value(2).run()
     promised = re.search(r"to (.*) parameters", run_button(page).label).group(1)
@@ -145,31 +162,31 @@ def test_a_faulty_setting_is_named_and_nothing_can_be_queued(ids):
     page = open_compress(model=ids["model"])
     page.number_input(key="compress-max_rows").set_value(0).run()
     assert not page.exception and any("Calibration rows must be" in error.value for error in page.error)
-    assert run_button(page).disabled and slider(page, "Rank of mlp.2").value == 4
+    assert run_button(page).disabled and ranks(page)["mlp.2"] == 4
 
 
 def test_a_link_carries_the_plan(ids):
     page = open_compress(model=ids["model"], plan="5x2.2x3")
-    assert [found.value for found in page.slider if "all" not in found.label] == [5, 5, 2, 2, 2]
+    assert list(ranks(page).values()) == [5, 5, 2, 2, 2]
 
 
 def test_a_compressed_model_is_sent_back_to_its_original(ids, tmp_path):
     workspace = open_workspace(tmp_path)
     compressed = add_compressed(workspace, ids, compressed_profile=True)
     page = open_compress(model=compressed.id)
-    assert not page.slider and any("already compressed" in text.value for text in page.markdown)
+    assert not editors(page) and any("already compressed" in text.value for text in page.markdown)
 
 
 def test_without_spectra_the_page_says_what_to_do_first(ids, tmp_path):
     open_workspace(tmp_path).store.artifacts.delete(ids["spectra"])
     page = open_compress(model=ids["model"])
-    assert not page.slider and any("No spectra yet" in text.value for text in page.markdown)
+    assert not editors(page) and any("No spectra yet" in text.value for text in page.markdown)
 
 
 @pytest.mark.parametrize("method", ["tensor_train", "rare_ids", "qr_hash"])
 def test_tables_of_another_method_are_predicted_and_queued_as_such(ids, tmp_path, method):
     page = open_compress(model=ids["model"])
-    slider(page, "Rank of all tables").set_value(3).run()
+    move(page, {f"embedding.C{number}": 3 for number in (1, 2, 3)})
     page.selectbox(key="compress-method").set_value(method).run()
     assert not page.exception and page.selectbox(key="compress-basis").disabled
     assert any("not projections of the original ones" in caption.value for caption in page.caption)

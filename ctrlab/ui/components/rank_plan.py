@@ -1,10 +1,13 @@
 """The current plan: a rank for every layer, kept in the session and in the URL, with undo and redo.
 
-A layer at its full width, or at or above break-even, is dense. Pages change the plan only through `change`.
+A layer at its full width, or at or above break-even, is dense. Pages change the plan only through `change`; the editor in the
+browser, which is ahead of the server, by a `Report`. Changes are numbered, so that neither takes an older plan for a newer one.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import groupby
+from typing import Any, Self
 
 import streamlit as st
 
@@ -18,12 +21,43 @@ _MAX_UNDO = 100
 Ranks = dict[str, int]
 
 
+@dataclass(frozen=True)
+class Report:
+    """All ranks as the editor has them.
+
+    base: number of the last change by others that it knows. client, serial: which editor, and which of its reports.
+    """
+
+    base: int
+    client: str
+    serial: int
+    plan: str
+
+    @classmethod
+    def of(cls, values: Any) -> Self | None:
+        """From the message of the browser; None where it is no report."""
+        try:
+            return cls(int(values["base"]), str(values["client"]), int(values["serial"]), str(values["plan"]))
+        except (KeyError, TypeError, ValueError):
+            return None
+
+
+@dataclass(frozen=True)
+class Place:
+    """Where the plan stands. others: number of the last change that was no report; seen: client and serial of the last report."""
+
+    others: int
+    seen: tuple[str, int] | None
+
+
 def current(spectra_id: str, layers: Sequence[LayerProfile], start: Callable[[], Mapping[str, int]]) -> Ranks:
     """{layer: rank} of this session; else of the URL; else of `start()`, where layers without a rank are dense."""
     key = _key(spectra_id)
     if key not in st.session_state:
         linked = decode(st.query_params.get(_PARAMETER, ""), layers)
-        st.session_state[key] = {"now": linked or _completed(start(), layers), "past": [], "future": []}
+        st.session_state[key] = {
+            "now": linked or _completed(start(), layers), "past": [], "future": [], "others": 0, "seen": None,
+        }  # fmt: skip
     ranks: Ranks = st.session_state[key]["now"]
     link = encode(ranks, layers)
     if st.query_params.get(_PARAMETER) != link:
@@ -31,27 +65,56 @@ def current(spectra_id: str, layers: Sequence[LayerProfile], start: Callable[[],
     return ranks
 
 
+def place(spectra_id: str) -> Place:
+    """Which changes and reports the plan contains."""
+    plan = st.session_state[_key(spectra_id)]
+    return Place(plan["others"], plan["seen"])
+
+
 def change(spectra_id: str, changes: Mapping[str, int]) -> None:
     """Set the ranks of some layers, as one step of undo."""
     plan = st.session_state[_key(spectra_id)]
-    changed = {**plan["now"], **changes}
-    if changed != plan["now"]:
-        plan["past"] = [*plan["past"], plan["now"]][-_MAX_UNDO:]
-        plan["now"], plan["future"] = changed, []
+    plan["others"] += 1
+    _set(plan, {**plan["now"], **changes})
+
+
+def take(spectra_id: str, layers: Sequence[LayerProfile], report: Report) -> bool:
+    """Set the ranks that the editor reports, as one step of undo; False where the report is refused.
+
+    That is one made before the editor knew of the last change by others, one that came before, and one that does not fit.
+    """
+    plan = st.session_state[_key(spectra_id)]
+    ranks, seen = decode(report.plan, layers), plan["seen"]
+    outdated = report.base < plan["others"] or (seen is not None and seen[0] == report.client and report.serial <= seen[1])
+    if ranks is None or outdated:
+        return False
+    plan["seen"] = (report.client, report.serial)
+    _set(plan, ranks)
+    return True
 
 
 def undo(spectra_id: str) -> None:
-    """Restore the plan before the last change."""
-    plan = st.session_state[_key(spectra_id)]
-    plan["future"].append(plan["now"])
-    plan["now"] = plan["past"].pop()
+    """Restore the plan before the last change; nothing where there is none."""
+    _step(spectra_id, "past", "future")
 
 
 def redo(spectra_id: str) -> None:
-    """Restore the plan before the last undo."""
+    """Restore the plan before the last undo; nothing where there is none."""
+    _step(spectra_id, "future", "past")
+
+
+def _step(spectra_id: str, source: str, target: str) -> None:
     plan = st.session_state[_key(spectra_id)]
-    plan["past"].append(plan["now"])
-    plan["now"] = plan["future"].pop()
+    if plan[source]:
+        plan["others"] += 1
+        plan[target].append(plan["now"])
+        plan["now"] = plan[source].pop()
+
+
+def _set(plan: dict[str, Any], ranks: Ranks) -> None:
+    if ranks != plan["now"]:
+        plan["past"] = [*plan["past"], plan["now"]][-_MAX_UNDO:]
+        plan["now"], plan["future"] = ranks, []
 
 
 def can_undo(spectra_id: str) -> bool:

@@ -1,26 +1,35 @@
 """The accuracy of the current plan before fine-tuning: predicted from sensitivity, and measured in the preview process."""
 
-import time
 import uuid
+from concurrent import futures
 from concurrent.futures import Future
+from dataclasses import dataclass
 
 import streamlit as st
-from streamlit.delta_generator import DeltaGenerator
 
 from ctrlab.errors import CtrlabError
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import Prediction
-from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services import previews
 from ctrlab.services.previews import Preview, PreviewRequest, Superseded
-from ctrlab.ui import format
 from ctrlab.ui.feedback import sentence
 from ctrlab.ui.views.compress.context import CompressContext
 
-#: Polling interval; each poll also lets a newer slider step interrupt this one.
-_POLL_SECONDS = 0.05
+#: How long a run waits for a measurement: most are done by then, and the page shows it without another run.
+_WAIT_SECONDS = 0.2
+#: Key of whether this session has seen a measurement.
+_MEASURED = "preview-measured"
 #: Time limit of a measurement. The first one includes starting the process and loading the model.
 _TIMEOUT_SECONDS = 120.0
+
+
+@dataclass(frozen=True)
+class Measurement:
+    """preview: None until it is there. note: shown in its place. waiting: whether it is worth asking again."""
+
+    preview: Preview | None = None
+    note: str = ""
+    waiting: bool = False
 
 
 def request(context: CompressContext, spec: CompressionSpec) -> "Future[Preview]":
@@ -30,72 +39,22 @@ def request(context: CompressContext, spec: CompressionSpec) -> "Future[Preview]
     return previews.preview_process(context.workspace).ask(wanted, client)
 
 
-def known(answer: "Future[Preview]") -> Preview | None:
-    """The measurement, if it is finished and did not fail."""
-    return answer.result() if answer.done() and answer.exception() is None else None
-
-
 def predicts_auc(prediction: Prediction) -> bool:
     """Whether the sensitivity, which is measured by truncation as AFM does it, is one of the method chosen."""
     return prediction.method.projects_outputs and prediction.method.keeps_latents
 
 
-def show(slot: DeltaGenerator, answer: "Future[Preview]", prediction: Prediction, sensitivity: Sensitivity | None) -> bool:
-    """Fill `slot` with the measurement, waiting for it if need be; call this after the rest of the page is drawn.
+def wait(answer: "Future[Preview]") -> Measurement:
+    """What is known of the measurement after a moment.
 
-    Returns:
-        Whether the measurement arrived while waiting.
+    Not for long: Streamlit does not interrupt the run of a fragment for another, so that a newer plan would wait as well.
     """
-    ranks = prediction.ranks
-    if not predicts_auc(prediction):
-        sensitivity = None
-    predicted = (sensitivity.predicted_auc(ranks), sensitivity.predicted_log_loss(ranks)) if sensitivity else None
-    if answer.done():
-        _fill(slot, answer, predicted)
-        return False
-    started = time.monotonic()
-    while not answer.done() and time.monotonic() - started < _TIMEOUT_SECONDS:
-        # Streamlit interrupts a run for a newer slider step when the run draws.
-        waited = time.monotonic() - started
-        slot.html(_table(None, predicted, "measuring" if waited < 1.5 else "loading the model and the validation rows"))
-        time.sleep(_POLL_SECONDS)
-    if answer.done():
-        _fill(slot, answer, predicted)
-    return answer.done()
-
-
-def _fill(slot: DeltaGenerator, answer: "Future[Preview]", predicted: tuple[float, float] | None) -> None:
-    try:
-        slot.html(_table(answer.result(), predicted, ""))
-    except Superseded:
-        return
-    except CtrlabError as error:
-        slot.caption(f"Not measured. {sentence(str(error))}")
-
-
-def _table(preview: Preview | None, predicted: tuple[float, float] | None, state: str) -> str:
-    rows = [
-        ("AUC", "higher is better", _numbers(preview, predicted, 0)),
-        ("Log loss", "lower is better", _numbers(preview, predicted, 1)),
-    ]  # fmt: skip
-    body = "".join(
-        f"<tr><th scope='row' title='{hint}'>{name}</th>{''.join(f'<td>{cell}</td>' for cell in cells)}</tr>"
-        for name, hint, cells in rows
-    )
-    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Before fine-tuning", "Predicted", "Measured", "Change, 95 %"))
-    note = f"on {preview.num_rows:,} validation rows" if preview is not None else state
-    return (
-        f"<table class='costs measured' aria-live='polite'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>"
-        f"<p class='measured-note'>{note or '&nbsp;'}</p>"
-    )
-
-
-def _numbers(preview: Preview | None, predicted: tuple[float, float] | None, which: int) -> tuple[str, str, str]:
-    """Cells of a row: predicted, measured, change with its interval."""
-    expected = f"{predicted[which]:.4f}" if predicted is not None else format.NONE
-    if preview is None:
-        return expected, format.NONE, format.NONE
-    value = preview.auc.estimate if which == 0 else preview.log_loss
-    change = preview.auc_change if which == 0 else preview.log_loss_change
-    interval = f"<small>{format.difference(change.low)} to {format.difference(change.high)}</small>"
-    return expected, f"{value:.4f}", f"{format.difference(change.estimate)} {interval}"
+    futures.wait([answer], _WAIT_SECONDS)
+    error = answer.exception() if answer.done() else None
+    if answer.done() and error is None:
+        st.session_state[_MEASURED] = True
+        return Measurement(answer.result())
+    if isinstance(error, CtrlabError) and not isinstance(error, Superseded):
+        return Measurement(note=f"Not measured. {sentence(str(error))}")
+    seen = st.session_state.get(_MEASURED)
+    return Measurement(note="measuring" if seen else "loading the model and the validation rows", waiting=True)

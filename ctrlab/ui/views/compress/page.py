@@ -1,4 +1,4 @@
-"""The Compress page: a slider a layer, the predicted and measured effect of the ranks, and the job that compresses."""
+"""The Compress page: the plan editor, the measured effect of its ranks, the settings, and the job that compresses."""
 
 from functools import partial
 from pathlib import Path
@@ -17,9 +17,9 @@ from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.views.compress import measured
 from ctrlab.ui.views.compress.context import load_context
+from ctrlab.ui.views.compress.editor import plan_editor, presets, set_ranks, starting_ranks
 from ctrlab.ui.views.compress.planner import model_sensitivity, planner
-from ctrlab.ui.views.compress.prediction import cost_chart, prediction_panel
-from ctrlab.ui.views.compress.ranks import presets, set_ranks, sliders, starting_ranks, track_style
+from ctrlab.ui.views.compress.prediction import cost_chart, notes
 from ctrlab.ui.views.compress.run import run
 from ctrlab.ui.views.compress.settings import read_settings
 
@@ -47,7 +47,6 @@ def render() -> None:
         empty("No spectra yet", what, "Spectra", "Compute spectra")
         return
     st.html(_STYLE)
-    st.html(track_style(workspace, model.id, spectra_id))
     _workbench(model.id, spectra_id)
 
 
@@ -67,34 +66,29 @@ def _is_compressed(workspace: Workspace, model: Artifact) -> None:
 
 @st.fragment
 def _workbench(model_id: str, spectra_id: str) -> None:
-    """Sliders on the left, prediction and run on the right; a slider step reruns this fragment only.
+    """The plan on the left, settings and run on the right; a move reruns this fragment only.
 
-    The settings are drawn below the sliders but first, because sliders and prediction depend on them.
+    The settings are read first, because everything else depends on them. What shows the measured AUC is drawn last: it waits.
     """
     context = load_context(cache.workspace(), model_id, spectra_id)
-    left, right = st.columns([13, 8], gap="large")
-    with left:
-        upper = st.container(key="ranks")
+    left, right = st.columns([13, 7], gap="large")
+    with right, st.container(key="run-panel"):
         settings = read_settings(context)
+        lower = st.container()
     ranks = rank_plan.current(spectra_id, context.layers, lambda: starting_ranks(context))
     plan = rank_plan.as_plan(ranks, context.profile)
     config = (settings.config or CompressConfig()).replace(plan=plan)
+    answer = measured.request(context, config.spec)
     prediction = predict(context.profile, context.spectra, config.spec)
-    sensitivity = model_sensitivity(context)
-    preview = measured.request(context, config.spec)
-    found = measured.known(preview)
-    with upper:
+    with left:
         presets(context, plan)
-        options = PlanOptions(spec=config.spec, spectra=context.spectra)
-        measured_auc = found.auc.estimate if found else None
-        planner(context, prediction, sensitivity, measured_auc, options, partial(set_ranks, context))
-        sliders(context, ranks, prediction, shared_basis=config.basis == "shared")
-    with right, st.container(key="prediction"):
-        prediction_panel(prediction, config.bottleneck)
-        slot = st.empty()
+    with lower:
         run(context, prediction, config, settings)
         cost_chart(context, prediction)
-    # Last, because it waits: the rest of the page is already in the browser while the plan is measured.
-    arrived = measured.show(slot, preview, prediction, sensitivity)
-    if arrived and st.session_state.get("planner"):
-        st.rerun()  # the front shows the measured plan too
+    found = measured.wait(answer)
+    with left:
+        options = PlanOptions(spec=config.spec, spectra=context.spectra)
+        auc = found.preview.auc.estimate if found.preview else None
+        planner(context, prediction, model_sensitivity(context), auc, options, partial(set_ranks, context))
+        plan_editor(context, ranks, config.spec, found)
+        notes(context, prediction, config.bottleneck)

@@ -41,11 +41,11 @@ _LOOK_UP_SECONDS = 2.0
 
 def model_sensitivity(context: CompressContext) -> Sensitivity | None:
     """The newest sensitivity of the model; None where none was measured."""
-    found = _sensitivity_id(context)
+    found = sensitivity_id(context)
     return cache.sensitivity(context.workspace, found) if found else None
 
 
-def _sensitivity_id(context: CompressContext) -> str | None:
+def sensitivity_id(context: CompressContext) -> str | None:
     """The id of the newest sensitivity, cached in the session; a miss is looked up again after two seconds."""
     key = f"sensitivity:{context.model.id}"
     known: str | None
@@ -103,7 +103,7 @@ def _form(context: CompressContext, sensitivity: Sensitivity, options: PlanOptio
             arguments = (context, sensitivity, options, apply)
             st.button("Find ranks", key="planner-find", icon=":material/search:", on_click=_find, args=arguments)
     if goal == LATENCY:
-        plan_for_milliseconds(context, _sensitivity_id(context) or "", apply)
+        plan_for_milliseconds(context, sensitivity_id(context) or "", apply)
     if fault := st.session_state.pop(_FAULT, None):
         st.error(sentence(fault), icon=":material/error:")
     return goal
@@ -165,7 +165,7 @@ def _front(
     options: PlanOptions,
     apply: Apply,
 ) -> None:
-    found = _sensitivity_id(context)
+    found = sensitivity_id(context)
     assert found is not None  # `sensitivity` was loaded from it
     spec = options.spec.replace(plan=RankPlan())
     table, plans = _front_table(context.workspace, context.model.id, context.spectra_id, found, goal, spec)

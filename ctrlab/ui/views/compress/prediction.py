@@ -1,45 +1,22 @@
-"""The predicted size, cost and variance lost of the current plan."""
+"""What is said about the predicted figures of the current plan, and its parameters as a chart."""
 
 import streamlit as st
 
 from ctrlab.models.structure import Bottleneck
 from ctrlab.plans.cost_prediction import Prediction
-from ctrlab.ui import format
-from ctrlab.ui.components.explain import explain
 from ctrlab.ui.components.figure import figure
-from ctrlab.ui.format import count, percent, size, times
+from ctrlab.ui.format import count
 from ctrlab.ui.views.compress.context import CompressContext
 
 
-def prediction_panel(prediction: Prediction, bottleneck: Bottleneck) -> None:
-    """Predicted parameters, size, MACs and variance lost of the plan."""
-    before, after = prediction.serving_original, prediction.serving
-    with st.container(horizontal=True, vertical_alignment="center", horizontal_alignment="distribute", key="head-prediction"):
-        st.markdown("**Prediction**")
-        explain("afm", key="explain-prediction")
-    factor = before.size_bytes / max(after.size_bytes, 1)
-    known = prediction.method.projects_outputs
-    lost = percent(prediction.variance_lost_total) if known else format.NONE
-    st.html(
-        '<div class="headline" role="status">'
-        f"<div><b>{count(after.parameters)}</b><span>parameters</span></div>"
-        f"<div><b>{_smaller(factor)}</b><span>smaller</span></div>"
-        f"<div><b>{lost}</b><span>variance lost{'' if bottleneck != 'relu' else ' *'}</span></div></div>"
-    )
-    rows = [
-        ("Tables", before.parameters_tables, after.parameters_tables, count, "parameters"),
-        ("Dense part", before.parameters_dense, after.parameters_dense, count, "parameters"),
-        ("Size", before.size_bytes, after.size_bytes, size, ""),
-        ("Compute per row", before.macs, after.macs, count, "MACs"),
-    ]
-    body = "".join(
-        f"<tr><th scope='row'>{name} <small>{unit}</small></th><td>{write(old)}</td><td>{write(new)}</td>"
-        f"<td>{format.NONE if new >= old else times(old / max(new, 1))}</td></tr>"
-        for name, old, new, write, unit in rows
-    )
-    heads = "".join(f"<th scope='col'>{head}</th>" for head in ("Serving form", "Original", "Planned", "Smaller"))
-    st.html(f"<table class='costs'><thead><tr>{heads}</tr></thead><tbody>{body}</tbody></table>")
-    if not known:
+def notes(context: CompressContext, prediction: Prediction, bottleneck: Bottleneck) -> None:
+    """What holds for the figures above, under these settings."""
+    trained, served = count(context.profile.cost.parameters), count(prediction.serving_original.parameters)
+    if trained != served:
+        st.caption(
+            f"Next to the sliders: parameters of the training form ({trained} in all). The figures above count the serving form."
+        )
+    if not prediction.method.projects_outputs:
         st.caption(
             f"Variance lost and AUC are predicted for AFM alone: {prediction.method.title} does not keep the directions that the "
             "spectra measure. Its AUC is measured."
@@ -50,13 +27,6 @@ def prediction_panel(prediction: Prediction, bottleneck: Bottleneck) -> None:
         )
     if bottleneck == "relu":
         st.caption("\\* With a ReLU between the factors the variance lost does not hold before fine-tuning.")
-
-
-def _smaller(factor: float) -> str:
-    """How much smaller: a factor, or a share where the factor would read 1.0x."""
-    if times(factor) != times(1.0):
-        return times(factor)
-    return percent(max(0.0, 1 - 1 / factor), 0)
 
 
 def cost_chart(context: CompressContext, prediction: Prediction) -> None:
