@@ -204,3 +204,22 @@ def test_a_method_that_retrains_says_so_whatever_the_settings_of_fine_tuning(ids
     page.toggle(key="finetune-wanted").set_value(False).run()
     page.selectbox(key="compress-method").set_value("qr_hash").run()
     assert not page.exception and any("initialised anew" in caption.value for caption in page.caption)
+
+
+def test_the_settings_are_one_line_above_their_folded_form_and_a_result_can_be_named(ids, tmp_path):
+    page = open_compress(model=ids["model"])
+
+    def line() -> str:
+        return next(text.value for text in page.markdown if "ranks as chosen" in text.value)
+
+    assert line() == "AFM, ranks as chosen, fine-tune 1 epoch on 80.0 k training rows, MLP first, no controls."
+    page.selectbox(key="compress-precision").set_value("int8")
+    page.selectbox(key="compress-bottleneck").set_value("prelu")
+    page.checkbox(key="controls").set_value(True)
+    page.toggle(key="finetune-wanted").set_value(False).run()
+    assert line() == "AFM, ranks as chosen, PReLU between the factors, 8 bits, no fine-tuning, with controls."
+    page.checkbox(key="controls").set_value(False).run()
+    page.text_input(key="result-name-0").set_value("a third of it").run()
+    run_button(page).click().run()
+    (job,) = open_workspace(tmp_path).store.jobs.list(5)
+    assert job.config["name"] == "a third of it" and page.text_input(key="result-name-1").value == ""

@@ -22,6 +22,7 @@ class CompressContext:
     spectra: Mapping[str, LayerSpectrum]
     linear: tuple[LayerProfile, ...]
     tables: tuple[LayerProfile, ...]
+    train_rows: int
     finetune_rows: int
 
     @cached_property
@@ -35,6 +36,7 @@ def load_context(workspace: Workspace, model_id: str, spectra_id: str) -> Compre
     model = workspace.store.artifacts.get(model_id)
     profile, spectra = cache.model_profile(workspace, model_id), cache.layer_spectra(workspace, spectra_id)
     layers = [layer for layer in profile.compressible if layer.layer_name in spectra]
+    rows = cache.dataset_summary(workspace, model.config["dataset_id"])["rows"]
     return CompressContext(
         workspace=workspace,
         model=model,
@@ -43,5 +45,6 @@ def load_context(workspace: Workspace, model_id: str, spectra_id: str) -> Compre
         spectra=spectra,
         linear=tuple(layer for layer in layers if layer.kind == "linear"),
         tables=tuple(layer for layer in layers if layer.kind == "embedding"),
-        finetune_rows=cache.dataset_summary(workspace, model.config["dataset_id"])["rows"].get("finetune", 0),
+        train_rows=rows["train"],
+        finetune_rows=rows.get("finetune", 0),
     )

@@ -19,6 +19,8 @@ from ctrlab.ui.views.compress.settings import RunSettings
 
 _ALL_DENSE = "every layer is dense; lower the rank of at least one layer below break-even, or choose fewer bits"
 _NO_SMALLER = "the result would be no smaller than the original; lower the ranks, or choose fewer bits"
+#: Key of the number of results queued by this session.
+_NAMED = "results-named"
 _FAULTY = "correct the settings first"
 
 
@@ -31,6 +33,9 @@ def run(context: CompressContext, prediction: Prediction, config: CompressConfig
         spectra_id=context.spectra_id,
         compress=config,
     )
+    key, default = f"result-name-{st.session_state.get(_NAMED, 0)}", service.compressed_name(context.workspace, job_config)
+    name = st.text_input("Name of the result", key=key, max_chars=120, placeholder=default)
+    job_config = job_config.replace(name=name.strip())
     task(
         "compress",
         f"Compress to {left}",
@@ -50,7 +55,11 @@ def _pointless(prediction: Prediction, config: CompressConfig) -> str:
 
 
 def _submit(workspace: Workspace, config: service.CompressJobConfig, settings: RunSettings) -> str:
-    """Queue the compression, with its controls where they are chosen; returns the id of the compression's job."""
+    """Queue the compression, with its controls where they are chosen; returns the id of the compression's job.
+
+    The next result is not named alike: the field of the name is a new one.
+    """
+    st.session_state[_NAMED] = st.session_state.get(_NAMED, 0) + 1
     if settings.controls:
         return controls.submit_with_controls(workspace, config, settings.seeds)[0]
     return service.submit_compress(workspace, config)
@@ -63,6 +72,9 @@ def _done(context: CompressContext, job: Job) -> None:
     cost, evaluation = compressed.summary["cost_serving"], latest_evaluation(workspace, compressed.id)
     measured = evaluation.summary if evaluation else None
     auc = f", AUC {format.auc(measured['metrics']['auc'])} on {measured['split']} rows" if measured else ""
+    before = latest_evaluation(workspace, context.model.id)
+    if measured and before and before.summary["split"] == measured["split"]:
+        auc += f", where the original has {format.auc(before.summary['metrics']['auc'])}"
     st.success(
         f"{escape(compressed.name)} is ready: {count(cost['parameters_tables'] + cost['parameters_dense'])} parameters{auc}.",
         icon=":material/check_circle:",
