@@ -47,6 +47,10 @@ class SpectrumError(CtrlabError):
     """A spectrum cannot be computed from these features."""
 
 
+class CalibrationWarning(UserWarning):
+    """Spectra were collected from fewer rows than a layer has outputs."""
+
+
 class CompressionError(CtrlabError):
     """A rank plan does not fit the model it was applied to."""
 

@@ -1,26 +1,38 @@
 """`compress` and `restore` for any `nn.Module`: an adapter that applies `ctrlab.compression` to another inventory of layers."""
 
-import copy
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol, Self, cast
 
+import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_model
 from torch import nn
 
 from ctrlab.anymodule.bilinear import FactoredBilinear
-from ctrlab.anymodule.module_layers import Filter, ForeignLayer, find_layers, profile_of, unfused_forms, unwrapped
-from ctrlab.anymodule.spectra import collect
+from ctrlab.anymodule.calls import Forward
+from ctrlab.anymodule.check import Checked, OriginalRun, squared_error_limits
+from ctrlab.anymodule.convolution import CONVOLUTIONS, FactoredConvolution, FactoredTransposed
+from ctrlab.anymodule.copying import copied
+from ctrlab.anymodule.module_layers import (
+    Filter,
+    ForeignLayer,
+    find_layers,
+    has_lazy_weights,
+    profile_of,
+    unfused_forms,
+    unwrapped,
+)  # fmt: skip
+from ctrlab.anymodule.spectra import calibrate
 from ctrlab.anymodule.tables import FactoredBag, FactoredTable
-from ctrlab.anymodule.unfused import unfused
+from ctrlab.anymodule.unfused import makes_nested_tensors, unfused
 from ctrlab.compression.afm import AFM
 from ctrlab.compression.factors import Compressor
 from ctrlab.compression.linear import FactoredLinear
 from ctrlab.compression.result import FORMAT_VERSION, CompressionResult, layer_rows, skipped_layers
-from ctrlab.compression.surgery import check_spectra, replace_modules
+from ctrlab.compression.surgery import check_spectra
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import CompressionError
 from ctrlab.models.profile import ModelProfile
@@ -47,7 +59,10 @@ class ReducedLayer(Protocol):
 #: The reduced form of each class of layers, subclasses before their bases.
 _REDUCED_FORMS: Mapping[type[nn.Module], type[ReducedLayer]] = {
     nn.Linear: FactoredLinear, nn.Bilinear: FactoredBilinear, nn.EmbeddingBag: FactoredBag, nn.Embedding: FactoredTable,
+    **dict.fromkeys(CONVOLUTIONS, FactoredConvolution),
 }  # fmt: skip
+_WITH_BOTTLENECK = (FactoredLinear, FactoredBilinear, FactoredConvolution)
+_FACTORED = (*_WITH_BOTTLENECK, FactoredTable)
 
 
 def compress(
@@ -59,23 +74,33 @@ def compress(
     spectra: Mapping[str, LayerSpectrum] | None = None,
     filter_fn: Filter | None = None,
     bottleneck: Bottleneck = "none",
+    forward: Forward | None = None,
+    on_batch: Callable[[int], None] | None = None,
 ) -> CompressionResult[nn.Module]:
     """A copy of `module` with low-rank layers and tables by AFM (arXiv 2405.18146); `module` itself is not changed.
 
-    Layers at or above break-even stay dense. A module that is used in several places is one layer and is replaced in all.
+    Layers at or above break-even stay dense. A module that is used in several places is one layer and is replaced in all. The
+    result is run on the first batch: a layer whose replacement does not run as often as the layer did, or differs from it by
+    more than the spectra predict, is put back and listed in `skipped`.
 
     Args:
         module: any wrapper of `torch.compile`, DataParallel or DistributedDataParallel is removed.
-        batches: calibration batches, each what the module takes; None if `spectra` are given.
+        batches: calibration batches, each what the module takes. With `spectra` given only the first is run; None runs none.
         variance: share of output variance that every layer and table keeps; or
         ranks: by layer name or pattern such as "mlp.*".
         spectra: of this module, from `ctrlab.spectra`.
         filter_fn: filter_fn(name, module) selects layers; by default all.
         bottleneck: between the factors of linear layers: "none", "relu" or "prelu".
+        forward: forward(module, batch) runs the module on a batch of any other form.
+        on_batch: on_batch(number of batches done), after each.
 
     Raises:
-        CompressionError: neither or both of `variance` and `ranks`, or a plan or spectra that do not fit the module.
-        SpectrumError: a layer's output is not finite.
+        CompressionError: neither or both of `variance` and `ranks`; a plan or spectra that do not fit the module; TorchScript; or
+            an attribute of the module that cannot be copied.
+        SpectrumError: there are no batches, a batch is not what the module takes, or a layer's output is not finite.
+
+    Warns:
+        CalibrationWarning: a layer has more outputs than it saw rows, hence too few directions.
 
     >>> import torch
     >>> module = torch.nn.Sequential(torch.nn.Linear(32, 24), torch.nn.ReLU(), torch.nn.Linear(24, 1))
@@ -85,29 +110,80 @@ def compress(
     >>> sum(p.numel() for p in module.parameters()), sum(p.numel() for p in result.model.parameters())
     (817, 277)
     """
-    module = unwrapped(module)
+    with torch.inference_mode(False):
+        return _compress(unwrapped(module), batches, variance, ranks, spectra, filter_fn, bottleneck, forward, on_batch)
+
+
+def _compress(
+    module: nn.Module, batches: Iterable[Any] | None, variance: float | None, ranks: Mapping[str, int] | None,
+    spectra: Mapping[str, LayerSpectrum] | None, filter_fn: Filter | None, bottleneck: Bottleneck, forward: Forward | None,
+    on_batch: Callable[[int], None] | None,
+) -> CompressionResult[nn.Module]:  # fmt: skip
     forms = unfused_forms(module)
     with unfused(module, forms) as form:
         layers, skipped = find_layers(form, filter_fn)
-        if spectra is None:
-            if batches is None:
-                raise CompressionError("there are neither batches nor spectra; give calibration batches, or the module's spectra")
-            spectra = collect(form, batches, filter_fn)
+        limited = spectra is None  # other spectra say nothing of these batches
+        if spectra is not None:
+            batch = next(iter(batches), None) if batches is not None else None
+        elif batches is None:
+            raise CompressionError("there are neither batches nor spectra; give calibration batches, or the module's spectra")
+        else:
+            calibration = calibrate(form, batches, filter_fn, forward, on_batch)
+            spectra, batch = calibration.spectra, calibration.first_batch
         seen = [layer if layer.skip_reason is not None or layer.layer_name in spectra else _unseen(layer) for layer in layers]
         profile = profile_of(seen)
-        plan = plan_ranks(profile, spectra, variance=variance, ranks=ranks)
-        chosen = plan.as_dict()
+        chosen = plan_ranks(profile, spectra, variance=variance, ranks=ranks).as_dict()
         check_spectra(profile, spectra, chosen)
-        model = _replaced(form, {
+        new = {
             layer: _reduced(layer, chosen[layer.layer_name], spectra[layer.layer_name], bottleneck)
             for layer in seen if layer.layer_name in chosen
-        })  # fmt: skip
+        }  # fmt: skip
+        bottleneck, earlier = _earlier(module, new, bottleneck)
+        runs = batch is not None and not has_lazy_weights(module)
+        original = OriginalRun(form, new, batch, forward) if runs else None
+    limits = squared_error_limits(new, spectra, chosen) if limited else {}
+    model, faults, difference = _built(module, forms, new, original, limits)
+    kept = {name: rank for name, rank in chosen.items() if name not in faults}
     asked = RankPlan.of(_asked(profile, spectra, variance, ranks or {}))
-    spec = CompressionSpec(plan=plan, bottleneck=bottleneck)
+    spec = CompressionSpec(plan=RankPlan.of(kept), bottleneck=bottleneck)
     return CompressionResult(
-        model=_with_fused(model, module, forms, chosen), spec=spec, rows=layer_rows(profile, chosen, spec),
-        skipped=skipped | skipped_layers(profile, asked, chosen),
+        model=model, spec=spec, rows=layer_rows(profile, kept, spec),
+        skipped=skipped | skipped_layers(profile, asked, chosen) | faults, earlier=earlier, difference=difference,
     )  # fmt: skip
+
+
+def _built(
+    module: nn.Module, forms: Mapping[str, nn.Module], new: Mapping[ForeignLayer, nn.Module], original: OriginalRun | None,
+    limits: Mapping[str, float],
+) -> tuple[nn.Module, dict[str, str], float | None]:  # fmt: skip
+    """(compressed module, {layer: reason} of those that were put back, relative difference of the outputs)."""
+    faults: dict[str, str] = {}
+    while True:
+        kept = {layer: replacement for layer, replacement in new.items() if layer.layer_name not in faults}
+        model = _replaced(module, forms, kept)
+        if original is None:
+            return model, faults, None
+        checked = original.check(model, kept, limits)
+        if not checked.ran and len(kept) > 1:  # which of them is it?
+            alone = [original.check(_replaced(module, forms, {layer: part}), {layer: part}, {}) for layer, part in kept.items()]
+            single = {name: reason for one in alone if not one.ran for name, reason in one.faults.items()}
+            checked = Checked(faults=single or checked.faults)
+        if not checked.faults:
+            return model, faults, checked.difference
+        faults |= checked.faults
+
+
+def _earlier(
+    module: nn.Module, new: Mapping[ForeignLayer, nn.Module], bottleneck: Bottleneck
+) -> tuple[Bottleneck, dict[str, int]]:
+    """The bottleneck of all factored layers, and {name: rank} of those that `module` has already."""
+    earlier = {
+        name: part for name, part in module.named_modules() if isinstance(part, _FACTORED)
+    }  # fmt: skip
+    kinds = {part.bottleneck for part in earlier.values() if isinstance(part, _WITH_BOTTLENECK)}
+    if kinds - {bottleneck} and any(isinstance(part, _WITH_BOTTLENECK) for part in new.values()):
+        raise CompressionError(f"the module has {kinds.pop()} bottlenecks, {bottleneck} was asked for; use one kind throughout")
+    return (kinds.pop() if kinds else bottleneck), {name: int(part.rank) for name, part in earlier.items()}
 
 
 def restore(module: nn.Module, path: str | Path) -> nn.Module:
@@ -137,7 +213,7 @@ def restore(module: nn.Module, path: str | Path) -> nn.Module:
         if unknown := [name for name in ranks if name not in layers]:
             raise CompressionError(f"{path.name} has a layer {unknown[0]}, this module has not; {_GIVE}")
         new = {layers[name]: cast(nn.Module, _unfilled(layers[name], rank, bottleneck)) for name, rank in ranks.items()}
-        model = _with_fused(_replaced(form, new), module, forms, ranks)
+    model = _replaced(module, forms, new)
     try:
         load_model(model, str(path))
     except (OSError, SafetensorError, RuntimeError) as error:
@@ -158,33 +234,40 @@ def _read_description(path: Path) -> tuple[dict[str, int], Bottleneck]:
     return ranks, bottleneck
 
 
-def _replaced(form: nn.Module, new: Mapping[ForeignLayer, nn.Module]) -> nn.Module:
-    """A copy of `form` with new modules in all places of these layers."""
-    return replace_modules(form, {slot: module for layer, module in new.items() for slot in layer.slots})
+def _replaced(module: nn.Module, forms: Mapping[str, nn.Module], new: Mapping[ForeignLayer, nn.Module]) -> nn.Module:
+    """A copy of `module` with new modules for these layers, and everything else as it was."""
+    with unfused(module, forms) as form:
+        model = copied(form, {layer.module: part for layer, part in new.items()})
+    return _with_fused(model, module, forms, [layer.layer_name for layer in new])
 
 
-def _with_fused(model: nn.Module, module: nn.Module, forms: Mapping[str, nn.Module], ranks: Mapping[str, int]) -> nn.Module:
-    """`model` with its unchanged attention and recurrent layers in torch's fused form, which is faster.
+def _with_fused(model: nn.Module, module: nn.Module, forms: Mapping[str, nn.Module], replaced: Sequence[str]) -> nn.Module:
+    """`model` with its unchanged attention and recurrent layers in torch's fused form, which is faster, and nested tensors too.
 
     Those of a TransformerEncoderLayer stay unfused if another part of it changed: its fused fast path would skip the new modules.
     """
-    memo: dict[int, Any] = {}
+    fused: dict[int, nn.Module] = {}
     for name in forms:
         around = name.rpartition(".")[0]
         if not isinstance(module.get_submodule(around), nn.TransformerEncoderLayer) or not name:
             around = name
         inside = f"{around}." if around else ""
-        if any(layer.startswith(inside) for layer in ranks):
+        if any(layer.startswith(inside) for layer in replaced):
             continue
-        fused = copy.deepcopy(module.get_submodule(name), memo)
+        old = module.get_submodule(name)
+        new = fused.setdefault(id(old), copied(old))
         if not name:
-            return fused
-        model.set_submodule(name, fused)
+            return new
+        model.set_submodule(name, new)
+    for name, part in module.named_modules():
+        inside = f"{name}." if name else ""
+        if makes_nested_tensors(part) and not any(layer.startswith(inside) for layer in replaced):
+            cast(Any, model.get_submodule(name)).use_nested_tensor = True
     return model
 
 
 def _unseen(layer: ForeignLayer) -> ForeignLayer:
-    reason = "it did not run on these batches, or uses per_sample_weights"
+    reason = "it did not run on these batches"
     return ForeignLayer(**{**vars(layer), "skip_reason": reason})
 
 
@@ -201,8 +284,8 @@ def _asked(
 
 def _unfilled(layer: ForeignLayer, rank: int, bottleneck: Bottleneck) -> ReducedLayer:
     """The module that replaces the layer, without values: same call, dtype, device, mode and requires_grad."""
-    form = next(form for base, form in _REDUCED_FORMS.items() if isinstance(layer.module, base))
-    return form.unfilled(layer.module, rank, bottleneck)
+    forms = (form for base, form in _REDUCED_FORMS.items() if isinstance(layer.module, base))
+    return next(forms, FactoredTransposed).unfilled(layer.module, rank, bottleneck)
 
 
 def _reduced(layer: ForeignLayer, rank: int, spectrum: LayerSpectrum, bottleneck: Bottleneck) -> nn.Module:

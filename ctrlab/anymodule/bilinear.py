@@ -17,8 +17,11 @@ class FactoredBilinear(nn.Module):
     Parameters: rank (in1 in2 + out) + rank + out; a bottleneck of "prelu" adds rank.
     """
 
+    __jit_unused_properties__ = ("weight", "bias", "compression_note")
+
     def __init__(self, in1: int, in2: int, rank: int, out: int, bottleneck: Bottleneck = "none") -> None:
         super().__init__()
+        self.bottleneck = bottleneck
         self.reduce = nn.Bilinear(in1, in2, rank)
         self.activation = bottleneck_activation(bottleneck, rank)
         self.restore = nn.Linear(rank, out)
@@ -33,6 +36,20 @@ class FactoredBilinear(nn.Module):
     def fill_(self, dense: nn.Bilinear, compressor: Compressor, spectrum: LayerSpectrum | None) -> None:
         """In place: the factors of `dense` by a method."""
         factor_linear_(self, factors_of(dense, compressor, spectrum, self.reduce.out_features))
+
+    @property
+    def rank(self) -> int:
+        return self.reduce.out_features
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense weight (out, in1, in2) that the two factors make up; a bottleneck is not in it."""
+        return torch.einsum("or,rij->oij", self.restore.weight, self.reduce.weight)
+
+    @property
+    def bias(self) -> Tensor:
+        """The bias (out,) of the dense layer."""
+        return self.restore.weight @ self.reduce.bias + self.restore.bias
 
     @property
     def compression_note(self) -> str:

@@ -16,8 +16,10 @@ from ctrlab.models.structure import Bottleneck
 class FactoredTable(nn.Module):
     """e = U z_id + mu in place of nn.Embedding; the padding row stays zero.
 
-    Parameters: num_embeddings rank in `weight`, d rank in `projection`, d in `mean`.
+    Parameters: num_embeddings rank in `latents`, d rank in `projection`, d in `mean`.
     """
+
+    __jit_unused_properties__ = ("weight", "compression_note")
 
     def __init__(self, table: nn.Embedding | nn.EmbeddingBag, rank: int) -> None:
         super().__init__()
@@ -26,7 +28,7 @@ class FactoredTable(nn.Module):
         self.sparse = table.sparse
         self.scale_grad_by_freq = table.scale_grad_by_freq
         like = table.weight.detach()
-        self.weight = nn.Parameter(like.new_zeros(table.num_embeddings, rank))
+        self.latents = nn.Parameter(like.new_zeros(table.num_embeddings, rank))
         self.projection = nn.Parameter(like.new_zeros(table.embedding_dim, rank))
         self.mean = nn.Parameter(like.new_zeros(table.embedding_dim))
 
@@ -38,22 +40,35 @@ class FactoredTable(nn.Module):
     @torch.no_grad()
     def fill_(self, table: nn.Embedding | nn.EmbeddingBag, compressor: Compressor, spectrum: LayerSpectrum | None) -> None:
         """In place: the latents, the projection and the mean of `table` by a method."""
-        factors = compressor.table_factors(table.weight, spectrum, self.weight.shape[1])
+        factors = compressor.table_factors(table.weight, spectrum, self.rank)
         basis, mean = factors.basis, factors.mean
-        project_rows_(self.weight, table.weight, factors.encoder, mean)
+        project_rows_(self.latents, table.weight, factors.encoder, mean)
         self.projection.copy_(basis)
         self.mean.copy_(mean)
         if self.padding_idx is not None:
-            self.weight[self.padding_idx] = 0
+            self.latents[self.padding_idx] = 0
+
+    @property
+    def rank(self) -> int:
+        return self.latents.shape[1]
+
+    @property
+    def weight(self) -> Tensor:
+        """The dense table (num_embeddings, d), for modules that read it; made anew by each reading."""
+        rows = self.latents @ self.projection.T
+        if self.padding_idx is None:
+            return rows + self.mean
+        held = torch.arange(self.num_embeddings, device=rows.device) != self.padding_idx
+        return rows + held.unsqueeze(1) * self.mean
 
     @property
     def compression_note(self) -> str:
-        return f"reduced to rank {self.weight.shape[1]} already"
+        return f"reduced to rank {self.rank} already"
 
     def forward(self, input: Tensor) -> Tensor:
         """Ids (...) -> vectors (..., d)."""
         latents = functional.embedding(
-            input, self.weight, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq, sparse=self.sparse
+            input, self.latents, self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq, sparse=self.sparse
         )
         vectors = latents @ self.projection.T
         if self.padding_idx is None:
@@ -69,24 +84,28 @@ class FactoredBag(FactoredTable):
         self.mode = table.mode
         self.include_last_offset = table.include_last_offset
 
-    def forward(self, input: Tensor, offsets: Tensor | None = None) -> Tensor:
+    def forward(self, input: Tensor, offsets: Tensor | None = None, per_sample_weights: Tensor | None = None) -> Tensor:
         """Ids (B, L), or ids of all bags (N,) with the offset of each bag, like nn.EmbeddingBag -> (B, d)."""
         pooled = functional.embedding_bag(
-            input, self.weight, offsets, padding_idx=self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq,
+            input, self.latents, offsets, padding_idx=self.padding_idx, scale_grad_by_freq=self.scale_grad_by_freq,
             mode=self.mode, sparse=self.sparse, include_last_offset=self.include_last_offset,
+            per_sample_weights=per_sample_weights,
         )  # fmt: skip
-        sizes = self._sizes(input, offsets).unsqueeze(1)
+        sizes = self._sizes(input, offsets, per_sample_weights).unsqueeze(1)
         times = sizes if self.mode == "sum" else sizes.clamp(max=1)
         vectors: Tensor = pooled @ self.projection.T + times * self.mean
         return vectors
 
-    def _sizes(self, ids: Tensor, offsets: Tensor | None) -> Tensor:
-        """The number of rows in each bag (B,), padding not counted."""
-        held = torch.ones_like(ids) if self.padding_idx is None else (ids != self.padding_idx).to(ids.dtype)
-        if ids.ndim == 2:
-            return held.sum(dim=1).to(self.mean.dtype)
+    def _sizes(self, ids: Tensor, offsets: Tensor | None, weights: Tensor | None) -> Tensor:
+        """The number of rows in each bag (B,), or the sum of their weights; padding not counted."""
+        held = torch.ones_like(ids, dtype=self.mean.dtype) if weights is None else weights.to(self.mean.dtype)
+        if self.padding_idx is not None:
+            held = held * (ids != self.padding_idx)
+        if ids.dim() == 2:
+            return held.sum(dim=1)
         assert offsets is not None
-        starts = offsets if not self.include_last_offset else offsets[:-1]
-        before = torch.cat([held.new_zeros(1), held.cumsum(0)])
-        ends = torch.cat([starts[1:], starts.new_tensor([len(ids)])]) if not self.include_last_offset else offsets[1:]
-        return (before[ends] - before[starts]).to(self.mean.dtype)
+        bags = offsets if not self.include_last_offset else offsets[:-1]
+        place = torch.arange(ids.shape[0], device=ids.device)
+        # Bag of each place: the last that begins at or before it; an empty bag begins where the next one does.
+        bag = torch.searchsorted(bags, place, right=True) - 1
+        return torch.zeros(bags.shape[0], dtype=held.dtype, device=held.device).index_add(0, bag, held)

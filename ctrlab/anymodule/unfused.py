@@ -4,7 +4,7 @@ torch runs `nn.MultiheadAttention`, `nn.RNN`, `nn.GRU` and `nn.LSTM` as one fuse
 need layers, so unfused forms replace them during calibration, and permanently where one of their maps is compressed.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, cast
 
@@ -45,20 +45,32 @@ def unfused_form(module: nn.Module) -> nn.Module:
 
 
 @contextmanager
-def unfused(module: nn.Module, forms: dict[str, nn.Module]) -> Iterator[nn.Module]:
+def unfused(module: nn.Module, forms: Mapping[str, nn.Module]) -> Iterator[nn.Module]:
     """`module` with unfused forms in place inside the block; the fused layers are restored after it.
 
     forms: {qualified name: unfused form}; the name is "" if `module` itself is the layer.
+
+    A `TransformerEncoder` does not make nested tensors meanwhile, which only fused attention takes.
     """
     fused = {name: module.get_submodule(name) for name in forms if name}
+    nested: list[Any] = [part for part in module.modules() if makes_nested_tensors(part)] if forms else []
     try:
+        for encoder in nested:
+            encoder.use_nested_tensor = False
         for name, form in forms.items():
             if name:
                 module.set_submodule(name, form)
         yield forms.get("", module)
     finally:
+        for encoder in nested:
+            encoder.use_nested_tensor = True
         for name, old in fused.items():
             module.set_submodule(name, old)
+
+
+def makes_nested_tensors(part: nn.Module) -> bool:
+    """Whether a module is a `TransformerEncoder` that may turn masked rows into a nested tensor."""
+    return isinstance(part, nn.TransformerEncoder) and bool(getattr(part, "use_nested_tensor", False))
 
 
 class UnfusedAttention(nn.Module):

@@ -43,6 +43,8 @@ class FactoredLinear(nn.Module):
     Parameters: rank (in + out) + rank + out; "prelu" adds rank.
     """
 
+    __jit_unused_properties__ = ("weight", "bias", "compression_note")
+
     def __init__(self, in_features: int, rank: int, out_features: int, bottleneck: Bottleneck = "none") -> None:
         super().__init__()
         self.bottleneck = bottleneck
@@ -73,6 +75,16 @@ class FactoredLinear(nn.Module):
         return self.restore.out_features
 
     @property
+    def weight(self) -> Tensor:
+        """The dense weight (out, in) that the two factors make up, for modules that read it; a bottleneck is not in it."""
+        return self.restore.weight @ self.reduce.weight
+
+    @property
+    def bias(self) -> Tensor:
+        """The bias (out,) of the dense layer."""
+        return self.restore.weight @ self.reduce.bias + self.restore.bias
+
+    @property
     def compression_note(self) -> str:
         return f"factored to rank {self.rank} already"
 
@@ -84,9 +96,9 @@ class FactoredLinear(nn.Module):
         """In place: y <- scale y + shift, like a batch normalisation behind this layer in evaluation mode."""
         scale_output_(self.restore, scale, shift)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """(..., in) -> (..., out)."""
-        y: Tensor = self.restore(self.activation(self.reduce(x)))
+        y: Tensor = self.restore(self.activation(self.reduce(input)))
         return y
 
 
@@ -94,9 +106,12 @@ register_reader(FactoredLinear, first_layer, fold="ctrlab.compression.readers.ml
 
 
 def like_module(new: M, old: nn.Module) -> M:
-    """`new` with the dtype, device, training mode and `requires_grad` of `old`."""
-    weight = cast(Tensor, old.weight)
-    return new.to(weight.device, weight.dtype).train(old.training).requires_grad_(weight.requires_grad)
+    """`new` with the dtype, device, training mode and `requires_grad` of `old`; a frozen bias stays frozen."""
+    weight, bias = cast(Tensor, old.weight), getattr(old, "bias", None)
+    new = new.to(weight.device, weight.dtype).train(old.training).requires_grad_(weight.requires_grad)
+    if bias is not None and (restore := getattr(new, "restore", None)) is not None:
+        restore.bias.requires_grad_(bias.requires_grad)
+    return new
 
 
 @torch.no_grad()
@@ -131,7 +146,7 @@ def scale_output_(linear: nn.Linear, scale: Tensor, shift: Tensor) -> None:
 def bias_or_zeros(linear: nn.Linear | nn.Bilinear) -> Tensor:
     """The bias (out,), or zeros where the layer has none."""
     bias = cast("Tensor | None", linear.bias)
-    return bias if bias is not None else linear.weight.new_zeros(linear.out_features)
+    return bias if bias is not None else linear.weight.new_zeros(len(linear.weight))
 
 
 @torch.no_grad()

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
+from safetensors import SafetensorError
 from safetensors.torch import save_model as save_weights
 from torch import nn
 
+from ctrlab.errors import CompressionError
 from ctrlab.models.base import CTRModel
 from ctrlab.models.checkpoint import save_model
 from ctrlab.models.profile import LayerProfile, ModelProfile
@@ -39,12 +42,17 @@ class CompressionResult(Generic[M]):
     spec: what was done; its plan has the ranks that were applied, without planned layers at or above break-even.
     rows: every compressible layer and table.
     skipped: {layer_name: reason} of layers that cannot be compressed, and of planned layers that would not shrink.
+    earlier: {layer_name: rank} of layers that were compressed before; for modules that are not ctrlab's own.
+    difference: of the outputs of the module before and after on the first calibration batch, relative (root of the sum of
+        squared differences over the sum of squares); None where that was not run.
     """
 
     model: M
     spec: CompressionSpec
     rows: tuple[CompressedLayer, ...]
     skipped: dict[str, str]
+    earlier: Mapping[str, int] = field(default_factory=dict)
+    difference: float | None = None
 
     @property
     def plan(self) -> RankPlan:
@@ -55,29 +63,48 @@ class CompressionResult(Generic[M]):
         """What was done, as JSON: "version", "ranks", "bottleneck", "layers" (one row each) and "skipped"."""
         rows = [
             {"layer": row.name, "kind": row.kind, "rank": row.rank,
-             "before": row.parameters_before, "after": row.parameters_after}
+             "before": int(row.parameters_before), "after": int(row.parameters_after)}
             for row in self.rows
         ]  # fmt: skip
         return {
-            "version": FORMAT_VERSION, "ranks": self.plan.as_dict(), "bottleneck": self.spec.bottleneck, "layers": rows,
-            "skipped": self.skipped,
+            "version": FORMAT_VERSION, "ranks": {**self.earlier, **self.plan.as_dict()}, "bottleneck": self.spec.bottleneck,
+            "layers": rows, "skipped": self.skipped, "difference": self.difference,
         }  # fmt: skip
 
     def save(self, path: str | Path) -> tuple[Path, ...]:
         """Write the model to `path` (safetensors) and return the paths written.
 
         A ctrlab model is one checkpoint, read by `ctrlab.models.checkpoint.load_model`. Of any other module the weights are
-        written, with the description in a .json file beside them; `ctrlab.restore` reads both.
+        written, with the description in a .json file beside them; `ctrlab.restore` reads both. Files of these names are
+        replaced once both are written.
+
+        Raises:
+            CompressionError: a file cannot be written, or the module has state that is no tensor.
         """
         path = Path(path)
         if isinstance(self.model, CTRModel):
             save_model(self.model, path)
             return (path,)
+        if path.suffix == ".json":
+            raise CompressionError(f"{path} is where the description would be written; name the weights {path.stem}.safetensors")
+        return _save_module(self.model, self.description(), path)
+
+
+def _save_module(module: nn.Module, description: Mapping[str, Any], path: Path) -> tuple[Path, Path]:
+    """Write weights and description whole or not at all, with the file modes of other new files."""
+    described = path.with_suffix(".json")
+    try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        save_weights(self.model, str(path))
-        description = path.with_suffix(".json")
-        description.write_text(json.dumps(self.description(), indent=1), encoding="utf-8")
-        return path, description
+        with TemporaryDirectory(prefix=f".{path.name}.", dir=path.parent) as folder:
+            weights, text = Path(folder) / "weights", Path(folder) / "description"
+            text.write_text(json.dumps(description, indent=1), encoding="utf-8")
+            save_weights(module, str(weights))
+            weights.chmod(text.stat().st_mode)  # safetensors makes it readable by its owner alone
+            weights.replace(path)
+            text.replace(described)
+    except (OSError, SafetensorError, RuntimeError, ValueError, TypeError, AttributeError) as error:
+        raise CompressionError(f"the module cannot be saved as {path}: {error}; safetensors holds tensors alone") from error
+    return path, described
 
 
 def layer_rows(profile: ModelProfile, ranks: Mapping[str, int], spec: CompressionSpec) -> tuple[CompressedLayer, ...]:

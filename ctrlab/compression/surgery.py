@@ -126,17 +126,8 @@ def _check_earlier_compression(model: CTRModel, structure: Structure) -> None:
 
 
 def replace_modules(model: M, new: Mapping[str, nn.Module]) -> M:
-    """A deep copy of `model` with these modules at these qualified names; the modules they replace are not copied.
-
-    If the name "" is given, its module is returned.
-    """
-    if "" in new:
-        return cast(M, new[""])
-    replaced = [model.get_submodule(name) for name in new]
-    copied = copy.deepcopy(model, {id(module): module for module in replaced})
-    for name, module in new.items():
-        copied.set_submodule(name, module)
-    return copied
+    """A deep copy of `model` with new modules in place of those of these qualified names, which are not copied."""
+    return copy.deepcopy(model, {id(model.get_submodule(name)): module for name, module in new.items()})
 
 
 def _unfilled_modules(model: CTRModel, structure: Structure) -> dict[str, nn.Module]:

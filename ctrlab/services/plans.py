@@ -42,10 +42,21 @@ def delete_plan(workspace: Workspace, plan_id: str) -> None:
 
 
 def plan_from_json(workspace: Workspace, model_id: str, text: str) -> RankPlan:
-    """A plan from JSON, as `RankPlan.to_json` writes it or as plain {"layer": rank}, that fits the model.
+    """A plan from JSON that fits the model, see `parse_plan`.
 
     Raises:
         ConfigError: it is not such JSON. CompressionError: it does not fit the model; every fault is listed.
+    """
+    plan = parse_plan(text)
+    validate_plan(model_profile(workspace, model_id), plan)
+    return plan
+
+
+def parse_plan(text: str) -> RankPlan:
+    """A plan of any model from JSON, as `RankPlan.to_json` writes it or as plain {"layer": rank}.
+
+    Raises:
+        ConfigError: it is not such JSON. CompressionError: it has no rank.
     """
     try:
         values = json.loads(text)
@@ -56,7 +67,6 @@ def plan_from_json(workspace: Workspace, model_id: str, text: str) -> RankPlan:
     plan = RankPlan.from_dict(values) if "ranks" in values else _plain(values)
     if not len(plan):
         raise CompressionError("the plan leaves every layer dense; give a rank to at least one")
-    validate_plan(model_profile(workspace, model_id), plan)
     return plan
 
 

@@ -56,6 +56,18 @@ def test_without_json_the_layers_are_a_table(folder, capsys):
     assert out.startswith("layer") and "skipped 4: " in out and "small.json" in out
 
 
+def test_a_plan_file_and_a_filter_choose_layers_and_few_rows_are_warned_of(folder, capsys):
+    (folder / "plan.json").write_text('{"0": 5, "2": 6}')
+    (folder / "maker_of_modules.py").write_text(MAKER.replace("256, 20", "25, 20"))
+    start = ["compress-module", "--factory", "maker_of_modules:make", "--output", "small.safetensors", "--json"]
+    assert main([*start, "--plan", "plan.json"]) == 0
+    told = capsys.readouterr()
+    assert json.loads(told.out)["ranks"] == {"0": 5, "2": 6} and "warning: layer 0 has 40 outputs and saw 25 rows" in told.err
+    assert main([*start, "--variance", "0.3", "--filter", "2"]) == 0
+    answer = json.loads(capsys.readouterr().out)
+    assert set(answer["ranks"]) == {"2"} and answer["skipped"]["0"] == "left out by filter_fn"
+
+
 @pytest.mark.parametrize(
     ("factory", "message"),
     [
