@@ -9,7 +9,7 @@ import pandas as pd
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_settings
 from ctrlab.cli.manage import add_search_flags, declare_management, marks, search_of
-from ctrlab.cli.output import comparison_text, print_json, table_text, write_text
+from ctrlab.cli.output import comparison_text, print_json, table_text
 from ctrlab.figures.text import rows_and_clicks, size
 from ctrlab.models.configs import MODELS
 from ctrlab.reports.training import finished_training, planned_training
@@ -17,6 +17,8 @@ from ctrlab.services import annotations, comparison, models
 from ctrlab.services.doubts import model_doubts
 from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig
+from ctrlab.services.reporting import TABLE_FORMS
+from ctrlab.services.text_files import write_text
 from ctrlab.storage import Artifact
 from ctrlab.training.configs import FitConfig
 
@@ -114,15 +116,25 @@ def _compare(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     parser = declare_verb(subparsers, common, "compare", run_compare, "compare AUC, size and speed of models")
     parser.add_argument("models", nargs="+", help="ids of the models; sizes are relative to the first")
     parser.add_argument("--time-again", action="store_true", help="time all models again, in turns in one job")
+    parser.add_argument(
+        "--baseline", metavar="MODEL", help="id of the one that the others are compared with (default: the first original)"
+    )
     parser.add_argument("--csv", type=Path, help="also write the whole table to this file")
+    parser.add_argument("--markdown", type=Path, help="also write the main columns as a Markdown table")
+    parser.add_argument("--latex", type=Path, help="also write the main columns as a LaTeX table")
+    parser.add_argument("--html", type=Path, help="also write a report that needs no server: table, charts, verdicts")
+    parser.add_argument("--title", default="", help="title of the report")
 
 
 def run_compare(args: argparse.Namespace) -> None:
     """`compare`."""
     with open_lab(args) as lab:
-        table = lab.compare(args.models, time_again=args.time_again)
-        if args.csv:
-            write_text(args.csv, table.to_csv(index=False))
+        table = lab.compare(args.models, args.baseline, time_again=args.time_again)
+        for form, write in TABLE_FORMS.items():
+            if path := getattr(args, form):
+                write_text(path, write(table))
+        if args.html:
+            lab.report(args.models, args.html, args.baseline, args.title)
         print_json({"models": table.to_dict("records")}) if args.json else print(comparison_text(table))
 
 

@@ -64,16 +64,6 @@ def read_text(path: Path, content: str) -> str:
         raise ConfigError(f"{path} cannot be read ({_reason(error)}); give {content}") from error
 
 
-def write_text(path: Path, text: str) -> None:
-    """Write a file that the user named; ConfigError where that is impossible."""
-    try:
-        path.write_text(text, encoding="utf-8")
-    except (OSError, ValueError) as error:
-        raise ConfigError(
-            f"{path} cannot be written ({_reason(error)}); give a path in a folder that exists and is writable"
-        ) from error
-
-
 def _reason(error: Exception) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab
 from ctrlab.cli.flags import add_config_flags, flag_settings
-from ctrlab.cli.output import print_json, table_text, write_text
+from ctrlab.cli.output import print_json, table_text
 from ctrlab.errors import ConfigError
 from ctrlab.models.profile import ModelProfile
 from ctrlab.plans.budgets import BUDGET_KINDS, LATENCY, Budget
@@ -16,6 +16,7 @@ from ctrlab.services import models, plans, sensitivity
 from ctrlab.services.lab import Lab
 from ctrlab.services.sensitivity import SensitivityConfig
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE, SpeedConfig
+from ctrlab.services.text_files import write_text
 
 
 def declare_planning(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:

@@ -1,6 +1,5 @@
 """Imports every figure, which registers all of them in `FIGURES`."""
 
-from ctrlab.figures.comparison import auc_size_scatter, describe_auc_size_scatter, describe_latency_bars, latency_bars
 from ctrlab.figures.cost import cost_bars, describe_cost_bars
 from ctrlab.figures.fields import cardinalities, describe_cardinalities, describe_head_shares, head_shares
 from ctrlab.figures.layer_map import describe_layer_map, layer_map
@@ -20,16 +19,13 @@ from ctrlab.figures.training import describe_training_curves, training_curves
 __all__ = [
     "FIGURES",
     "FigureEntry",
-    "auc_size_scatter",
     "cardinalities",
     "cost_bars",
     "cumulative_variance",
-    "describe_auc_size_scatter",
     "describe_cardinalities",
     "describe_cost_bars",
     "describe_cumulative_variance",
     "describe_head_shares",
-    "describe_latency_bars",
     "describe_layer_map",
     "describe_log_loss_rise",
     "describe_planned_front",
@@ -38,7 +34,6 @@ __all__ = [
     "describe_training_curves",
     "describe_variance_against_accuracy",
     "head_shares",
-    "latency_bars",
     "layer_map",
     "log_loss_rise",
     "planned_front",

@@ -46,8 +46,6 @@ DARK = {
 }  # fmt: skip
 
 ROLES = {role.name: role for role in (ORIGINAL, AFM, CONTROL, FROM_SCRATCH, THRESHOLD)}
-#: The role of each kind of model in a comparison.
-KIND_ROLES = {"original": ORIGINAL, "compressed": AFM, "control": CONTROL, "from_scratch": FROM_SCRATCH}
 
 
 def line(role: Role, width: float = 2.0) -> dict[str, Any]:

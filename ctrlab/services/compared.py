@@ -12,11 +12,14 @@ from ctrlab.services.workspace import Workspace
 
 
 def compared_models(workspace: Workspace, model_ids: Sequence[str], baseline: str | None = None) -> pd.DataFrame:
-    """`comparison_table` with the columns finetune and run_group (of `controls`) and doubts ("; " between several)."""
+    """`comparison_table` with finetune and run_group (of `controls`), doubts and tags ("; " between several), note and star."""
     models = require_models(workspace, model_ids)
     doubts = doubts_of_models(workspace, models)
     return comparison_table(workspace, model_ids, baseline).assign(
         finetune=[finetune_key(model) for model in models],
         run_group=[run_group(model) for model in models],
         doubts=["; ".join(doubts[model.id]) for model in models],
+        note=[model.annotation.note for model in models],
+        tags=["; ".join(model.annotation.tags) for model in models],
+        star=[model.annotation.star for model in models],
     )

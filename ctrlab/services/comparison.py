@@ -19,7 +19,7 @@ from ctrlab.models.profile import ModelProfile
 from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, RUNTIMES
 from ctrlab.reports.model_settings import settings_of
 from ctrlab.services.handlers import JOB_HANDLERS
-from ctrlab.services.models import require_artifact, require_models, role_of
+from ctrlab.services.models import require_models, role_of
 from ctrlab.services.of_model import newest_of_model, newest_of_models
 from ctrlab.services.timing import latencies_in, ratio_in
 from ctrlab.services.workspace import Workspace
@@ -27,6 +27,8 @@ from ctrlab.storage import Artifact
 
 #: Of an evaluation: float32 (n,), the logits of the split's rows.
 LOGITS_FILE = "logits.npy"
+#: More models are counted in a job's title.
+_NAMED = 3
 
 
 @JOB_HANDLERS.register(
@@ -47,8 +49,9 @@ class EvaluateConfig(Config):
 
 def submit_evaluate(workspace: Workspace, config: EvaluateConfig) -> str:
     """Queue the measurement; the job's result lists the new `evaluations`."""
-    names = [require_artifact(workspace, model_id, "model").name for model_id in config.model_ids]
-    return workspace.store.jobs.submit("evaluate", f"Measure {', '.join(names)}", config.to_dict()).id
+    names = [model.name for model in require_models(workspace, config.model_ids)]
+    title = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} models"
+    return workspace.store.jobs.submit("evaluate", f"Measure {title}", config.to_dict()).id
 
 
 def latest_evaluation(workspace: Workspace, model_id: str) -> Artifact | None:

@@ -33,6 +33,7 @@ from ctrlab.services import (
     deletion,
     disk,
     models,
+    reporting,
     sample,
     sensitivity,
     shrink,
@@ -268,18 +269,39 @@ class Lab:
         """Time models in turns in one job, so that their speeds can be compared; `settings` are those of `TimeConfig`."""
         self.wait(timing.submit_timing(self.workspace, timing.TimeConfig(model_ids=tuple(model_ids), **settings)))
 
-    def compare(self, model_ids: Sequence[str], *, time_again: bool = False) -> pd.DataFrame:
+    def compare(self, model_ids: Sequence[str], baseline: str | None = None, *, time_again: bool = False) -> pd.DataFrame:
         """The comparison table; what is missing is measured first: accuracy of each model, and speeds of all in one job.
 
-        time_again: time them also where they were timed together before.
+        Args:
+            baseline: id of the one that the others are compared with; the first original when not given.
+            time_again: time them also where they were timed together before.
         """
+        self._measure(model_ids, time_again=time_again)
+        return comparison.comparison_table(self.workspace, list(model_ids), baseline)
+
+    def report(self, model_ids: Sequence[str], path: Path | str, baseline: str | None = None, title: str = "") -> Path:
+        """Write the comparison as one HTML file that needs no server; models that were never measured are measured first.
+
+        Args:
+            baseline: as for `compare`.
+            title: of the page; made from the first model's name when empty.
+
+        Returns:
+            The file.
+
+        Raises:
+            ConfigError: the file cannot be written.
+        """
+        self._measure(model_ids)
+        return reporting.write_report(self.workspace, model_ids, Path(path), baseline=baseline, title=title)
+
+    def _measure(self, model_ids: Sequence[str], *, time_again: bool = False) -> None:
         wanted = list(dict.fromkeys(model_ids))
         unmeasured = [model_id for model_id in wanted if comparison.latest_evaluation(self.workspace, model_id) is None]
         if unmeasured:
             self.evaluate(unmeasured)
         if time_again or not timing.timed_together(self.workspace, wanted):
             self.time(wanted)
-        return comparison.comparison_table(self.workspace, list(model_ids))
 
     def annotate(
         self,

@@ -1,6 +1,8 @@
 """Models: queue a training, import a ctrlab checkpoint, list and export stored models."""
 
+import io
 import shutil
+import zipfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,6 +172,15 @@ def export_model(workspace: Workspace, model_id: str, folder: Path) -> list[Path
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"the model cannot be written to {folder} ({reason}); give a folder that can be written") from error
+
+
+def model_archive(workspace: Workspace, model_id: str) -> bytes:
+    """The files that `export_model` copies, as one zip archive."""
+    archive = io.BytesIO()
+    with zipfile.ZipFile(archive, "w", zipfile.ZIP_STORED) as target:  # weights hardly shrink
+        for name, path in model_files(workspace, model_id).items():
+            target.write(path, name)
+    return archive.getvalue()
 
 
 def role_of(model: Artifact) -> ModelRole:

@@ -15,9 +15,6 @@ from ctrlab.figures.text import count, percent, size, times
 from ctrlab.figures.theme import DARK, ORIGINAL, on_dark
 from ctrlab.models.profile import Cost
 from ctrlab.plans.sensitivity import LayerSensitivity
-from ctrlab.reports.comparison import pareto_mask
-
-BATCHES = (1, 256, 4096)
 
 
 def layer_spectrum(eigenvalues, name="mlp.2", weights=400) -> LayerSpectrum:
@@ -33,44 +30,6 @@ def low_rank_layer(width=400) -> LayerSpectrum:
     eigenvalues = np.full(width, 0.005 / (width - 2))
     eigenvalues[:2] = 0.985, 0.01
     return layer_spectrum(eigenvalues)
-
-
-def comparison() -> pd.DataFrame:
-    rows = [
-        {
-            "id": "md-1",
-            "name": "DeepFM",
-            "kind": "original",
-            "auc": 0.7629,
-            "parameters": 1_700_000,
-            "bytes": 6_800_000,
-            "macs": 640_000,
-        },
-        {
-            "id": "md-2",
-            "name": "DeepFM AFM",
-            "kind": "compressed",
-            "auc": 0.7631,
-            "parameters": 560_000,
-            "bytes": 2_240_000,
-            "macs": 99_000,
-        },
-        {
-            "id": "md-3",
-            "name": "worse",
-            "kind": "compressed",
-            "auc": 0.7600,
-            "parameters": 900_000,
-            "bytes": 3_600_000,
-            "macs": 99_000,
-        },
-        {"id": "md-4", "name": "unmeasured", "kind": "compressed", "auc": np.nan, "parameters": 10, "bytes": 40, "macs": 1},
-    ]
-    for row in rows:
-        speeds = {f"{runtime}_rows_per_second_{batch}": 900.0 * batch**0.5 for runtime in ("torch", "onnx") for batch in BATCHES}
-        row |= dict.fromkeys(speeds, np.nan) if np.isnan(row["auc"]) else speeds
-    table = pd.DataFrame(rows)
-    return table.assign(on_front=pareto_mask(table))
 
 
 def overview() -> pd.DataFrame:
@@ -124,8 +83,6 @@ ARGUMENTS = {
         Cost(parameters_tables=1_000_000, parameters_dense=600_000),
         Cost(parameters_tables=250_000, parameters_dense=150_000),
     ),
-    "auc_size_scatter": (comparison(),),
-    "latency_bars": (comparison(),),
     "training_curves": (curves(),),
     "cardinalities": (fields(),),
     "head_shares": (fields(),),
@@ -140,8 +97,6 @@ SENTENCES = {
     "layer_map": "95 % of the variance of 2 layers takes 42 of 2,400 directions; the largest share takes mlp.0, 40 of 400.",
     "log_loss_rise": "At rank 1 (95 % of the variance) of mlp.2 alone, AFM was measured to cost +0.0100 of log loss.",
     "cost_bars": "1.60 M parameters become 400 k, 4.0x smaller; 62 % of those are in tables.",
-    "auc_size_scatter": "Of 3 measured models, not dominated in AUC and size: DeepFM AFM (560 k, AUC 0.7631).",
-    "latency_bars": "Fastest at batch 4096: DeepFM in PyTorch, 57.6 k rows/s.",
     "training_curves": "Training loss 0.0001 at step 5.00 k; best validation AUC 0.7600 at step 2.00 k.",
     "cardinalities": "1.00 M ids in 2 fields; C1 has 900 k of them (90 %).",
     "head_shares": "The most frequent 1 % of ids appear in 70 % of the rows in the median field, in 90 % in C1.",
@@ -303,13 +258,7 @@ def test_marks_of_variance_lie_on_the_curve_where_the_first_direction_holds_more
     assert list(marks.x) == [1] and marks.y[0] == pytest.approx(100 * layer.cumulative[0], rel=1e-6)
 
 
-def test_no_two_names_are_printed_over_each_other_and_long_ones_are_cut():
-    rows = [{"name": f"a model with a rather long name, number {n}", "kind": "compressed", "auc": 0.76 + n * 1e-6, "on_front": n == 13,
-             "parameters": 1000 + n} for n in range(14)]  # fmt: skip
-    (trace,) = FIGURES["auc_size_scatter"].draw(pd.DataFrame(rows)).data[1:]
-    shown = [text for text in trace.text if text]
-    assert len(shown) == 1 and trace.text[13] == shown[0] and len(shown[0]) <= 28
-    assert list(trace.hovertext) == [row["name"] for row in rows]
+def test_long_names_of_layers_are_cut():
     table = pd.DataFrame(
         {"layer": ["x" * 60], "kind": ["linear"], "width": [8], "k90": [1], "k95": [1], "k99": [2], "break_even": [4]}
     )

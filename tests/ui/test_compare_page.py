@@ -1,9 +1,12 @@
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from streamlit.testing.v1 import AppTest
 
 from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.services.annotations import annotate
 from ctrlab.services.comparison import EvaluateConfig
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.controls import finetune_key, submit_with_controls
@@ -41,6 +44,13 @@ def html(page: AppTest) -> str:
     return " ".join(element.proto.body for element in page.get("html"))
 
 
+def shown(page: AppTest) -> dict[str, Any]:
+    """What the browser gets to draw the comparison from; rows by id."""
+    (element,) = page.get("bidi_component")
+    data = json.loads(element.proto.json)
+    return data | {"rows": {row["id"]: row for row in data["rows"]}}
+
+
 def texts(page: AppTest) -> str:
     return " ".join(text.value for text in page.markdown)
 
@@ -53,7 +63,8 @@ def test_the_original_and_its_compressed_models_are_the_default(ids):
 
 def test_a_model_that_was_not_measured_shows_dashes_and_can_be_measured(ids, tmp_path):
     page = open_page(model=ids["model"])
-    assert "0.7629" in html(page) and "–" in html(page)  # noqa: RUF001
+    rows = shown(page)["rows"]
+    assert rows[ids["model"]]["texts"]["auc"] == "0.7629" and rows[ids["compressed"]]["texts"]["auc"] == "\N{EN DASH}"
     page.button(key="run-evaluate").click().run()
     (job,) = open_workspace(tmp_path).store.jobs.list(5)
     assert EvaluateConfig.from_dict(job.config).model_ids == (ids["compressed"],)
@@ -62,15 +73,29 @@ def test_a_model_that_was_not_measured_shows_dashes_and_can_be_measured(ids, tmp
 def test_measured_models_get_a_sentence_that_names_what_is_not_known(ids, tmp_path):
     add_evaluation(open_workspace(tmp_path), ids["compressed"], auc=0.7631, speed=1.4)
     page = open_page(model=ids["model"])
-    assert "4.0x smaller, 1.4x faster at batch 4096" in texts(page)
-    assert "+0.0002" in texts(page) and "may come from fine-tuning" in texts(page)
+    data = shown(page)
+    card = data["rows"][ids["compressed"]]["card"]
+    assert "4.0x smaller, 1.4x faster at batch 4096" in card["sentence"] and card["smaller"] == "4.0x smaller"
+    assert "+0.0002" in card["sentence"] and "may come from fine-tuning" in card["sentence"]
+    assert data["chosen"] == ids["compressed"] and data["baseline"] == ids["model"]
     assert "run-evaluate" not in [button.key for button in page.button]
 
 
-def test_names_from_users_are_shown_as_text(ids, tmp_path):
-    evil = add_compressed(open_workspace(tmp_path), ids, name="<img src=x onerror=alert(1)>")
-    page = open_page(model=ids["model"], models=f"{ids['model']},{evil.id}")
-    assert "<img" not in html(page) and "&lt;img" in html(page)
+def test_the_address_holds_the_chosen_model_the_baseline_and_how_the_table_is_looked_at(ids, tmp_path):
+    add_evaluation(open_workspace(tmp_path), ids["compressed"], auc=0.7631)
+    page = open_page(model=ids["model"], chosen=ids["model"], baseline=ids["compressed"], view="sort=-auc&text=afm")
+    data = shown(page)
+    assert (data["chosen"], data["baseline"], data["view"]) == (ids["model"], ids["compressed"], "sort=-auc&text=afm")
+    assert data["rows"][ids["model"]]["values"]["smaller"] == pytest.approx(0.25, rel=0.01)
+    assert page.query_params["baseline"] == ids["compressed"] and page.query_params["view"] == "sort=-auc&text=afm"
+
+
+def test_stars_notes_and_tags_are_in_the_table(ids, tmp_path):
+    annotate(open_workspace(tmp_path), ids["compressed"], note="for serving", star=True, tags=["mobile"])
+    data = shown(open_page(model=ids["model"]))
+    row = data["rows"][ids["compressed"]]
+    assert row["star"] and row["texts"]["note"] == "for serving" and row["texts"]["tags"] == "mobile"
+    assert {"note", "tags"} <= {column["key"] for column in data["columns"]}
 
 
 def test_two_models_differ_in_the_settings_listed(ids, tmp_path):

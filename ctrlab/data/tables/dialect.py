@@ -116,8 +116,6 @@ class _Trial:
 
     @classmethod
     def of(cls, sample: bytes, dialect: Dialect) -> "_Trial":
-        if _is_unquoted(sample, dialect):
-            return cls._of_unquoted(sample, dialect)
         from ctrlab.data.tables.compiled import text_rows as loops
 
         cells, odd, quoted = (np.zeros(SAMPLE_LINES, np.int64) for _ in range(3))
@@ -131,17 +129,6 @@ class _Trial:
             trial.good = counts.rows / max(1, counts.rows + counts.left_out)
             trial.stray = counts.counts.get("stray quote", 0)
         return trial
-
-    @classmethod
-    def _of_unquoted(cls, sample: bytes, dialect: Dialect) -> "_Trial":
-        """`of` without the compiled loops, which take a second to load."""
-        lines = sample.split(b"\n")
-        numbers = [len(split_unquoted(line.removesuffix(b"\r"), dialect)) for line in (lines if lines[-1] else lines[:-1])]
-        usual = Counter(number for number in numbers[:SAMPLE_LINES] if number)
-        columns = max(usual, key=lambda number: (usual[number], number), default=0)
-        rows = sum(number > 0 for number in numbers)
-        good = numbers.count(columns) / max(1, rows) if columns else 0.0
-        return cls(dialect, np.array(numbers[:SAMPLE_LINES], np.int64), 0, 0, columns, good)
 
     @property
     def level(self) -> int:
@@ -330,25 +317,8 @@ def _is_short_header(trial: _Trial, lines: list[str], place: int) -> bool:
     return all(word.strip() for word in first) and bool(below) and looks_like_header(first, below)
 
 
-def _is_unquoted(text: bytes, dialect: Dialect) -> bool:
-    """Whether a text holds neither quotes nor escapes, so that its lines are divided at delimiters alone."""
-    return dialect.escape is None and (dialect.quote is None or dialect.quote.encode() not in text)
-
-
-def split_unquoted(line: bytes, dialect: Dialect) -> list[bytes]:
-    """The cells of one line without quotes; none of a blank line."""
-    delimiter = b" " if dialect.delimiter == BLANKS else dialect.delimiter.encode()
-    if not line.strip(b" \t") and (dialect.delimiter == BLANKS or delimiter[:1] not in line):
-        return []
-    if dialect.delimiter == BLANKS:
-        return [cell for cell in line.replace(b"\t", b" ").split(b" ") if cell]
-    return line.split(delimiter)
-
-
 def _cells_of(line: str, dialect: Dialect) -> list[str]:
     """The cells of one line."""
-    if _is_unquoted(line.encode(), dialect):
-        return [cell.decode("utf-8", "replace") for cell in split_unquoted(line.encode(), dialect)] or [line]
     from ctrlab.data.tables.compiled import text_rows as loops
 
     text = np.frombuffer(line.encode(), np.uint8)

@@ -61,37 +61,19 @@ class LabelSample:
 
     def auc(self, predicted: NDArray[np.float64]) -> float:
         """Area under the ROC curve, ties counting half."""
-        values, group = np.unique(predicted, return_inverse=True)
-        rows = np.bincount(group, minlength=len(values)).astype(np.float64)
-        clicks = np.bincount(group, weights=self.clicks.astype(np.float64), minlength=len(values))
-        return _auc(rows, clicks.astype(np.float64))
-
-    def auc_of_codes(self, codes: NDArray[np.int64]) -> float:
-        """`auc(predicted(codes))`, by one sort of the codes' rates instead of the rows'."""
-        halves = [self._counts(codes, half) for half in (self.first, ~self.first)]
-        rates = np.concatenate([self._rates(*halves[0], self.first), self._rates(*halves[1], ~self.first)])
-        rows, clicks = (np.concatenate([halves[1][i], halves[0][i]]) for i in (0, 1))
-        values, group = np.unique(rates, return_inverse=True)
-        return _auc(*(np.bincount(group, weights=one, minlength=len(values)).astype(np.float64) for one in (rows, clicks)))
-
-    def _counts(self, codes: NDArray[np.int64], half: NDArray[np.bool_]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Rows and clicks of each code in a half."""
-        size = int(codes.max(initial=0)) + 1
-        rows = np.bincount(codes[half], minlength=size).astype(np.float64)
-        clicks = np.bincount(codes[half], weights=self.clicks[half].astype(np.float64), minlength=size)
-        return rows, clicks.astype(np.float64)
-
-    def _rates(
-        self, rows: NDArray[np.float64], clicks: NDArray[np.float64], half: NDArray[np.bool_]
-    ) -> NDArray[np.float64]:  # fmt: skip
-        """Click rates of codes, mixed with the half's mean."""
-        return (clicks + _PRIOR_ROWS * float(self.clicks[half].mean())) / (rows + _PRIOR_ROWS)
+        positives = int(self.clicks.sum())
+        ranks = float(pl.Series(predicted).rank().to_numpy()[self.clicks.astype(np.bool_)].sum())
+        return float((ranks - positives * (positives + 1) / 2) / (positives * (len(predicted) - positives)))
 
     def predicted(self, codes: NDArray[np.int64]) -> NDArray[np.float64]:
         """Out-of-fold click rates by code, int64 (n,) from 0 on."""
+        size = int(codes.max(initial=0)) + 1
         result = np.empty(len(codes))
         for half in (self.first, ~self.first):
-            result[~half] = self._rates(*self._counts(codes, half), half)[codes[~half]]
+            rate = float(self.clicks[half].mean())
+            rows = np.bincount(codes[half], minlength=size)
+            clicks = np.bincount(codes[half], weights=self.clicks[half], minlength=size)
+            result[~half] = ((clicks + _PRIOR_ROWS * rate) / (rows + _PRIOR_ROWS))[codes[~half]]
         return result
 
     def predicted_by_curve(self, numbers: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -149,14 +131,18 @@ def evidence_of(texts: pl.Series, numbers: NDArray[np.float64], sample: LabelSam
 
 def auc_alone(texts: pl.Series, numbers: NDArray[np.float64] | None, sample: LabelSample) -> float:
     """The larger AUC of the two readings, over all rows: a missing cell is a value like another."""
-    found = sample.auc_of_codes(codes_of(texts.gather(sample.rows)))
-    return found if numbers is None else max(found, sample.auc_of_codes(ranges_of(numbers[sample.rows])))
+    found = sample.auc(sample.predicted(codes_of(texts.gather(sample.rows))))
+    if numbers is not None:
+        found = max(found, sample.auc(sample.predicted(ranges_of(numbers[sample.rows]))))
+    return found
 
 
 def codes_of(texts: pl.Series) -> NDArray[np.int64]:
     """A code from 1 on for each distinct text, 0 where null."""
-    codes = texts.cast(pl.Enum(texts.unique().drop_nulls())).to_physical()
-    return codes.cast(pl.Int64).fill_null(-1).to_numpy() + 1
+    physical = texts.cast(pl.Categorical).to_physical()
+    distinct = physical.unique()
+    dense = physical.replace_strict(distinct, np.arange(len(distinct)), return_dtype=pl.Int64) if len(distinct) else physical
+    return np.where(texts.is_null().to_numpy(), 0, dense.fill_null(0).to_numpy() + 1)
 
 
 def ranges_of(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
@@ -169,13 +155,6 @@ def ranges_of(numbers: NDArray[np.float64]) -> NDArray[np.int64]:
 def _enough(sample: LabelSample) -> LabelSample | None:
     clicks = int(sample.clicks.sum())
     return sample if min(clicks, len(sample.clicks) - clicks) >= MIN_CLASS else None
-
-
-def _auc(rows: NDArray[np.float64], clicks: NDArray[np.float64]) -> float:
-    """Area under the ROC curve of groups of rows by rising prediction: their numbers of rows and clicks."""
-    others = rows - clicks
-    below = np.cumsum(others) - others / 2
-    return float(clicks @ below / (clicks.sum() * others.sum()))
 
 
 def _log_likelihood(rates: NDArray[np.float64], clicks: NDArray[np.bool_]) -> NDArray[np.float64]:

@@ -200,32 +200,13 @@ class TextReader(TableReader):
         """The rows of a chunk as texts, and how its lines were read."""
         names = list(self.column_names if columns is None else columns)
         cells = self.plain_cells(chunk)
-        divided = self._plain_frame(cells, names) if cells else None
-        if divided is None and cells:
-            divided = self._divided(cells, names, chunk.count(b"\n") + 1)
+        divided = self._divided(cells, names, chunk.count(b"\n") + 1) if cells else None
         if divided is not None:
             return divided, self.plain_counts(chunk, len(divided))
         cells, counts = self.normalised_cells(chunk)
         divided = self._divided(cells, names, counts.rows)
         assert divided is not None
         return divided, counts
-
-    def _plain_frame(self, cells: Cells, names: list[str]) -> pl.DataFrame | None:
-        """The rows of plain text by polars, without the compiled loops; None if a line is blank or has more or fewer cells."""
-        text, width = cells.text.tobytes(), len(self.layout.column_names)
-        rows, delimiter = text.count(b"\n"), bytes([cells.cell_end])
-        if text.startswith(b"\n") or b"\n\n" in text or text.count(delimiter) != rows * (width - 1):
-            return None
-        try:  # a line with more cells is an error, one with fewer would be filled up, but the delimiters were counted
-            frame = pl.read_csv(
-                text, separator=delimiter.decode(), quote_char=None, has_header=False, infer_schema=False,
-                new_columns=list(self.layout.column_names),
-            )  # fmt: skip
-        except pl.exceptions.PolarsError:
-            return None
-        if frame.shape != (rows, width):
-            return None
-        return self._completed({name: frame[name] for name in names if name in frame.columns}, names, rows)
 
     def _divided(self, cells: Cells, names: list[str], rows: int) -> pl.DataFrame | None:
         from ctrlab.data.encoding.compiled import rows as compiled
@@ -243,10 +224,10 @@ class TextReader(TableReader):
         if found < 0:
             return None
         columns = {
-            name: arrow_texts(*compiled.gather_spans(cells.text, one, found)) for name, one in zip(own, spans, strict=True)
+            name: arrow_texts(*compiled.gather_spans(cells.text, one, found)).replace("", None)
+            for name, one in zip(own, spans, strict=True)
         }
-        frame = pl.DataFrame(columns).with_columns(pl.when(pl.all() != "").then(pl.all())) if columns else pl.DataFrame()
-        return self._completed(frame.to_dict(), names, found)
+        return self._completed(columns, names, found)
 
     def _frames(self, names: list[str], start_row: int) -> Generator[pl.DataFrame]:
         self.lines = above(self.layout)

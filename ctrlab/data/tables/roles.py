@@ -86,7 +86,7 @@ def inspect_list(raw: pl.Series, notation: Notation, sample: LabelSample | None)
         return Finding(column)
     # Lists that are filled or grow with the click.
     lengths = notation.split(raw.gather(sample.rows)).list.len().to_numpy().astype(np.int64)
-    return Finding(column, leak_note(raw.name, sample.auc_of_codes(lengths)))
+    return Finding(column, leak_note(raw.name, sample.auc(sample.predicted(lengths))))
 
 
 def _timestamp(cells: Cells, formats: tuple[str, ...], notes: tuple[Note, ...]) -> Finding:

@@ -99,30 +99,6 @@ def test_a_killed_encoding_resumes_to_the_bytes_of_an_uninterrupted_one(
     assert "reading" not in seen
 
 
-@pytest.mark.parametrize(
-    ("label", "step", "calls"),
-    [
-        (ColumnConfig(name="click", role="label", empty_label="drop"), "read", 3),
-        (ColumnConfig(name="click", role="label", label_total="shown", empty_label="drop"), "wrote", 2),
-    ],
-)
-def test_dropped_rows_shares_and_weights_survive_a_kill(frame, config_for, tmp_path, label, step, calls):
-    random = np.random.default_rng(5)
-    clicks, shown = random.integers(0, 2, ROWS), random.integers(0, 5, ROWS)
-    table = frame.with_columns(
-        click=pl.Series([None if i % 11 == 0 else str(min(clicks[i], shown[i] or 1)) for i in range(ROWS)]),
-        shown=pl.Series(shown.astype(str)),
-    )
-    config = config_for(written(table, "tsv", tmp_path), columns=(label, *COLUMNS[1:]), split=SplitConfig(method="stratified"))
-    assert exit_code_of_killed_encoding(config, str(tmp_path / "broken"), calls, step, **SMALL) == -signal.SIGKILL
-    messages = []
-    resumed = encode_dataset(config, tmp_path / "broken", on_progress=lambda _, message: messages.append(message))
-    assert (step == "read") == any(message.startswith("read") for message in messages)
-    uninterrupted = encode_dataset(config, tmp_path / "uninterrupted")
-    assert bytes_of(resumed.path) == bytes_of(uninterrupted.path)
-    assert sum(uninterrupted.summary.rows.values()) < ROWS * 0.92
-
-
 def test_a_changed_file_is_encoded_from_its_beginning(frame, config_for, tmp_path):
     config = config_for(written(frame, "tsv", tmp_path), columns=COLUMNS)
     assert exit_code_of_killed_encoding(config, str(tmp_path / "broken"), 2, "read", **SMALL) == -signal.SIGKILL

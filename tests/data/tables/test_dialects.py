@@ -3,8 +3,6 @@
 import bz2
 import gzip
 import lzma
-import subprocess
-import sys
 
 import numpy as np
 import polars as pl
@@ -12,8 +10,6 @@ import pytest
 import zstandard
 
 from ctrlab.data.configs import SourceConfig
-from ctrlab.data.tables.compiled.text_rows import CELL_END, ROW_END
-from ctrlab.data.tables.dialect import BLANKS, Dialect, normalise_text, split_unquoted
 from ctrlab.data.tables.reader import open_table
 from ctrlab.errors import DataError
 
@@ -93,23 +89,3 @@ def test_a_table_in_any_dialect_reads_back_the_same_or_is_refused_with_the_cause
         assert frame.columns == (NAMES if header else [f"column_{i}" for i in range(1, 5)]), dialect
         assert frame.rows() == [tuple(one or None for one in row) for row in rows], dialect
     assert refused <= 2
-
-
-def test_lines_without_quotes_are_divided_as_the_compiled_loops_divide_them():
-    rng = np.random.default_rng(0)
-    for delimiter in (",", "\t", "::", " ", "ab", BLANKS):
-        dialect = Dialect(delimiter)
-        for _ in range(200):
-            line = "".join(rng.choice(["a", "b", " ", "\t", ",", ":", "é"], int(rng.integers(0, 9)))).encode()
-            cells = split_unquoted(line, dialect)
-            written = normalise_text(line, dialect, max(1, len(cells)))[1].tobytes()
-            assert written == bytes([CELL_END]).join(cells) + bytes([ROW_END] if cells else []), line
-
-
-def test_a_plain_table_is_inspected_without_loading_compiled_loops(tmp_path):
-    (tmp_path / "t.csv").write_text("click,site,price\n" + "".join(f"{i % 2},s{i % 7},{i % 50}.5\n" for i in range(500)))
-    program = (
-        "import sys; from ctrlab.data.configs import SourceConfig; from ctrlab.data.tables.inspect import inspect_table; "
-        f"print(inspect_table(SourceConfig(paths=({str(tmp_path / 't.csv')!r},))).rows, 'numba' in sys.modules)"
-    )
-    assert subprocess.run([sys.executable, "-c", program], check=True, capture_output=True, text=True).stdout == "500 False\n"
