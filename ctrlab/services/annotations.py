@@ -59,7 +59,7 @@ def matches(found: Subject, text: str) -> bool:
     return all(word in searched for word in text.casefold().split())
 
 
-_S = TypeVar("_S", Artifact, Job)
+_S = TypeVar("_S", bound=Artifact | Job)
 
 
 def select(

@@ -36,6 +36,10 @@ PAGES: dict[str, Page] = {
             "AUC, size and speed of the original and its compressed versions.", _WORKFLOW,
         ),
         Page("Jobs", "pages/Jobs.py", ":material/pending_actions:", "Jobs", "Background jobs: queued, running, finished.", _MORE),
+        Page(
+            "Storage", "pages/Storage.py", ":material/database:", "Storage",
+            "Everything stored: find, name, tag, archive and delete it, and free disk space.", _MORE,
+        ),
         Page("Learn", "pages/Learn.py", ":material/school:", "Learn", "The ideas behind the charts, one topic at a time.", _MORE),
     )
 }  # fmt: skip

@@ -18,7 +18,7 @@ def test_the_page_follows_the_systems_light_or_dark_and_the_sidebar_leads_to_eve
     links = page.get_by_test_id("stSidebar").get_by_role("link")
     expect(links).to_have_count(len(PAGES))
     names = [re.sub(r"\d+ active", "", text).split("\n")[-1].strip() for text in links.all_inner_texts()]
-    assert names == ["Home", "Data", "Model", "Spectra", "Compress", "Compare", "Jobs", "Learn"]
+    assert names == ["Home", "Data", "Model", "Spectra", "Compress", "Compare", "Jobs", "Storage", "Learn"]
     for path, title in PAGES.items():
         links.nth(list(PAGES).index(path)).click()
         expect(page.get_by_role("heading", level=1)).to_have_text(title)

@@ -35,6 +35,7 @@ PAGES = {
     "/Compress": "Compress",
     "/Compare": "Compare",
     "/Jobs": "Jobs",
+    "/Storage": "Storage",
     "/Learn": "Learn",
 }
 

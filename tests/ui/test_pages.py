@@ -17,7 +17,7 @@ def texts(app) -> str:
     return "\n".join(item.value for kind in (app.markdown, app.caption, app.error, app.info, app.warning) for item in kind)
 
 
-@pytest.mark.parametrize("name", ["Home", "Data", "Model", "Jobs", "Learn"])
+@pytest.mark.parametrize("name", ["Home", "Data", "Model", "Jobs", "Storage", "Learn"])
 def test_every_page_opens_with_a_selected_model(name: str, open_page, model: str) -> None:
     app = open_page(name, model=model)
     assert not app.exception
@@ -58,7 +58,7 @@ def test_every_page_opens_on_an_empty_home_and_loads_neither_torch_nor_sklearn_n
         "import ctrlab.ui.frame, ctrlab.ui.views.home\n"
         "print([name for name in ('pandas', 'polars', 'pyarrow') if name in sys.modules])\n"
         "from streamlit.testing.v1 import AppTest\n"
-        "for name in ['Home', 'Data', 'Model', 'Spectra', 'Compress', 'Compare', 'Jobs', 'Learn']:\n"
+        "for name in ['Home', 'Data', 'Model', 'Spectra', 'Compress', 'Compare', 'Jobs', 'Storage', 'Learn']:\n"
         "    app = AppTest.from_file('app.py', default_timeout=120)\n"
         "    if name != 'Home': app.switch_page(f'pages/{name}.py')\n"
         "    app.run()\n"
