@@ -82,8 +82,8 @@ def _strips(layers: Sequence[LayerSpectrum]) -> dict[str, object]:
         "colorscale": [[0, "rgba(128,133,136,0.10)"], [1, ORIGINAL.color]],
         "colorbar": {
             "title": {"text": "strength", "side": "top", "font": {"size": 12}}, "orientation": "h", "x": 1,
-            "xanchor": "right", "y": 1, "yanchor": "bottom", "len": 0.32, "thickness": 8, "tickvals": [-60, -40, -20, 0],
-            "outlinewidth": 0, "ticktext": ["0.1 %", "1 %", "10 %", "100 %"], "ypad": 0, "xpad": 18,
+            "xanchor": "right", "y": 1, "yanchor": "bottom", "len": 0.36, "thickness": 8, "tickvals": [-60, -30, 0],
+            "outlinewidth": 0, "ticktext": ["0.1 %", "3 %", "100 %"], "tickangle": 0, "ypad": 0, "xpad": 18,
         },
     }  # fmt: skip
 

@@ -1,4 +1,4 @@
-"""The frame around every page: page settings, sidebar, strip of selected artifacts, title, error boundary."""
+"""The frame around every page: page settings, sidebar, header, title, error boundary."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,15 +6,12 @@ from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.services.models import role_of
-from ctrlab.services.workspace import Workspace
-from ctrlab.storage.records import Artifact
 from ctrlab.ui import address, cache, live, state, warm_up
 from ctrlab.ui.feedback import escape, guarded
+from ctrlab.ui.header import header
 from ctrlab.ui.navigation import PAGES, Page
 
 _ASSETS = Path(__file__).parent / "assets"
-_COPY_LINK = (_ASSETS / "copy_link.html").read_text()
 
 
 @contextmanager
@@ -40,11 +37,8 @@ def frame(page: str) -> Iterator[None]:
         workspace = cache.workspace()
         dropped = state.sync(workspace, page)
         _sidebar(shown)
-        if page != "Learn":
-            _strip(workspace)
-        with st.container(horizontal=True, vertical_alignment="bottom", horizontal_alignment="distribute", key="page-head"):
-            _title(shown)
-            st.html(_COPY_LINK, width="content", unsafe_allow_javascript=True)
+        header(workspace)
+        _title(shown)
         for note in dropped:
             st.warning(escape(note), icon=":material/link_off:")
     if outcome.failed:
@@ -76,30 +70,8 @@ def _sidebar(shown: Page) -> None:
             st.page_link(page.path, label=page.name, icon=page.icon, width="stretch", query_params=selection.params(job=None))
 
 
-def _strip(workspace: Workspace) -> None:
-    """The selected dataset and model and the newest compressed model, each a link to its page."""
-    selection = state.current()
-    with st.container(horizontal=True, vertical_alignment="center", gap="small", key="selected"):
-        for label, page, artifact in _selected_artifacts(workspace, selection):
-            name = f"**{escape(artifact.name)}**" if artifact else ":gray[none yet]"
-            st.page_link(
-                PAGES[page].path,
-                label=f":gray[{label}] {name}",
-                query_params=selection.params(job=None),
-            )
-
-
-def _selected_artifacts(workspace: Workspace, selection: state.Selection) -> list[tuple[str, str, Artifact | None]]:
-    artifacts = workspace.store.artifacts
-    dataset = artifacts.get(selection.dataset) if selection.dataset else None
-    model = artifacts.get(selection.model) if selection.model else None
-    children = artifacts.list(kind="model", parent=model.id) if model else []
-    compressed = [child for child in children if role_of(child) == "compressed" and not child.config.get("is_control")]
-    return [("Dataset", "Data", dataset), ("Model", "Model", model), ("Compressed", "Compare", next(iter(compressed), None))]
-
-
 def _title(shown: Page) -> None:
-    with st.container(gap="small", width="stretch"):
-        st.title(shown.title, anchor=False)
+    with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="page-head"):
+        st.title(shown.title, anchor=False, width="content")
         if shown.lead:
-            st.caption(shown.lead)
+            st.caption(shown.lead, width="content")

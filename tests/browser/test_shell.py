@@ -24,6 +24,19 @@ def test_the_page_follows_the_systems_light_or_dark_and_the_sidebar_leads_to_eve
         expect(page.get_by_role("heading", level=1)).to_have_text(title)
 
 
+def test_the_header_is_one_low_line_at_every_width_and_switches_the_theme_in_place(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open(f"/Jobs?model={sample['model']}")
+    for width in (1440, 420):
+        page.set_viewport_size({"width": width, "height": 900})
+        expect(page.get_by_role("button", name="Copy link")).to_be_visible()
+        assert page.locator(".st-key-header").bounding_box()["height"] <= 48
+    for scheme in ("dark", "light"):
+        page.get_by_role("button", name="Switch between light and dark").click()
+        page.wait_for_function(
+            f"getComputedStyle(document.querySelector('[data-testid=stApp]')).colorScheme.includes('{scheme}')"
+        )
+
+
 def test_the_selection_survives_links_and_a_reload(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Model?model={sample['model']}")
     strip = page.locator(".st-key-selected")

@@ -102,6 +102,12 @@ def _given(uploads: "Sequence[UploadedFile | None]", typed: str | None) -> _Give
     return _Given(paths, Path(paths[0]).name, uploaded=False)
 
 
+def inspect_uploads(uploads: "Sequence[UploadedFile | None]") -> None:
+    """Inspect files that were uploaded on another page, with no settings; the Data page then shows the draft."""
+    st.session_state["data-way"] = "Your table"
+    _inspect(SourceConfig(paths=("-",)), _given(uploads, None))
+
+
 def _inspect(source: SourceConfig, given: _Given) -> None:
     source = source.replace(paths=given.paths)
     inspection = datasets.inspect_source_in_child(cache.workspace(), source, uploaded=given.uploaded)

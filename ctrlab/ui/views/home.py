@@ -1,58 +1,118 @@
-"""The Home page: introduction, the button that opens the sample, the five steps, recent runs."""
+"""The Home page: where one was, three ways to start, recent results and recent runs."""
+
+from pathlib import Path
 
 import streamlit as st
 
-from ctrlab.models.configs import MODELS
+import ctrlab
 from ctrlab.services import jobs, sample
-from ctrlab.storage import Job
+from ctrlab.storage import Artifact, Job
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, result_links, state_badge, watch
+from ctrlab.ui.components.recent_results import Result, recent_results, results
 from ctrlab.ui.feedback import escape, guarded
 from ctrlab.ui.navigation import PAGES
 
 _INTRODUCTION = """\
 Click-through-rate models spend most of their memory and time on layers and tables whose outputs use only a few of their \
-directions. ctrlab shows how many each one uses, predicts size, cost and error as you choose the ranks, \
-and compresses and fine-tunes the model in the background. \
-Then it compares the original and the compressed model on the same rows: AUC, size and speed.
+directions. See how many each one uses, choose the ranks while size, cost and AUC follow, \
+and take the smaller model away with the proof that it loses nothing.
 """
-_STEPS = {
-    "Data": "Encode a click log: the sample, your own table, or a known format.",
-    "Model": f"Train one of {len(MODELS.names())} architectures, or import a checkpoint.",
-    "Spectra": "See how many directions every layer and table uses.",
-    "Compress": "Choose ranks, check the prediction, compress and fine-tune.",
-    "Compare": "AUC, parameters, latency and throughput, side by side.",
-}
+#: Of the README; the pages of the sample, taken by `make screenshots`.
+_PICTURE = Path(ctrlab.__file__).parents[1] / "docs" / "images" / "compare.png"
+_RUNS = 4
 
 
 def render() -> None:
     """The page."""
-    st.markdown(_INTRODUCTION)
-    _start()
-    _flow()
-    _recent()
-
-
-def _start() -> None:
+    found = results(cache.workspace())
     job = job_of_page(("open_sample",))
-    opening = job is not None and job.active
-    with st.container(horizontal=True, vertical_alignment="center", gap="medium", key="start"):
-        st.button(
-            "Try the sample",
-            type="primary",
-            icon=":material/play_arrow:",
-            key="try-sample",
-            disabled=opening,
-            on_click=_request_sample,
-            help="A small click log with a trained DeepFM and its spectra",
-        )
-        st.page_link(
-            PAGES["Data"].path, label="Use your own data", icon=":material/upload_file:", query_params=state.current().params()
-        )
+    st.markdown(_INTRODUCTION)
+    _continue(found)
+    _starts(job)
     if st.session_state.pop("open-sample", False):
         _open_sample()
     if job is not None:
         job_progress(job.id, on_success=_show_spectra, quiet_success=True)
+    if found:
+        recent_results(found)
+    elif _PICTURE.exists():
+        st.image(str(_PICTURE), width="stretch", caption="What you get: the sample's model beside its compressed version.")
+    _recent_runs()
+
+
+def _continue(found: list[Result]) -> None:
+    """The newest model and the step that comes next for it."""
+    models = cache.workspace().store.artifacts.list(kind="model")
+    if not models:
+        return
+    newest = found[0] if found and found[0].model.id == models[0].id else None
+    with st.container(border=True, horizontal=True, vertical_alignment="center", key="continue"):
+        with st.container(gap=None, width="stretch", key="continue-text"):
+            st.caption("Continue")
+            st.markdown(f"**{escape(models[0].name)}**" + (f", {newest.text}" if newest else ""))
+        with st.container(width="content", key="continue-link"):
+            _next_step(models[0], newest)
+
+
+def _next_step(model: Artifact, result: Result | None) -> None:
+    """The comparison of a compressed model; for an original its spectra, or its ranks where it has them."""
+    if result is not None:
+        result.link("Compare with the original")
+        return
+    spectra = cache.workspace().store.artifacts.list(kind="spectra", parent=model.id)
+    page, label = ("Compress", "Choose ranks") if spectra else ("Spectra", "Look at its spectra")
+    params = state.Selection(model=model.id, spectra=spectra[0].id if spectra else None).params()
+    st.page_link(PAGES[page].path, label=label, icon=":material/arrow_forward:", query_params=params)
+
+
+def _starts(job: Job | None) -> None:
+    """The sample, a file, a lesson."""
+    left, middle, right = st.columns(3, gap="small")
+    with left, _card("sample", "Try the sample", "A small click log with a trained DeepFM: spectra in a few seconds."):
+        st.button(
+            "Try the sample", type="primary", icon=":material/play_arrow:", key="try-sample", on_click=_request_sample,
+            disabled=job is not None and job.active,
+        )  # fmt: skip
+    with (
+        middle,
+        _card("file", "Your own clicks", "A table with a column of clicks: CSV, TSV, JSON lines, Parquet, plain or compressed."),
+    ):
+        uploads = st.file_uploader(
+            "Drop a table here", key="home-upload", accept_multiple_files=True, label_visibility="collapsed"
+        )
+        if uploads:
+            _inspect(uploads)
+        st.page_link(
+            PAGES["Data"].path,
+            label="Use your own data",
+            icon=":material/upload_file:",
+            query_params=state.current().params(job=None),
+        )
+    with (
+        right,
+        _card("lesson", "A lesson", "Why a layer of 256 outputs may need one direction: pictures that move, no model needed."),
+    ):
+        st.page_link(
+            PAGES["Learn"].path, label="Start the lesson", icon=":material/school:", query_params=state.current().params(job=None)
+        )
+
+
+def _card(key: str, title: str, text: str) -> "st.delta_generator.DeltaGenerator":
+    card = st.container(border=True, height="stretch", key=f"start-{key}")
+    card.markdown(f"**{title}**")
+    card.caption(text)
+    return card
+
+
+def _inspect(uploads: list["st.runtime.uploaded_file_manager.UploadedFile"]) -> None:
+    """Read the first rows and go to the draft on the Data page."""
+    from ctrlab.ui.views.data_sources import inspect_uploads  # loads polars, which a first page does without
+
+    with guarded() as outcome, st.spinner("Reading the first rows", show_time=True):
+        inspect_uploads(uploads)
+    if not outcome.failed:
+        st.switch_page(PAGES["Data"].path, query_params=state.current().params(job=None))
 
 
 def _request_sample() -> None:
@@ -79,24 +139,11 @@ def _go_to_spectra(ids: dict[str, str]) -> None:
     st.switch_page(PAGES["Spectra"].path, query_params=selection.params())
 
 
-def _flow() -> None:
-    """The five steps, each a link."""
-    selection = state.current()
-    st.subheader("Five steps", anchor=False)
-    for number, (column, (name, text)) in enumerate(zip(st.columns(len(_STEPS), gap="small"), _STEPS.items(), strict=True), 1):
-        with column, st.container(border=True, height="stretch", key=f"step-{name}"):
-            st.page_link(
-                PAGES[name].path, label=f"**{number} {name}**", icon=PAGES[name].icon, query_params=selection.params(job=None)
-            )
-            st.caption(text)
-
-
-def _recent() -> None:
-    recent = jobs.list_jobs(cache.workspace(), limit=6)
-    st.subheader("Recent runs", anchor=False)
+def _recent_runs() -> None:
+    recent = jobs.list_jobs(cache.workspace(), limit=_RUNS)
     if not recent:
-        st.caption("No job yet. Opening the sample takes a few seconds.")
         return
+    st.subheader("Recent runs", anchor=False)
     for job in recent:
         with st.container(horizontal=True, vertical_alignment="center", gap="small", key=f"recent-{job.id}"):
             state_badge(job)
