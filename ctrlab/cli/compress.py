@@ -1,13 +1,14 @@
 """`spectra`, `compress` and `demo`: from a model to a compressed one."""
 
 import argparse
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
+from typing import Any
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags, config_from_flags, flag_settings, parse_ranks
 from ctrlab.cli.output import comparison_text, print_json, read_text, table_text
-from ctrlab.plans.configs import CompressConfig, RankPlan
+from ctrlab.plans.configs import CompressConfig, CompressionSpec, RankPlan
 from ctrlab.plans.ranks import PRESETS
 from ctrlab.reports.headroom import details, headline
 from ctrlab.services import comparison, models, plans, sample, spectra
@@ -56,7 +57,12 @@ def _compress(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     ranks.add_argument("--ranks", nargs="+", metavar="LAYER=RANK", help="e.g. mlp.2=64 'embedding.*=4'; other layers stay dense")
     ranks.add_argument("--preset", choices=list(PRESETS), help="a named rule that sets all ranks")
     ranks.add_argument("--all-dense", action="store_true", help="keep all layers dense; only --precision makes the model smaller")
-    ranks.add_argument("--plan", type=Path, metavar="FILE", help="ranks as JSON, written by `plan --output` or the dashboard")
+    ranks.add_argument(
+        "--plan",
+        type=Path,
+        metavar="FILE",
+        help="ranks, bits and method as JSON, written by `plan --output` or the dashboard; flags win",
+    )
     parser.add_argument("--first-dense", action="store_true", help="keep the first MLP layer dense, as in the paper")
     parser.add_argument("--no-finetune", action="store_true", help="truncate without fine-tuning")
     parser.add_argument("--no-measure", action="store_true", help="skip the measurement of speed and accuracy")
@@ -79,16 +85,18 @@ def run_compress(args: argparse.Namespace) -> None:
     ranks = parse_ranks(args.ranks) if args.ranks else None
     with open_lab(args) as lab:
         plan = RankPlan() if args.all_dense else None
+        planned: dict[str, Any] = {}
         if args.plan:
-            plan = plans.plan_from_json(
+            spec = plans.spec_from_json(
                 lab.workspace, args.model, read_text(input_path(lab.workspace, args.plan), "a file that `plan --output` wrote")
             )
+            plan, planned = spec.plan, {field.name: getattr(spec, field.name) for field in fields(CompressionSpec)}
         if plan is None:
             plan = lab.plan(
                 args.model, variance=args.variance, ranks=ranks, preset=args.preset, keep_first_dense=args.first_dense
             )
         finetune = None if args.no_finetune else config_from_flags(FitConfig, args, base=FINETUNE)
-        settings = {"plan": plan, "finetune": finetune, "name": args.name, **flag_settings(CompressConfig, args)}
+        settings = {**planned, "plan": plan, "finetune": finetune, "name": args.name, **flag_settings(CompressConfig, args)}
         if args.controls:
             found = lab.compress_with_controls(args.model, seeds=args.control_seeds, **settings)
         else:

@@ -43,7 +43,7 @@ def declare_planning(subparsers: Subparsers, common: argparse.ArgumentParser) ->
     )
     plan.add_argument("--batch", type=int, default=DEFAULT_BATCH_SIZE, metavar="ROWS", help="rows per batch, for --latency-ms")
     add_config_flags(plan, PlanSettings, title="what is planned")
-    plan.add_argument("--output", type=Path, help="write the plan to this file as JSON, for `compress --plan`")
+    plan.add_argument("--output", type=Path, help="write ranks, bits and method to this file as JSON, for `compress --plan`")
 
 
 def _goals(group: Any) -> None:
@@ -102,10 +102,11 @@ def run_plan(args: argparse.Namespace) -> None:
             for name, spec in choice.specs.items()
         ]  # fmt: skip
         if args.output:
-            write_text(args.output, choice.plan.to_json())
+            write_text(args.output, choice.spec.to_json())
         original = {"auc": choice.original.auc, "log_loss": choice.original.log_loss}
         if args.json:
-            chosen = {"chosen": choice.name, "method": choice.spec.method, "precision": choice.spec.precision}
+            chosen: dict[str, Any] = {"chosen": choice.name, "method": choice.spec.method, "precision": choice.spec.precision}
+            chosen["layer_precisions"] = choice.spec.precisions_by_layer
             print_json({**chosen, "plan": choice.plan.as_dict(), "candidates": rows, "original": original})
             return
         text = [[value if not isinstance(value, float) else f"{value:.5f}" for value in row.values()] for row in rows]
@@ -113,7 +114,11 @@ def run_plan(args: argparse.Namespace) -> None:
         print(f"original: AUC {original['auc']:.5f}, log loss {original['log_loss']:.5f}; chosen: {choice.name}")
         print("measured on the validation rows that did not choose")
         print(" ".join(f"{name}={rank}" for name, rank in choice.plan.as_dict().items()))
-        print(f"for compress: --method {choice.spec.method} --precision {choice.spec.precision}")
+        print(f"{choice.spec.method}, {choice.spec.precision} but for {_bits_text(choice.spec) or 'none'}")
+
+
+def _bits_text(spec: CompressionSpec) -> str:
+    return " ".join(f"{name}={precision}" for name, precision in spec.precisions_by_layer.items())
 
 
 def _amounts(profile: ModelProfile, spec: CompressionSpec) -> dict[str, int]:

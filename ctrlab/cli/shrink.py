@@ -5,7 +5,7 @@ import argparse
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags, flag_settings
 from ctrlab.cli.output import print_json, table_text
-from ctrlab.plans.analysis import Analysis
+from ctrlab.plans.analysis import Analysis, Option
 from ctrlab.services.shrink import AnalysisConfig, ShrinkConfig
 
 
@@ -38,8 +38,8 @@ def run_analyse(args: argparse.Namespace) -> None:
 
 def _analysis_text(found: Analysis) -> str:
     options = [
-        [f"{option.max_auc_loss:g}", f"{option.times:.1f}x", f"{option.bytes:,}", option.spec["precision"],
-         f"{option.auc_change:+.4f}", f"{option.log_loss_change:+.4f}"]
+        [f"{option.max_auc_loss:g}", f"{option.times:.1f}x", f"{option.bytes:,}", _bits(option), f"{option.auc_change:+.4f}",
+         f"{option.log_loss_change:+.4f}"]
         for option in found.options
     ]  # fmt: skip
     blockers = [
@@ -54,3 +54,7 @@ def _analysis_text(found: Analysis) -> str:
         headers = ["layer", "rank", "bytes saved at rank 1", "log loss"]
         lines += ["what keeps the last from being smaller:", table_text(headers, blockers)]
     return "\n".join(lines)
+
+
+def _bits(option: Option) -> str:
+    return "by layer" if option.spec["layer_precisions"] else str(option.spec["precision"])

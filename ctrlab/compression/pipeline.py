@@ -127,7 +127,7 @@ def compress_and_finetune(
     profile = profile_model(model)
     validate_plan(profile, config.plan)
     ranks = effective_ranks(profile, config)
-    if not ranks and config.precision == "float32":
+    if not ranks and not config.quantises:
         raise CompressionError("the plan leaves every layer dense; choose a rank below break-even for at least one layer")
     stages = stages_of(profile, config)
     counts = look_up_counts(model, dataset) if ranks and METHODS[config.method].needs_counts else None

@@ -12,18 +12,20 @@ parameters that belong to no layer (DCN's cross weights, numeric fields' vectors
 """
 
 import copy
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, cast
 
 import torch
 from torch import nn
 
-from ctrlab.compression.quantized import NOTE, QuantizedLinear, QuantizedTable, is_quantized, pack
+from ctrlab.compression.embedding import PartTable
+from ctrlab.compression.quantized import NOTE, MixedTable, QuantizedLinear, QuantizedTable, is_quantized, pack
 from ctrlab.compression.ranges import Columns, asymmetric_grid, symmetric_grid
 from ctrlab.errors import CompressionError, ConfigError
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import FieldEmbedding, FusedTable
-from ctrlab.models.structure import Precision, Structure
+from ctrlab.models.structure import Precision, Structure, quantises
 from ctrlab.plans.configs import PRECISIONS
 from ctrlab.plans.serving_forms import code_bits, quantizes_linear
 
@@ -31,46 +33,84 @@ _CHUNK_ROWS = 65_536
 
 
 @torch.no_grad()
-def quantize(model: CTRModel, precision: Precision) -> CTRModel:
+def quantize(model: CTRModel, precision: Precision, layer_precisions: Mapping[str, Precision] | None = None) -> CTRModel:
     """A quantised copy of `model`, usually a serving form, in evaluation mode; `model` itself is not changed.
 
     Args:
         precision: "int8"; "int4" for tables of 4 bits (of width 1 they keep 8) and linear layers of 8; "float32" for a copy.
+        layer_precisions: {layer_name: precision} of linear layers and tables that have another.
 
     Raises:
         ConfigError: there is no such precision.
         CompressionError: the model is quantised already or has numbers that are not finite.
     """
-    _check(model, precision)
-    replaced = {id(module): module for module in model.modules() if precision != "float32" and _is_quantizable(module)}
+    own = layer_precisions or {}
+    _check(model, precision, own)
+    replaced = {id(module): module for _, module, _ in _to_replace(model, precision, own)}
     quantized = copy.deepcopy(model, dict(replaced))  # replaced modules are not copied
-    for old, new in prepare_(quantized, precision):
+    for old, new in prepare_(quantized, precision, own):
         if isinstance(new, QuantizedLinear):
             _fill_linear(cast(nn.Linear, old), new)
+        elif isinstance(new, MixedTable):
+            _fill_mixed(cast(FusedTable, old), new)
         else:
-            _fill_table(cast(FusedTable, old), cast(QuantizedTable, new))
+            _fill_table(cast(FusedTable, old), cast(QuantizedTable, new), range(len(cast(FusedTable, old).field_dims)))
     return quantized.eval()
 
 
-def prepare_(model: CTRModel, precision: Precision) -> list[tuple[nn.Module, nn.Module]]:
+def prepare_(
+    model: CTRModel, precision: Precision, layer_precisions: Mapping[str, Precision] | None = None
+) -> list[tuple[nn.Module, nn.Module]]:
     """In place: replace modules by quantised ones without codes, and write the precision into `model.structure`.
 
     Returns:
         (old, new) of each replaced module.
     """
-    _check_name(precision)
-    if precision == "float32":
+    own = layer_precisions or {}
+    _check_names(precision, own)
+    if not quantises(precision, own):
         return []
-    model.structure = replace(model.structure or Structure(), precision=precision)
+    to_replace = _to_replace(model, precision, own)
+    model.structure = replace(model.structure or Structure(), precision=precision, layer_precisions=dict(own))
     made = []
-    for name, old in [(name, module) for name, module in model.named_modules() if _is_quantizable(module)]:
+    for name, old, bits in to_replace:
         owner = model.get_submodule(name.rpartition(".")[0])
         if isinstance(owner, FieldEmbedding):
             cast(Any, owner).compression_note = NOTE  # so that its tables are listed as not compressible
-        new = _empty(old, precision)
+        new = _empty(old, bits)
         model.set_submodule(name, new)
         made.append((old, new))
     return made
+
+
+def _to_replace(
+    model: CTRModel, precision: Precision, own: Mapping[str, Precision]
+) -> list[tuple[str, nn.Module, tuple[Precision, ...]]]:
+    """(name, module, precision of each of its fields, or its own) of every module that gets a quantised form."""
+    found = [(name, module, _bits_of(model, name, precision, own)) for name, module in model.named_modules()
+             if _is_quantizable(module)]  # fmt: skip
+    return [each for each in found if set(each[2]) != {"float32"}]
+
+
+def _bits_of(model: CTRModel, name: str, precision: Precision, own: Mapping[str, Precision]) -> tuple[Precision, ...]:
+    module = model.get_submodule(name)
+    if isinstance(module, FusedTable):
+        return tuple(own.get(layer, precision) for layer in _tables_in(model, name, module))
+    layer = next((layer for layer in own if name == layer or name.startswith(f"{layer}.")), name)
+    return (own.get(layer, precision),)
+
+
+def _tables_in(model: CTRModel, name: str, table: FusedTable) -> list[str]:
+    """The layer_name of each field of a fused table; its own name where the fields are no layers of an embedding."""
+    parts = name.split(".")
+    for depth in range(1, len(parts)):
+        owner = ".".join(parts[:depth])
+        schema = getattr(model.get_submodule(owner), "schema", None)
+        if schema is not None and not isinstance(table, PartTable):
+            group = model.get_submodule(".".join(parts[:-1]))
+            fields = getattr(group, "fields", range(len(table.field_dims)))
+            return [f"{owner}.{schema.table_names[field]}" for field in fields]
+    return [name] * len(table.field_dims)
 
 
 def _is_quantizable(module: nn.Module) -> bool:
@@ -80,11 +120,14 @@ def _is_quantizable(module: nn.Module) -> bool:
     )
 
 
-def _empty(module: nn.Module, precision: Precision) -> nn.Module:
+def _empty(module: nn.Module, bits: tuple[Precision, ...]) -> nn.Module:
     """The quantised form of `module` without codes; a linear layer's bias is copied."""
     if isinstance(module, FusedTable):
         like, width = module.table.weight, module.table.width
-        return QuantizedTable(module.field_dims, width, code_bits(precision, width)).to(like.device, like.dtype)
+        codes = [None if precision == "float32" else code_bits(precision, width) for precision in bits]
+        if len(set(codes)) > 1:
+            return MixedTable(module.field_dims, width, codes).to(like.device, like.dtype)
+        return QuantizedTable(module.field_dims, width, cast(int, codes[0])).to(like.device, like.dtype)
     linear = cast(nn.Linear, module)
     new = QuantizedLinear(linear.in_features, linear.out_features, bias=False).to(linear.weight.device, linear.weight.dtype)
     bias = cast("nn.Parameter | None", linear.bias)
@@ -92,17 +135,18 @@ def _empty(module: nn.Module, precision: Precision) -> nn.Module:
     return new
 
 
-def _check_name(precision: str) -> None:
-    if precision not in PRECISIONS:
-        raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {precision}")
+def _check_names(precision: str, own: Mapping[str, str]) -> None:
+    for each in (precision, *own.values()):
+        if each not in PRECISIONS:
+            raise ConfigError(f"precision must be one of {', '.join(PRECISIONS)}, got {each}")
 
 
-def _check(model: CTRModel, precision: str) -> None:
-    _check_name(precision)
+def _check(model: CTRModel, precision: Precision, own: Mapping[str, Precision]) -> None:
+    _check_names(precision, own)
     if is_quantized(model):
         raise CompressionError("the model is quantised already; quantise the float serving form it was made from")
     for name, parameter in model.named_parameters():
-        if precision != "float32" and not parameter.isfinite().all():
+        if quantises(precision, own) and not parameter.isfinite().all():
             raise CompressionError(f"{name} holds numbers that are not finite, which cannot be quantised; train the model again")
 
 
@@ -112,13 +156,22 @@ def _fill_linear(linear: nn.Linear, new: QuantizedLinear) -> None:
     new.codes.copy_(grid.nearest(linear.weight.T).T)
 
 
-def _fill_table(table: FusedTable, new: QuantizedTable) -> None:
-    weight = table.table.weight
-    for field in range(len(table.field_dims)):
-        rows = table.rows_of(field)
-        grid = asymmetric_grid(Columns(weight[rows]), 2**new.bits - 1).to(weight.dtype)
-        new.scale[field], new.offset[field] = grid.scale, grid.offset
-        for start in range(rows.start, rows.stop, _CHUNK_ROWS):
-            chunk = slice(start, min(start + _CHUNK_ROWS, rows.stop))
-            codes = grid.nearest(weight[chunk]).to(torch.uint8)
-            new.codes[chunk] = pack(codes) if new.bits == 4 else codes
+def _fill_table(table: FusedTable, new: QuantizedTable, fields: Sequence[int]) -> None:
+    """In place: the codes of these fields of `table`, in their order."""
+    for place, field in enumerate(fields):
+        weight = table.table.weight[table.rows_of(field)]
+        grid = asymmetric_grid(Columns(weight), 2**new.bits - 1).to(weight.dtype)
+        new.scale[place], new.offset[place] = grid.scale, grid.offset
+        own = new.codes[new.rows_of(place)]
+        for start in range(0, len(weight), _CHUNK_ROWS):
+            codes = grid.nearest(weight[start : start + _CHUNK_ROWS]).to(torch.uint8)
+            own[start : start + _CHUNK_ROWS] = pack(codes) if new.bits == 4 else codes
+
+
+def _fill_mixed(table: FusedTable, new: MixedTable) -> None:
+    for part, fields in zip(new.parts, new.part_fields, strict=True):
+        if isinstance(part, QuantizedTable):
+            _fill_table(table, part, fields)
+        else:
+            rows = [table.table.weight[table.rows_of(field)] for field in fields]
+            cast(FusedTable, part).table.weight.copy_(torch.cat(rows))

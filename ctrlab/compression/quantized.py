@@ -7,6 +7,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ctrlab.models.layers import FusedTable
+
 #: Why a quantised module is not compressed.
 NOTE = "quantised for serving"
 
@@ -72,6 +74,53 @@ class QuantizedTable(nn.Module):
     def _rows(self, places: Tensor, scale: Tensor, offset: Tensor) -> Tensor:
         codes = functional.embedding(places, self.codes)
         return (unpack(codes, self.width) if self.bits == 4 else codes).to(scale.dtype) * scale + offset
+
+
+class MixedTable(nn.Module):
+    """A FusedTable whose fields have different bits: fields of equal bits share a part.
+
+    parts: a FusedTable (32 bits) or QuantizedTable each. part_fields: the fields of each part, in order.
+    """
+
+    compression_note = NOTE
+    trains = False
+
+    def __init__(self, field_dims: Sequence[int], width: int, bits: Sequence[int | None]) -> None:
+        """bits: of each field's codes; None for 32-bit numbers."""
+        super().__init__()
+        self.field_dims, self.width = tuple(field_dims), width
+        distinct = sorted(set(bits), key=lambda own: own or 32)
+        self.part_fields = [[field for field, own in enumerate(bits) if own == part] for part in distinct]
+        dims = [[self.field_dims[field] for field in fields] for fields in self.part_fields]
+        self.parts = nn.ModuleList(
+            FusedTable(own, width) if part is None else QuantizedTable(own, width, part)
+            for part, own in zip(distinct, dims, strict=True)
+        )
+        self._place = {field: (number, place) for number, fields in enumerate(self.part_fields)
+                       for place, field in enumerate(fields)}  # fmt: skip
+
+    def row_macs(self) -> int:
+        """None: look-ups and dequantisation are not counted."""
+        return 0
+
+    def forward(self, ids: Tensor) -> Tensor:
+        """ids (B, F) integer, F at most the number of fields -> rows (B, F, width)."""
+        own = [[field for field in fields if field < ids.shape[1]] for fields in self.part_fields]
+        rows = [part(ids[:, fields]) for part, fields in zip(self.parts, own, strict=True) if fields]
+        placed = [field for fields in own for field in fields]
+        order = sorted(range(len(placed)), key=placed.__getitem__)
+        return torch.cat(rows, dim=1)[:, order]
+
+    def sum(self, ids: Tensor) -> Tensor:
+        """ids (B, F), of a table of width 1 -> (B,): the sum of each row's numbers."""
+        summed: Tensor = self(ids).sum(dim=(1, 2))
+        return summed
+
+    def look_up(self, ids: Tensor, field: int) -> Tensor:
+        """ids (...) of one field -> rows (..., width)."""
+        number, place = self._place[field]
+        rows: Tensor = self.parts[number].look_up(ids, place)  # type: ignore[operator]
+        return rows
 
 
 class QuantizedLinear(nn.Module):

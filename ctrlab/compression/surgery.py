@@ -85,10 +85,10 @@ def rebuild(model: CTRModel, structure: Structure) -> CTRModel:
     """A compressed model without its weights, made from the uncompressed `model`, which is modified, and a recorded structure."""
     for name, module in _unfilled_modules(model, structure).items():
         model.set_submodule(name, module)
-    model.structure = replace(structure, folded=False, precision="float32")
+    model.structure = replace(structure, folded=False, precision="float32", layer_precisions={})
     if structure.folded:
         model = fold(model)
-    prepare_(model, structure.precision)
+    prepare_(model, structure.precision, structure.layer_precisions)
     return model
 
 

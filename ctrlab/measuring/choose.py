@@ -6,7 +6,7 @@ a loss of AUC they are the plans of the planner's front. Half of the probe's row
 
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,8 +21,10 @@ from ctrlab.plans.baselines import uniform_rank_plan, uniform_variance_plan
 from ctrlab.plans.budgets import BUDGET_KINDS, Budget, BudgetError
 from ctrlab.plans.configs import UNCOMPRESSED, Aim, CompressionSpec, PlanSettings, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
+from ctrlab.plans.estimates import has_gradients
+from ctrlab.plans.methods import METHODS
 from ctrlab.plans.planner import plan_for_budget, planned_front
-from ctrlab.plans.rank_problem import PlanOptions
+from ctrlab.plans.rank_problem import PlannedRanks, PlanOptions, with_bits
 from ctrlab.plans.ranks import Spectra
 from ctrlab.plans.sensitivity import Sensitivity
 
@@ -30,6 +32,7 @@ from ctrlab.plans.sensitivity import Sensitivity
 SAME_SIZE = 0.95
 #: Name of the planner's own plan among the candidates.
 PLANNED = "planned"
+_MIXED = ", mixed"
 
 Specs = Mapping[str, CompressionSpec]
 Labels = NDArray[np.float32]
@@ -63,17 +66,17 @@ def candidate_specs(
 ) -> dict[str, CompressionSpec]:
     """{name: spec} of what may be best within a budget: the planner's, and uniform ones where those have its size, within 5 %.
 
-    The first is the one with the least predicted loss. Names are "planned", "uniform variance" and "uniform rank", with the
-    precision where several are allowed.
+    Names are "planned", "uniform variance" and "uniform rank", with the precision where several are allowed; "planned, mixed" has
+    bits by layer, where the spectra have the gradients that these are planned with.
 
     Raises:
         BudgetError: no plan meets the budget at any precision; the sentence is that of the smallest.
     """
     found: dict[str, CompressionSpec] = {}
     refused: BudgetError | None = None
-    for spec in _bare_specs(settings):
+    for name, options in _ways(profile, spectra, settings).items():
         try:
-            found |= _candidates(profile, sensitivity, budget, spectra, settings, spec)
+            found |= _candidates(profile, sensitivity, budget, name, options)
         except BudgetError as error:
             refused = error
     if refused is not None and not found:
@@ -81,27 +84,41 @@ def candidate_specs(
     return found
 
 
-def _bare_specs(settings: PlanSettings) -> list[CompressionSpec]:
-    """A spec without ranks for every precision that is allowed."""
-    return [CompressionSpec(method=settings.method, precision=precision) for precision in settings.precisions]
+def _ways(profile: ModelProfile, spectra: Spectra, settings: PlanSettings) -> dict[str, PlanOptions]:
+    """{suffix of a candidate's name: options of the planner} for every precision that is allowed, and for bits by layer."""
+    several = len(settings.precisions) > 1
+    ways = {
+        f", {precision}" if several else "": PlanOptions(
+            spec=CompressionSpec(method=settings.method, precision=precision), spectra=spectra, multiple_of=settings.multiple_of
+        )
+        for precision in settings.precisions
+    }
+    if several and has_gradients(profile, spectra) and METHODS[settings.method].keeps_latents:
+        ways[_MIXED] = replace(ways[", int8"], precisions=settings.precisions)
+    return ways
 
 
 def _candidates(
-    profile: ModelProfile, sensitivity: Sensitivity, budget: Budget, spectra: Spectra, settings: PlanSettings,
-    bare: CompressionSpec,
-) -> dict[str, CompressionSpec]:  # fmt: skip
-    options = PlanOptions(spec=bare, spectra=spectra, multiple_of=settings.multiple_of)
-    plans = {PLANNED: plan_for_budget(profile, sensitivity, budget, options).plan}
-    plans |= baseline_plans(profile, budget, spectra, bare)
+    profile: ModelProfile, sensitivity: Sensitivity, budget: Budget, suffix: str, options: PlanOptions
+) -> dict[str, CompressionSpec]:
+    planned = _spec_of(plan_for_budget(profile, sensitivity, budget, options), options)
+    specs = {PLANNED + suffix: planned}
+    if options.precisions or options.spectra is None:
+        return specs
+    least = SAME_SIZE * _amount(profile, planned, budget.kind)
+    for name, plan in baseline_plans(profile, budget, options.spectra, options.spec).items():
+        spec = options.spec.replace(plan=plan)
+        if _amount(profile, spec, budget.kind) >= least:
+            specs[name + suffix] = spec
+    return specs
 
-    def amount(plan: RankPlan) -> float:
-        return BUDGET_KINDS[budget.kind].amount(serving_cost(profile, plan.as_dict(), bare))
 
-    least = SAME_SIZE * amount(plans[PLANNED])
-    suffix = f", {bare.precision}" if len(settings.precisions) > 1 else ""
-    return {
-        name + suffix: bare.replace(plan=plan) for name, plan in plans.items() if name == PLANNED or amount(plan) >= least
-    }  # fmt: skip
+def _spec_of(found: PlannedRanks, options: PlanOptions) -> CompressionSpec:
+    return with_bits(options.spec.replace(plan=found.plan), found.precisions)
+
+
+def _amount(profile: ModelProfile, spec: CompressionSpec, kind: str) -> float:
+    return BUDGET_KINDS[kind].amount(serving_cost(profile, spec.plan.as_dict(), spec))
 
 
 def baseline_plans(
@@ -172,17 +189,13 @@ class MeasuredFront:
         """kind: the counted quantity that plans are to have little of."""
         self._probe, self._kind, self._should_stop = probe, kind, should_stop
         self._known: dict[CompressionSpec, tuple[Measurement, Measurement]] = {}
-        self._several = len(settings.precisions) > 1
+        ways = _ways(probe.profile, spectra, settings)
+        if _MIXED in ways:  # among its plans are those of one precision; each measurement of integers takes a while
+            ways = {suffix: ways[suffix] for suffix in (", float32", _MIXED)}
         self._fronts = {
-            bare.precision: [
-                bare.replace(plan=found.plan)
-                for found in planned_front(
-                    probe.profile, sensitivity, kind,
-                    PlanOptions(spec=bare, spectra=spectra, multiple_of=settings.multiple_of),
-                )
-            ]
-            for bare in _bare_specs(settings)
-        }  # fmt: skip
+            suffix: [_spec_of(found, options) for found in planned_front(probe.profile, sensitivity, kind, options)]
+            for suffix, options in ways.items()
+        }
         self.original = halves(probe.labels, probe.original)
 
     def smallest(self, max_auc_loss: float) -> Choice:
@@ -194,8 +207,8 @@ class MeasuredFront:
         if not max_auc_loss >= 0:
             raise BudgetError(f"an AUC loss of at most {max_auc_loss:g} cannot be planned for; allow 0 or more, such as 0.0005")
         found = {
-            f"{PLANNED}, {precision}" if self._several else PLANNED: spec
-            for precision, specs in self._fronts.items()
+            PLANNED + suffix: spec
+            for suffix, specs in self._fronts.items()
             if (spec := self._bisected(specs, max_auc_loss)) is not None
         }
         if not found:
@@ -209,7 +222,7 @@ class MeasuredFront:
 
     def amount(self, spec: CompressionSpec) -> float:
         """How much of the front's kind the served model has."""
-        return BUDGET_KINDS[self._kind].amount(serving_cost(self._probe.profile, spec.plan.as_dict(), spec))
+        return _amount(self._probe.profile, spec, self._kind)
 
     def _bisected(self, specs: Sequence[CompressionSpec], max_auc_loss: float) -> CompressionSpec | None:
         low, high = 0, len(specs)

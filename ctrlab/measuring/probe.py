@@ -104,20 +104,18 @@ class Probe:
         """
         validate_plan(self.profile, spec.plan)
         effective = effective_ranks(self.profile, spec, respect_break_even=respect_break_even)
-        if not effective and spec.precision == "float32":
+        if not effective and not spec.quantises:
             return self.original
         method = METHODS[spec.method]
         if method.needs_spectra:
             check_spectra(self.profile, self.spectra, effective, with_gradients=method.needs_gradients)
         if method.retrains:
             raise CompressionError(f"{method.title} re-initialises the tables; there is nothing to measure before training")
-        if not method.keeps_latents or spec.precision != "float32":
+        if not method.keeps_latents or spec.quantises:
             built = compress_model(
                 self.model, spec, self.spectra, counts=self.counts, respect_break_even=respect_break_even
             ).model
-            return self._run(
-                should_stop, built.eval() if spec.precision == "float32" else quantize(serving_form(built), spec.precision)
-            )
+            return self._run(should_stop, _served(built, spec))
         with truncated(self.model, effective, self.spectra, method.compressor(), spec.bottleneck, spec.basis):
             return self._run(should_stop)
 
@@ -133,6 +131,13 @@ class Probe:
                 logits[start : start + len(out)] = out
                 start += len(out)
         return Measurement(auc=auc(self.labels, logits), log_loss=log_loss(self.labels, logits), logits=logits)
+
+
+def _served(built: CTRModel, spec: CompressionSpec) -> CTRModel:
+    """The model at the precision of the spec; as it was built where that is float32, which gives the same outputs."""
+    if not spec.quantises:
+        return built.eval()
+    return quantize(serving_form(built), spec.precision, spec.precisions_by_layer)
 
 
 def halves(labels: NDArray[np.float32], measured: Measurement) -> tuple[Measurement, Measurement]:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, Self, get_args
 
 from ctrlab.config import Config, option
-from ctrlab.models.structure import Basis, Bottleneck, Precision
+from ctrlab.models.structure import Basis, Bottleneck, Precision, quantises
 from ctrlab.plans.methods import METHODS
 from ctrlab.training.configs import FitConfig
 
@@ -58,6 +58,14 @@ class RankPlan(Config):
         return len(self.ranks)
 
 
+@dataclass(frozen=True, kw_only=True)
+class LayerPrecision(Config):
+    """The bits that one layer or table is served in."""
+
+    layer_name: str = option(help='Qualified name of a linear layer, or "embedding.<field>".')
+    precision: Precision = option(help="Bits of its numbers; of a linear layer int4 means 8 bits.")
+
+
 def _method_titles() -> dict[str, str]:
     return {method.name: method.title for method in METHODS}
 
@@ -94,6 +102,18 @@ class CompressionSpec(Config):
         "With any ranks, or none.",
     )
 
+    layer_precisions: tuple[LayerPrecision, ...] = option((), help="Bits of single layers where they differ from precision.")
+
+    @property
+    def precisions_by_layer(self) -> dict[str, Precision]:
+        """{layer_name: precision} of layers with bits of their own."""
+        return {entry.layer_name: entry.precision for entry in self.layer_precisions}
+
+    @property
+    def quantises(self) -> bool:
+        """Whether anything is served in fewer than 32 bits."""
+        return quantises(self.precision, self.precisions_by_layer)
+
     @classmethod
     def of(cls, ranks: Mapping[str, int], **settings: Any) -> Self:
         """A spec from {layer_name: rank} and other settings by name."""
@@ -105,7 +125,12 @@ class CompressionSpec(Config):
         if self.basis == "shared" and not METHODS[self.method].keeps_latents:
             title = METHODS[self.method].title
             return [f"{title} has no basis that tables could share; choose per_field, or another method"]
-        return []
+        if self.layer_precisions and (self.basis == "shared" or not METHODS[self.method].keeps_latents):
+            return [
+                "bits by layer need tables as latents with a basis each; choose per_field and such a method, or one precision"
+            ]
+        counted = Counter(entry.layer_name for entry in self.layer_precisions)
+        return [f"layer {name} has more than one precision; give it one" for name, times in counted.items() if times > 1]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from ctrlab.models.structure import Basis
 from ctrlab.plans import methods
 from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec
 from ctrlab.plans.methods import Method
-from ctrlab.plans.ranks import Spectra, effective_ranks, require_spectra, validate_plan
+from ctrlab.plans.ranks import Spectra, effective_ranks, require_spectra, validate_plan, validate_precisions
 from ctrlab.plans.serving_forms import ServingForms, tables_of
 from ctrlab.plans.shared_basis import shared_variance_lost
 
@@ -77,11 +77,12 @@ def predict(
     if profile.compressed:
         raise CompressionError("the model is compressed already; predict from its original")
     validate_plan(profile, spec.plan)
+    validate_precisions(profile, spec)
     ranks = effective_ranks(profile, spec)
     if spectra:
         require_spectra(profile, spectra, list(ranks))
     served = ServingForms.of(profile, ranks, spec)
-    forms = dataclasses.replace(served, precision="float32")
+    forms = served.in_float32()
     lost = _variance_lost(profile, spectra, ranks, spec.basis) if spectra and forms.method.projects_outputs else {}
     if not forms.method.keeps_latents:
         reduced = {layer.layer_name for embedding in profile.embeddings for layer in tables_of(profile, embedding, ranks)}

@@ -7,11 +7,16 @@ plans made with it are then measured as a whole.
 from collections.abc import Mapping
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.errors import CompressionError
 from ctrlab.models.profile import ModelProfile
+from ctrlab.models.structure import Precision
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.methods import METHODS
 from ctrlab.plans.ranks import Spectra, pays
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
+
+#: Noise of rounding over variance of a normal variable on the grid of least squared error.
+ROUNDING_NOISE: dict[Precision, float] = {"float32": 0.0, "int8": 8e-5, "int4": 0.0115}
 
 
 def estimated_sensitivity(
@@ -36,6 +41,25 @@ def estimated_sensitivity(
             log_losses=tuple(log_loss + increase for increase in increases), aucs=(), log_loss_increases=increases, auc_losses=(),
         )  # fmt: skip
     return Sensitivity(log_loss=log_loss, auc=auc, split="", num_rows=0, layers=layers)
+
+
+def rounding_loss(spectrum: LayerSpectrum, rank: int | None, precision: Precision, *, weighted: bool) -> float:
+    """Nats that rounding what a rank keeps is expected to cost; `rank` None is dense.
+
+    Rounding a latent with step q adds a variance of q^2 / 12, which is the share `ROUNDING_NOISE` of the latent's own; so the
+    estimate is half that share of the `loss_terms` that are kept.
+
+    Raises:
+        CompressionError: the spectrum has no gradients.
+    """
+    terms = spectrum.loss_terms(weighted=weighted)
+    if terms is None:
+        raise CompressionError(
+            f"bits by layer are planned with the gradients of the loss, and the spectrum of {spectrum.layer_name} has none; "
+            "collect the spectra again with them"
+        )
+    bits: Precision = "int8" if spectrum.kind == "linear" and precision == "int4" else precision
+    return ROUNDING_NOISE[bits] * float(terms[:rank].sum()) / 2
 
 
 def has_gradients(profile: ModelProfile, spectra: Mapping[str, LayerSpectrum]) -> bool:

@@ -1,4 +1,4 @@
-"""The planner: the ranks of all layers for a budget or a loss of AUC, by measured sensitivity. Loads without torch.
+"""The planner: ranks, and bits, of all layers for a budget or a loss of AUC, by their sensitivity. Loads without torch.
 
 The predicted loss of a plan is the sum over its layers, dense being one of each layer's choices. The cost of the folded form
 is not such a sum, because its first linear layers read latents. It is one for each choice of their ranks: one knapsack a
@@ -37,10 +37,10 @@ def plan_for_budget(
     problem = RankProblem(profile, sensitivity, budget.kind, options, _speed_for(budget, options.speed))
     target = budget.limit
     for _ in range(ROUNDS):
-        ranks = problem.within(target)
-        if ranks is None:
+        picked = problem.within(target)
+        if picked is None:
             break
-        planned = problem.planned(ranks)
+        planned = problem.planned(picked)
         excess = problem.whole_amount(planned) - budget.limit
         if excess <= 0:  # as with latents it always is
             return planned
@@ -75,7 +75,7 @@ def planned_front(
     """Plans of which none is both cheaper and predicted better than another, cheapest first; the last leaves all dense."""
     problem = RankProblem(profile, sensitivity, kind, options)
     # By what the planner minimises, not by log loss alone: of plans of equal log loss those that keep more variance belong here.
-    plans = [(problem.planned(ranks), problem.loss(ranks)) for ranks in problem.front()]
+    plans = [(problem.planned(picked), problem.loss(picked)) for picked in problem.front()]
     plans.sort(key=lambda pair: (BUDGET_KINDS[kind].amount(pair[0].cost), pair[1]))
     kept: list[PlannedRanks] = []
     least = np.inf

@@ -102,6 +102,15 @@ def validate_plan(profile: ModelProfile, plan: RankPlan) -> None:
     _validate_ranks(profile, plan.as_dict())
 
 
+def validate_precisions(profile: ModelProfile, spec: CompressionSpec) -> None:
+    """Refuse bits of layers that the model does not have or that are no layer of their own, naming each."""
+    known = {layer.layer_name for layer in profile.compressible}
+    if unknown := [name for name in spec.precisions_by_layer if name not in known]:
+        raise CompressionError(
+            f"no bits can be given to {', '.join(unknown)}; layers with bits of their own are {', '.join(known)}"
+        )
+
+
 def _validate_ranks(profile: ModelProfile, ranks: Mapping[str, int]) -> None:
     faults = [fault for name, rank in ranks.items() if (fault := _fault(profile, name, rank))]
     if faults:

@@ -6,7 +6,7 @@ the tables. `compress_model`, `fold` and `quantize` build models of exactly this
 
 import dataclasses
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Self
 
 from ctrlab.models.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile, break_even, cheaper
@@ -38,13 +38,14 @@ class ServingForms:
     basis: Basis
     precision: Precision = "float32"
     method: Method = methods.AFM
+    layer_precisions: Mapping[str, Precision] = field(default_factory=dict)
 
     @classmethod
     def of(cls, profile: ModelProfile, ranks: Mapping[str, int], spec: CompressionSpec) -> Self:
         """With these ranks, and the other settings of `spec`."""
         return cls(
             profile=profile, ranks=ranks, bottleneck=spec.bottleneck, basis=spec.basis, precision=spec.precision,
-            method=METHODS[spec.method],
+            method=METHODS[spec.method], layer_precisions=spec.precisions_by_layer,
         )  # fmt: skip
 
     def explicit(self) -> Cost:
@@ -54,7 +55,7 @@ class ServingForms:
 
     def explicit_fixed(self) -> Cost:
         """`explicit()` without its layers and embeddings: what no rank changes."""
-        before = dataclasses.replace(self, ranks={}, precision="float32")
+        before = dataclasses.replace(self.in_float32(), ranks={})
         layers = sum((before._layer(layer) for layer in self._linear_layers()), Cost())
         embeddings = sum((before._embedding(embedding) for embedding in self.profile.embeddings), Cost())
         return self.profile.cost - layers - embeddings + self._first_order_change()
@@ -77,6 +78,14 @@ class ServingForms:
             cost, read = cost + part, read | first_layers
         return sum((self._layer(layer) for layer in self._linear_layers() if layer.layer_name not in read), cost)
 
+    def in_float32(self) -> Self:
+        """The same forms with every number in 32 bits."""
+        return dataclasses.replace(self, precision="float32", layer_precisions={})
+
+    def bits(self, layer_name: str) -> Precision:
+        """The precision of a layer."""
+        return self.layer_precisions.get(layer_name, self.precision)
+
     def cheaper(self) -> Cost:
         """Serving cost, in the cheaper of the two forms."""
         return cheaper(self.explicit(), self.folded())
@@ -90,14 +99,14 @@ class ServingForms:
 
     def folded_summand(self, table: LayerProfile) -> Cost:
         """Cost of one table in `folded()`, without its readers."""
-        return self._table(table.in_features, self.ranks.get(table.layer_name, table.out_features))
+        width = self.ranks.get(table.layer_name, table.out_features)
+        return self._table(table.in_features, width, precision=self.bits(table.layer_name))
 
     def reading(self, reader: ReaderProfile, layer: LayerProfile, latents: int) -> Cost:
         """Cost of a first layer in `folded()` that reads `latents` numbers, its factors not merged: affine in `latents`."""
         if reader.by_field:
             return self._fieldwise(layer, latents, None)
-        rank = self.ranks.get(layer.layer_name)
-        return self._linear(latents, layer.out_features) if rank is None else self._factors(latents, rank, layer.out_features)
+        return self._read(layer, latents, self.ranks.get(layer.layer_name))
 
     def reading_slope(self, reader: ReaderProfile) -> Cost:
         """Cost of a reader in `folded()` for each number it reads, without its first layers."""
@@ -116,24 +125,27 @@ class ServingForms:
         """Of parameters outside the tables that no precision changes."""
         return Cost(parameters_dense=dense, bytes_dense=self.profile.element_bytes * dense, macs=macs)
 
-    def _table(self, num_ids: int, width: int, fields: int = 1) -> Cost:
-        size = self.profile.element_bytes * num_ids * width
-        if self.precision != "float32":
-            size = num_ids * row_bytes(self.precision, width) + 2 * self.profile.element_bytes * fields * width
+    def _table(self, num_ids: int, width: int, fields: int = 1, *, precision: Precision | None = None) -> Cost:
+        size, precision = self.profile.element_bytes * num_ids * width, precision or self.precision
+        if precision != "float32":
+            size = num_ids * row_bytes(precision, width) + 2 * self.profile.element_bytes * fields * width
         return Cost(parameters_tables=num_ids * width, bytes_tables=size)
 
-    def _linear(self, in_features: int, out_features: int, positions: int = 1, *, biases: int | None = None) -> Cost:
-        """`biases`: number of biases; one an output by default."""
+    def _linear(
+        self, in_features: int, out_features: int, positions: int = 1, *, biases: int | None = None,
+        precision: Precision | None = None,
+    ) -> Cost:  # fmt: skip
+        """`biases`: number of biases; one an output by default. `precision`: that of all layers by default."""
         weights = in_features * out_features
         cost = self._cost(weights + (out_features if biases is None else biases), positions * weights)
-        if self.precision == "float32" or not quantizes_linear(in_features, out_features):
+        if (precision or self.precision) == "float32" or not quantizes_linear(in_features, out_features):
             return cost
         size = self.profile.element_bytes
         return dataclasses.replace(cost, bytes_dense=cost.bytes_dense - (size - 1) * weights + size * out_features)
 
     def _first_order_change(self) -> Cost:
         """Change of cost of the tables outside the embeddings at this precision."""
-        before = dataclasses.replace(self, precision="float32")
+        before = self.in_float32()
         changes = (
             self._table(layer.in_features, layer.out_features, layer.fields)
             - before._table(layer.in_features, layer.out_features)
@@ -142,17 +154,25 @@ class ServingForms:
         )
         return sum(changes, Cost())
 
-    def _factors(self, in_features: int, rank: int, out_features: int, positions: int = 1) -> Cost:
-        activation = self._cost(activation_parameters(self.bottleneck, rank), 0)
-        return self._linear(in_features, rank, positions) + activation + self._linear(rank, out_features, positions)
+    def _factors(self, layer: LayerProfile, in_features: int, rank: int, positions: int = 1) -> Cost:
+        activation, bits = self._cost(activation_parameters(self.bottleneck, rank), 0), self.bits(layer.layer_name)
+        reduce = self._linear(in_features, rank, positions, precision=bits)
+        return reduce + activation + self._linear(rank, layer.out_features, positions, precision=bits)
+
+    def _read(self, layer: LayerProfile, in_features: int, rank: int | None) -> Cost:
+        """A linear layer of another number of inputs; dense where `rank` is None."""
+        if rank is not None:
+            return self._factors(layer, in_features, rank)
+        return self._linear(in_features, layer.out_features, precision=self.bits(layer.layer_name))
 
     def _layer(self, layer: LayerProfile) -> Cost:
         """A linear layer in the trainable form."""
         rank = self.ranks.get(layer.layer_name)
         if rank is not None:
-            return self._factors(layer.in_features, rank, layer.out_features, layer.positions)
+            return self._factors(layer, layer.in_features, rank, layer.positions)
         biases = layer.parameters - layer.in_features * layer.out_features
-        return self._linear(layer.in_features, layer.out_features, layer.positions, biases=biases)
+        bits = self.bits(layer.layer_name)
+        return self._linear(layer.in_features, layer.out_features, layer.positions, biases=biases, precision=bits)
 
     def _embedding(self, embedding: EmbeddingProfile) -> Cost:
         """An embedding in the trainable form."""
@@ -166,20 +186,21 @@ class ServingForms:
         cost = self._cost(numeric, numeric)
         for layer in tables:
             own = self.ranks.get(layer.layer_name)
-            cost += self._table(layer.in_features, layer.out_features) if own is None else self.reduced_table(layer, own)
+            cost += self.folded_summand(layer) if own is None else self.reduced_table(layer, own)
         return cost
 
     def reduced_table(self, layer: LayerProfile, rank: int) -> Cost:
         """A table in the trainable form, in a basis of its own or as something else."""
         shape = self.method.table_shape(layer.in_features, layer.out_features, rank)
         cost = self._cost(shape.dense, layer.positions * shape.macs) + Cost(bytes_tables=shape.index_bytes)
-        return sum((self._table(rows, width) for rows, width in shape.tables), cost)
+        bits = self.bits(layer.layer_name)
+        return sum((self._table(rows, width, precision=bits) for rows, width in shape.tables), cost)
 
     def _per_field_fold(self, embedding: EmbeddingProfile) -> tuple[Cost, set[str]]:
         """Latent tables and readers of S latents (see ReaderProfile), and the linear layers counted among the readers."""
         tables = self._tables(embedding)
         widths = [self.ranks.get(layer.layer_name, layer.out_features) for layer in tables]
-        cost = sum((self._table(layer.in_features, width) for layer, width in zip(tables, widths, strict=True)), Cost())
+        cost = sum((self.folded_summand(layer) for layer in tables), Cost())
         latents = sum(widths) + embedding.num_values
         for reader in embedding.readers:
             cost += self._reader(embedding, reader, latents)
@@ -225,10 +246,9 @@ class ServingForms:
 
     def _side_by_side(self, layer: LayerProfile, latents: int) -> Cost:
         """A linear layer that reads all latents at once; its two factors are multiplied where that is no larger."""
-        out, rank = layer.out_features, self.ranks.get(layer.layer_name)
-        if rank is None or (self.bottleneck == "none" and merges(latents, out, rank)):
-            return self._linear(latents, out)
-        return self._factors(latents, rank, out)
+        rank = self.ranks.get(layer.layer_name)
+        merged = rank is not None and self.bottleneck == "none" and merges(latents, layer.out_features, rank)
+        return self._read(layer, latents, None if merged else rank)
 
     def _fieldwise(self, layer: LayerProfile, latents: int, shared_rank: int | None) -> Cost:
         """A linear layer that reads every field's latents by themselves: a weight and a bias a field, or one narrower layer."""
@@ -242,7 +262,7 @@ class ServingForms:
         if rank is None:
             return cost
         activation = self._cost(activation_parameters(self.bottleneck, rank), 0)
-        return cost + activation + self._linear(rank, layer.out_features, layer.positions)
+        return cost + activation + self._linear(rank, layer.out_features, layer.positions, precision=self.bits(layer.layer_name))
 
 
 def tables_of(profile: ModelProfile, embedding: EmbeddingProfile, ranks: Mapping[str, int]) -> list[LayerProfile]:

@@ -2,16 +2,27 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 
 from ctrlab.models.profile import Cost, EmbeddingProfile, LayerProfile, ModelProfile, ReaderProfile
+from ctrlab.models.structure import Precision
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.form_search import FloatArray, FormSums
 from ctrlab.plans.serving_forms import ServingForms
 
 Amount = Callable[[Cost], float]
-Options = Sequence[int | None]
+
+
+class LayerOption(NamedTuple):
+    """One way to serve a layer: its rank, None for dense, and its bits."""
+
+    rank: int | None
+    precision: Precision
+
+
+Options = Sequence[LayerOption]
 
 
 def size_forms(
@@ -28,7 +39,7 @@ def size_forms(
     one that its narrow latents leave with too few weights for that costs a little more.
 
     Args:
-        layers: those with a choice. options: of each its ranks, and None for dense, last.
+        layers: those with a choice. options: of each.
         spec: its bottleneck and precision.
     """
     return _Sums(profile, layers, options, amount, spec).both()
@@ -51,7 +62,8 @@ class _Sums:
         self.latents = {embedding.name: self._latents(embedding) for embedding in self.embeddings}
         self.first = {name: (embedding, reader) for embedding in self.embeddings for reader in embedding.readers
                       for name in reader.first_layers}  # fmt: skip
-        self._known: dict[tuple[str, int, int], dict[int | None, tuple[FloatArray, FloatArray]]] = {}
+        self._known: dict[tuple[str, int, int], dict[LayerOption, tuple[FloatArray, FloatArray]]] = {}
+        self._as_is = LayerOption(None, spec.precision)
 
     def both(self) -> tuple[FormSums, FormSums]:
         """As it stands; folded."""
@@ -69,7 +81,7 @@ class _Sums:
         for number, (layer, own) in enumerate(zip(self.layers, self.options, strict=True)):
             if (table := tables[number]) is not None and layer.embedding in names:
                 costs[number] = table[1]
-                widths[number] = np.array([0.0 if rank is None else rank - layer.out_features for rank in own])
+                widths[number] = np.array([0.0 if rank is None else rank - layer.out_features for rank, _ in own])
             elif layer.layer_name in self.first:
                 costs[number], slopes[number] = self._first(layer, own, names)
         folded = FormSums(
@@ -83,30 +95,31 @@ class _Sums:
         tables = (layer for layer in self.dense.profile.layers if layer.embedding == embedding.name)
         return sum(table.out_features for table in tables) + embedding.num_values
 
-    def _at(self, layer: LayerProfile, rank: int | None) -> ServingForms:
-        return self.dense if rank is None else replace(self.dense, ranks={layer.layer_name: rank})
+    def _at(self, layer: LayerProfile, option: LayerOption) -> ServingForms:
+        ranks = {} if option.rank is None else {layer.layer_name: option.rank}
+        return replace(self.dense, ranks=ranks, layer_precisions={layer.layer_name: option.precision})
 
     def _over_dense(
         self, layer: LayerProfile, options: Options, cost: Callable[[ServingForms, LayerProfile], Cost]
     ) -> FloatArray:
         dense = self.amount(cost(self.dense, layer))
-        return np.array([self.amount(cost(self._at(layer, rank), layer)) - dense for rank in options])
+        return np.array([self.amount(cost(self._at(layer, option), layer)) - dense for option in options])
 
     def _table(self, layer: LayerProfile, options: Options) -> tuple[FloatArray, FloatArray]:
         """Its costs over dense, as it stands and folded; affine in the number of ids, so found once for tables of one width."""
         shape = (layer.embedding, layer.positions, layer.out_features)
         known = self._known.setdefault(shape, {})
-        for rank in options:
-            if rank not in known:
-                known[rank] = self._by_ids(layer, rank)
-        costs = np.array([known[rank] for rank in options])  # (options, forms, 2)
+        for option in (*options, self._as_is):
+            if option not in known:
+                known[option] = self._by_ids(layer, option)
+        costs = np.array([known[option] for option in (*options, self._as_is)])  # (options, forms, 2)
         amounts = costs[..., 0] + layer.in_features * costs[..., 1]
-        over = amounts - amounts[options.index(None)]
+        over = amounts[:-1] - amounts[-1]
         return over[:, 0], over[:, 1]
 
-    def _by_ids(self, layer: LayerProfile, rank: int | None) -> tuple[FloatArray, FloatArray]:
+    def _by_ids(self, layer: LayerProfile, option: LayerOption) -> tuple[FloatArray, FloatArray]:
         """Without ids, and of each, of either form."""
-        forms = self._at(layer, rank)
+        forms = self._at(layer, option)
         none, one = replace(layer, in_features=0), replace(layer, in_features=1)
         both = []
         for cost in (ServingForms.summand, ServingForms.folded_summand):
@@ -120,8 +133,8 @@ class _Sums:
         widest = self.latents[embedding.name] - (embedding.num_values if reader.by_field and embedding.raw_values else 0)
         slopes = np.zeros((len(options), len(names)))
         column = names.index(embedding.name)
-        for number, rank in enumerate(options):
-            slopes[number, column] = self._slope(self._at(layer, rank), reader, layer, widest)
+        for number, option in enumerate(options):
+            slopes[number, column] = self._slope(self._at(layer, option), reader, layer, widest)
         return self._over_dense(layer, options, lambda forms, own: forms.reading(reader, own, widest)), slopes
 
     def _slope(self, forms: ServingForms, reader: ReaderProfile, layer: LayerProfile, widest: int) -> float:

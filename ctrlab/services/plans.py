@@ -3,8 +3,8 @@
 import json
 
 from ctrlab.errors import CompressionError, ConfigError
-from ctrlab.plans.configs import RankPlan
-from ctrlab.plans.ranks import validate_plan
+from ctrlab.plans.configs import CompressionSpec, RankPlan
+from ctrlab.plans.ranks import validate_plan, validate_precisions
 from ctrlab.services.models import model_profile, require_artifact
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, NewArtifact
@@ -53,21 +53,41 @@ def plan_from_json(workspace: Workspace, model_id: str, text: str) -> RankPlan:
 
 
 def parse_plan(text: str) -> RankPlan:
-    """A plan of any model from JSON, as `RankPlan.to_json` writes it or as plain {"layer": rank}.
+    """The ranks of a plan of any model from JSON: a spec, as `plan --output` writes it, a `RankPlan`, or plain {"layer": rank}.
 
     Raises:
         ConfigError: it is not such JSON. CompressionError: it has no rank.
     """
+    plan = _spec_of(text).plan
+    if not len(plan):
+        raise CompressionError("the plan leaves every layer dense; give a rank to at least one")
+    return plan
+
+
+def spec_from_json(workspace: Workspace, model_id: str, text: str) -> CompressionSpec:
+    """The spec of a plan from JSON in one of the forms of `plan_from_json`; what the file does not name is as by default.
+
+    Raises:
+        ConfigError: it is not such JSON. CompressionError: it does not fit the model, or changes nothing.
+    """
+    spec, profile = _spec_of(text), model_profile(workspace, model_id)
+    if not len(spec.plan) and not spec.quantises:
+        raise CompressionError("the plan leaves every layer dense; give a rank to at least one")
+    validate_plan(profile, spec.plan)
+    validate_precisions(profile, spec)
+    return spec
+
+
+def _spec_of(text: str) -> CompressionSpec:
     try:
         values = json.loads(text)
     except ValueError as error:
         raise ConfigError(f"the plan is not JSON ({error}); give a file that was saved as a plan") from error
     if not isinstance(values, dict):
         raise ConfigError('a plan is an object such as {"mlp.2": 64, "embedding.ad": 4}; give a file that was saved as a plan')
-    plan = RankPlan.from_dict(values) if "ranks" in values else _plain(values)
-    if not len(plan):
-        raise CompressionError("the plan leaves every layer dense; give a rank to at least one")
-    return plan
+    if "plan" in values:
+        return CompressionSpec.from_dict(values)
+    return CompressionSpec(plan=RankPlan.from_dict(values) if "ranks" in values else _plain(values))
 
 
 def _plain(values: dict[str, object]) -> RankPlan:

@@ -75,7 +75,7 @@ class Previewer:
         """The plan's accuracy, and its change from the original, on the kept rows."""
         probe = self._probe(request.model_id, request.spectra_id)
         started = time.perf_counter()
-        found = probe.measure(request.spec.replace(precision="float32"))
+        found = probe.measure(request.spec.replace(precision="float32", layer_precisions=()))
         return Preview(
             num_rows=probe.num_rows,
             auc=auc_interval(probe.labels, found.logits),

@@ -74,6 +74,7 @@ def _planning(run, model, folder, original_parameters):
     assert chosen["parameters"] <= 900 and chosen["bits"] == planned["precision"] == "float32"
     _, smaller = run("plan", model, "--bytes", "3000", "--bits", "planned", "--method", "weighted_afm", "--aim", "auc")
     assert all(row["bytes"] <= 3000 for row in smaller["candidates"]) and smaller["method"] == "weighted_afm"
+    assert {row["plan"] for row in smaller["candidates"]} >= {"planned, int8", "planned, mixed"}
     for words in (["--times", "2", "--of", "parameters"], ["--share", "0.5", "--of", "parameters"]):
         _, halved = run("plan", model, *words)
         (candidate,) = [row for row in halved["candidates"] if row["plan"] == halved["chosen"]]
@@ -92,6 +93,12 @@ def _planning(run, model, folder, original_parameters):
     assert code == 1 and "ask for that or more" in refused["error"]
     _, compressed = run("compress", model, "--plan", folder / "plan.json", "--no-finetune", "--no-measure")
     assert compressed["summary"]["compression"]["ranks"] == planned["plan"]
+    values = json.loads((folder / "plan.json").read_text()) | {"precision": "int8"}
+    values["layer_precisions"] = [{"layer_name": "embedding.ad", "precision": "int4"}]
+    (folder / "bits.json").write_text(json.dumps(values))
+    _, mixed = run("compress", model, "--plan", folder / "bits.json", "--no-finetune", "--no-measure")
+    assert mixed["config"]["compression"]["precision"] == "int8"
+    assert mixed["summary"]["cost_serving"]["bytes_tables"] < compressed["summary"]["cost_serving"]["bytes_tables"]
     _, small = run("compress", model, "--all-dense", "--precision", "int8", "--no-finetune")
     assert small["summary"]["compression"]["ranks"] == {}
     cost, before = small["summary"]["cost_serving"], small["summary"]["cost"]

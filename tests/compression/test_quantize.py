@@ -24,6 +24,7 @@ from ctrlab.models.layers import FusedTable
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
+from ctrlab.plans.rank_problem import with_bits
 from ctrlab.plans.serving_forms import quantizes_linear
 from ctrlab.serving.onnx_export import export_onnx
 from tests.support.onnx import assert_onnx_agrees
@@ -361,3 +362,34 @@ def test_the_structure_is_json_and_names_the_precision():
     for form in (model, fold(model), compressed("deepfm")[1].model):
         structure = json.loads(json.dumps(quantize(form, "int4").structure.to_dict()))
         assert structure["precision"] == "int4" and structure["kind"] == "factored"
+
+
+def mixed_bits(model):
+    """Every layer's bits in turn."""
+    names = [layer.layer_name for layer in profile_model(model).compressible]
+    return {name: ("float32", "int8", "int4")[number % 3] for number, name in enumerate(names)}
+
+
+@pytest.mark.parametrize("name", ["deepfm", "dcn", "autoint", "nfm", "din"])
+def test_bits_by_layer_have_the_predicted_size_outputs_of_their_numbers_and_load_again(name, tmp_path):
+    model, result = compressed(name)
+    own = mixed_bits(model)
+    for form in (serving_form(model), serving_form(result.model)):
+        mixed = quantize(form, "int8", own)
+        plan = {} if form.structure is None or not form.structure.ranks else form.structure.ranks
+        spec = with_bits(CompressionSpec.of(plan, precision="int8"), own)
+        assert predict(profile_model(model), None, spec).serving == measure_cost(mixed)
+        uniform = {bits: quantize(form, bits) for bits in ("int8", "int4")}
+        assert not torch.equal(logits(mixed, FIELDS), logits(uniform["int8"], FIELDS))
+        save_model(mixed, tmp_path / "mixed.safetensors")
+        again = load_model(tmp_path / "mixed.safetensors", SCHEMA)
+        torch.testing.assert_close(logits(again, FIELDS), logits(mixed, FIELDS), rtol=0, atol=0)
+        header = struct.unpack("<Q", (tmp_path / "mixed.safetensors").read_bytes()[:8])[0]
+        assert (tmp_path / "mixed.safetensors").stat().st_size - 8 - header == measure_cost(mixed).size_bytes
+    everything = dict.fromkeys(own, "int8")
+    torch.testing.assert_close(logits(quantize(form, "float32", everything), FIELDS), logits(form, FIELDS), rtol=0.2, atol=0.2)
+
+
+def test_bits_by_layer_are_exported():
+    model, result = compressed("deepfm")
+    assert_onnx_agrees(quantize(fold(result.model), "int8", mixed_bits(model)), FIELDS)

@@ -1,11 +1,14 @@
 """Plans against every choice of ranks there is, on small models, and what is said where there is none."""
 
 import functools
+from itertools import product
 
 import numpy as np
 import pytest
 
 from ctrlab.data.schema import FeatureSchema
+from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.errors import CompressionError
 from ctrlab.models.configs import MODELS
 from ctrlab.models.profiling import profile_model
 from ctrlab.plans import serving_forms
@@ -14,10 +17,11 @@ from ctrlab.plans.budgets import BUDGET_KINDS, COUNTED_KINDS, Budget, BudgetErro
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict, serving_cost
 from ctrlab.plans.planner import plan_for_budget, plan_for_loss, planned_front
-from ctrlab.plans.rank_problem import PlanOptions, RankProblem
+from ctrlab.plans.rank_problem import Picked, PlanOptions, RankProblem
 from ctrlab.plans.ranks import plan_ranks
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
 from ctrlab.plans.serving_forms import ServingForms
+from ctrlab.plans.sizes import LayerOption
 from tests.support.profiles import every_plan, profile_of, sensitivity_of
 from tests.support.small_models import make_model, spectra_of
 
@@ -121,7 +125,10 @@ def test_both_forms_are_sums_once_the_first_layers_are_fixed(name, kind):
     plans = list(every_plan(profile))
     for ranks in plans[:: max(1, len(plans) // 40)]:
         forms = ServingForms(profile=profile, ranks=ranks, bottleneck="prelu", basis="per_field")
-        picks = [own.index(ranks.get(layer.layer_name)) for layer, own in zip(problem.layers, problem.options, strict=True)]
+        picks = [
+            own.index(LayerOption(ranks.get(layer.layer_name), "float32"))
+            for layer, own in zip(problem.layers, problem.options, strict=True)
+        ]
         for summed, cost in zip(problem.forms, (forms.explicit(), forms.folded()), strict=True):
             narrower = sum(width[pick] for width, pick in zip(summed.widths, picks, strict=True))
             slope = summed.base_slopes[0] + sum(own[picks[layer], 0] for layer, own in summed.slopes.items())
@@ -155,7 +162,7 @@ def test_every_model_is_planned_for_half_its_size_within_the_exact_cost(name):
     if not sensitivity.layers:
         return
     whole = predict(profile, None, CompressionSpec()).serving_original.parameters
-    smallest = RankProblem(profile, sensitivity, "parameters", PlanOptions()).smallest()
+    smallest = RankProblem(profile, sensitivity, "parameters", PlanOptions()).smallest().ranks
     limit = max(0.5 * whole, amount(profile, smallest, "parameters"))
     found = plan_for_budget(profile, sensitivity, Budget(kind="parameters", limit=limit))
     assert predict(profile, None, CompressionSpec(plan=found.plan)).serving == found.cost and found.cost.parameters <= limit
@@ -245,3 +252,43 @@ def test_the_naive_plans_take_the_largest_common_share_that_meets_the_budget(sha
     assert max(shares.values()) - min(shares.values()) <= 1 / 8 + 1e-9
     with pytest.raises(BudgetError, match="ask for that or more"):
         uniform_rank_plan(profile, Budget(kind="parameters", limit=10))
+
+
+def with_gradients(profile, seed=0):
+    """Spectra with losses of directions, as the estimate of rounding reads them, and no eigenvectors."""
+    random = np.random.default_rng(seed)
+    return {
+        layer.layer_name: LayerSpectrum(
+            layer_name=layer.layer_name, kind=layer.kind, mean=np.zeros(layer.out_features), num_samples=100,
+            eigenvalues=np.ones(layer.out_features), eigenvectors=None,
+            direction_losses=(own := np.sort(random.exponential(size=layer.out_features))[::-1]), loss_eigenvalues=own,
+        )
+        for layer in profile.compressible
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["deepfm", "nfm"])
+def test_no_choice_of_ranks_and_bits_within_the_bytes_is_predicted_better(name, monkeypatch):
+    monkeypatch.setattr(serving_forms, "MIN_QUANTIZED_WEIGHTS", 1)
+    schema = FeatureSchema(field_names=("site", "ad"), field_dims=(60, 150), value_names=(), fingerprint="bits")
+    profile = profile_of(name, schema, embed_dim=3, mlp_dims=(4,))
+    sensitivity, spectra = sensitivity_of(profile), with_gradients(profile)
+    options = PlanOptions(spec=CompressionSpec(precision="int8"), spectra=spectra, precisions=("float32", "int8", "int4"))
+    problem = RankProblem(profile, sensitivity, "bytes", options)
+    every = [problem._picked(picks) for picks in product(*(range(len(own)) for own in problem.options))]
+    costs, losses = np.array([(problem.amount(picked), problem.loss(picked)) for picked in every]).T
+    for limit in np.quantile(costs, [0.05, 0.3, 0.7]):
+        found = plan_for_budget(profile, sensitivity, Budget(kind="bytes", limit=limit), options)
+        assert found.cost.size_bytes <= limit
+        least = losses[costs <= limit].min()
+        assert problem.loss(Picked(found.plan.as_dict(), dict(found.precisions))) == pytest.approx(least, rel=1e-9)
+    assert len({bits for picked in every for bits in picked.precisions.values()}) == 2
+
+
+def test_bits_by_layer_need_gradients_in_the_spectra():
+    profile = tiny_profile()
+    options = PlanOptions(
+        spectra=spectra_of(make_model("deepfm", schema=TINY, embed_dim=4, mlp_dims=(6, 5))), precisions=("int8",)
+    )
+    with pytest.raises(CompressionError, match="collect the spectra again"):
+        plan_for_budget(profile, sensitivity_of(profile), Budget(kind="bytes", limit=1e6), options)

@@ -20,6 +20,7 @@ def test_a_run_is_a_spec_with_a_training_and_its_json_is_flat():
     assert isinstance(config, CompressionSpec) and CompressConfig.from_dict(values) == config
     assert set(values) == {
         "version", "plan", "method", "bottleneck", "basis", "order", "finetune", "recovery", "precision", "max_rows",
+        "layer_precisions",
     }  # fmt: skip
 
 

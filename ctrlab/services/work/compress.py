@@ -35,6 +35,7 @@ def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
         result.model,
         role="compressed",
         precision=config.compress.precision,
+        layer_precisions=config.compress.precisions_by_layer,
         name=config.name or compressed_name(context.workspace, config),
         parents=[original.id, config.spectra_id],
         config={

@@ -13,7 +13,7 @@ from ctrlab.models.checkpoint import load_model, save_model
 from ctrlab.models.configs import MODELS
 from ctrlab.models.cost import measure_cost
 from ctrlab.models.profiling import profile_model
-from ctrlab.models.structure import Precision
+from ctrlab.models.structure import Precision, quantises
 from ctrlab.services.annotations import free_name
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import MODEL_FILE, SERVING_FILE, ModelRole, model_file, require_artifact
@@ -51,6 +51,7 @@ def file_model(
     model: CTRModel,
     *,
     precision: Precision = "float32",
+    layer_precisions: Mapping[str, Precision] | None = None,
     name: str,
     role: ModelRole,
     parents: Sequence[str],
@@ -58,15 +59,15 @@ def file_model(
     summary: Mapping[str, Any],
     seed: int | None,
 ) -> Artifact:
-    """Save both forms of a model, that for serving in `precision`, and file them as one artifact.
+    """Save both forms of a model, that for serving in these precisions, and file them as one artifact.
 
     Args:
         name: gets a number where another model has it.
     """
     profile = profile_model(model)
     serving, cost_serving = cheaper_form(model, profile.cost)
-    if precision != "float32":
-        serving = quantize(serving, precision)
+    if quantises(precision, layer_precisions or {}):
+        serving = quantize(serving, precision, layer_precisions)
         cost_serving = measure_cost(serving)
     folder = context.folder / "model"
     folder.mkdir(parents=True, exist_ok=True)

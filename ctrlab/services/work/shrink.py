@@ -117,7 +117,7 @@ def _planned_for_speed(config: ShrinkConfig, parts: Parts, spectra_id: str, work
 
 
 def _settings(spec: CompressionSpec) -> dict[str, Any]:
-    return {name: getattr(spec, name) for name in ("plan", "method", "bottleneck", "basis", "precision")}
+    return {name: getattr(spec, name) for name in ("plan", "method", "bottleneck", "basis", "precision", "layer_precisions")}
 
 
 def _verdict(workspace: Workspace, original_id: str, compressed_id: str, controls: list[str]) -> str:
