@@ -9,7 +9,7 @@ import pandas as pd
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
 from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_settings
 from ctrlab.cli.manage import add_search_flags, declare_management, marks, search_of
-from ctrlab.cli.output import comparison_text, print_json, table_text
+from ctrlab.cli.output import comparison_text, print_json, segments_text, table_text
 from ctrlab.figures.text import rows_and_clicks, size
 from ctrlab.models.configs import MODELS
 from ctrlab.reports.training import finished_training, planned_training
@@ -18,6 +18,7 @@ from ctrlab.services.doubts import model_doubts
 from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.reporting import TABLE_FORMS
+from ctrlab.services.segments import latest_segments, moved_table, segments_table
 from ctrlab.services.text_files import write_text
 from ctrlab.storage import Artifact
 from ctrlab.training.configs import FitConfig
@@ -25,7 +26,7 @@ from ctrlab.training.configs import FitConfig
 
 def declare_models(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     """Add the verbs `train`, `import`, `export`, `compare` and `models`."""
-    for declare in (_train, _import, _export, _compare, _models):
+    for declare in (_train, _import, _export, _compare, _segments, _models):
         declare(subparsers, common)
 
 
@@ -136,6 +137,26 @@ def run_compare(args: argparse.Namespace) -> None:
         if args.html:
             lab.report(args.models, args.html, args.baseline, args.title)
         print_json({"models": table.to_dict("records")}) if args.json else print(comparison_text(table))
+
+
+def _segments(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
+    parser = declare_verb(subparsers, common, "segments", run_segments, "where a model loses against another: segments and rows")
+    parser.add_argument("model", help="id of the model")
+    parser.add_argument("--against", metavar="MODEL", help="id of the other (default: the original that it was made from)")
+    parser.add_argument("--top", type=int, default=15, metavar="N", help="segments to print (default 15; --json has all)")
+
+
+def run_segments(args: argparse.Namespace) -> None:
+    """`segments`."""
+    with open_lab(args) as lab:
+        model = models.require_artifact(lab.workspace, args.model, "model")
+        against = args.against or comparison.original_id_of(model)
+        found = latest_segments(lab.workspace, model.id, against) or lab.segments(model.id, against)
+        table, rows = segments_table(found), moved_table(found)
+        if args.json:
+            print_json({"segments": table.to_dict("records"), "rows": rows.to_dict("records")})
+        else:
+            print(segments_text(table.head(args.top)))
 
 
 def _models(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:

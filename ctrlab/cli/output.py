@@ -10,7 +10,7 @@ from typing import Any, TextIO
 import pandas as pd
 
 from ctrlab.errors import ConfigError
-from ctrlab.figures.text import difference, rows_and_clicks
+from ctrlab.figures.text import count, difference, rows_and_clicks
 from ctrlab.reports.comparison import RUNTIMES, SPEED_BATCH
 from ctrlab.storage import Job
 
@@ -158,3 +158,17 @@ def _speed_notes(table: pd.DataFrame) -> list[str]:
     timed = table[[f"{runtime}_speedup_{SPEED_BATCH}" for runtime in RUNTIMES]].notna().any(axis=None)
     meaning = f"speed: throughput at batch {SPEED_BATCH} divided by the original's, timed in turns in one job, with 95 % interval"
     return [meaning, *lines] if timed or lines else []
+
+
+def segments_text(table: pd.DataFrame) -> str:
+    """Segments as a text table; intervals hold for all segments together."""
+    headers = ["segment", "rows", "clicks", "AUC before", "after", "change", "together 95 %", "log loss", "together 95 %"]
+    lines = [
+        (
+            row["segment"], count(row["rows"]), count(row["clicks"]), f"{row['auc_reference']:.4f}", f"{row['auc']:.4f}",
+            difference(row["auc_change"]), _span(row, "auc_change", difference), difference(row["log_loss_change"]),
+            _span(row, "log_loss_change", difference),
+        )
+        for _, row in table.iterrows()
+    ]  # fmt: skip
+    return table_text(headers, lines)

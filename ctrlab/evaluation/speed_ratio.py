@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy.stats import binom
 
 #: A ratio whose interval is wider than this factor says nothing.
@@ -47,13 +49,25 @@ def ratio_of_rounds(model: Mapping[str, Any], reference: Mapping[str, Any], *, b
     (2.0, 2.0, 2.1, '')
     """
     ratios = np.sort(np.divide(reference["rounds_ms"], model["rounds_ms"]))
-    below = int(binom.ppf(0.025, len(ratios), 0.5))
+    below = _rank_of_low(len(ratios))
     if len(ratios) < _FEWEST:
         low = high = np.nan
     else:
         low, high = ratios[below - 1], ratios[len(ratios) - below]
-    found = SpeedRatio(batch_size=batch_size, runtime=runtime, ratio=float(np.median(ratios)), low=float(low), high=float(high))
+    found = SpeedRatio(batch_size=batch_size, runtime=runtime, ratio=_median(ratios), low=float(low), high=float(high))
     return SpeedRatio(**{**vars(found), "reason": _reason(found, model, reference)})
+
+
+@cache
+def _rank_of_low(number: int) -> int:
+    """Of so many sorted values, which one is the lower end of the sign test's interval, counted from 1."""
+    return int(binom.ppf(0.025, number, 0.5))
+
+
+def _median(ordered: NDArray[np.float64]) -> float:
+    """The median of sorted values; `np.median` costs more than all the rest."""
+    middle = len(ordered) // 2
+    return float(ordered[middle] if len(ordered) % 2 else (ordered[middle - 1] + ordered[middle]) / 2)
 
 
 def _reason(found: SpeedRatio, *timings: Mapping[str, Any]) -> str:

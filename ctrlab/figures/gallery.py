@@ -13,6 +13,7 @@ from ctrlab.figures.planning import (
     variance_against_accuracy,
 )
 from ctrlab.figures.registry import FIGURES, FigureEntry
+from ctrlab.figures.segments import describe_segment_changes, segment_changes
 from ctrlab.figures.spectrum import cumulative_variance, describe_cumulative_variance, describe_spectrum, spectrum
 from ctrlab.figures.training import describe_training_curves, training_curves
 
@@ -29,6 +30,7 @@ __all__ = [
     "describe_layer_map",
     "describe_log_loss_rise",
     "describe_planned_front",
+    "describe_segment_changes",
     "describe_sensitivity_curve",
     "describe_spectrum",
     "describe_training_curves",
@@ -37,6 +39,7 @@ __all__ = [
     "layer_map",
     "log_loss_rise",
     "planned_front",
+    "segment_changes",
     "sensitivity_curve",
     "spectrum",
     "training_curves",

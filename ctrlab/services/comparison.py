@@ -79,10 +79,16 @@ def comparison_table(workspace: Workspace, model_ids: Sequence[str], baseline: s
         UnknownNameError, ConfigError: an id is unknown or is no model's; the baseline is not in the list.
     """
     found = require_models(workspace, model_ids)
-    reference = _baseline(found, baseline)
-    evaluations = newest_of_models(workspace, "evaluation", model_ids)
+    return table_of_models(workspace, found, newest_of_models(workspace, "evaluation", model_ids), baseline)
+
+
+def table_of_models(
+    workspace: Workspace, found: Sequence[Artifact], evaluations: Mapping[str, Artifact], baseline: str | None
+) -> pd.DataFrame:
+    """`comparison_table` of models and evaluations that were read before."""
+    reference, model_ids = _baseline(found, baseline), [model.id for model in found]
     profiles = _profiles(workspace, found)
-    timings = workspace.store.artifacts.list(kind="timing", parent=list(model_ids))
+    timings = workspace.store.artifacts.list(kind="timing", parent=model_ids)
     rows = []
     for model in found:
         row = _comparison_row(model, evaluations.get(model.id)) | settings_of(model, profiles.get(original_id_of(model)))

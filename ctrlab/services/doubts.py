@@ -1,6 +1,6 @@
 """What speaks against stored models: untrained, no better than chance, badly calibrated, measured or decomposed on few rows."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from ctrlab.models.profile import ModelProfile
 from ctrlab.reports.training import measurement_doubts, spectra_doubts, training_doubts
@@ -11,13 +11,17 @@ from ctrlab.storage import Artifact
 
 def model_doubts(workspace: Workspace, model: Artifact) -> tuple[str, ...]:
     """Sentences without a capital and a full stop; empty where nothing speaks against the model."""
-    return doubts_of_models(workspace, [model])[model.id]
+    return doubts_of_models(workspace, [model], newest_of_models(workspace, "evaluation", [model.id]))[model.id]
 
 
-def doubts_of_models(workspace: Workspace, models: Sequence[Artifact]) -> dict[str, tuple[str, ...]]:
-    """{model id: `model_doubts`}, by one query for all measurements and one for all spectra."""
-    ids = [model.id for model in models]
-    evaluations, spectra = (newest_of_models(workspace, kind, ids) for kind in ("evaluation", "spectra"))
+def doubts_of_models(
+    workspace: Workspace, models: Sequence[Artifact], evaluations: Mapping[str, Artifact]
+) -> dict[str, tuple[str, ...]]:
+    """{model id: `model_doubts`}, by one query for all spectra.
+
+    evaluations: {model id: its newest evaluation}.
+    """
+    spectra = newest_of_models(workspace, "spectra", [model.id for model in models])
     return {model.id: _doubts(model, evaluations.get(model.id), spectra.get(model.id)) for model in models}
 
 

@@ -39,6 +39,7 @@ HANDLER_MODULES = (
     "ctrlab.services.compression",
     "ctrlab.services.comparison",
     "ctrlab.services.timing",
+    "ctrlab.services.segments",
     "ctrlab.services.controls",
     "ctrlab.services.shrink",
     "ctrlab.services.sample",

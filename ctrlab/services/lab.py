@@ -35,6 +35,7 @@ from ctrlab.services import (
     models,
     reporting,
     sample,
+    segments,
     sensitivity,
     shrink,
     spectra,
@@ -278,6 +279,15 @@ class Lab:
         """
         self._measure(model_ids, time_again=time_again)
         return comparison.comparison_table(self.workspace, list(model_ids), baseline)
+
+    def segments(self, model_id: str, reference_id: str, **settings: Any) -> Artifact:
+        """Where a model loses against another; read it by `services.segments.segments_table` and `moved_table`.
+
+        Both are measured first where they were not. `settings` are those of `SegmentsConfig`.
+        """
+        self._measure([model_id, reference_id])
+        config = segments.SegmentsConfig(model_id=model_id, reference_id=reference_id, **settings)
+        return self._artifact(segments.submit_segments(self.workspace, config), "segments")
 
     def report(self, model_ids: Sequence[str], path: Path | str, baseline: str | None = None, title: str = "") -> Path:
         """Write the comparison as one HTML file that needs no server; models that were never measured are measured first.

@@ -403,7 +403,7 @@ class Comparison {
   }
 
   exportMenu() {
-    const button = (label, save) => node("button", { type: "button", onclick: save }, label);
+    const button = (label, write) => node("button", { type: "button", onclick: () => { write(); this.closeMenus(); } }, label);
     return this.menu(
       "Save", "export", node("p", {}, "The table as it is shown"),
       button("CSV", () => saveText(this.asCsv(), "comparison.csv", "text/csv")),

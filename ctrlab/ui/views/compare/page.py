@@ -23,6 +23,7 @@ from ctrlab.ui.feedback import empty, show_doubts
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.views.compare.actions import actions
 from ctrlab.ui.views.compare.choice import arms_of_run, arrived_of, choose_baseline, choose_models, pending
+from ctrlab.ui.views.compare.segments import where_auc_was_lost
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -102,6 +103,8 @@ def _compared(table: "pd.DataFrame", baseline: str | None) -> None:
     address.write("view", shown.view)
     if len(table) < 2:
         return
+    measured = bool(table.loc[table["id"].isin([shown.chosen, data["baseline"]]), "auc"].notna().all())
+    where_auc_was_lost(shown.chosen, data["baseline"], measured=measured)
     _difference(cache.workspace(), table, shown.chosen, data["baseline"])
     with st.expander("The paper's claims and the measured results"):
         paper_claims(table[(table["kind"] != "compressed") | (table["id"] == shown.chosen)])
