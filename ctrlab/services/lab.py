@@ -40,6 +40,7 @@ from ctrlab.services import (
     shrink,
     spectra,
     speed,
+    sweeps,
     timing,
 )
 from ctrlab.services.runner import run_job
@@ -47,7 +48,7 @@ from ctrlab.services.speed import DEFAULT_BATCH_SIZE
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.storage.trash import TrashEntry
-from ctrlab.training.configs import FitConfig
+from ctrlab.training.configs import FINETUNE, FitConfig
 
 if TYPE_CHECKING:
     from ctrlab.measuring.choose import Choice
@@ -312,6 +313,32 @@ class Lab:
             self.evaluate(unmeasured)
         if time_again or not timing.timed_together(self.workspace, wanted):
             self.time(wanted)
+
+    def sweep(
+        self,
+        model_id: str,
+        *,
+        methods: Sequence[str] = ("afm",),
+        times: Sequence[float] = (3.0, 5.0, 10.0),
+        plans: Mapping[str, RankPlan] | None = None,
+        seeds: int = 1,
+        finetune: FitConfig | None = FINETUNE,
+        name: str = "",
+    ) -> list[Artifact]:
+        """Compress by every combination of methods, sizes (or named `plans`) and seeds as one group of jobs; the models.
+
+        Raises:
+            CtrlabError: none of the combinations can be run.
+        """
+        self.spectra_of(model_id)
+        config = sweeps.SweepConfig(
+            model_id=model_id, methods=tuple(methods), times=tuple(times), seeds=seeds, finetune=finetune, name=name
+        )
+        return self.finish_group(sweeps.submit_sweep(self.workspace, sweeps.plan_sweep(self.workspace, config, plans)).id)
+
+    def finish_group(self, group_id: str) -> list[Artifact]:
+        """Do the queued jobs of a group here, and wait for those of a worker; the models they made."""
+        return [self._artifact(job_id, "model") for job_id in self.workspace.store.groups.get(group_id).job_ids]
 
     def annotate(
         self,

@@ -7,7 +7,7 @@ leaves a folder without a row, which `sweep` moves to the trash, and never a row
 import secrets
 import shutil
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,11 @@ class ArtifactCatalogue:
             parents = [parent] if isinstance(parent, str) else parent
             conditions.append(_table.c.id.in_(sa.select(_links.c.child_id).where(_links.c.parent_id.in_(parents))))
         return self._select(*conditions, limit=limit)
+
+    def present(self, ids: Collection[str]) -> set[str]:
+        """Those of `ids` that there are."""
+        with self._database.read() as connection:
+            return set(connection.execute(sa.select(_table.c.id).where(_table.c.id.in_(ids))).scalars())
 
     def rename(self, artifact_id: str, name: str) -> Artifact:
         """Change the displayed name; ids never change."""

@@ -28,6 +28,7 @@ _OWNERS: tuple[tuple[sa.Table, sa.Column[str]], ...] = (
     (_jobs, _jobs.c.id),
     (schema.metrics, schema.metrics.c.job_id),
     (schema.annotations, schema.annotations.c.subject_id),
+    (schema.job_groups, schema.job_groups.c.job_id),
 )
 _Rows = dict[str, list[dict[str, Any]]]
 

@@ -137,6 +137,15 @@ class Job:
         return ((self.finished_at or datetime.now(UTC)) - self.started_at).total_seconds()
 
 
+@dataclass(frozen=True, kw_only=True)
+class JobGroup:
+    """Jobs that were queued together under one name, in that order."""
+
+    id: str
+    name: str
+    job_ids: tuple[str, ...]
+
+
 class MetricRow(NamedTuple):
     """One point of one curve; NaN is stored as NaN."""
 

@@ -142,6 +142,16 @@ annotations = sa.Table(
     sa.Column("archived", sa.Boolean, nullable=False),
 )
 
+#: Jobs that were queued together under one name; a group exists while a job of it does.
+job_groups = sa.Table(
+    "job_groups",
+    metadata,
+    sa.Column("job_id", sa.String(40), primary_key=True),
+    sa.Column("group_id", sa.String(40), nullable=False, index=True),
+    sa.Column("name", sa.Text, nullable=False),
+    sa.Column("position", sa.Integer, nullable=False),
+)
+
 workers = sa.Table(
     "workers",
     metadata,

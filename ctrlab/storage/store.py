@@ -12,6 +12,7 @@ from ctrlab.storage.artifacts import ArtifactCatalogue
 from ctrlab.storage.clock import Clock, utc_now
 from ctrlab.storage.database import BUSY_SECONDS, Database
 from ctrlab.storage.deletion import Deletions
+from ctrlab.storage.groups import JobGroups
 from ctrlab.storage.home import check_store_id, home_store_id, prepare_home, record_store_id
 from ctrlab.storage.jobs import LEASE_SECONDS, JobQueue
 from ctrlab.storage.metrics import MetricLog
@@ -32,6 +33,7 @@ class Store:
     annotations: Annotations
     trash: Trash
     deletions: Deletions
+    groups: JobGroups
     jobs: JobQueue
     metrics: MetricLog
     workers: WorkerRegistry
@@ -73,6 +75,7 @@ class Store:
             annotations=Annotations(database),
             trash=trash,
             deletions=Deletions(database, home, pending, trash, now),
+            groups=JobGroups(database),
             jobs=JobQueue(database, home / "jobs", workers, lease_seconds, now),
             metrics=MetricLog(database),
             workers=workers,

@@ -15,10 +15,15 @@ from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.storage import Artifact, NewArtifact
 
 
-def deepfm_workspace(home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, ...] = (400, 400, 400, 400)) -> dict[str, str]:
+def deepfm_workspace(
+    home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, ...] = (400, 400, 400, 400), gradients: bool = False
+) -> dict[str, str]:
     """A dataset, an original DeepFM and its spectra; returns their ids by kind.
 
     Half of the tables have effective rank 2, and so have all linear layers but the first, as on real click logs.
+
+    Args:
+        gradients: the spectra also hold gradients of the loss, equal in all directions.
     """
     workspace = open_workspace(home)
     schema = FeatureSchema(
@@ -43,7 +48,10 @@ def deepfm_workspace(home: Path, *, num_tables: int = 26, mlp_dims: tuple[int, .
                  "cost_serving": cost},
     ))  # fmt: skip
     folder = home / "spectra-to-file"
-    save_spectra(folder, {layer.layer_name: _spectrum(number, layer) for number, layer in enumerate(profile.compressible)})
+    drawn = {layer.layer_name: _spectrum(number, layer) for number, layer in enumerate(profile.compressible)}
+    if gradients:
+        drawn = {name: spectrum.weighted_by(1e-3 * np.eye(len(spectrum.mean))) for name, spectrum in drawn.items()}
+    save_spectra(folder, drawn)
     spectra = workspace.store.artifacts.add(NewArtifact(
         "spectra", "Spectra of DeepFM", parents=[original.id], config={"model_id": original.id},
         summary={"num_layers": len(profile.compressible), "calibration_rows": 80_000, "split": "train"}, files_from=folder,

@@ -87,8 +87,11 @@ def state_badge(job: Job) -> None:
 
 def result_links(job: Job, *, short: bool = False) -> None:
     """A link to every page that shows a result of the job; only to the first of them when `short`."""
-    ids = {key: value for key, value in job.result.items() if key in state.KEYS and isinstance(value, str)}
-    names = list(dict.fromkeys(page for kind, page in _RESULT_PAGES.items() if kind in job.result))
+    ids_made = [value for key, value in job.result.items() if key in _RESULT_PAGES and isinstance(value, str)]
+    there = cache.workspace().store.artifacts.present(ids_made)
+    result = {key: value for key, value in job.result.items() if not isinstance(value, str) or value in there}
+    ids = {key: value for key, value in result.items() if key in state.KEYS and isinstance(value, str)}
+    names = list(dict.fromkeys(page for kind, page in _RESULT_PAGES.items() if kind in result))
     for page in (PAGES[name] for name in (names[:1] if short else names)):
         params = ids or state.current().params(job=None)
         st.page_link(page.path, label=f"Open in {page.name}", icon=page.icon, query_params=params)
