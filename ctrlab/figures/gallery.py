@@ -4,6 +4,7 @@ from ctrlab.figures.cost import cost_bars, describe_cost_bars
 from ctrlab.figures.fields import cardinalities, describe_cardinalities, describe_head_shares, head_shares
 from ctrlab.figures.layer_map import describe_layer_map, layer_map
 from ctrlab.figures.log_loss import describe_log_loss_rise, log_loss_rise
+from ctrlab.figures.model_map import describe_model_map, model_map
 from ctrlab.figures.planning import (
     describe_planned_front,
     describe_sensitivity_curve,
@@ -29,6 +30,7 @@ __all__ = [
     "describe_head_shares",
     "describe_layer_map",
     "describe_log_loss_rise",
+    "describe_model_map",
     "describe_planned_front",
     "describe_segment_changes",
     "describe_sensitivity_curve",
@@ -38,6 +40,7 @@ __all__ = [
     "head_shares",
     "layer_map",
     "log_loss_rise",
+    "model_map",
     "planned_front",
     "segment_changes",
     "sensitivity_curve",

@@ -70,12 +70,23 @@ def test_a_pickle_posing_as_a_checkpoint_is_refused(sample, dashboard: Dashboard
 
 def test_the_diagram_is_drawn_and_another_architecture_is_one_click_away(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Model?dataset={sample['dataset']}&model={sample['model']}")
+    page.get_by_text("Structure in words").click()
     picture = page.get_by_test_id("stMermaidChart").get_by_role("img")
     expect(picture).to_be_visible()
     expect(picture).to_have_attribute("alt", re.compile(r"^Training form: .* parameters in 3 blocks"))
     source = picture.evaluate("image => fetch(image.src).then(answer => answer.text())")
     for name in ("embedding", "fm", "mlp.0", "logit"):
         assert name in source
+    page.get_by_text("Train another model").click()
     page.get_by_role("radio", name="DCN V2", exact=True).click()
     expect(page.get_by_role("button", name="Train DCN V2")).to_be_enabled()
     expect(page.get_by_label("Cross layers", exact=True)).to_be_visible()
+
+
+def test_a_click_on_a_layer_of_the_map_shows_its_spectrum(sample, dashboard: Dashboard) -> None:
+    page = dashboard.open(f"/Model?dataset={sample['dataset']}&model={sample['model']}")
+    layer = page.locator(".st-key-model-map .js-plotly-plot .trace.bars").last.locator(".point").first
+    box = layer.bounding_box()
+    page.mouse.click(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    expect(page.get_by_role("heading", level=1)).to_have_text("Spectra")
+    expect(page).to_have_url(re.compile("layer=embedding"))

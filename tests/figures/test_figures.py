@@ -11,10 +11,13 @@ from ctrlab.errors import UnknownNameError
 from ctrlab.figures import theme
 from ctrlab.figures.gallery import FIGURES, cumulative_variance, describe_cumulative_variance, spectrum
 from ctrlab.figures.layer_map import strengths
+from ctrlab.figures.model_map import model_map
 from ctrlab.figures.text import count, percent, size, times
 from ctrlab.figures.theme import DARK, ORIGINAL, on_dark
-from ctrlab.models.profile import Cost
+from ctrlab.models.profile import Cost, ModelProfile
+from ctrlab.models.profiling import profile_model
 from ctrlab.plans.sensitivity import LayerSensitivity
+from tests.support.small_models import make_model
 
 
 def layer_spectrum(eigenvalues, name="mlp.2", weights=400) -> LayerSpectrum:
@@ -78,6 +81,10 @@ def segments() -> pd.DataFrame:
     return changes.assign(log_loss_change=[0.01, 0.0], log_loss_change_low=[0.005, -0.01], log_loss_change_high=[0.015, 0.01])
 
 
+def deepfm_profile() -> ModelProfile:
+    return profile_model(make_model("deepfm"))
+
+
 ARGUMENTS = {
     "segment_changes": (segments(),),
     "variance_against_accuracy": (importance(),),
@@ -85,6 +92,7 @@ ARGUMENTS = {
     "planned_front": (plans(), (1_600_000, 0.8)),
     "spectrum": (low_rank_layer(2000),),
     "cumulative_variance": (low_rank_layer(2000),),
+    "model_map": (deepfm_profile(), {"mlp.0": 0.25, "mlp.2": 0.5}),
     "layer_map": (overview(), {"mlp.0": low_rank_layer(), "mlp.2": low_rank_layer(2000)}),
     "log_loss_rise": (low_rank_layer(2000), sensitive_layer()),
     "cost_bars": (
@@ -104,6 +112,8 @@ SENTENCES = {
     "planned_front": "The smallest plan predicted to lose at most 0.0005 of AUC has 400 k parameters, 4.0x fewer than the original.",
     "spectrum": "Of the 2000 output directions of mlp.2, 2 reach 1 % of the strongest one; of its 400 weight directions 400 do.",
     "cumulative_variance": "99 % of the variance of mlp.2 lies in 2 of 2000 directions.",
+    "model_map": "Training form: 55 % of 5.66 k parameters in 3 blocks are in embedding (field embedding). Least rank needed: mlp.0, "
+    "25 % of its directions for 95 % of the variance.",
     "layer_map": "95 % of the variance of 2 layers takes 42 of 2,400 directions; the largest share takes mlp.0, 40 of 400.",
     "log_loss_rise": "At rank 1 (95 % of the variance) of mlp.2 alone, AFM was measured to cost +0.0100 of log loss.",
     "cost_bars": "1.60 M parameters become 400 k, 4.0x smaller; 62 % of those are in tables.",
@@ -184,6 +194,20 @@ def test_a_cell_of_a_strip_shows_the_direction_at_its_share_of_the_width():
     shades = [strengths(layer_of(values)) for values in (narrow, constant)]
     assert shades[0][[0, 24, 25, 50, 75]].tolist() == [0, 0, -6, -20, -60]
     assert set(shades[1]) == {-60}
+
+
+@pytest.mark.parametrize("name", ["deepfm", "masknet"])
+def test_a_block_lies_below_all_that_it_reads_and_its_layers_share_its_width_by_parameters(name):
+    profile = profile_model(make_model(name))
+    edges, grey, shaded = model_map(profile, {layer.layer_name: 0.5 for layer in profile.compressible}).data
+    starts, ends = edges.y[0::3], edges.y[1::3]
+    assert len(starts) == sum(len(block.sources) for block in profile.blocks)
+    assert all(start < end for start, end in zip(starts, ends, strict=True))
+    assert all(left >= 0 and left + width <= 1 for left, width in zip(shaded.base, shaded.x, strict=True))
+    width = dict(zip(shaded.customdata, shaded.x, strict=True)) | dict(zip(grey.customdata, grey.x, strict=True))
+    block = next(block for block in profile.blocks if len(profile.layers_of(block.name)) > 1)
+    a, b, *_ = profile.layers_of(block.name)
+    assert width[a.layer_name] / width[b.layer_name] == pytest.approx(a.parameters / b.parameters)
 
 
 def layer_of(eigenvalues: np.ndarray) -> LayerSpectrum:

@@ -9,9 +9,7 @@ from ctrlab.ui.components.charts import chart
 from ctrlab.ui.components.explain import explain
 
 
-def figure(
-    name: str, *args: Any, key: str, file: str, topic: str | None = None, title: str | None = None, **options: Any
-) -> None:
+def figure(name: str, *args: Any, key: str, file: str, topic: str | None = None, title: str | None = None, **options: Any) -> Any:
     """Draw `FIGURES[name]` with `args` and `options`, which its description gets too.
 
     Args:
@@ -21,6 +19,9 @@ def figure(
         topic: key of `topics.TOPICS` explained beside the title.
         title: overrides the title of the figure; "" for none.
         options: `on_select` and `selection_mode` go to `st.plotly_chart`, all others to the figure.
+
+    Returns:
+        What `st.plotly_chart` returns: the selection where `on_select` is given.
     """
     entry = FIGURES[name]
     clicks = {option: options.pop(option) for option in ("on_select", "selection_mode") if option in options}
@@ -30,4 +31,4 @@ def figure(
             st.markdown(f"**{heading}**", width="content")
             if topic:
                 explain(topic, key=f"{key}-explain")
-    chart(entry.draw(*args, **options), key, sentence=entry.describe(*args, **options), name=file, **clicks)
+    return chart(entry.draw(*args, **options), key, sentence=entry.describe(*args, **options), name=file, **clicks)

@@ -37,7 +37,8 @@ def render() -> None:
     if found:
         recent_results(found)
     elif _PICTURE.exists():
-        st.image(str(_PICTURE), width="stretch", caption="What you get: the sample's model beside its compressed version.")
+        with st.container(key="result-picture"):
+            st.image(str(_PICTURE), width=860, caption="What you get: the sample's model beside its compressed version.")
     _recent_runs()
 
 

@@ -9,7 +9,7 @@ from ctrlab.figures.diagram import describe_model_diagram, model_diagram
 from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.models.profile import ModelProfile
 from ctrlab.reports.training import planned_training
-from ctrlab.services import datasets, models
+from ctrlab.services import datasets, jobs, models, spectra
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.doubts import model_doubts
 from ctrlab.services.models import role_of
@@ -18,7 +18,7 @@ from ctrlab.training.configs import FitConfig
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.components.artifact_picker import artifact_picker
 from ctrlab.ui.components.config_form import config_form
-from ctrlab.ui.components.downloads import download_table
+from ctrlab.ui.components.downloads import download_table, file_stem
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
 from ctrlab.ui.feedback import empty, escape, guarded, sentence, show_doubts
 from ctrlab.ui.navigation import PAGES
@@ -32,20 +32,35 @@ def render() -> None:
     workspace, selection = cache.workspace(), state.current()
     known = models.list_models(workspace)
     job = job_of_page(("train", "import"))
-    if known:
-        _selected_model(known)
+    model = _selected_model(known) if known else None
     if selection.dataset is None:
-        empty(
-            "No dataset selected",
-            "A model needs a dataset to train on: open the sample or encode a table first.",
-            "Data",
-            "Choose a dataset",
-        )
+        _choose_dataset()
         _progress(job)
         return
     dataset = workspace.store.artifacts.get(selection.dataset)
-    _train(dataset, job)
+    training = job is not None and job.active and job.kind == "train"
+    label = "Train another model" if model is not None else "Train a model"
+    with st.expander(label, icon=":material/model_training:", expanded=model is None or training, key="train-drawer"):
+        _train(dataset, job)
+    _progress(job, "train")
     _import(dataset, job)
+
+
+def _choose_dataset() -> None:
+    """A picker over the encoded datasets; without any, the page that makes one."""
+    known = datasets.list_datasets(cache.workspace())
+    if not known:
+        empty(
+            "No dataset yet",
+            "A model needs a dataset to train on: open the sample or encode a table first.",
+            "Data",
+            "Add a dataset",
+        )
+        return
+    st.markdown("A model needs a dataset to train on. Choose one:")
+    artifact_picker("dataset", known, label="Dataset")
+    if state.current().dataset is not None:
+        st.rerun()
 
 
 def _progress(job: Job | None, kind: str | None = None) -> None:
@@ -69,22 +84,37 @@ def _select_result(job: Job) -> None:
     st.rerun()
 
 
-def _selected_model(known: list[Artifact]) -> None:
+def _selected_model(known: list[Artifact]) -> Artifact | None:
     left, right = st.columns([3, 1], vertical_alignment="bottom")
     with left:
         model = artifact_picker("model", known, label="Selected model", describe=_describe)
     if model is None:
-        return
+        return None
     with right:
+        _spectra_link(model)
+    _facts(model)
+    show_doubts(model_doubts(cache.workspace(), model))
+    _map(model)
+    _learning_curve(model)
+    _diagram(model)
+    with st.expander(f"All models ({len(known)})", icon=":material/list:"):
+        _table(known)
+    return model
+
+
+def _spectra_link(model: Artifact) -> None:
+    """The way to the model's spectra; where it has none, the button that computes them on their page."""
+    if spectra.latest_spectra(cache.workspace(), model.id) is not None:
         st.page_link(
             PAGES["Spectra"].path, label="View spectra", icon=":material/arrow_forward:",
             query_params=state.current().params(job=None),
         )  # fmt: skip
-    _facts(model)
-    show_doubts(model_doubts(cache.workspace(), model))
-    _diagram(model)
-    with st.expander(f"All models ({len(known)})", icon=":material/list:"):
-        _table(known)
+        return
+    if st.button("Compute spectra", type="primary", icon=":material/bar_chart:", key="compute-spectra"):
+        with guarded() as outcome:
+            watch(spectra.submit_spectra(cache.workspace(), spectra.SpectraConfig(model_id=model.id)))
+        if not outcome.failed:
+            st.switch_page(PAGES["Spectra"].path, query_params=state.current().params())
 
 
 def _describe(model: Artifact) -> str:
@@ -130,11 +160,48 @@ def _clicks(metrics: dict[str, Any]) -> str:
     return format.plural(clicks, "click") if clicks < 1000 else f"{format.count(clicks)} clicks"
 
 
+def _map(model: Artifact) -> None:
+    """The model's blocks with their layers by size and by the rank they need; a click on a layer leads to its spectrum."""
+    from ctrlab.ui.components.figure import figure  # imports pandas and plotly, which a page without a model does not need
+
+    found = spectra.latest_spectra(cache.workspace(), model.id)
+    shares = _shares(found.id) if found is not None else None
+    profile = cache.model_profile(cache.workspace(), model.id)
+    with st.container(key="model-map-box"):
+        selection = figure(
+            "model_map", profile, shares, key="model-map", file=file_stem(model.name, "map"), title="", on_select="rerun",
+            selection_mode="points",
+        )  # fmt: skip
+    clicked = [point["customdata"] for point in selection.selection.points if point.get("customdata")]
+    if clicked:
+        layer = clicked[0] if isinstance(clicked[0], str) else clicked[0][0]
+        st.switch_page(PAGES["Spectra"].path, query_params=state.current().params(job=None) | {"layer": layer})
+
+
+def _shares(spectra_id: str) -> dict[str, float]:
+    """{layer: rank for 95 % of the variance, as a share of the width}."""
+    layers = cache.layer_spectra(cache.workspace(), spectra_id)
+    return {name: spectrum.rank_for(0.95) / spectrum.width for name, spectrum in layers.items()}
+
+
+def _learning_curve(model: Artifact) -> None:
+    """Loss and AUC of the training that made the model; nothing where none was recorded."""
+    if model.job_id is None:
+        return
+    table = jobs.job_curves(cache.workspace(), model.job_id)
+    if not table["name"].isin(["train_loss", "valid_auc"]).any():
+        return
+    from ctrlab.ui.components.figure import figure
+
+    with st.expander("How it was trained", icon=":material/show_chart:", expanded=True, key="learning-curve"):
+        figure("training_curves", table, key="learning-curve-chart", file=file_stem(model.name, "training"), title="")
+
+
 def _diagram(model: Artifact) -> None:
     """Flow chart of the model with the parameters of each block."""
     profile = ModelProfile.from_dict(model.summary["profile"])
     sentence = describe_model_diagram(profile)
-    with st.expander("Structure", icon=":material/account_tree:", expanded=True, key="diagram"):
+    with st.expander("Structure in words", icon=":material/account_tree:", key="diagram"):
         st.mermaid_chart(model_diagram(profile), alt=sentence)
         st.caption(escape(sentence))
 
@@ -185,7 +252,6 @@ def _table(known: list[Artifact]) -> None:
 
 def _train(dataset: Artifact, job: Job | None) -> None:
     busy = job is not None and job.active
-    st.subheader("Train a model", anchor=False)
     entries = {entry.name: entry for entry in MODELS}
     architecture = st.pills(
         "Architecture", list(entries), default=next(iter(entries)), required=True, key="architecture",
@@ -228,7 +294,6 @@ def _train(dataset: Artifact, job: Job | None) -> None:
             watch(models.submit_train(cache.workspace(), config))
         if not outcome.failed:
             st.rerun()
-    _progress(job, "train")
 
 
 def _import(dataset: Artifact, job: Job | None) -> None:
