@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
-from ctrlab.cli.flags import add_config_flags, config_from_flags, parse_settings
+from ctrlab.cli.flags import add_config_flags, config_from_flags, flag_settings, parse_settings
 from ctrlab.cli.manage import add_search_flags, declare_management, marks, search_of
 from ctrlab.cli.output import comparison_text, print_json, segments_text, table_text
 from ctrlab.figures.text import rows_and_clicks, size
@@ -19,6 +19,7 @@ from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.reporting import TABLE_FORMS
 from ctrlab.services.segments import latest_segments, moved_table, segments_table
+from ctrlab.services.serving import IntegersConfig
 from ctrlab.services.text_files import write_text
 from ctrlab.storage import Artifact
 from ctrlab.training.configs import FitConfig
@@ -104,13 +105,24 @@ def _export(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     parser = declare_verb(subparsers, common, "export", run_export, "write a model to files: checkpoints and ONNX")
     parser.add_argument("model", help="id of the model")
     parser.add_argument("folder", type=Path, help="folder to write to")
+    parser.add_argument(
+        "--integers", action="store_true", help="also an ONNX file that multiplies integers, checked against the float form"
+    )
+    parser.add_argument(
+        "--user-fields", nargs="+", default=[], metavar="FIELD",
+        help="fields of the user: also ONNX for many candidates of one user, whose part is computed once",
+    )  # fmt: skip
+    add_config_flags(parser, IntegersConfig, skip=("model_id",), title="with --integers")
 
 
 def run_export(args: argparse.Namespace) -> None:
     """`export`."""
     with open_lab(args) as lab:
-        files = models.export_model(lab.workspace, args.model, args.folder)
-        print_json({"files": [str(path) for path in files]}) if args.json else print("\n".join(map(str, files)))
+        made = lab.integers(args.model, **flag_settings(IntegersConfig, args)) if args.integers else None
+        files = models.export_model(lab.workspace, args.model, args.folder, args.user_fields)
+        lines = [*map(str, files), *([made.summary["advice"]] if made else [])]
+        found = {"files": [str(path) for path in files], **({"integers": made.summary} if made else {})}
+        print_json(found) if args.json else print("\n".join(lines))
 
 
 def _compare(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:

@@ -179,6 +179,7 @@ def time_together(
     rounds: int = ROUNDS,
     should_stop: Callable[[], bool] = never,
     on_progress: Callable[[float], None] = lambda fraction: None,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, dict[int, Latency]]]:
     """Time several models on the same rows, interleaved: in each round all have their turn, another one first each time.
 
@@ -187,6 +188,7 @@ def time_together(
         split, threads: as in `measure_latency`.
         seconds: spent on each model, runtime and batch size, over all rounds (at least one call a round is timed).
         on_progress: called with the share that is done.
+        clock: seconds of a call; `time.thread_time` for those that one thread computed, whatever else the machine did.
 
     Returns:
         {"torch" or "onnx": {name: {batch size: its latency}}}, with a runtime only where a contender has it.
@@ -204,8 +206,8 @@ def time_together(
         for size, inputs in _inputs(split, batch_sizes, should_stop):
             for runtime, runners in runtimes.items():
                 prepared = {name: [runner.prepare(fields) for fields in inputs] for name, runner in runners.items()}
-                for name, durations in _interleaved(runners, prepared, seconds, rounds).items():
-                    latency = _latency(durations, size, used, runners[name].device)
+                for name, durations in interleaved(runners, prepared, seconds, rounds, clock).items():
+                    latency = latency_of(durations, size, used, runners[name].device)
                     found.setdefault(runtime, {}).setdefault(name, {})[size] = latency
                 on_progress(sum(len(own) for of in found.values() for own in of.values()) / (steps * len(runners)))
     return found
@@ -244,21 +246,21 @@ def _inputs(split: Split, batch_sizes: Sequence[int], should_stop: Callable[[], 
         yield size, [split.fields(taken) for taken in rows]
 
 
-def _interleaved(
-    runners: Mapping[str, Runner], inputs: Mapping[str, list[Any]], seconds: float, rounds: int
+def interleaved(
+    runners: Mapping[str, Runner], inputs: Mapping[str, list[Any]], seconds: float, rounds: int, clock: Callable[[], float]
 ) -> dict[str, list[list[float]]]:
-    """{name: for each round, seconds of its calls}."""
+    """{name: for each round, seconds of its calls}; each runner goes through its own inputs in turn."""
     turns = {name: cycle(own) for name, own in inputs.items()}
     durations: dict[str, list[list[float]]] = {name: [] for name in runners}
     each = seconds * (1 - _WARM_UP_SHARE) / rounds
     with flushed_denormals():
         for name, runner in runners.items():
-            _run_for(runner, turns[name], seconds * _WARM_UP_SHARE, _WARM_UP_RUNS)
+            _run_for(runner, turns[name], seconds * _WARM_UP_SHARE, _WARM_UP_RUNS, clock)
         for number in range(rounds):
             for name in _in_turn(list(runners), number):
                 if len(runners) > 1:
-                    _run_for(runners[name], turns[name], 0.0, 1)  # brings its weights back into the cache
-                durations[name].append(_run_for(runners[name], turns[name], each, math.ceil(_MIN_RUNS / rounds)))
+                    _run_for(runners[name], turns[name], 0.0, 1, clock)  # brings its weights back into the cache
+                durations[name].append(_run_for(runners[name], turns[name], each, math.ceil(_MIN_RUNS / rounds), clock))
     return durations
 
 
@@ -269,7 +271,8 @@ def _in_turn(names: list[str], number: int) -> list[str]:
     return order[::-1] if number % 2 else order
 
 
-def _latency(rounds: Sequence[Sequence[float]], batch_size: int, threads: int, device: str) -> Latency:
+def latency_of(rounds: Sequence[Sequence[float]], batch_size: int, threads: int, device: str) -> Latency:
+    """What the seconds of each round's calls say."""
     p50, p99 = np.percentile(np.concatenate(rounds), [50, 99])
     return Latency(
         batch_size=batch_size,
@@ -283,19 +286,21 @@ def _latency(rounds: Sequence[Sequence[float]], batch_size: int, threads: int, d
     )
 
 
-def _run_for(call: Callable[[Any], None], turns: Iterator[Any], seconds: float, at_least: int) -> list[float]:
+def _run_for(
+    call: Callable[[Any], None], turns: Iterator[Any], seconds: float, at_least: int, clock: Callable[[], float]
+) -> list[float]:
     """Seconds of each call, for `seconds` in all and `at_least` calls."""
     durations: list[float] = []
     collecting = gc.isenabled()
     gc.disable()  # a collection in the middle of a call is not the model's time
     try:
-        end = time.perf_counter() + seconds
+        end = clock() + seconds
         started = 0.0
         while started < end or len(durations) < at_least:
             batch = next(turns)
-            started = time.perf_counter()
+            started = clock()
             call(batch)
-            durations.append(time.perf_counter() - started)
+            durations.append(clock() - started)
     finally:
         if collecting:
             gc.enable()

@@ -40,6 +40,7 @@ HANDLER_MODULES = (
     "ctrlab.services.comparison",
     "ctrlab.services.timing",
     "ctrlab.services.segments",
+    "ctrlab.services.serving",
     "ctrlab.services.controls",
     "ctrlab.services.shrink",
     "ctrlab.services.sample",

@@ -37,6 +37,7 @@ from ctrlab.services import (
     sample,
     segments,
     sensitivity,
+    serving,
     shrink,
     spectra,
     speed,
@@ -270,6 +271,14 @@ class Lab:
     def time(self, model_ids: Sequence[str], **settings: Any) -> None:
         """Time models in turns in one job, so that their speeds can be compared; `settings` are those of `TimeConfig`."""
         self.wait(timing.submit_timing(self.workspace, timing.TimeConfig(model_ids=tuple(model_ids), **settings)))
+
+    def integers(self, model_id: str, **settings: Any) -> Artifact:
+        """The model's serving form in integers, as ONNX; `settings` are those of `IntegersConfig`.
+
+        Its `summary["advice"]` says which form to serve here; a form that answers otherwise than the float one is not written.
+        """
+        config = serving.IntegersConfig(model_id=model_id, **settings)
+        return self._artifact(serving.submit_integers(self.workspace, config), "serving")
 
     def compare(self, model_ids: Sequence[str], baseline: str | None = None, *, time_again: bool = False) -> pd.DataFrame:
         """The comparison table; what is missing is measured first: accuracy of each model, and speeds of all in one job.

@@ -3,7 +3,7 @@
 import io
 import shutil
 import zipfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -14,11 +14,13 @@ from ctrlab.errors import ConfigError, CtrlabError, DataError
 from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.models.header import read_model_header
 from ctrlab.models.profile import ModelProfile
+from ctrlab.registry import load
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.inspector import inspector
 from ctrlab.services.paths import input_path
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
+from ctrlab.storage.records import ArtifactKind
 from ctrlab.training.batch_norm import one_row_fault
 from ctrlab.training.configs import FitConfig
 
@@ -31,6 +33,10 @@ MODEL_FILE = "model.safetensors"
 SERVING_FILE = "serving.safetensors"
 #: Inside an evaluation artifact's folder: what ONNX Runtime was measured with.
 ONNX_FILE = "model.onnx"
+#: Inside a serving artifact's folder: the form that multiplies integers.
+INTEGERS_FILE = "model-integers.onnx"
+#: (kind, file) of what is made from a model and exported with it.
+_FILES_OF: tuple[tuple[ArtifactKind, str], ...] = (("evaluation", ONNX_FILE), ("serving", INTEGERS_FILE))
 
 
 @JOB_HANDLERS.register(
@@ -152,23 +158,33 @@ def model_file(model: Artifact) -> Path:
 
 
 def model_files(workspace: Workspace, model_id: str) -> dict[str, Path]:
-    """{file name: path} of a model's trainable and serving checkpoints and, once it was measured, its ONNX file."""
+    """{file name: path} of a model's trainable and serving checkpoints; once it was measured its ONNX file, and in integers."""
     model = require_artifact(workspace, model_id, "model")
-    evaluations = workspace.store.artifacts.list(kind="evaluation", parent=model_id)
-    found = [model.path / MODEL_FILE, model.path / SERVING_FILE, *(evaluation.path / ONNX_FILE for evaluation in evaluations[:1])]
+    found = [model.path / MODEL_FILE, model.path / SERVING_FILE]
+    for kind, name in _FILES_OF:
+        found += [made.path / name for made in workspace.store.artifacts.list(kind=kind, parent=model_id)[:1]]
     return {path.name: path for path in found if path.exists()}
 
 
-def export_model(workspace: Workspace, model_id: str, folder: Path) -> list[Path]:
+def export_model(workspace: Workspace, model_id: str, folder: Path, user_fields: Sequence[str] = ()) -> list[Path]:
     """Copy a model's files into `folder`, which is made where it does not exist; returns the copies.
 
+    Args:
+        user_fields: fields of the user. Beside each ONNX file there is then one for the candidates of one user, `...-user.onnx`,
+            with the user's fields as inputs of one row (`serving.user_once`).
+
     Raises:
-        ConfigError: the folder cannot be made or written.
+        ConfigError: the folder cannot be made or written; a field is unknown or the model has no ONNX file.
     """
     files = model_files(workspace, model_id)
+    columns = _user_columns(workspace, model_id, user_fields)
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return [Path(shutil.copy2(path, folder / name)) for name, path in files.items()]
+        copies = [Path(shutil.copy2(path, folder / name)) for name, path in files.items()]
+        if user_fields:
+            split: Callable[..., list[Path]] = load("ctrlab.serving.user_once:write_with_user_once")
+            copies += split([path for path in copies if path.suffix == ".onnx"], *columns)
+        return copies
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise ConfigError(f"the model cannot be written to {folder} ({reason}); give a folder that can be written") from error
@@ -181,6 +197,17 @@ def model_archive(workspace: Workspace, model_id: str) -> bytes:
         for name, path in model_files(workspace, model_id).items():
             target.write(path, name)
     return archive.getvalue()
+
+
+def _user_columns(workspace: Workspace, model_id: str, names: Sequence[str]) -> tuple[list[int], list[int]]:
+    """Columns of `ids` and of `values` of the named fields."""
+    schema = schema_of(workspace.store.artifacts.get(require_artifact(workspace, model_id, "model").config["dataset_id"]))
+    unknown = [name for name in names if name not in (*schema.field_names, *schema.value_names)]
+    if unknown:
+        known = ", ".join((*schema.field_names, *schema.value_names))
+        raise ConfigError(f"the data has no field {', '.join(unknown)}; give some of {known}")
+    ids = [place for place, name in enumerate(schema.field_names) if name in names]
+    return ids, [place for place, name in enumerate(schema.value_names) if name in names]
 
 
 def role_of(model: Artifact) -> ModelRole:

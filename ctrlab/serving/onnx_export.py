@@ -16,12 +16,16 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
 from ctrlab.data.schema import Fields
 from ctrlab.errors import StorageError
 from ctrlab.models.base import CTRModel
+from ctrlab.serving.first_order import with_squares_in_first_order
+from ctrlab.serving.graph import Array, Graph, save
+from ctrlab.serving.shapes import fold_shapes
 
 OPSET = 20
 
@@ -59,7 +63,7 @@ def export_onnx(model: CTRModel, path: str | Path) -> None:
         torch.zeros(2, len(schema.value_names), device=device),
         torch.zeros(2, schema.list_width if model.reads_lists else 0, dtype=torch.int32, device=device),
     )
-    positional = _Positional(model, example).eval()
+    positional = _Positional(with_squares_in_first_order(model), example).eval()
     unfinished = path.with_name(f".{path.name}.part")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -74,6 +78,10 @@ def export_onnx(model: CTRModel, path: str | Path) -> None:
                 opset_version=OPSET,
                 dynamo=False,
             )
+        if not model.reads_lists:  # the lengths of lists are in the data
+            graph = Graph.load(unfinished)
+            fold_shapes(graph, {name: np.concatenate([part] * 3) for name, part in _arrays(positional.names, example).items()})
+            save(graph.to_model(), unfinished)
         unfinished.replace(path)
     except OSError as error:
         raise StorageError(f"cannot write {path} ({error.strerror}); free some space or choose another folder") from None
@@ -81,6 +89,10 @@ def export_onnx(model: CTRModel, path: str | Path) -> None:
         model.train(was_training)
         if unfinished.exists():
             unfinished.unlink()
+
+
+def _arrays(names: list[str], example: Fields) -> dict[str, Array]:
+    return {name: getattr(example, name).cpu().numpy() for name in names}
 
 
 @contextmanager

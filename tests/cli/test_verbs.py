@@ -43,8 +43,8 @@ def test_the_workflow_by_verbs(run, table, tmp_path):
         "data", "encode", table, "--name", "ads", "--train", "0.7", "--valid", "0.15", "--test", "0.15", "--seed", "3"
     )
     assert sum(dataset["summary"]["rows"].values()) == 2000
-    _, model = run("train", dataset["id"], "--set", "embed_dim=8", "mlp_dims=24,16", "--batch-size", "128", "--epochs", "2")
-    assert model["config"]["model"]["mlp_dims"] == [24, 16]
+    _, model = run("train", dataset["id"], "--set", "embed_dim=8", "mlp_dims=128,16", "--batch-size", "128", "--epochs", "2")
+    assert model["config"]["model"]["mlp_dims"] == [128, 16]
     _, spectra = run("spectra", model["id"], "--values")
     assert {row["layer"] for row in spectra["layers"]} == set(spectra["singular_values"])
     _, compressed = run("compress", model["id"], "--ranks", "mlp.2=4", "embedding.*=2", "--epochs", "1", "--batch-size", "128")
@@ -55,8 +55,11 @@ def test_the_workflow_by_verbs(run, table, tmp_path):
     assert len(csv.read_text().splitlines()) == 3
     _, exported = run("export", compressed["id"], tmp_path / "out")
     assert len(exported["files"]) == 3
+    _, exported = run("export", model["id"], tmp_path / "out", "--integers", "--max-auc-loss", 0.3, "--user-fields", "site")
+    assert exported["integers"]["layers"] >= 1 and "serve" in exported["integers"]["advice"]
+    assert len(exported["files"]) == (4 if exported["integers"]["refused"] else 6)
     _, jobs = run("jobs")
-    assert [job["state"] for job in jobs["jobs"]] == ["succeeded"] * 4
+    assert [job["state"] for job in jobs["jobs"]] == ["succeeded"] * 5
     _planning(run, model["id"], tmp_path, compared["models"][0]["parameters"])
     _, job = run("jobs", "show", jobs["jobs"][0]["id"])
     assert job["kind"] == "compress"
