@@ -170,7 +170,7 @@ def export_model(workspace: Workspace, model_id: str, folder: Path, user_fields:
     """Copy a model's files into `folder`, which is made where it does not exist; returns the copies.
 
     Args:
-        user_fields: fields of the user. Beside each ONNX file there is then one for the candidates of one user, `...-user.onnx`,
+        user_fields: fields of the user. Each ONNX file then comes with one for the candidates of one user, `...-user.onnx`,
             with the user's fields as inputs of one row (`serving.user_once`).
 
     Raises:
@@ -178,6 +178,8 @@ def export_model(workspace: Workspace, model_id: str, folder: Path, user_fields:
     """
     files = model_files(workspace, model_id)
     columns = _user_columns(workspace, model_id, user_fields)
+    if user_fields and not any(name.endswith(".onnx") for name in files):
+        raise ConfigError("the model has no ONNX file to split into user and candidates; measure it first")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         copies = [Path(shutil.copy2(path, folder / name)) for name, path in files.items()]

@@ -62,7 +62,7 @@ def test_the_workflow_by_verbs(run, table, tmp_path):
     assert [job["state"] for job in jobs["jobs"]] == ["succeeded"] * 5
     _planning(run, model["id"], tmp_path, compared["models"][0]["parameters"])
     _, job = run("jobs", "show", jobs["jobs"][0]["id"])
-    assert job["kind"] == "compress"
+    assert job["kind"] == "integers"
     _, datasets = run("data", "list")
     assert [d["id"] for d in datasets["datasets"]] == [dataset["id"]]
 

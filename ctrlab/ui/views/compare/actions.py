@@ -10,6 +10,7 @@ from ctrlab.services.annotations import annotate
 from ctrlab.ui import cache
 from ctrlab.ui.components.comparison import Shown
 from ctrlab.ui.components.downloads import file_name
+from ctrlab.ui.components.integers import integers
 from ctrlab.ui.components.job_progress import watch
 from ctrlab.ui.feedback import guarded
 
@@ -24,6 +25,7 @@ def actions(table: "pd.DataFrame", shown: Shown, baseline: str | None) -> None:
     """A row of buttons; the first ones concern the chosen model."""
     row = table[table["id"] == shown.chosen].iloc[0]
     _download(shown.chosen, row["name"])
+    integers(shown.chosen)
     _report(table, shown, baseline)
     if len(table) > 1:
         _time_again(table, shown.chosen, baseline)
@@ -41,7 +43,7 @@ def _download(model_id: str, name: str) -> None:
     st.download_button(
         "Download for serving", lambda: models.model_archive(workspace, model_id), file_name(name, suffix="zip"),
         "application/zip", key="download-model", icon=":material/download:", type="primary", on_click="ignore",
-        help=f"{name}: its checkpoints and, once it was measured, its ONNX file.",
+        help=f"{name}: its checkpoints and, once they were made, its ONNX files in float and in integers.",
     )  # fmt: skip
 
 
