@@ -13,12 +13,12 @@ import pickle
 import stat
 import tempfile
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 import numba
-from numba import njit
+from numba import njit, types
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.core.serialize import dumps
 
@@ -38,9 +38,15 @@ def compiled(**options: Any) -> Callable[[F], F]:
     def decorate(function: F) -> F:
         dispatcher = njit(nogil=True, **options)(function)
         dispatcher._cache = _SourceDigestCache(function)
+        dispatcher.get_call_template = functools.partial(_call_template, dispatcher.get_call_template)
         return dispatcher  # type: ignore[no-any-return]
 
     return decorate
+
+
+def _call_template(original: Callable[..., Any], args: Sequence[types.Type], kws: Mapping[str, types.Type]) -> Any:
+    """How another loop calls this one: numba would compile it once more for every constant among the arguments."""
+    return original(tuple(map(types.unliteral, args)), {name: types.unliteral(kind) for name, kind in kws.items()})
 
 
 class _SourceDigestLocator(_CacheLocator):  # type: ignore[misc, unused-ignore]

@@ -7,8 +7,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from numba import types
 
 import ctrlab
+from ctrlab.kernels.compile import compiled
 
 PACKAGE = Path(ctrlab.__file__).parent
 _SUM = """
@@ -97,3 +99,15 @@ print(group_rows(ids, offsets, np.zeros(9, np.int32)).rows.tolist())
     folder = copy / "cache" / "ctrlab" / "machine-code"
     files = [path for path in folder.rglob("*.nbc") if path.name.startswith("rows._find_rows")]
     assert len(files) == 2
+
+
+@compiled()
+def _first_from(numbers, start):  # pragma: no cover - compiled
+    return numbers[start]
+
+
+def test_a_loop_is_compiled_once_for_calls_with_constants_and_with_variables():
+    numbers = types.Array(types.int64, 1, "C")
+    for start in (types.literal(0), types.literal(1), types.int64):
+        _first_from.get_call_template((numbers, start), {})
+    assert len(_first_from.signatures) == 1

@@ -90,6 +90,7 @@ def normalise_text(
     counts, firsts = np.zeros(8, np.int64), np.zeros(8, np.int64)
     comment = np.frombuffer((dialect.comment or "").encode(), np.uint8)
     used, written = loops.normalise(data, final, columns, *dialect.arguments, comment, out, write, counts, firsts)
+    out.flags.writeable = False  # as the bytes of a plain chunk are: loops are compiled for each kind of array
     kinds = {"blank": loops.BLANK, "comment": loops.COMMENT, "few": loops.FEW, "many": loops.MANY, "stray quote": loops.STRAY}
     found = {kind: int(counts[place]) for kind, place in kinds.items() if counts[place]}
     return used, out[:written], LineCounts(

@@ -121,8 +121,11 @@ def gather_spans(text, spans, rows):  # type: ignore[no-untyped-def]  # pragma: 
     for i in range(rows):
         offsets[i + 1] = offsets[i] + spans[i, 1] - spans[i, 0]
     gathered = np.empty(offsets[rows], np.uint8)
+    at = 0
     for i in range(rows):
-        gathered[offsets[i] : offsets[i + 1]] = text[spans[i, 0] : spans[i, 1]]
+        for place in range(spans[i, 0], spans[i, 1]):
+            gathered[at] = text[place]
+            at += 1
     return offsets, gathered
 
 
