@@ -136,7 +136,7 @@ class ColumnConfig(Config):
     empty_label: EmptyLabel = option(
         "refuse", help="Label, empty cells: refuse the file, drop their rows, or negative = they are no clicks."
     )
-    soft: bool = option(False, help="Label: the cell is a probability or a share of clicks, 0 to 1.")
+    soft: bool = option(False, help="Label: the cell is a probability or a share of clicks, 0 to 1 or 0 % to 100 %.")
     label_total: str | None = option(
         None, help="Label: the column of impressions, where the label counts clicks; the row then weighs its impressions."
     )

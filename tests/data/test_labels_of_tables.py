@@ -167,6 +167,14 @@ def test_shares_are_soft_labels_and_clicks_of_impressions_too(inspect_columns, t
     assert dataset.summary.ctr["train"] == pytest.approx(float(np.average(rows[0].labels, weights=rows[0].weights)))
 
 
+def test_shares_in_per_cent_are_soft_labels(inspect_columns, tmp_path):
+    inspection = inspect_columns(ctr=[f"{i % 40 / 10:.1f} %" for i in range(400)], site=["a", "b"] * 200)
+    reading = inspection.label_candidates[0].readings[0]
+    assert reading.soft and reading.clicks == pytest.approx(7.8)
+    dataset = encode_dataset(draft_config(inspection, "t", label="ctr", soft=True), tmp_path / "encoded")
+    assert sum(dataset.summary.clicks.values()) == pytest.approx(7.8, abs=1e-4)
+
+
 def test_a_rare_click_that_the_inspected_rows_do_not_hold_is_still_the_label(tmp_path):
     (tmp_path / "t.csv").write_text("click,site\n" + "0,a\n0,b\n" * 500 + "1,a\n" * 50)
     assert inspect_table(SourceConfig(paths=(str(tmp_path / "t.csv"),)), max_rows=100).label == "click"

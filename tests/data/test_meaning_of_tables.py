@@ -69,6 +69,44 @@ def test_words_for_missing_are_missing_in_every_role_and_further_words_can_be_gi
     assert TableInspection.from_dict(inspection.to_dict()) == inspection
 
 
+def test_words_of_any_language_that_recur_among_numbers_or_times_are_missing_with_a_warning(tmp_path):
+    rows, words = 600, ["k.A.", "不明", "not given"]
+    columns = {f"price {j}": [word if i % 7 == 0 else f"{5 + i % 90}.5" for i in range(rows)] for j, word in enumerate(words)}
+    path = written(tmp_path, {
+        "click": [i % 2 for i in range(rows)], **columns,
+        "at": ["nie" if i % 7 == 0 else f"2024-03-{1 + i % 28:02d}" for i in range(rows)],
+        "code": ["other" if i % 7 == 0 else str(100 + i % 30) for i in range(rows)],
+        "size": [["S", "M", "L", "XL", "38", "40"][i % 6] for i in range(rows)],
+        "amount": [f"{7 + 3 * i}.00" for i in range(rows)],
+    })  # fmt: skip
+    inspection = inspect(path)
+    roles = {column.name: (column.role, round(column.missing_share, 2)) for column in inspection.columns}
+    assert roles == {
+        "click": ("label", 0), **dict.fromkeys(columns, ("numeric", 0.14)), "at": ("timestamp", 0.14),
+        "code": ("categorical", 0), "size": ("categorical", 0), "amount": ("numeric", 0),
+    }  # fmt: skip
+    assert inspection.source.missing_words == (*words, "nie")
+    notes = [note for note in inspection.notes if note.kind == "missing_words"]
+    assert [note.column for note in notes] == [*columns, "at"] and "'不明' in 86 of 600 rows" in notes[1].text
+    fields = fields_of(encoded(inspection, tmp_path))
+    assert all(fields[name].unreadable == 0 and fields[name].missing_share == pytest.approx(0.14, abs=0.03) for name in columns)
+
+
+def test_a_number_that_stands_for_a_missing_cell_is_warned_of(tmp_path):
+    rows = range(500)
+    path = written(tmp_path, {
+        "click": [i % 2 for i in rows],
+        "age": [-999.0 if i % 9 == 0 else 20.5 + i % 60 for i in rows],
+        "price": [9999.0 if i % 400 == 0 else 20.5 + i % 60 for i in rows],
+        "debt": [-999.0 + i * 7.5 for i in rows],
+    })  # fmt: skip
+    inspection = inspect(path)
+    (note,) = [note for note in inspection.notes if note.kind == "stand_in"]
+    assert note.column == "age" and "add -999.0 to missing_words" in note.remedy
+    again = inspect_table(inspection.source.replace(missing_words=("-999.0",)))
+    assert again.column["age"].minimum == 20.5 and not [note for note in again.notes if note.kind == "stand_in"]
+
+
 @pytest.mark.parametrize(
     ("file", "number_format", "minimum", "maximum"),
     [

@@ -31,7 +31,9 @@ from tests.support.engines import library
 from tests.support.patience import PATIENCE
 from tests.support.small_models import SCHEMA, MemoryDataset, make_model
 
-CONFIG = FitConfig(epochs=2, batch_size=100, learning_rate=0.01, evaluations_per_epoch=3, monitor="auc", patience=0)
+CONFIG = FitConfig(
+    epochs=2, batch_size=100, learning_rate=0.01, evaluations_per_epoch=3, monitor="auc", patience=0, plateau_factor=1.0
+)
 SETTINGS = {"embed_dim": 4, "mlp_dims": (16,), "dropout": 0.2, "batch_norm": True}
 
 

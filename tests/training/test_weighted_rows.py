@@ -40,7 +40,15 @@ def tables():
 @pytest.mark.parametrize("engine", [engine_for, TorchEngine], ids=["fast", "torch"])
 def test_a_fit_on_weighted_rows_is_that_on_repeated_rows(tables, engine):
     # One batch an epoch: of several, the repeated rows fall into other ones.
-    config = FitConfig(epochs=6, batch_size=65536, learning_rate=0.01, evaluations_per_epoch=1, patience=0, monitor="log_loss")
+    config = FitConfig(
+        epochs=6,
+        batch_size=65536,
+        learning_rate=0.01,
+        evaluations_per_epoch=1,
+        patience=0,
+        plateau_factor=1.0,
+        monitor="log_loss",
+    )
     model = make_model("deepfm", embed_dim=4, mlp_dims=(8,))
     weighted, repeated = (fit(model, table, config, engine=engine) for table in tables)
     assert weighted.steps == repeated.steps == 6

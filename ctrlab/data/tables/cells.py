@@ -1,4 +1,4 @@
-"""The canonical text of a cell: without blanks at its ends, null where a word means "missing", and 12 for 12.0.
+"""The canonical text of a cell: without blanks at its ends, null where a word means "missing", 12 for 12.0, and 0 for -0.
 
 `ctrlab.data.encoding.compiled.cells` does the same on bytes; a test compares the two.
 """
@@ -22,6 +22,7 @@ MISSING_WORDS = (
 #: Characters that count as blanks at the ends of a cell.
 BLANKS = " \t\r\n\v\f\xa0"
 _WHOLE = re.compile(r"^([+-]?[0-9]+)\.0+$")
+_MINUS_ZERO = re.compile(r"^-(0+)$")
 #: Fewer cells than this are handled one by one, which is faster than a query.
 _FEW = 64
 
@@ -82,7 +83,7 @@ def canonical(texts: pl.Series, rules: CellRules = PLAIN_CELLS, *, unquote: bool
     if unquote:
         word = kept = word.str.replace(r'(?s)^"(.*)"$', "${1}").str.replace(r"(?s)^'(.*)'$", "${1}").str.strip_chars(BLANKS)
     missing = word.str.to_lowercase().is_in(list(rules.words))
-    whole = kept.str.replace(r"^([+-]?[0-9]+)\.0+$", "${1}")
+    whole = kept.str.replace(r"^([+-]?[0-9]+)\.0+$", "${1}").str.replace(r"^-(0+)$", "${1}")
     return texts.alias("text").to_frame().select(pl.when(~missing).then(whole)).to_series().alias(texts.name)
 
 
@@ -93,7 +94,7 @@ def canonical_text(text: str, rules: CellRules = PLAIN_CELLS, *, unquote: bool =
         word = word[1:-1].strip(BLANKS)
     if word.lower() in rules.words:
         return None
-    return _WHOLE.sub(r"\1", word if rules.trim or unquote else text)
+    return _MINUS_ZERO.sub(r"\1", _WHOLE.sub(r"\1", word if rules.trim or unquote else text))
 
 
 def is_missing(texts: pl.Series, rules: CellRules = PLAIN_CELLS) -> pl.Series:

@@ -1,6 +1,6 @@
 """The facts of one inspected column: its cleaned cells, missing words, distinct values and numbers."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import Any, Self
 
@@ -17,6 +17,8 @@ NEARLY_ALL = 0.99
 NUM_EXAMPLES = 5
 #: Different words for "missing" that are shown.
 _NUM_WORDS = 10
+#: Words in a column of numbers that mean a missing cell: so few, each so often, among so many distinct numbers.
+_FEW_WORDS, _RECURS, _MANY_NUMBERS = 3, 3, 20
 
 
 @dataclass(frozen=True)
@@ -63,12 +65,13 @@ class Cells:
     """The cells of a column.
 
     raw: as in the file. texts: canonical, null where missing. counts: distinct canonical texts and their counts, the most
-    frequent first, columns `text` and `count`. missing_words: as in `ColumnInspection`.
+    frequent first, columns `text` and `count`. rules: by which they were cleaned. missing_words: as in `ColumnInspection`.
     """
 
     raw: pl.Series
     texts: pl.Series
     counts: pl.DataFrame
+    rules: CellRules
     missing_words: tuple[tuple[str, int], ...] = field(default=())
 
     @classmethod
@@ -77,13 +80,28 @@ class Cells:
         found = raw.drop_nulls().alias("text").value_counts(sort=True)
         clean = canonical(found["text"], rules)
         if clean.null_count() == 0 and (clean == found["text"]).all():
-            return cls(raw, raw, found)
+            return cls(raw, raw, found, rules)
         words = found.filter(clean.is_null()).head(_NUM_WORDS)
         merged = (
             found.with_columns(text=clean).drop_nulls("text").group_by("text", maintain_order=True).agg(pl.col("count").sum())
         )
         texts = canonical(raw, rules)
-        return cls(raw, texts, merged.sort("count", descending=True, maintain_order=True), tuple(words.iter_rows()))
+        return cls(raw, texts, merged.sort("count", descending=True, maintain_order=True), rules, tuple(words.iter_rows()))
+
+    def without(self, words: tuple[str, ...]) -> Self:
+        """The cells with further words that mean a missing one."""
+        return type(self).of(self.raw, replace(self.rules, missing_words=(*self.rules.missing_words, *words)))
+
+    @property
+    def words_among_digits(self) -> tuple[tuple[str, int], ...]:
+        """A few words that recur in a column whose other cells hold digits, with their counts: they may mean a missing cell."""
+        if len(self.counts) < _MANY_NUMBERS:
+            return ()
+        has_digit = self.counts["text"].str.contains(r"\d")
+        words = self.counts.filter(~has_digit)
+        if not 0 < len(words) <= _FEW_WORDS or words["count"].min() < _RECURS or 2 * words["count"].sum() > len(self.present):  # type: ignore[operator]
+            return ()
+        return tuple(words.iter_rows())
 
     @property
     def name(self) -> str:

@@ -41,6 +41,7 @@ class Dialect:
 
     delimiter: one or more characters, or `BLANKS`. quote, escape: one character or None. comment: begins lines that are no rows.
     lines_above: lines before the first row, header included. header: whether the last of them holds the names.
+    header_line: that line, if it cannot be a row: an equal line further below is a header again, of files that were joined.
     """
 
     delimiter: str
@@ -49,6 +50,7 @@ class Dialect:
     comment: str | None = None
     lines_above: int = 0
     header: bool = True
+    header_line: str | None = None
 
     @property
     def arguments(self) -> tuple[NDArray[np.uint8], bool, int, int]:
@@ -182,7 +184,8 @@ def find_dialect(name: str, head: bytes, source: SourceConfig, *, whole: bool) -
         dialect = replace(dialect, lines_above=skipped + above)
         if not comment and first[0].startswith("#") and len(first) > 1:
             first = [first[0].lstrip("#").strip(), *first[1:]]
-    return replace(dialect, header=header), first
+    can_be_a_row = len(first) < 2 or all(not cell.strip() or _is_number(cell) for cell in first)
+    return replace(dialect, header=header, header_line=None if can_be_a_row or not header else rest[0]), first
 
 
 def _opens(line: str, dialect: Dialect) -> bool:

@@ -117,7 +117,10 @@ def inspect_table(
         name = _chosen(candidates, label, frame.columns)
     judged_by = _judging(candidates, name, label)
     clicks = None if judged_by is None else _clicks(frame, judged_by)
-    findings = agreed(_inspected(frame, layout, name, judged_by, clicks, source), source)
+    found = _inspected(frame, layout, name, judged_by, clicks, source)
+    words = dict.fromkeys((*source.missing_words, *(word for one in found for word in one.missing_words)))
+    source = source.replace(missing_words=tuple(words))
+    findings = agreed(found, source)
     columns = tuple(finding.column for finding in findings)
     columns = tuple(replace(column, shares=_shared_vocabulary(column, columns, frame)) for column in columns)
     return TableInspection(

@@ -12,7 +12,7 @@ from ctrlab.data.configs import ColumnConfig, EmptyLabel
 from ctrlab.data.tables.cells import CellRules
 from ctrlab.data.tables.label_names import counts_impressions, is_negated, name_likeliness
 from ctrlab.data.tables.labels import ALLOWED_TEXT, LABEL_SETTINGS, is_empty, is_label, label_settings, label_value, reading_text
-from ctrlab.data.tables.numbers import read_numbers
+from ctrlab.data.tables.numbers import read_numbers, read_shares
 
 #: Distinct values up to which a reading is made for each.
 _FEW_VALUES = 20
@@ -202,24 +202,25 @@ def _readings(
         return [way for text in by_doubt for way in _with_empty(LabelReading(rows[text], total, (text,)), empty)[:1]]
     if likeliness < 3 or len(rows) < 3:
         return []
-    numbers = read_numbers(pl.Series(list(rows), dtype=pl.String))[0]
+    texts = pl.Series(list(rows), dtype=pl.String)
+    numbers, shares = read_numbers(texts)[0], read_shares(texts)
     if np.isnan(numbers).any():
         if len(rows) > _FEW_VALUES:
             return []
         named = sorted(rows, key=lambda text: (-name_likeliness(text), rows[text]))
         return [way for text in named for way in _with_empty(LabelReading(rows[text], total, (text,)), empty)[:1]]
-    return _number_readings(frame, name, numbers, np.array(list(rows.values())), empty)
+    return _number_readings(frame, name, numbers, shares, np.array(list(rows.values())), empty)
 
 
-def _number_readings(frame: pl.DataFrame, name: str, numbers: Any, counts: Any, empty: int) -> list[LabelReading]:
+def _number_readings(frame: pl.DataFrame, name: str, numbers: Any, shares: Any, counts: Any, empty: int) -> list[LabelReading]:
     total = int(counts.sum())
     readings = []
     if (numbers >= 0).all() and (numbers == np.floor(numbers)).all() and (impressions := _impressions(frame, name)):
         clicks = float(numbers @ counts)
         shown = int((np.nan_to_num(read_numbers(frame[impressions])[0]) > 0).sum())
         readings.append(LabelReading(clicks, min(shown, total), label_total=impressions))
-    if (numbers >= 0).all() and (numbers <= 1).all():
-        readings.append(LabelReading(float(numbers @ counts), total, soft=True))
+    if (shares >= 0).all() and (shares <= 1).all():
+        readings.append(LabelReading(float(shares @ counts), total, soft=True))
     if len(numbers) <= _FEW_VALUES:
         borders = np.sort(numbers)[1:]
     else:

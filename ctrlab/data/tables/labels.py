@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from ctrlab.data.configs import ColumnConfig, DatasetConfig
 from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules
 from ctrlab.data.tables.notes import Note
-from ctrlab.data.tables.numbers import read_numbers
+from ctrlab.data.tables.numbers import read_numbers, read_shares
 from ctrlab.errors import DataError
 
 _WORDS = {"true": 1.0, "t": 1.0, "yes": 1.0, "y": 1.0, "false": 0.0, "f": 0.0, "no": 0.0, "n": 0.0}
@@ -64,6 +64,10 @@ class EncodedLabels:
     labels: "NDArray[np.uint8] | NDArray[np.float32]"
     weights: NDArray[np.float32] | None = None
     kept: NDArray[np.bool_] | None = None
+
+
+def _read(texts: pl.Series, rules: CellRules) -> NDArray[np.float64]:
+    return read_numbers(texts, rules)[0]
 
 
 class LabelEncoder:
@@ -157,7 +161,8 @@ class LabelEncoder:
 
     def _numbers(self, texts: pl.Series, first_row: int, empty_allowed: bool) -> NDArray[np.float64]:
         """Numbers float64 (n,), nan where a cell is empty."""
-        numbers = read_numbers(texts, self._rules)[0].astype(np.float64)
+        read = read_shares if self.column.soft and texts.name == self.column.name else _read
+        numbers = read(texts, self._rules)
         unreadable = np.isnan(numbers)
         if not unreadable.any():
             return numbers

@@ -10,7 +10,7 @@ from ctrlab.errors import DataError
 #: Largest share of a file's lines that may be left out, because they have too few or too many cells or cannot be read.
 MAX_LEFT_OUT = 0.01
 #: Kinds of lines that hold no row.
-NO_ROWS = ("above", "blank", "comment")
+NO_ROWS = ("above", "blank", "comment", "header again")
 #: Kinds of lines that are rows and were left out.
 LEFT_OUT = ("few", "many", "unreadable")
 #: Kinds of rows that were read and repaired.
@@ -32,6 +32,7 @@ _WORDS = {
         "warning",
         "give the columns as CSV or Parquet",
     ),
+    "header again": ("{lines} skipped as the header again, as in files that were joined", "info", ""),
     "comment": ("{lines} skipped as comments", "info", "set comment if they are rows"),
     "blank": ("{lines} skipped as blank", "info", ""),
     "above": ("{lines} skipped above the table, its header included", "info", "set skip_lines or header if that is wrong"),

@@ -56,6 +56,19 @@ def read_numbers(texts: pl.Series, rules: CellRules = PLAIN_CELLS) -> tuple[NDAr
     return np.where(np.isfinite(numbers), numbers, np.nan), unreadable
 
 
+def read_shares(texts: pl.Series, rules: CellRules = PLAIN_CELLS) -> NDArray[np.float64]:
+    """`read_numbers` where per cent are hundredths.
+
+    >>> read_shares(pl.Series(["4.2 %", "0.5"])).round(3).tolist()
+    [0.042, 0.5]
+    """
+    units = pl.select(
+        pl.when(texts.str.contains("%", literal=True)).then(100.0).when(texts.str.contains("‰", literal=True)).then(1000.0)
+    ).to_series()
+    shares: NDArray[np.float64] = read_numbers(texts, rules)[0] / units.fill_null(1.0).to_numpy()
+    return shares
+
+
 def find_number_formats(texts: pl.Series) -> tuple[NumberFormat, ...]:
     """The notations in which nearly every cell is a number, the likeliest first; empty if the cells are not numbers.
 

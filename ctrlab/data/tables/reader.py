@@ -8,6 +8,7 @@ it stands, any other after it was normalised (`compiled.text_rows`).
 
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -167,11 +168,16 @@ class TextReader(TableReader):
             chunk = chunk.replace(b"\r\n", b"\n")
         if b"\r" in chunk or b"\0" in chunk or (dialect.quote and dialect.quote.encode() in chunk) or not is_utf8(chunk):
             return None
-        if self.layout.encoding != "utf-8" and _REPLACED in chunk:
+        if (self.layout.encoding != "utf-8" and _REPLACED in chunk) or self._has_header(chunk):
             return None
         if not chunk.endswith(b"\n"):
             chunk += b"\n"
         return Cells(np.frombuffer(chunk, np.uint8), ord(dialect.delimiter), 10)
+
+    def _has_header(self, chunk: bytes) -> bool:
+        """Whether the header stands in the text again."""
+        line = self.layout.dialect.header_line
+        return line is not None and line.encode() in chunk
 
     def plain_counts(self, chunk: bytes, rows: int) -> LineCounts:
         """The counts of a plain chunk, all of whose lines are rows or blank."""
@@ -191,7 +197,13 @@ class TextReader(TableReader):
             chunk = b"\n".join(lines)
         elif self.layout.encoding != "utf-8" and _REPLACED in chunk:
             repaired = [number for number, line in enumerate(chunk.split(b"\n"), 1) if _REPLACED in line]
-        _, text, counts = normalise_text(chunk, self.layout.dialect, len(self.layout.column_names))
+        dialect = self.layout.dialect
+        again = dialect.comment is None and self._has_header(chunk)
+        if again:
+            dialect = replace(dialect, comment=dialect.header_line)
+        _, text, counts = normalise_text(chunk, dialect, len(self.layout.column_names))
+        if again:
+            counts.counts["header again"] = counts.counts.pop("comment", 0)
         if repaired:
             counts.counts["encoding"], counts.first["encoding"] = len(repaired), repaired[0]
         return Cells(text, CELL_END, ROW_END), counts

@@ -161,6 +161,8 @@ def _describe_objects(name: str, text: bytes, kind: RecordFormat, whole: bool) -
     if kind == "jsonl":
         found = (_parsed(line) for line in text.decode("utf-8", "replace").split("\n") if line.strip())
         objects = [one for one in found if isinstance(one, dict)]
+        if len(objects) == 1 and whole and any(isinstance(value, (list, dict)) for value in objects[0].values()):
+            raise DataError(f"{name} is one JSON object that holds the rows; give an array of objects, or one object a line")
     else:
         objects = _first_objects(name, text, whole)
     columns: dict[str, str | None] = {}

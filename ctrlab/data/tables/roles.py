@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from ctrlab.data.configs import Transform
-from ctrlab.data.tables.columns import NUM_EXAMPLES, Cells, ColumnInspection
+from ctrlab.data.tables.columns import NEARLY_ALL, NUM_EXAMPLES, Cells, ColumnInspection
 from ctrlab.data.tables.evidence import Evidence, LabelSample, auc_alone, evidence_of
 from ctrlab.data.tables.inspect_lists import elements_of, find_notation, usual_length
 from ctrlab.data.tables.list_cells import Notation
@@ -29,6 +29,10 @@ _ID_NAME = re.compile(r"(?i:(^|_)(id|uid|user|item|code|zip|cat|category|type)(_
 _INDEX_NAME = re.compile(r"(?i)^(unnamed: ?\d+(_level_\d+)?|__index_level_\d+__|level_\d+|index|row_?(id|num|number|nr|no)?|)$")
 #: Share of rows whose number is one more than that of the row before, in a column of row numbers.
 _CONSECUTIVE = 0.99
+#: Cells whose decimals are looked at.
+_WRITTEN = 20_000
+#: Numbers that stand for a missing cell, and the least share of the rows that have one.
+_STAND_IN, _FREQUENT = re.compile(r"^-?(9{2,10}|32768|2147483648)$"), 0.005
 #: Whole numbers from here on are not exact in float64.
 _INEXACT = 2.0**53
 #: A column that alone reaches this AUC is likely known only after the click.
@@ -36,10 +40,11 @@ LEAK_AUC = 0.95
 
 
 class Finding(NamedTuple):
-    """A column with its role, and notes about it."""
+    """A column with its role, notes about it, and words found in it that mean a missing cell."""
 
     column: ColumnInspection
     notes: tuple[Note, ...] = ()
+    missing_words: tuple[str, ...] = ()
 
 
 def inspect_column(cells: Cells, sample: LabelSample | None) -> Finding:
@@ -48,6 +53,20 @@ def inspect_column(cells: Cells, sample: LabelSample | None) -> Finding:
     Args:
         sample: rows with a label; None if there are too few to decide by.
     """
+    found = _inspected(cells, sample)
+    if found.column.role not in ("categorical", "ignore") or not (words := cells.words_among_digits):
+        return found
+    without = _inspected(cells.without(tuple(word for word, _ in words)), sample)
+    if without.column.role not in ("numeric", "timestamp"):
+        return found
+    held = " and ".join(f"{word!r} in {rows:,}" for word, rows in words)
+    what = "numbers" if without.column.role == "numeric" else "times"
+    text = f"{cells.name} holds {what}, and {held} of {len(cells.raw):,} rows: taken as missing cells"
+    note = Note("missing_words", cells.name, text, "warning", f"set the role of {cells.name} to categorical if they are values")
+    return Finding(without.column, (*without.notes, note), tuple(word for word, _ in words))
+
+
+def _inspected(cells: Cells, sample: LabelSample | None) -> Finding:
     facts, name = cells.facts, cells.name
     if facts["distinct"] == 0:
         return Finding(ColumnInspection(**facts, role="ignore", reason="every cell is empty"))
@@ -105,7 +124,7 @@ def _numeric_or_categorical(cells: Cells, sample: LabelSample | None) -> tuple[C
     facts, distinct, rows = cells.facts, cells.facts["distinct"], len(cells.present)
     reason, notes = _quantity(cells, sample) if cells.numbers is not None else (None, ())
     if reason:
-        notes = (*_ambiguous_marks(cells), *notes)
+        notes = (*_ambiguous_marks(cells), *_stand_in(cells), *notes)
         return ColumnInspection(**facts, role="numeric", reason=reason, transform=_transform(facts)), notes
     if rows >= _IDENTIFIER_ROWS and distinct >= _IDENTIFIER_SHARE * rows:
         reason = "nearly every row has a value of its own, as identifiers do"
@@ -131,6 +150,8 @@ def _quantity(cells: Cells, sample: LabelSample | None) -> tuple[str | None, tup
     real = numbers[~np.isnan(numbers)]
     if bool((real != np.floor(real)).any()):
         return "numbers with fractions", ()
+    if _has_decimals(cells):
+        return "numbers with two decimals", ()
     if _ID_NAME.search(cells.name):
         return None, ()
     found = evidence_of(cells.texts, numbers, sample) if sample is not None else None
@@ -141,6 +162,27 @@ def _quantity(cells: Cells, sample: LabelSample | None) -> tuple[str | None, tup
     thins = facts["distinct"] <= _FEW_IDS and facts["distinct"] < 0.9 * (facts["maximum"] - facts["minimum"] + 1)
     reason = _reason(facts["distinct"] > len(real) / 2, falls, found, sure=thins)
     return reason, _doubt(cells, reason, found)
+
+
+def _has_decimals(cells: Cells) -> bool:
+    """Whether the cells are written with two decimals, as amounts are; 12.0 is how whole numbers come out of floats."""
+    written = cells.raw.filter(cells.texts.is_not_null()).head(_WRITTEN)
+    return int(written.str.contains(r"\d[.,]\d{2}\D{0,4}$").sum()) >= NEARLY_ALL * len(written)
+
+
+def _stand_in(cells: Cells) -> tuple[Note, ...]:
+    """A warning of a number such as -999 that stands for a missing cell: frequent, and far from all others."""
+    assert cells.numbers is not None
+    for text, count in cells.counts.head(3).iter_rows():
+        if not _STAND_IN.match(text) or count < _FREQUENT * len(cells.present):
+            continue
+        number, others = float(text), cells.numbers[~np.isnan(cells.numbers) & (cells.numbers != float(text))]
+        if len(others) and (number < min(0.0, 3 * others.min()) or number > 3 * max(1.0, others.max())):
+            where = f"in {count:,} rows, far from all others ({others.min():g} to {others.max():g})"
+            written = cells.raw.filter(cells.texts == text)[0].strip()
+            words = f"{cells.name} is {written} {where}: perhaps a missing cell"
+            return (Note("stand_in", cells.name, words, "warning", f"add {written} to missing_words if so"),)
+    return ()
 
 
 def _reason(hardly_twice: bool, falls: bool, found: Evidence | None, *, sure: bool) -> str | None:

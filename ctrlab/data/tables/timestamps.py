@@ -11,16 +11,16 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-_SEPARATOR, _NAME = r"[-/. ]", r"[A-Za-z]{3,9}"
+_SEPARATOR, _NAME = r"[-/. ]", r"\p{L}{3,10}\.?"
 _CLOCK = r"(?:(?:T|,? +|:)(?<H>\d{1,2})(?::(?<M>\d{2}))?(?::(?<S>\d{2})(?:[.,](?<f>\d+))?)?(?: ?(?<ap>[AaPp])\.?[Mm]\.?)?)?"
-_OFFSET = r"(?: ?(?:Z|[A-Za-z]{3,4}|(?<sign>[+-])(?<oh>\d{2}):?(?<om>\d{2})?))?"
+_OFFSET = r"(?: ?(?:Z|[A-Za-z]{3,4}|(?<sign>[+-])(?<oh>\d{2}):?(?<om>\d{2})?))?(?:\[[A-Za-z_/+-]+\])?"
 _WEEKDAY = rf"(?:{_NAME},? +)?"
 #: Regular expression of each notation with separators; a clock and an offset from UTC may follow the date.
 _DATES = {
-    "iso": rf"(?<y>\d{{4}}){_SEPARATOR}(?<m>\d{{1,2}}|{_NAME}){_SEPARATOR}(?<d>\d{{1,2}})",
+    "iso": rf"(?<y>\d{{4}})(?:{_SEPARATOR}|年|년) ?(?<m>\d{{1,2}}|{_NAME})(?:{_SEPARATOR}|月|월) ?(?<d>\d{{1,2}})[日일]?",
     "dd/mm/yyyy": rf"(?<d>\d{{1,2}}){_SEPARATOR}(?<m>\d{{1,2}}){_SEPARATOR}(?<y>\d{{4}}|\d{{2}})",
     "mm/dd/yyyy": rf"(?<m>\d{{1,2}}){_SEPARATOR}(?<d>\d{{1,2}}){_SEPARATOR}(?<y>\d{{4}}|\d{{2}})",
-    "dd/month/yyyy": rf"(?<d>\d{{1,2}}){_SEPARATOR}(?<m>{_NAME})[-/., ]+(?<y>\d{{4}}|\d{{2}})",
+    "dd/month/yyyy": rf"(?<d>\d{{1,2}})\.?{_SEPARATOR}(?:de )?(?<m>{_NAME})(?: de|[-/., ])+ ?(?<y>\d{{4}}|\d{{2}})",
     "month dd yyyy": rf"(?<m>{_NAME})\.? +(?<d>\d{{1,2}})(?:st|nd|rd|th)?,? +(?<y>\d{{4}})",
 }
 CALENDARS = {name: rf"^\[?{_WEEKDAY}{date}{_CLOCK}{_OFFSET}\]?$" for name, date in _DATES.items()} | {
@@ -41,7 +41,14 @@ DIGITS = {
 EPOCHS = {"epoch_s": (1_000_000, 1), "epoch_ms": (1_000, 1), "epoch_us": (1, 1), "epoch_ns": (1, 1_000)}
 _EPOCH_DIGITS = {"epoch_s": "9,10", "epoch_ms": "12,13", "epoch_us": "15,16", "epoch_ns": "18,19"}
 _MONTH_NAMES = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
-_MONTHS = {name: month for month, name in enumerate(_MONTH_NAMES, 1)}
+#: First letters of months in German, French, Spanish, Italian, Portuguese and Dutch, where they differ from the English.
+_FOREIGN_MONTHS = (
+    ("jän", "ene", "gen"), ("fév", "fev"), ("mär", "mrz", "maa", "mrt"), ("abr", "avr"), ("mai", "mag", "mei"), ("giu", "juin"),
+    ("lug", "juil"), ("aoû", "aou", "ago"), ("set",), ("okt", "oct", "ott", "out"), (), ("dez", "déc", "dic"),
+)  # fmt: skip
+_MONTHS = {name: month for month, name in enumerate(_MONTH_NAMES, 1)} | {
+    name: month for month, names in enumerate(_FOREIGN_MONTHS, 1) for name in names
+}
 _TIME_NAME = re.compile(r"(?i:time|date|stamp|epoch|hour|day|clock|when|created|updated|(^|_)(ts|dt)($|_)|_at$)|[a-z]At$")
 _EARLIEST_YEAR, _LATEST_YEAR = 1995, 2050
 _NEARLY_ALL = 0.99
@@ -177,7 +184,11 @@ def _calendar(texts: pl.Series, pattern: str) -> _Parsed:
     month = parts["m"].cast(pl.Int64, strict=False)
     if month.null_count() > texts.null_count():
         month = month.fill_null(
-            parts["m"].str.slice(0, 3).str.to_lowercase().replace_strict(_MONTHS, default=None).cast(pl.Int64)
+            parts["m"]
+            .str.to_lowercase()
+            .str.replace("^(jui[nl]).*$|^(...).*$", "$1$2")
+            .replace_strict(_MONTHS, default=None)
+            .cast(pl.Int64)
         )
     year, hour = _float(parts["y"]), _float(parts["H"], 0.0)
     year = np.where(year < 70, year + 2000, np.where(year < 100, year + 1900, year))

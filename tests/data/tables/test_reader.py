@@ -197,6 +197,22 @@ def test_a_ragged_row_among_many_is_left_out_and_named(write, row, kind):
     assert (note.kind, note.severity) == (f"lines: {kind}", "fault") and "line 502" in note.text
 
 
+def test_a_header_that_stands_in_the_rows_again_is_skipped_and_counted(write):
+    rows = "".join(f"{i % 2},s{i % 5},{i}\n" for i in range(300))
+    table = open_table(SourceConfig(paths=(write("joined.csv", ("click,site,x\n" + rows) * 3),)))
+    (frame,) = table.blocks()
+    assert len(frame) == 900 and "click" not in frame["click"].to_list()
+    assert table.lines.counts == {"above": 1, "header again": 2} and table.lines.reconciled
+    numbers = open_table(SourceConfig(paths=(write("numbers.csv", "0,1\n" * 4 + "1,1\n"),), header=True))
+    assert sum(map(len, numbers.blocks())) == 4
+
+
+def test_lines_with_cr_alone_and_a_few_line_feeds_are_rows(write):
+    rows = "".join(f"{i % 2},s{i % 5}\r" for i in range(300))
+    table = open_table(SourceConfig(paths=(write("joined.csv", f"click,site\r{rows}\n{rows}"),)))
+    assert sum(map(len, table.blocks())) == 600 and table.lines.reconciled
+
+
 def test_duplicate_names_are_refused(write, tmp_path):
     assert "columns with equal names (1, 3)" in refusal(write("t.csv", "a,b,a\n1,2,3\n"))
 

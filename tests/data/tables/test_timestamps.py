@@ -39,6 +39,11 @@ def test_formats_are_recognised(text, name, found):
         ("14102113", "yymmddhh"),
         ("1413896400", "epoch_s"),
         ("1413896400000", "epoch_ms"),
+        ("21. Oktober 2014 13:00", "dd/month/yyyy"),
+        ("21 de outubro de 2014 13:00", "dd/month/yyyy"),
+        ("21 oct. 2014 13:00", "dd/month/yyyy"),
+        ("2014年10月21日 13:00", "iso"),
+        ("2014-10-21T13:00:00Z[Etc/UTC]", "iso"),
         ("21/10/2014 13", "%d/%m/%Y %H"),
         ("21.10.2014 13:00", "%d.%m.%Y %H:%M"),
         ("10/21/2014 01:00 PM", "%m/%d/%Y %I:%M %p"),
@@ -53,6 +58,22 @@ def test_each_format_gives_the_same_time(text, timestamp_format):
 )
 def test_dates_are_midnights(text, timestamp_format):
     assert parse_timestamps(pl.Series([text]), timestamp_format).to_list() == [datetime(2014, 10, 21)]
+
+
+@pytest.mark.parametrize(
+    "months",
+    [
+        "Januar Februar März April Mai Juni Juli August September Oktober November Dezember",
+        "janvier février mars avril mai juin juillet août septembre octobre novembre décembre",
+        "enero febrero marzo abril mayo junio julio agosto septiembre octubre noviembre diciembre",
+        "gennaio febbraio marzo aprile maggio giugno luglio agosto settembre ottobre novembre dicembre",
+        "janeiro fevereiro março abril maio junho julho agosto setembro outubro novembro dezembro",
+        "januari februari maart april mei juni juli augustus september oktober november december",
+    ],
+)
+def test_months_of_other_languages_are_read(months):
+    texts = pl.Series([f"3 {name} 2024" for name in months.split()])
+    assert parse_timestamps(texts, "dd/month/yyyy").dt.month().to_list() == list(range(1, 13))
 
 
 def test_an_empty_column_has_no_format():

@@ -48,13 +48,17 @@ def clean_span(text, start, stop, trim, unquote, words, starts, first):  # type:
     point = b - 1
     while point > a and text[point] == 48:
         point -= 1
+    if point == a and text[a] == 45:  # -0
+        return a + 1, b
     sign = 1 if text[a] == 43 or text[a] == 45 else 0
     if text[point] != 46 or point == a + sign:
         return a, b
+    zero = text[a] == 45
     for i in range(a + sign, point):
         if not 48 <= text[i] <= 57:
             return a, b
-    return a, point
+        zero &= text[i] == 48
+    return a + 1 if zero else a, point
 
 
 @compiled()
