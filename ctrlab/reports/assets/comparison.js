@@ -453,7 +453,7 @@ class Comparison {
   }
 
   line(row, columns) {
-    const name = node("button", { type: "button", class: "name", title: row.name }, node("span", { class: `dot ${row.kind}` }), row.star ? "\u2605 " : "", row.name);
+    const name = node("button", { type: "button", class: "name", title: row.name }, node("span", { class: `dot ${row.kind}` }), node("span", {}, row.star ? "\u2605 " : "", row.name));
     const pinned = row.id === this.data.baseline;
     const cells = columns.map((column) =>
       node("td", { "data-cell": column.key, class: column.text ? "text" : "number" }, ...(column.key === "auc_change" ? this.changeCell(row, pinned) : [column.text ? node("span", { class: "clip", title: row.texts[column.key] }, row.texts[column.key]) : row.texts[column.key]])));

@@ -26,7 +26,7 @@ def where_auc_was_lost(chosen: str, baseline: str, *, measured: bool) -> None:
     if not baseline or chosen == baseline or not measured:
         return
     workspace = cache.workspace()
-    st.markdown("**Where it was lost: segments of the test rows**")
+    st.markdown("**Where AUC and log loss were lost**")
     found = service.latest_segments(workspace, chosen, baseline)
 
     def submit() -> str:
