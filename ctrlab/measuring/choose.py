@@ -89,7 +89,10 @@ def _ways(profile: ModelProfile, spectra: Spectra, settings: PlanSettings) -> di
     several = len(settings.precisions) > 1
     ways = {
         f", {precision}" if several else "": PlanOptions(
-            spec=CompressionSpec(method=settings.method, precision=precision), spectra=spectra, multiple_of=settings.multiple_of
+            spec=CompressionSpec(method=settings.method, precision=precision),
+            spectra=spectra,
+            aim=settings.aim,
+            multiple_of=settings.multiple_of,
         )
         for precision in settings.precisions
     }

@@ -150,7 +150,7 @@ class PlanSettings(Config):
     aim: Aim = option(
         "log_loss",
         choices={"log_loss": "Log loss", "auc": "AUC"},
-        help="What is compared where several plans have the size that was asked for, on validation rows.",
+        help="What a plan loses least of, and what is compared on validation rows where several have the size asked for.",
     )
     multiple_of: int = option(
         1, minimum=1, help="Ranks of linear layers are multiples of this; 8 suits most hardware.", label="Multiple of"

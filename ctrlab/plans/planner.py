@@ -29,7 +29,7 @@ def plan_for_budget(
     budget: Budget,
     options: PlanOptions = NO_OPTIONS,
 ) -> PlannedRanks:
-    """The ranks of least predicted log loss within a budget.
+    """The ranks of least predicted log loss, or of AUC where the options aim at it, within a budget.
 
     Raises:
         BudgetError: no plan meets the budget, or it is one of milliseconds and no such speed was measured.

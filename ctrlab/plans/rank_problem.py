@@ -12,7 +12,7 @@ from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.models.profile import Cost, LayerProfile, ModelProfile
 from ctrlab.models.structure import Precision
 from ctrlab.plans.budgets import BUDGET_KINDS, BudgetError
-from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec, LayerPrecision, RankPlan
+from ctrlab.plans.configs import UNCOMPRESSED, Aim, CompressionSpec, LayerPrecision, RankPlan
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.plans.estimates import rounding_loss
 from ctrlab.plans.form_search import FormSearch, FormSums
@@ -22,7 +22,7 @@ from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.plans.sizes import LayerOption, size_forms
 from ctrlab.plans.speed import SpeedModel
 
-#: Nats added to a layer's measured loss for losing all its variance: breaks ties towards keeping more variance.
+#: Added to a layer's loss, in nats or AUC, for losing all its variance: breaks ties towards keeping more variance.
 CAUTION = 1e-5
 #: Attempts with a smaller target for plans that are served in the more expensive form.
 ROUNDS = 16
@@ -57,6 +57,7 @@ class PlanOptions:
     spectra: break ties between ranks of equal measured loss, towards more variance.
     precisions: that each layer may have by itself; empty for that of the spec, which other modules have in any case. Needs
         spectra with gradients.
+    aim: what a plan loses least of: log loss, or AUC where the sensitivity was measured; an estimate says nothing of AUC.
     multiple_of: linear layers get only ranks that it divides; 8 suits most hardware.
     speed: of this model at the budget's batch size, for a budget of milliseconds, which is one of float32 models; the rest
         ignore it. That plan is optimal up to the error of adding up times, a few per cent.
@@ -65,6 +66,7 @@ class PlanOptions:
     spec: CompressionSpec = UNCOMPRESSED
     spectra: Spectra | None = None
     precisions: tuple[Precision, ...] = ()
+    aim: Aim = "log_loss"
     multiple_of: int = 1
     speed: SpeedModel | None = None
 
@@ -101,11 +103,10 @@ class RankProblem:
         self.sensitivity, self.kind, self.speed = sensitivity, kind, speed
         self.layers = [layer for layer in profile.compressible if layer.layer_name in sensitivity.layers]
         self.plans_bits = bool(options.precisions)
+        self.by_auc = options.aim == "auc" and not sensitivity.estimated
         self.weighted = METHODS[options.spec.method].needs_gradients
         self.options = [self._options(layer, options) for layer in self.layers]
-        self.log_losses = [
-            self._losses(layer, own, options.spectra) for layer, own in zip(self.layers, self.options, strict=True)
-        ]
+        self.losses = [self._losses(layer, own, options.spectra) for layer, own in zip(self.layers, self.options, strict=True)]
         self.auc_losses = [self._auc_losses(layer, own) for layer, own in zip(self.layers, self.options, strict=True)]
         self.forms: Sequence[FormSums] = (
             speed.sums(profile, self.layers, [[option.rank for option in own] for own in self.options])
@@ -127,7 +128,8 @@ class RankProblem:
     def _loss(self, name: str, option: LayerOption, spectrum: LayerSpectrum | None) -> float:
         loss = 0.0
         if option.rank is not None:
-            loss = self.sensitivity.layers[name].log_loss_increase(option.rank)
+            measured = self.sensitivity.layers[name]
+            loss = measured.auc_loss(option.rank) if self.by_auc else measured.log_loss_increase(option.rank)
             loss += CAUTION * spectrum.variance_lost(option.rank) if spectrum else 0.0
         if self.plans_bits:
             if spectrum is None:
@@ -166,7 +168,7 @@ class RankProblem:
         if self.amount(smallest := self.smallest()) <= limit:
             best, least = smallest, self.loss(smallest)
         for form in self.forms:
-            search, target = FormSearch(form, self.log_losses), limit
+            search, target = FormSearch(form, self.losses), limit
             for number in range(ROUNDS):
                 found = search.least_loss(target, least)
                 if found is None:
@@ -192,18 +194,18 @@ class RankProblem:
 
     def smallest(self) -> Picked:
         """The plan of least cost."""
-        found = [self._picked(FormSearch(form, self.log_losses).smallest().picks) for form in self.forms]
+        found = [self._picked(FormSearch(form, self.losses).smallest().picks) for form in self.forms]
         return min([DENSE, *found], key=self.amount)
 
     def front(self) -> list[Picked]:
         """The vertices of both forms' fronts."""
-        vertices = [vertex for form in self.forms for vertex in FormSearch(form, self.log_losses).front()]
+        vertices = [vertex for form in self.forms for vertex in FormSearch(form, self.losses).front()]
         return [*([] if self.plans_bits else [DENSE]), *(self._picked(vertex.picks) for vertex in vertices)]
 
     def loss(self, picked: Picked) -> float:
         """The loss of a plan in the knapsack: its layers' losses with the tie-breaking term."""
         total = 0.0
-        for layer, options, losses in zip(self.layers, self.options, self.log_losses, strict=True):
+        for layer, options, losses in zip(self.layers, self.options, self.losses, strict=True):
             name = layer.layer_name
             bits = picked.precisions.get(name, self.spec.precision if self.plans_bits else options[0].precision)
             total += float(losses[options.index(LayerOption(picked.ranks.get(name), bits))])

@@ -1,6 +1,7 @@
 """Plans against every choice of ranks there is, on small models, and what is said where there is none."""
 
 import functools
+from dataclasses import replace
 from itertools import product
 
 import numpy as np
@@ -63,6 +64,20 @@ def test_no_choice_of_ranks_within_the_budget_is_predicted_better(name, kind, se
         assert found.log_loss == pytest.approx(sensitivity.predicted_log_loss(found.plan.as_dict()))
         least = losses[costs <= limit].min()
         assert found.log_loss == pytest.approx(least, abs=1e-12)
+
+
+def test_a_plan_made_for_auc_loses_least_of_it_and_its_front_rises_with_size():
+    profile = tiny_profile()
+    measured, other = sensitivity_of(profile), sensitivity_of(profile, 7)
+    layers = {name: replace(own, auc_losses=other.layers[name].auc_losses) for name, own in measured.layers.items()}
+    sensitivity, options = replace(measured, layers=layers), PlanOptions(aim="auc")
+    costs, aucs = np.array([(cost, sensitivity.predicted_auc(ranks)) for ranks, cost in every_amount("deepfm", "bytes")]).T
+    for limit in np.quantile(costs, [0.1, 0.5]):
+        found = plan_for_budget(profile, sensitivity, Budget(kind="bytes", limit=limit), options)
+        assert found.auc == pytest.approx(aucs[costs <= limit].max(), abs=1e-12)
+    front = [plan.auc for plan in planned_front(profile, sensitivity, "bytes", options)]
+    assert front == sorted(front) and len(set(front)) == len(front) > 3
+    assert [plan.auc for plan in planned_front(profile, sensitivity, "bytes")] != front
 
 
 @pytest.mark.parametrize("precision", ["int8", "int4"])
@@ -287,8 +302,7 @@ def test_no_choice_of_ranks_and_bits_within_the_bytes_is_predicted_better(name, 
 
 def test_bits_by_layer_need_gradients_in_the_spectra():
     profile = tiny_profile()
-    options = PlanOptions(
-        spectra=spectra_of(make_model("deepfm", schema=TINY, embed_dim=4, mlp_dims=(6, 5))), precisions=("int8",)
-    )
+    bare = {name: replace(own, direction_losses=None) for name, own in with_gradients(profile).items()}
+    options = PlanOptions(spectra=bare, precisions=("int8",))
     with pytest.raises(CompressionError, match="collect the spectra again"):
         plan_for_budget(profile, sensitivity_of(profile), Budget(kind="bytes", limit=1e6), options)

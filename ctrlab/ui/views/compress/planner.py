@@ -203,6 +203,7 @@ def _front_table(
     import pandas as pd
 
     context, sensitivity = load_context(workspace, model_id, spectra_id), cache.sensitivity(workspace, sensitivity_id)
-    plans = planned_front(context.profile, sensitivity, goal, PlanOptions(spec=spec, spectra=context.spectra))
+    options = PlanOptions(spec=spec, spectra=context.spectra, aim="auc")  # the axis of the chart
+    plans = planned_front(context.profile, sensitivity, goal, options)
     table = pd.DataFrame({"cost": [BUDGET_KINDS[goal].amount(plan.cost) for plan in plans], "auc": [plan.auc for plan in plans]})
     return table, [plan.plan.as_dict() for plan in plans]
