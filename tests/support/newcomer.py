@@ -2,7 +2,9 @@
 
 import re
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 from playwright.sync_api import Page, expect
 
@@ -12,14 +14,24 @@ from tests.support.patience import PATIENCE
 
 @dataclass(frozen=True)
 class Walk:
-    """Seconds from the click on the sample until its spectrum, and until it stands beside its compressed model."""
+    """Seconds from the click on the sample until its spectrum, and until it stands beside its compressed model; all clicks."""
 
     to_spectrum: float
     to_comparison: float
+    clicks: int
+
+
+def count_clicks(page: Page) -> Callable[[], int]:
+    """Counts the clicks of a user on a page that is opened next, scripts' own not among them; returns how many there were."""
+    page.add_init_script(
+        "addEventListener('click', event => { if (event.isTrusted) window.userClicks = (window.userClicks || 0) + 1 }, true)"
+    )
+    return lambda: int(page.evaluate("window.userClicks || 0"))
 
 
 def walk_to_the_comparison(dashboard: Dashboard) -> Walk:
     """From Home on an empty home folder to the comparison of the sample's model with its compressed one."""
+    clicks = count_clicks(dashboard.page)
     page = dashboard.open("/")
     start = time.monotonic()
     page.get_by_role("button", name="Try the sample").click()
@@ -28,7 +40,7 @@ def walk_to_the_comparison(dashboard: Dashboard) -> Walk:
     to_spectrum = time.monotonic() - start
     _compress(page)
     _compare(page)
-    return Walk(to_spectrum, time.monotonic() - start)
+    return Walk(to_spectrum, time.monotonic() - start, clicks())
 
 
 def _compress(page: Page) -> None:
@@ -45,6 +57,21 @@ def _compress(page: Page) -> None:
     button.click()
     expect(page.get_by_role("progressbar")).to_be_visible()
     expect(page.locator("[class*=st-key-job-job]").first).to_contain_text(re.compile(r"\d+ %"))
+
+
+def walk_with_a_table(dashboard: Dashboard, table: Path) -> int:
+    """From a table dropped on Home to the comparison of a model trained on it with its compressed one; how many clicks it took."""
+    clicks = count_clicks(dashboard.page)
+    page = dashboard.open("/")
+    page.locator(".st-key-home-upload input[type=file]").set_input_files(table)
+    page.get_by_role("button", name=re.compile(r"^Encode \d+ fields")).click()
+    page.get_by_role("link", name="Train a model").click()
+    page.get_by_role("button", name="Train DeepFM").click()
+    page.get_by_role("button", name="Compute spectra").click(timeout=3 * 1000 * PATIENCE)
+    page.get_by_role("link", name="Choose ranks").click(timeout=3 * 1000 * PATIENCE)
+    page.get_by_role("button", name=re.compile("^Compress to .* parameters")).click()
+    _compare(page)
+    return clicks()
 
 
 def _compare(page: Page) -> None:

@@ -39,3 +39,10 @@ def test_home_continues_with_the_newest_model_and_lists_results_with_auc_and_siz
     assert "4.0x smaller, AUC 0.7706 (+0.0006)" in text and "Smaller \\$x\\$ \\[1\\]" in text
     links = " ".join(str(element.proto) for element in app.main)
     assert f"{ids['model']},{compressed.id}" in links.replace("%2C", ",")
+
+
+def test_while_the_sample_is_opened_the_browser_loads_what_the_first_chart_needs(open_page) -> None:
+    app = open_page("Home")
+    assert not any("PlotlyChart" in str(element.proto) for element in app.main)
+    app.button(key="try-sample").click().run()
+    assert any("PlotlyChart" in str(element.proto) for element in app.main)

@@ -8,6 +8,7 @@ import ctrlab
 from ctrlab.services import jobs, sample
 from ctrlab.storage import Artifact, Job
 from ctrlab.ui import cache, format, state
+from ctrlab.ui.chart_code import load_chart_code
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, result_links, state_badge, watch
 from ctrlab.ui.components.recent_results import Result, recent_results, results
 from ctrlab.ui.feedback import escape, guarded
@@ -33,6 +34,8 @@ def render() -> None:
     if st.session_state.pop("open-sample", False):
         _open_sample()
     if job is not None:
+        if job.active:
+            load_chart_code()
         job_progress(job.id, on_success=_show_spectra, quiet_success=True)
     if found:
         recent_results(found)
