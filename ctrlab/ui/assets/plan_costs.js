@@ -2,7 +2,13 @@
 // A cost is [parameters of tables, dense parameters, bytes of tables, dense bytes, MACs]. A rank of 0 is a dense layer.
 
 const add = (a, b) => a.map((value, place) => value + b[place]);
-const sumOf = (costs) => costs.reduce(add, [0, 0, 0, 0, 0]);
+
+function sumOf(costs) {
+  const total = [0, 0, 0, 0, 0];
+  for (const cost of costs) for (let place = 0; place < 5; place += 1) total[place] += cost[place];
+  return total;
+}
+
 const parametersOf = (cost) => cost[0] + cost[1];
 const bytesOf = (cost) => cost[2] + cost[3];
 

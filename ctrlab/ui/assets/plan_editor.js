@@ -91,6 +91,7 @@ function write(node, text) {
 
 class Editor {
   constructor(root) {
+    this.root = root;
     this.client = Math.random().toString(36).slice(2);
     this.serial = 0;
     this.others = -1;
@@ -99,6 +100,12 @@ class Editor {
     this.opened = new Set();
     this.frame = null;
     this.timer = null;
+    // Rows out of sight are painted when they come into sight.
+    this.rowOf = new WeakMap();
+    this.sight = new IntersectionObserver((changes) => {
+      for (const change of changes) this.rowOf.get(change.target).inSight = change.isIntersecting;
+      this.schedule();
+    }, { rootMargin: "300px" });
     this.body = element("div", { class: "editor" });
     root.append(this.body);
   }
@@ -107,6 +114,9 @@ class Editor {
     this.flush();
     clearTimeout(this.asking);
     cancelAnimationFrame(this.frame);
+    this.sight.disconnect();
+    this.body.remove();
+    EDITORS.delete(this.root);
   }
 
   // ---- from the server
@@ -125,18 +135,18 @@ class Editor {
     this.ask();
   }
 
-  // Ask again for what the server does not know yet: a measurement soon, plans for the dial later.
+  // Ask again for what the server does not know yet, ever less often.
   ask() {
     clearTimeout(this.asking);
     const { waiting, pending } = this.data;
-    this.times = waiting ? (this.times || 0) + 1 : 0;
-    if (!waiting && !pending) return;
+    this.times = waiting || pending ? (this.times || 0) + 1 : 0;
+    if (this.times === 0) return;
     const again = () => {
       this.asked = (this.asked || 0) + 1;
       this.component.setTriggerValue("asked", this.asked);
-      this.asking = setTimeout(again, 5000); // in case no answer comes
+      this.asking = setTimeout(again, 10000); // in case no answer comes
     };
-    this.asking = setTimeout(again, waiting && this.times < 4 ? 60 : 700);
+    this.asking = setTimeout(again, Math.min(60 * 1.6 ** this.times, 3000));
   }
 
   readSettings() {
@@ -170,6 +180,7 @@ class Editor {
 
   report() {
     this.forget();
+    this.times = 0;
     if (encoded(this.ranks) === this.data.plan && this.serial === 0) return;
     this.serial += 1;
     const value = { base: this.others, client: this.client, serial: this.serial, plan: encoded(this.ranks) };
@@ -384,6 +395,8 @@ class Editor {
       (rank, byPointer) => this.move(this.ranks.with(place, rank), byPointer));
     const layer = this.terms.layers[this.numbers[place]];
     parts.place = place;
+    this.rowOf.set(parts.row, parts);
+    this.sight.observe(parts.row);
     const last = Math.max(layer.width - 1, 1);
     parts.row.style.setProperty("--edge", ((Math.min(layer.break_even, layer.width) - 1) / last).toFixed(4));
     parts.row.style.setProperty("--tick", ((this.settings.layers[place].tick - 1) / last).toFixed(4));
@@ -416,7 +429,7 @@ class Editor {
     const worst = Math.max(0.05, ...(prediction.lost || []).filter((share) => share !== null));
     for (const group of this.groups) {
       if (group.head) this.paintGroup(group, prediction, worst);
-      for (const row of group.rows) this.paintLayer(row, prediction, worst);
+      for (const row of group.rows) if (row.inSight || !row.painted) this.paintLayer(row, prediction, worst);
     }
   }
 
@@ -487,6 +500,7 @@ class Editor {
   paintLayer(row, prediction, worst) {
     const number = this.numbers[row.place];
     const layer = this.terms.layers[number];
+    row.painted = true;
     this.setRank(row, this.shown(row.place, prediction));
     const lost = prediction.lost?.[number] ?? 0;
     const dense = !prediction.ranks[number];
