@@ -20,7 +20,7 @@ from typing import IO, Any, Self
 from ctrlab.config import Config
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import Interval
-from ctrlab.plans.configs import CompressionSpec
+from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec
 from ctrlab.services.workspace import Workspace
 
 #: Size of the cache of answers, so that moving a slider back needs no measurement.
@@ -209,3 +209,8 @@ def preview_process(workspace: Workspace) -> PreviewProcess:
     """The one process of a workspace in this process."""
     with _finding:
         return _processes.setdefault(workspace.home, PreviewProcess(workspace))
+
+
+def prepare(workspace: Workspace, model_id: str, spectra_id: str) -> None:
+    """Start the process and have it load a model, so that the first plan is measured at once; returns immediately."""
+    preview_process(workspace).ask(PreviewRequest(model_id=model_id, spectra_id=spectra_id, spec=UNCOMPRESSED), "prepare")

@@ -17,6 +17,7 @@ from ctrlab.storage import NewArtifact
 from ctrlab.ui import cache
 from tests.support.compress_page import editor, move, open_compress, ranks, run_button, settings
 from tests.support.patience import PATIENCE
+from tests.support.workspaces import deepfm_workspace
 
 
 def add_sensitivity(home, ids):
@@ -182,16 +183,27 @@ def test_predictions_of_afm_are_not_shown_for_another_method(planned_page):
     assert not planned_page.exception and shown() == (False, True, False)
 
 
+def planned_editor(page):
+    """The data of the editor once the dial's plans are known."""
+    end = time.monotonic() + PATIENCE
+    while editor(page)["pending"] and time.monotonic() < end:
+        time.sleep(0.05)
+        page.run()
+    return editor(page)
+
+
 def test_the_dial_walks_plans_by_variance_and_those_of_least_loss_once_they_are_known(ids, tmp_path):
     page = open_compress(model=ids["model"])
     by_variance = editor(page)["stops"]
     assert not editor(page)["pending"] and "Measure the sensitivity" in editor(page)["walk"]
     add_sensitivity(tmp_path, ids)
-    page = open_compress(model=ids["model"])
-    end = time.monotonic() + PATIENCE
-    while editor(page)["pending"] and time.monotonic() < end:
-        time.sleep(0.05)
-        page.run()
-    stops = json.loads(editor(page)["stops"])
-    assert "lose least AUC" in editor(page)["walk"] and editor(page)["stops"] != by_variance
+    shown = planned_editor(open_compress(model=ids["model"]))
+    assert "lose least AUC" in shown["walk"] and shown["stops"] != by_variance
+    stops = json.loads(shown["stops"])
     assert stops[0] == "40x2.16x3" and len(stops) > 5  # dense first
+
+
+def test_before_a_sensitivity_is_measured_the_dial_walks_plans_by_the_gradients_in_the_spectra(tmp_path, ids):
+    estimated = deepfm_workspace(tmp_path, num_tables=3, mlp_dims=(40, 40), gradients=True)
+    shown = planned_editor(open_compress(model=estimated["model"]))
+    assert "by the gradients in the spectra" in shown["walk"] and len(json.loads(shown["stops"])) > 5

@@ -10,6 +10,7 @@ import numpy as np
 
 from ctrlab.errors import CtrlabError
 from ctrlab.plans.configs import CompressionSpec
+from ctrlab.plans.estimates import estimated_sensitivity, has_gradients
 from ctrlab.plans.planner import planned_front
 from ctrlab.plans.rank_problem import PlanOptions
 from ctrlab.plans.ranks import plan_ranks
@@ -20,6 +21,10 @@ from ctrlab.ui.views.compress.context import CompressContext, load_context
 
 _BY_VARIANCE = (
     "Walks plans that keep the same share of variance in every layer. Measure the sensitivity to walk those that lose least AUC."
+)
+_BY_ESTIMATE = (
+    "Walks the plans that should lose least log loss for their size, by the gradients in the spectra. "
+    "Measure the sensitivity to walk those that lose least AUC."
 )
 _BY_LOSS = "Walks the plans that lose least AUC for their size, by the measured sensitivity."
 _PLANNING = "Walks plans that keep the same share of variance in every layer, until those that lose least AUC are found."
@@ -42,14 +47,14 @@ class Walk:
 def walk(context: CompressContext, sensitivity_id: str | None, spec: CompressionSpec) -> Walk:
     """The plans that the dial walks under `spec`, whose own plan must be empty; returns at once."""
     by_variance = _by_variance(context.workspace, context.model.id, context.spectra_id)
-    if sensitivity_id is None:
+    if sensitivity_id is None and not has_gradients(context.profile, context.spectra):
         return Walk(by_variance, _BY_VARIANCE)
     future = _front(context.workspace, context.model.id, context.spectra_id, sensitivity_id, spec)
     if not future.done():
         return Walk(by_variance, _PLANNING, pending=True)
     if isinstance(future.exception(), CtrlabError):
         return Walk(by_variance, _BY_VARIANCE)
-    return Walk(future.result(), _BY_LOSS)
+    return Walk(future.result(), _BY_LOSS if sensitivity_id else _BY_ESTIMATE)
 
 
 @cache.per_workspace(max_entries=16)
@@ -60,9 +65,14 @@ def _by_variance(workspace: Workspace, model_id: str, spectra_id: str) -> str:
 
 
 @cache.per_workspace(max_entries=32)
-def _front(workspace: Workspace, model_id: str, spectra_id: str, sensitivity_id: str, spec: CompressionSpec) -> "Future[str]":
-    """The front by size in bytes, from a thread: it takes seconds."""
-    context, sensitivity = load_context(workspace, model_id, spectra_id), cache.sensitivity(workspace, sensitivity_id)
+def _front(
+    workspace: Workspace, model_id: str, spectra_id: str, sensitivity_id: str | None, spec: CompressionSpec
+) -> "Future[str]":
+    """The front by size in bytes, from a thread: it takes seconds. Without a sensitivity by that which gradients estimate."""
+    context = load_context(workspace, model_id, spectra_id)
+    known = cache.sensitivity(workspace, sensitivity_id) if sensitivity_id else None
+    sensitivity = known or estimated_sensitivity(context.profile, context.spectra, spec)
+    assert sensitivity is not None  # without an id the spectra have gradients
 
     def planned() -> str:
         options = PlanOptions(spec=spec, spectra=context.spectra)

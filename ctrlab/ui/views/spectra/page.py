@@ -2,7 +2,7 @@
 
 import streamlit as st
 
-from ctrlab.services import sensitivity
+from ctrlab.services import previews, sensitivity
 from ctrlab.services import spectra as service
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
@@ -31,6 +31,7 @@ def render() -> None:
         return
     if not cache.model_profile(workspace, model.id).compressed:
         sensitivity.measure_once(workspace, sensitivity.SensitivityConfig(model_id=model.id, spectra_id=spectra.id))
+        previews.prepare(workspace, model.id, spectra.id)  # the next page measures plans
     answer(workspace, model.id, spectra)
     _explorer(model.id, model.name, spectra.id)
 
