@@ -87,6 +87,7 @@ def test_the_address_holds_the_chosen_model_the_baseline_and_how_the_table_is_lo
     data = shown(page)
     assert (data["chosen"], data["baseline"], data["view"]) == (ids["model"], ids["compressed"], "sort=-auc&text=afm")
     assert data["rows"][ids["model"]]["values"]["smaller"] == pytest.approx(0.25, rel=0.01)
+    assert page.query_params["chosen"] == ids["model"]
     assert page.query_params["baseline"] == ids["compressed"] and page.query_params["view"] == "sort=-auc&text=afm"
 
 

@@ -286,6 +286,7 @@ class Comparison {
   choose(id) {
     this.chosen = id;
     this.drawCard();
+    this.drawTimings();
     this.mark();
     this.on.choose?.(id);
   }

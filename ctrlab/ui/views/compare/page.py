@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 
 import streamlit as st
 
-from ctrlab.reports.comparison_view import comparison_view
+from ctrlab.reports.comparison_view import best_of, comparison_view
 from ctrlab.services import comparison as service
 from ctrlab.services import models
 from ctrlab.services.compared import compared_models
@@ -99,7 +99,7 @@ def _compared(table: "pd.DataFrame", baseline: str | None) -> None:
     shown = comparison(data, key="comparison", view=address.start("view"))
     with head:
         actions(table, shown, baseline)
-    address.write("chosen", "" if shown.chosen == data["chosen"] else shown.chosen)
+    address.write("chosen", "" if shown.chosen == best_of(table) else shown.chosen)
     address.write("view", shown.view)
     if len(table) < 2:
         return
