@@ -81,6 +81,11 @@ def select(
     return [found for found in subjects if wanted(found) and matches(found, search)]
 
 
+def unarchived(subjects: Iterable[_S], selected: str | None = None) -> list[_S]:
+    """Those that are not archived, and the selected one whether it is or not: what a page offers to choose from."""
+    return [found for found in subjects if not found.annotation.archived or found.id == selected]
+
+
 def all_tags(subjects: Iterable[Subject]) -> list[str]:
     """The tags in use, in alphabetical order."""
     return sorted({tag for found in subjects for tag in found.annotation.tags})

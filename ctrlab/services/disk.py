@@ -28,10 +28,9 @@ KEEP_USED_UPLOAD, KEEP_UNUSED_UPLOAD = timedelta(days=1), timedelta(days=7)
 _DRAFT = timedelta(hours=6)
 _AT_ONCE = timedelta(0)
 
-_KINDS = {
-    "Datasets": ("dataset",), "Models": ("model",), "Spectra": ("spectra",), "Plans": ("plan",),
-    "Measurements": ("evaluation", "sensitivity", "speed"),
-}  # fmt: skip
+#: Kinds of artifacts by what they are counted as; all others are measurements.
+_KINDS = {"dataset": "Datasets", "model": "Models", "spectra": "Spectra", "plan": "Plans"}
+_MEASUREMENTS = "Measurements"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -60,7 +59,10 @@ class Freeable:
 def disk_use(workspace: Workspace) -> list[DiskUse]:
     """Sizes by kind of content, in a fixed order; together they are all files of the home."""
     home, artifacts, jobs = workspace.home, workspace.store.artifacts.list(), workspace.store.jobs.list()
-    found = [_use(kind, [artifact.path for artifact in artifacts if artifact.kind in kinds]) for kind, kinds in _KINDS.items()]
+    found = [
+        _use(title, [artifact.path for artifact in artifacts if _KINDS.get(artifact.kind, _MEASUREMENTS) == title])
+        for title in (*_KINDS.values(), _MEASUREMENTS)
+    ]
     checkpoints = [job.checkpoint_folder for job in jobs if job.checkpoint_folder.is_dir()]
     logs = [job.folder for job in jobs]
     found += [_use("Checkpoints", checkpoints), _use("Job logs", logs, without=checkpoints)]

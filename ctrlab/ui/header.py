@@ -5,6 +5,7 @@ from pathlib import Path
 
 import streamlit as st
 
+from ctrlab.services.annotations import unarchived
 from ctrlab.services.models import role_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
@@ -36,6 +37,7 @@ def header(workspace: Workspace) -> None:
 
 def _menu(kind: str, page: str, artifacts: Sequence[Artifact], selected: str | None) -> None:
     """The name of the selected artifact; opened, the others to select instead, and the way to their page."""
+    artifacts = unarchived(artifacts, selected)
     by_id = {artifact.id: artifact for artifact in artifacts}
     labels = unique_labels(artifacts)
     shown = by_id.get(selected or "")

@@ -42,6 +42,9 @@ def test_a_chosen_row_is_renamed_noted_tagged_starred_and_archived(
     app.toggle(key="archived-Models").set_value(True).run()
     assert list(app.dataframe[0].value["Name"]) == ["Best"]
     assert app.query_params["archived"] in ("1", ["1"])
+    page = open_page("Model")
+    assert len(page.selectbox(key="pick-model").options) == 1  # an archived model is not offered, unless it is selected
+    assert len(open_page("Model", model=model).selectbox(key="pick-model").options) == 2
 
 
 def test_deleting_shows_what_goes_with_it_and_is_undone(open_page, workspace: Workspace, model: str, second: str) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable, Sequence
 
 import streamlit as st
 
+from ctrlab.services.annotations import unarchived
 from ctrlab.storage import Artifact
 from ctrlab.ui import state
 
@@ -22,10 +23,11 @@ def artifact_picker(
         kind: which id of the selection this sets: "dataset", "model" or "spectra".
         describe: text after the name, e.g. the number of parameters.
     """
+    selected = getattr(state.current(), kind)
+    artifacts = unarchived(artifacts, selected)
     if not artifacts:
         return None
     by_id = {artifact.id: artifact for artifact in artifacts}
-    selected = getattr(state.current(), kind)
     key = f"pick-{kind}"
     if st.session_state.get(key) != selected or selected not in by_id:
         st.session_state[key] = selected if selected in by_id else None

@@ -114,9 +114,9 @@ def _delete(ids: Sequence[str], for_good: bool) -> None:
 def deselect(ids: Collection[str]) -> None:
     """Take deleted artifacts and jobs out of the selection."""
     selection = state.current()
-    gone = {key: None for key in state.KEYS if getattr(selection, key) in ids}
+    gone: dict[str, str | None] = {key: None for key in state.KEYS if getattr(selection, key) in ids}
     if gone:
-        state.select(**gone)
+        state.select(**gone, **({} if "job" in gone else {"job": None}))
 
 
 def outcome() -> None:

@@ -12,6 +12,7 @@ from ctrlab.services.annotations import Subject
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.storage.folders import folder_bytes
+from ctrlab.storage.records import ID_PREFIXES
 from ctrlab.ui import address, cache, format, state
 from ctrlab.ui.components import manage
 from ctrlab.ui.navigation import PAGES
@@ -164,10 +165,11 @@ def _job_facts(workspace: Workspace, found: Sequence[Job]) -> dict[str, dict[str
     return {job.id: {"State": job.state, "Took": format.duration(job.duration_seconds)} for job in found}
 
 
+_RESULTS = tuple(kind for kind in ID_PREFIXES if kind not in ("dataset", "model"))
 #: What the page lists; results are everything that was measured or planned of a model.
 KINDS: dict[str, _Kind] = {
     "Models": _Kind(("model",), _model_facts, "Model"),
     "Datasets": _Kind(("dataset",), _dataset_facts, "Data"),
-    "Results": _Kind(("spectra", "sensitivity", "speed", "plan", "evaluation"), _result_facts, None),
+    "Results": _Kind(_RESULTS, _result_facts, None),
     "Jobs": _Kind((), _job_facts, "Jobs"),
 }
