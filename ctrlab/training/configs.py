@@ -79,7 +79,7 @@ class FitConfig(Config):
         0, minimum=0, maximum=1_000_000, advanced=True, help="The step size grows linearly from 0 over so many steps."
     )
     plateau_factor: float = option(
-        0.3,
+        1.0,
         minimum=1e-6,
         maximum=1.0,
         advanced=True,
@@ -128,6 +128,4 @@ class FitConfig(Config):
 #: The default of fine-tuning. The step size is below that of training: on rows that the tables have memorised, larger ones lose
 #: AUC. Step 0 counts, so that fine-tuning which only harms changes nothing; the best is chosen by log loss, because a better AUC
 #: with worse probabilities harms bidding. The optimizer is the one that these settings were chosen with.
-FINETUNE = FitConfig(
-    epochs=1, optimizer="lazy_adam", learning_rate=2e-4, plateau_factor=1.0, keep_initial=True, monitor="log_loss"
-)
+FINETUNE = FitConfig(epochs=1, optimizer="lazy_adam", learning_rate=2e-4, keep_initial=True, monitor="log_loss")
