@@ -99,6 +99,6 @@ def test_the_tables_for_people_have_sizes_and_the_way_back(home: Path, ids: dict
     ):
         assert main([*words, "--home", str(home)]) == 0
     out = capsys.readouterr().out
-    assert "deleted DeepFM, AFM with 1 evaluation" in out
+    assert "deleted DeepFM, AFM with 1 " in out and "1 evaluation" in out
     assert f"0 B in the trash; `restore {ids['compressed']}` brings it back" in out
     assert "What was deleted cannot be restored any more." in out
