@@ -86,7 +86,7 @@ def _follow(page: str) -> None:
         st.session_state.pop(_TITLE)
     if st.session_state.get(_TITLE) != before:
         st.set_page_config(page_title=tab_title(shown))
-    label = f"Jobs :gray-badge[{number} active]" if number else "Jobs"
+    label = f"Jobs \N{MIDDLE DOT} {number} active" if number else "Jobs"
     params = state.current().params(job=None)
     st.page_link(PAGES["Jobs"].path, label=label, icon=PAGES["Jobs"].icon, width="stretch", query_params=params)
     if st.session_state.pop(_WITH_PAGE, False):
