@@ -17,18 +17,19 @@ def figure(page: Page, name: str):
 def test_a_slider_by_keys_moves_the_figures_and_the_plan_survives_a_reload(sample, dashboard: Dashboard) -> None:
     page = dashboard.open(f"/Compress?{query(sample)}")
     slider, parameters = page.get_by_role("slider", name="Rank of mlp.2"), figure(page, "parameters")
-    before, old = parameters.inner_text(), int(slider.input_value())
+    before = parameters.inner_text()
     slider.focus()
-    for _ in range(3):
+    page.keyboard.press("Home")
+    for _ in range(2):
         page.keyboard.press("ArrowRight")
-    expect(slider).to_have_value(str(old + 3))
+    expect(slider).to_have_value("3")
     expect(parameters).not_to_have_text(before)
     after = parameters.inner_text()
     expect(page.get_by_role("button", name="Undo")).to_be_enabled()
     page.wait_for_url(re.compile("plan="))
     expect(page.get_by_role("button", name=f"Compress to {after} parameters")).to_be_visible()
     page.reload()
-    expect(page.get_by_role("slider", name="Rank of mlp.2")).to_have_value(str(old + 3))
+    expect(page.get_by_role("slider", name="Rank of mlp.2")).to_have_value("3")
     expect(parameters).to_have_text(after)
 
 
