@@ -56,7 +56,7 @@ def walk(address: str) -> None:
         page.get_by_test_id("stMetric").nth(3).wait_for()
         picture(page, "data")
         page.get_by_role("link", name="Model", exact=True).click()
-        page.get_by_test_id("stMermaidChart").get_by_role("img").wait_for()
+        page.locator(".st-key-model-map-box .js-plotly-plot").wait_for()
         picture(page, "model")
         page.get_by_role("link", name="Spectra", exact=True).click()
         page.get_by_role("link", name="Choose ranks").click()
@@ -75,14 +75,14 @@ def walk(address: str) -> None:
         time.sleep(4)
         picture(page, "running")
         page.get_by_role("link", name="Compare with the original").click()
-        page.locator(".js-plotly-plot").first.wait_for()
+        page.get_by_role("region", name="The chosen model").wait_for()
         picture(page, "compare")
         browser.close()
 
 
 def measured(page: Page) -> None:
     """Wait until the AUC of the plan is measured."""
-    page.locator(".measured-note").get_by_text(re.compile(r"^on .* validation rows")).wait_for()
+    page.locator(".editor .summary").get_by_text(re.compile(r"on [\d,]+ validation rows")).wait_for()
 
 
 def picture(page: Page, name: str) -> None:

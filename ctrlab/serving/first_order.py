@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from ctrlab.compression.embedding import FoldedEmbedding
+from ctrlab.compression.quantized import is_quantized
 from ctrlab.compression.readers.fm import FoldedFM
 from ctrlab.models.base import CTRModel
 from ctrlab.models.layers import LinearTerm
@@ -16,8 +17,11 @@ from ctrlab.models.layers import LinearTerm
 def with_squares_in_first_order(model: CTRModel) -> CTRModel:
     """A copy whose first-order weights hold -1/2 z (q z + l) of each id's latents z, equal in outputs to rounding.
 
-    The model itself where it has no folded FM beside a first-order term. Squares of numeric fields stay in the FM.
+    The model itself where it has no folded FM beside a first-order term, or where its tables hold codes, which stay as they are.
+    Squares of numeric fields stay in the FM.
     """
+    if is_quantized(model):
+        return model
     parts = (getattr(model, name, None) for name in ("embedding", "fm", "linear"))
     if not all(isinstance(part, kind) for part, kind in zip(parts, (FoldedEmbedding, FoldedFM, LinearTerm), strict=True)):
         return model

@@ -1,9 +1,11 @@
 import re
 
-from playwright.sync_api import expect
+from playwright.sync_api import Page, expect
 
+from ctrlab.services.workspace import open_workspace
 from tests.support.axe import violations_light_and_dark
-from tests.support.browser import Dashboard
+from tests.support.browser import Dashboard, Server
+from tests.support.workspaces import add_compressed, add_evaluation, deepfm_workspace
 
 
 def query(sample: dict[str, str]) -> str:
@@ -26,3 +28,21 @@ def test_a_model_is_measured_by_one_click_and_then_has_numbers_charts_and_no_ser
     with page.expect_download() as started:
         page.get_by_role("button", name="CSV", exact=True).click()
     assert "Log loss" in started.value.path().read_text().splitlines()[0]
+
+
+def test_a_click_on_a_row_chooses_the_model_in_the_card_and_in_the_address(page: Page, fresh_server: Server) -> None:
+    ids = deepfm_workspace(fresh_server.home)
+    workspace = open_workspace(fresh_server.home)
+    small = [add_compressed(workspace, ids, name) for name in ("First, 4x", "Second, 4x")]
+    for model_id, auc in zip([ids["model"], *(model.id for model in small)], (0.76, 0.761, 0.759), strict=True):
+        add_evaluation(workspace, model_id, auc=auc)
+    Dashboard(page, fresh_server).open(f"/Compare?model={ids['model']}&models={ids['model']},{small[0].id},{small[1].id}")
+    table = page.get_by_role("region", name="Comparison of the models")
+    card = page.get_by_role("region", name="The chosen model")
+    expect(card).to_contain_text("Second, 4x")  # the last compressed model, which the address need not name
+    table.locator(f"[data-id={small[0].id}]").click()
+    page.wait_for_url(re.compile(f"chosen={small[0].id}"))
+    expect(card).to_contain_text("First, 4x")
+    text = card.inner_text()
+    page.reload()
+    expect(card).to_have_text(text, use_inner_text=True)

@@ -5,10 +5,7 @@ from typing import Any
 import pytest
 from streamlit.testing.v1 import AppTest
 
-from ctrlab.services.workspace import open_workspace
-from tests.support.compress_page import APP, open_compress, run_button
-from tests.support.patience import PATIENCE
-from tests.support.workspaces import add_compressed, add_evaluation
+from tests.support.compress_page import open_compress, run_button
 
 SETTINGS: dict[str, Any] = {
     "compress-method": "svd", "compress-bottleneck": "prelu", "compress-basis": "shared", "compress-order": "joint",
@@ -72,15 +69,3 @@ def test_truncation_alone_is_in_the_address(ids) -> None:
     page.toggle(key="finetune-wanted").set_value(False).run()
     assert page.query_params["finetune"] == "no"
     assert open_compress(model=ids["model"], finetune="no").toggle(key="finetune-wanted").value is False
-
-
-def test_the_size_axis_of_the_comparison_is_in_the_address(ids, tmp_path) -> None:
-    workspace = open_workspace(tmp_path)
-    compressed = add_compressed(workspace, ids)
-    for model, auc in ((ids["model"], 0.76), (compressed.id, 0.761)):
-        add_evaluation(workspace, model, auc=auc)
-    page = AppTest.from_file(str(APP), default_timeout=PATIENCE).switch_page("pages/Compare.py")
-    page.query_params["model"] = ids["model"]
-    page.run()
-    page.button_group(key="compare-size").set_value("bytes").run()
-    assert page.query_params["size"] == "bytes"

@@ -41,7 +41,10 @@ def render() -> None:
         recent_results(found)
     elif _PICTURE.exists():
         with st.container(key="result-picture"):
-            st.image(str(_PICTURE), width=860, caption="What you get: the sample's model beside its compressed version.")
+            st.image(
+                str(_PICTURE), width="stretch", caption="What you get: the sample's model beside its compressed version.",
+                alt="Compare page: the verdict on a compressed model, the table of both models and AUC against size",
+            )  # fmt: skip
     _recent_runs()
 
 

@@ -60,7 +60,7 @@ def _filtered(kind: str, every: Sequence[Subject]) -> list[Subject]:
                                icon=":material/search:")  # fmt: skip
         known = annotations.all_tags(every)
         linked = [tag for tag in address.start(_TAGS).split(",") if tag in known]
-        tags = st.multiselect("Tags", known, linked, key=f"{_TAGS}-{kind}", disabled=not known, placeholder="any")
+        tags = st.multiselect("Tags", known, linked, key=f"{_TAGS}-{kind}", placeholder="any") if known else []
         starred = st.toggle("Starred", address.start(_STARRED) == "1", key=f"{_STARRED}-{kind}")
         archived = st.toggle("Archived", address.start(_ARCHIVED) == "1", key=f"{_ARCHIVED}-{kind}")
     for parameter, text in ((_SEARCH, search), (_TAGS, ",".join(tags)), (_STARRED, "1" if starred else ""),
