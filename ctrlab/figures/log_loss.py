@@ -4,9 +4,10 @@ import numpy as np
 import plotly.graph_objects as go
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.figures.by_rank import loss_by_rank
 from ctrlab.figures.registry import FIGURES
 from ctrlab.figures.text import difference
-from ctrlab.figures.theme import AFM, ORIGINAL, axis, figure, light, line, marker, thin, vertical
+from ctrlab.figures.theme import AFM, ORIGINAL, light, line, marker, thin
 from ctrlab.plans.sensitivity import LayerSensitivity
 
 
@@ -35,18 +36,11 @@ def log_loss_rise(layer: LayerSpectrum, measured: LayerSensitivity | None = None
         chosen_rank: marked when given.
     """
     traces = [*_predicted(layer), *_measured(measured)]
-    marks = [vertical(chosen_rank, f"chosen rank {chosen_rank}", role=AFM)] if chosen_rank else []
     values = np.concatenate([np.zeros(1), *(np.asarray(trace["y"], dtype=np.float64) for trace in traces)])
-    low, high = min(values.min(), -0.1), max(values.max(), 0.5)
-    return figure(
-        traces,
-        name=f"log-loss-{layer.layer_name}",
-        height=320,
-        x=axis("rank", type="log", range=[-0.08, np.log10(max(layer.width, 2)) + 0.06], tickformat="d", dtick="D2"),
-        y=axis("log loss added (thousandths)", range=[low - 0.08 * (high - low), high + 0.08 * (high - low)]),
-        shapes=[rule for rule, _ in marks],
-        annotations=[label for _, label in marks],
-    )
+    return loss_by_rank(
+        traces, values, name=f"log-loss-{layer.layer_name}", width=layer.width, y="log loss added (thousandths)",
+        chosen_rank=chosen_rank,
+    )  # fmt: skip
 
 
 def _predicted(layer: LayerSpectrum) -> list[dict[str, object]]:

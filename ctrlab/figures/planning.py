@@ -5,9 +5,10 @@ import pandas as pd
 import plotly.graph_objects as go
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
+from ctrlab.figures.by_rank import loss_by_rank
 from ctrlab.figures.registry import FIGURES
 from ctrlab.figures.text import count, percent, plural, size, times
-from ctrlab.figures.theme import AFM, CONTROL, GREY, ORIGINAL, axis, figure, light, line, marker, vertical
+from ctrlab.figures.theme import AFM, CONTROL, GREY, ORIGINAL, axis, figure, light, line, marker
 from ctrlab.plans.budgets import BUDGET_KINDS
 from ctrlab.plans.sensitivity import LayerSensitivity
 
@@ -50,18 +51,11 @@ def sensitivity_curve(
         "name": "measured", "marker": marker(ORIGINAL, 7) | {"symbol": "circle-open", "line": {"width": 1.6}},
         "hovertemplate": "rank %{x}: %{y:.2f} thousandths of AUC, measured<extra></extra>",
     }  # fmt: skip
-    marks = [vertical(chosen_rank, f"chosen rank {chosen_rank}", role=AFM)] if chosen_rank else []
     values = 1000 * np.array([*layer.measured_auc_losses(), *layer.auc_losses, 0.0])
-    low, high = min(values.min(), -0.1), max(values.max(), 0.5)
-    return figure(
-        [fitted, dots],
-        name=f"sensitivity-{layer.layer_name}",
-        height=320,
-        x=axis("rank", type="log", range=[-0.08, np.log10(max(layer.width, 2)) + 0.06], tickformat="d", dtick="D2"),
-        y=axis("AUC lost (thousandths)", range=[low - 0.08 * (high - low), high + 0.08 * (high - low)]),
-        shapes=[rule for rule, _ in marks],
-        annotations=[label for _, label in marks],
-    )
+    return loss_by_rank(
+        [fitted, dots], values, name=f"sensitivity-{layer.layer_name}", width=layer.width, y="AUC lost (thousandths)",
+        chosen_rank=chosen_rank,
+    )  # fmt: skip
 
 
 def describe_planned_front(
