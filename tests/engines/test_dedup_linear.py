@@ -1,5 +1,7 @@
 """engines/fast/dedup_linear.py: multiplying each distinct vector once gives what multiplying all of them gives, forward and back."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 import torch
@@ -21,6 +23,7 @@ from ctrlab.models.configs import MODELS
 from ctrlab.training.configs import FitConfig
 from ctrlab.training.loop import fit
 from tests.support.engines import ALWAYS, context, fast_layer, in_parts, twin
+from tests.support.small_models import make_model, random_fields
 
 
 def a_batch(num_rows, fields, width, num_values, seed):
@@ -157,3 +160,38 @@ def test_models_train_and_predict_as_they_do_without_it(name, fields, numeric_fi
         results.append(predict_logits(trained, data.rows))
     np.testing.assert_allclose(*results, atol=2e-4)
     assert np.abs(results[0] - predict_logits(model, data.rows)).max() > 1e-3
+
+
+def products_of_distinct_vectors(logits):
+    """How many linear layers multiplied each distinct vector once, by the nodes of the gradient's graph."""
+    seen, waiting = set(), [logits.grad_fn]
+    while waiting:
+        node = waiting.pop()
+        if node is not None and node not in seen:
+            seen.add(node)
+            waiting.extend(following for following, _ in node.next_functions)
+    return sum("LinearOfLookUp" in node.name() for node in seen)
+
+
+def readers_of_all_vectors(model, fields):
+    """The linear layers whose input is the vectors of a row side by side, as the model's own forward calls them."""
+    found = []
+    vectors = {name: model.get_submodule(name)(fields).flatten(1) for name in model.embedding_readers}
+
+    def keep(layer, inputs, output, name):
+        if any(inputs[0].shape == own.shape and torch.equal(inputs[0], own) for own in vectors.values()):
+            found.append(name)
+
+    hooks = [
+        layer.register_forward_hook(partial(keep, name=name)) for name, layer in model.named_modules() if type(layer) is nn.Linear
+    ]
+    model(fields)
+    for hook in hooks:
+        hook.remove()
+    return found
+
+
+@pytest.mark.parametrize("name", sorted(entry.name for entry in MODELS))
+def test_every_linear_layer_that_reads_all_vectors_of_a_row_multiplies_distinct_ones(name):
+    model, fields = make_model(name), random_fields(60)
+    assert products_of_distinct_vectors(twin(model)(fields)) == len(readers_of_all_vectors(model, fields))

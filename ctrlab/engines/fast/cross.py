@@ -1,19 +1,24 @@
-"""DCN's cross network in one pass over its input, and its gradients in another.
+"""The twins of cross networks.
 
-All x_l lie on a line: x_l = alpha_l x_0 + B_l, with B_l = sum_{m<l} b_m, alpha_0 = 1 and
-alpha_{l+1} = alpha_l (1 + x_0^T w_l) + B_l^T w_l. So a batch costs one narrow product, whatever the number of layers.
+Those of matrices hand the look-up itself to their first layers, which multiply each distinct vector once.
+
+DCN's runs in one pass over its input, and its gradients in another: all x_l lie on a line, x_l = alpha_l x_0 + B_l, with
+B_l = sum_{m<l} b_m, alpha_0 = 1 and alpha_{l+1} = alpha_l (1 + x_0^T w_l) + B_l^T w_l. So a batch costs one narrow product,
+whatever the number of layers.
 """
 
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ctrlab.engines.fast.context import FastContext
-from ctrlab.engines.fast.linear import Operand, plain
+from ctrlab.engines.fast.linear import FastLinear, Operand, plain
 from ctrlab.kernels import cross as kernel
 from ctrlab.kernels.parts import Parts
+from ctrlab.models.dcnv2 import MatrixCrossNetwork
+from ctrlab.models.gdcn import GatedCrossNetwork
 from ctrlab.models.layers import CrossNetwork
 
 
@@ -27,6 +32,43 @@ class FastCrossNetwork(CrossNetwork):
         summed = self.biases.cumsum(0)  # B_1 .. B_L
         offsets = (functional.pad(summed[:-1], (0, 0, 1, 0)) * self.weights).sum(dim=1)
         return cross(plain(x0), self.weights, offsets, summed[-1], self.context.parts)
+
+
+class FastMatrixCrossNetwork(MatrixCrossNetwork):
+    """The twin of `MatrixCrossNetwork`."""
+
+    context: FastContext
+
+    def forward(self, x0: Tensor | Operand) -> Tensor:
+        """(B, width) -> (B, width)."""
+        c0 = plain(x0)
+        x: Tensor | Operand = x0
+        for layer in self.layers:
+            x = c0 * _of_operand(layer, x) + plain(x)
+        return plain(x)
+
+
+class FastGatedCrossNetwork(GatedCrossNetwork):
+    """The twin of `GatedCrossNetwork`."""
+
+    context: FastContext
+
+    def forward(self, c0: Tensor | Operand) -> Tensor:
+        """(B, width) -> (B, width)."""
+        first = plain(c0)
+        c: Tensor | Operand = c0
+        for layer, gate in zip(self.crosses, self.gates, strict=True):
+            c = first * _of_operand(layer, c) * _of_operand(gate, c).sigmoid() + plain(c)
+        return plain(c)
+
+
+def _of_operand(layer: nn.Module, x: Tensor | Operand) -> Tensor:
+    """layer(x); a layer that was replaced by something that begins with no linear twin gets the tensor."""
+    first = layer
+    while isinstance(first, nn.Sequential) and type(first).forward is nn.Sequential.forward and len(first):
+        first = first[0]
+    out: Tensor = layer(x if isinstance(first, FastLinear) else plain(x))
+    return out
 
 
 def cross(x0: Tensor, weights: Tensor, offsets: Tensor, shift: Tensor, parts: Parts) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from ctrlab.engines.fast.attention import FastFieldAttention
 from ctrlab.engines.fast.bilinear import FastPairInteraction
 from ctrlab.engines.fast.context import FastContext, compiled_for, is_hooked
-from ctrlab.engines.fast.cross import FastCrossNetwork
+from ctrlab.engines.fast.cross import FastCrossNetwork, FastGatedCrossNetwork, FastMatrixCrossNetwork
 from ctrlab.engines.fast.interactions import FastBiInteraction, FastInnerProductFM
 from ctrlab.engines.fast.linear import FastLinear, Operand, plain
 from ctrlab.engines.fast.logarithmic import FastLogarithmicInteraction
@@ -22,7 +22,9 @@ from ctrlab.engines.trees import copy_tree
 from ctrlab.models.afn import AFN, AFNPlus, LogarithmicInteraction
 from ctrlab.models.autoint import FieldAttention
 from ctrlab.models.base import CTRModel
+from ctrlab.models.dcnv2 import MatrixCrossNetwork
 from ctrlab.models.fibinet import FiBiNET, PairInteraction
+from ctrlab.models.gdcn import GatedCrossNetwork
 from ctrlab.models.layers import CrossNetwork, FieldEmbedding, FusedTable, InnerProductFM, LookupTable
 from ctrlab.models.nfm import BiInteraction
 
@@ -37,6 +39,8 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
     InnerProductFM: FastInnerProductFM,
     BiInteraction: FastBiInteraction,
     CrossNetwork: FastCrossNetwork,
+    MatrixCrossNetwork: FastMatrixCrossNetwork,
+    GatedCrossNetwork: FastGatedCrossNetwork,
     FieldAttention: FastFieldAttention,
     LogarithmicInteraction: FastLogarithmicInteraction,
     PairInteraction: FastPairInteraction,
