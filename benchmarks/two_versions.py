@@ -79,9 +79,11 @@ def targets(script: str, before: Path) -> dict[str, dict[str, str]]:
     for label, project in ((BEFORE, before), (AFTER, PROJECT)):
         kept = project / "benchmarks" / "results" / f"{Path(name).stem}.json"
         earlier = kept.read_bytes() if kept.exists() else None
+        kept.unlink(missing_ok=True)  # a run that fails must not pass for an earlier one
         subprocess.run([sys.executable, str(project / "benchmarks" / name), *rest], cwd=project, check=False,
                        env=environment(project))  # fmt: skip
-        for one in json.loads(kept.read_text())["targets"]:
+        measured = json.loads(kept.read_text())["targets"] if kept.exists() else []
+        for one in measured:
             found.setdefault(one["what"], {"target": one["target"]})[label] = one["measured"]
         if earlier is not None:  # the benchmark's own result is of another machine perhaps: it stays
             kept.write_bytes(earlier)
