@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from ctrlab.cli.common import Subparsers, declare_verb
-from ctrlab.cli.factory import make_module
 from ctrlab.cli.flags import add_config_flags, flag_settings, parse_ranks
 from ctrlab.cli.output import print_json, read_text, table_text
 from ctrlab.errors import CalibrationWarning
 from ctrlab.plans.configs import CompressConfig
+from ctrlab.services.factories import make_module
 from ctrlab.services.plans import parse_plan
 
 

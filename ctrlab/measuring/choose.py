@@ -15,7 +15,7 @@ from ctrlab.evaluation.delong import LEVEL, auc_difference, log_loss_difference
 from ctrlab.evaluation.evidence import has_enough_clicks
 from ctrlab.evaluation.metrics import rows_and_clicks
 from ctrlab.evaluation.prediction import never
-from ctrlab.measuring.probe import Measurement, Probe, halves
+from ctrlab.measuring.probe import Measurement, PlanProbe, halves
 from ctrlab.models.profile import ModelProfile
 from ctrlab.plans.baselines import uniform_rank_plan, uniform_variance_plan
 from ctrlab.plans.budgets import BUDGET_KINDS, Budget, BudgetError
@@ -136,7 +136,7 @@ def baseline_plans(
     return plans
 
 
-def choose_spec(probe: Probe, specs: Specs, aim: Aim = "log_loss", *, should_stop: Callable[[], bool] = never) -> Choice:
+def choose_spec(probe: PlanProbe, specs: Specs, aim: Aim = "log_loss", *, should_stop: Callable[[], bool] = never) -> Choice:
     """Measure every candidate on the probe's rows; the planned one that does best wins unless another is measurably better.
 
     Measurably: the paired difference on the choosing rows is beyond its 95 % interval, widened for the number of candidates
@@ -186,7 +186,7 @@ class MeasuredFront:
     """
 
     def __init__(
-        self, probe: Probe, sensitivity: Sensitivity, spectra: Spectra, settings: PlanSettings, kind: str = "bytes",
+        self, probe: PlanProbe, sensitivity: Sensitivity, spectra: Spectra, settings: PlanSettings, kind: str = "bytes",
         *, should_stop: Callable[[], bool] = never,
     ) -> None:  # fmt: skip
         """kind: the counted quantity that plans are to have little of."""

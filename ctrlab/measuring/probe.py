@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Self
+from typing import Protocol, Self
 
 import numpy as np
 import torch
@@ -46,6 +46,26 @@ class Measurement:
         rows, clicks = rows_and_clicks(labels)
         one_class = not 0 < clicks < rows
         return cls(auc=float("nan") if one_class else auc(labels, logits), log_loss=log_loss(labels, logits), logits=logits)
+
+
+class PlanProbe(Protocol):
+    """Rows on which plans of one model are measured.
+
+    split: name of the rows. labels: float32 (n,). original: the model as it is.
+    """
+
+    profile: ModelProfile
+    spectra: Spectra
+    labels: NDArray[np.float32]
+    split: str
+    original: Measurement
+
+    @property
+    def num_rows(self) -> int: ...
+
+    def measure(
+        self, spec: CompressionSpec, *, respect_break_even: bool = True, should_stop: Callable[[], bool] = never
+    ) -> Measurement: ...
 
 
 class Probe:

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from scipy.optimize import isotonic_regression
 
 from ctrlab.evaluation.prediction import never
-from ctrlab.measuring.probe import Measurement, Probe
+from ctrlab.measuring.probe import Measurement, PlanProbe
 from ctrlab.models.profile import LayerProfile
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.sensitivity import LayerSensitivity, Sensitivity
@@ -23,7 +23,7 @@ OnProgress = Callable[[float, str], None]
 
 
 def measure_sensitivity(
-    probe: Probe,
+    probe: PlanProbe,
     *,
     layer_names: Sequence[str] | None = None,
     known: Mapping[str, LayerSensitivity] | None = None,

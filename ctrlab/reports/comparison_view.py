@@ -73,6 +73,8 @@ COLUMNS = (
     Column("auc_change", "AUC change", difference, 1, shown=True,
            help="From the baseline on the same rows, with its 95 % interval."),
     Column("log_loss", "Log loss", _auc, -1, shown=True),
+    Column("measure", "Own measure", lambda value: f"{value:.6g}", 1, shown=True,
+           help="What the function `evaluate` of a model from outside gave; higher is better."),
     Column("bytes", "Size", size, -1, shown=True, log=True, help="Of the served form."),
     Column("smaller", "Smaller", times, 1, shown=True, log=True, help="Bytes of the baseline over its own."),
     *_timings(),

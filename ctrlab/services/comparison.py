@@ -21,6 +21,7 @@ from ctrlab.reports.model_settings import settings_of
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_models, role_of
 from ctrlab.services.of_model import newest_of_model, newest_of_models
+from ctrlab.services.outside import abilities
 from ctrlab.services.timing import latencies_in, ratio_in
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
@@ -48,8 +49,15 @@ class EvaluateConfig(Config):
 
 
 def submit_evaluate(workspace: Workspace, config: EvaluateConfig) -> str:
-    """Queue the measurement; the job's result lists the new `evaluations`."""
-    names = [model.name for model in require_models(workspace, config.model_ids)]
+    """Queue the measurement; the job's result lists the new `evaluations`.
+
+    Raises:
+        ConfigError: one of the models cannot be measured; the sentence says why.
+    """
+    models = require_models(workspace, config.model_ids)
+    for model in models:
+        abilities(workspace, model).require("measure")
+    names = [model.name for model in models]
     title = ", ".join(names) if len(names) <= _NAMED else f"{len(names)} models"
     return workspace.store.jobs.submit("evaluate", f"Measure {title}", config.to_dict()).id
 
@@ -65,7 +73,8 @@ def comparison_table(workspace: Workspace, model_ids: Sequence[str], baseline: s
     Columns: id, name, kind (the role of the model: "original", "compressed", "control" or "from_scratch"), architecture, method
     (title; "" for none), ranks (in short), rank_share (ranks kept over widths of the layers that can be compressed), bits (of the
     served weights), split, measured_rows and measured_clicks, auc with auc_low and auc_high (95 % interval), log_loss,
-    calibration_ratio, calibration_error, auc_change with auc_change_low and auc_change_high (DeLong's paired interval of the
+    calibration_ratio, calibration_error, measure (by an outside model's own `evaluate`),
+    auc_change with auc_change_low and auc_change_high (DeLong's paired interval of the
     difference from the baseline on the same rows), parameters_tables, parameters_dense, bytes_tables, bytes_dense, macs (per row;
     all of the served form), smaller (bytes of the baseline over its own), and for runtime r in (torch, onnx) and batch size b:
     r_p50_ms_b, r_p99_ms_b, r_rows_per_second_b, and r_speedup_b (throughput divided by that of the baseline, where both were
@@ -135,13 +144,13 @@ def _change_between(
 ) -> Interval | None:
     dataset_id = model.config.get("dataset_id")
     ours, theirs = evaluations.get(model.id), evaluations.get(reference.id)
-    if ours is None or theirs is None or dataset_id is None or model.id == reference.id:
-        return None
-    if dataset_id != reference.config.get("dataset_id") or ours.summary["split"] != theirs.summary["split"]:
+    if ours is None or theirs is None or model.id == reference.id or ours.summary["split"] != theirs.summary["split"]:
         return None
     stored = ours.summary.get("auc_change")
     if stored is not None and stored["reference"] == reference.id:
         return Interval(**stored["interval"])
+    if dataset_id is None or dataset_id != reference.config.get("dataset_id"):
+        return None
     return change_of_scores(workspace.store.artifacts.folder(dataset_id), ours, theirs)
 
 
@@ -186,6 +195,7 @@ def _comparison_row(model: Artifact, evaluation: Artifact | None) -> dict[str, A
         "measured_clicks": metrics.get("num_clicks"),
     }
     row |= {key: _number(metrics.get(key)) for key in ("auc", "log_loss", "calibration_ratio", "calibration_error")}
+    row["measure"] = _number(measured.get("measure"))
     row |= {f"auc_{end}": measured.get("auc_interval", {}).get(end, np.nan) for end in ("low", "high")}
     row |= {key: cost[key] for key in ("parameters_tables", "parameters_dense", "bytes_tables", "bytes_dense", "macs")}
     row["parameters"] = row["parameters_tables"] + row["parameters_dense"]

@@ -11,6 +11,7 @@ from ctrlab.plans.methods import METHODS
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import model_profile, require_artifact
 from ctrlab.services.of_model import submit_for_model
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 from ctrlab.training.batch_norm import one_row_fault
 
@@ -34,9 +35,11 @@ def submit_compress(workspace: Workspace, config: CompressJobConfig) -> str:
     """Queue the compression; the job's result holds the new `model` id.
 
     Raises:
-        ConfigError: the fine-tuning has batches of one row and the model batch normalisation.
+        ConfigError: the model is from outside and allows no such setting; or the fine-tuning has batches of one row and the
+            model batch normalisation.
     """
     model, tuning = require_artifact(workspace, config.model_id, "model"), config.compress.finetune
+    abilities(workspace, model).check(config.compress)
     normalises = model.config.get("model", {}).get("batch_norm", False)
     if tuning is not None and normalises and (fault := one_row_fault(None, tuning)):
         raise ConfigError(fault)

@@ -33,6 +33,7 @@ JOB_HANDLERS: ConfigRegistry[Config] = ConfigRegistry("kind of job")
 HANDLER_MODULES = (
     "ctrlab.services.datasets",
     "ctrlab.services.models",
+    "ctrlab.services.outside",
     "ctrlab.services.spectra",
     "ctrlab.services.sensitivity",
     "ctrlab.services.speed",

@@ -11,10 +11,11 @@ A call that returns an Artifact is a job in the store: the dashboard shows it, a
 recorded. `plan`, `choose` and `compare` compute their answer in this process; only the measurements they need are jobs.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
+import numpy as np
 import pandas as pd
 
 from ctrlab.data.configs import DatasetConfig
@@ -33,6 +34,7 @@ from ctrlab.services import (
     deletion,
     disk,
     models,
+    outside,
     reporting,
     sample,
     segments,
@@ -44,6 +46,8 @@ from ctrlab.services import (
     sweeps,
     timing,
 )
+from ctrlab.services.factories import Factory
+from ctrlab.services.outside import abilities
 from ctrlab.services.runner import run_job
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE
 from ctrlab.services.workspace import Workspace, open_workspace
@@ -52,6 +56,8 @@ from ctrlab.storage.trash import TrashEntry
 from ctrlab.training.configs import FINETUNE, FitConfig
 
 if TYPE_CHECKING:
+    from torch import nn
+
     from ctrlab.measuring.choose import Choice
 
 OnProgress = Callable[[Job], None]
@@ -99,6 +105,65 @@ class Lab:
     def import_checkpoint(self, dataset_id: str, path: Path, name: str = "") -> Artifact:
         """Import a checkpoint that ctrlab wrote."""
         return self._artifact(models.import_checkpoint(self.workspace, dataset_id, path, name), "model")
+
+    def register(
+        self,
+        module: "nn.Module",
+        batches: Iterable[Any],
+        *,
+        name: str,
+        evaluate: "Callable[[nn.Module], float] | None" = None,
+        labels: Sequence[float] | None = None,
+        forward: "Callable[[nn.Module, Any], Any] | None" = None,
+    ) -> Artifact:
+        """Store a model trained elsewhere with its layers, sizes and spectra, for the pages and for `compress`.
+
+        Its jobs run in this process, which holds the module. For jobs of the worker and live measurement in the pages use
+        `register_factory`, so that other processes can make the module again.
+
+        Args:
+            module: any `nn.Module`; it is not changed.
+            batches: what it takes, see `ctrlab.spectra`.
+            evaluate: evaluate(module) measures a module by your own code; higher is better.
+            labels: 0 or 1 of each row of `batches`: AUC and log loss are measured on the last quarter of the batches, and the
+                spectra are made of the others.
+            forward: forward(module, batch), where a batch is no argument of the module.
+
+        Raises:
+            ConfigError: labels and batches do not fit. SpectrumError: the module does not take a batch.
+        """
+        model = load("ctrlab.anymodule.outside:OutsideModel")(
+            module=module, batches=list(batches), evaluate=evaluate, forward=forward,
+            labels=None if labels is None else np.asarray(labels),
+        )  # fmt: skip
+        return outside.register(self.workspace, model, name)
+
+    def register_factory(self, address: str, *, name: str = "") -> Artifact:
+        """Store the model that the function `address`, written "module:function", makes in the working folder.
+
+        The function returns (module, batches), (module, batches, labels) or an `OutsideModel`. Jobs and the preview process of
+        this user call it again; the weights are those stored now.
+
+        Raises:
+            ConfigError: there is no such function, or it returns something else.
+        """
+        factory = Factory.here(address)
+        model = load("ctrlab.services.work.outside:as_outside")(factory.make(), address)
+        return outside.register(self.workspace, model, name or type(model.module).__name__, factory)
+
+    def read_weights(self, path: Path, name: str = "") -> Artifact:
+        """Store the layers of a .safetensors, .npy or .onnx file and the spectra of its weights; it has no architecture."""
+        return self._artifact(outside.submit_weights(self.workspace, path, name), "model")
+
+    def module(self, model_id: str) -> "nn.Module":
+        """The module of an outside model; of a compressed one the compressed module, which its own framework trains and serves.
+
+        Raises:
+            ConfigError: this process can neither hold nor make it.
+        """
+        model = models.require_artifact(self.workspace, model_id, "model")
+        found: nn.Module = load("ctrlab.services.work.outside:open_module")(self.workspace, model)[1]
+        return found
 
     def spectra(self, model_id: str, **settings: Any) -> Artifact:
         """Spectra of every layer and table; `settings` are those of `SpectraConfig`."""
@@ -316,12 +381,17 @@ class Lab:
         return reporting.write_report(self.workspace, model_ids, Path(path), baseline=baseline, title=title)
 
     def _measure(self, model_ids: Sequence[str], *, time_again: bool = False) -> None:
-        wanted = list(dict.fromkeys(model_ids))
-        unmeasured = [model_id for model_id in wanted if comparison.latest_evaluation(self.workspace, model_id) is None]
+        found = models.require_models(self.workspace, list(dict.fromkeys(model_ids)))
+        able = {model.id: abilities(self.workspace, model) for model in found}
+        unmeasured = [
+            model_id for model_id, own in able.items()
+            if own.allows("measure") and comparison.latest_evaluation(self.workspace, model_id) is None
+        ]  # fmt: skip
         if unmeasured:
             self.evaluate(unmeasured)
-        if time_again or not timing.timed_together(self.workspace, wanted):
-            self.time(wanted)
+        timed = [model_id for model_id, own in able.items() if own.allows("time")]
+        if timed and (time_again or not timing.timed_together(self.workspace, timed)):
+            self.time(timed)
 
     def sweep(
         self,

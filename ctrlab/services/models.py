@@ -31,6 +31,8 @@ ModelRole = Literal["original", "compressed", "control", "from_scratch"]
 #: Inside a model artifact's folder: the trainable form, and the folded form for serving.
 MODEL_FILE = "model.safetensors"
 SERVING_FILE = "serving.safetensors"
+#: With the weights of a compressed outside model: ranks, sizes and what was skipped, for `ctrlab.restore`.
+DESCRIPTION_FILE = "model.json"
 #: Inside an evaluation artifact's folder: what ONNX Runtime was measured with.
 ONNX_FILE = "model.onnx"
 #: Inside a serving artifact's folder: the form that multiplies integers.
@@ -147,6 +149,17 @@ def list_models(workspace: Workspace, dataset_id: str | None = None) -> list[Art
     return [model for model in models if dataset_id is None or model.config.get("dataset_id") == dataset_id]
 
 
+def models_of_rows(workspace: Workspace, dataset_id: str | None, model_id: str | None = None) -> list[Artifact]:
+    """The models that can be measured on the same rows, newest first.
+
+    Those of the dataset; without one, the original of the given model and all that were compressed from it; else all models.
+    """
+    if dataset_id is not None or model_id is None:
+        return list_models(workspace, dataset_id)
+    original = original_of(workspace, require_artifact(workspace, model_id, "model"))
+    return [model for model in list_models(workspace) if original.id in (model.id, model.config.get("original_id"))]
+
+
 def model_profile(workspace: Workspace, model_id: str) -> ModelProfile:
     """The layers and costs of a stored model, without loading it."""
     return ModelProfile.from_dict(require_artifact(workspace, model_id, "model").summary["profile"])
@@ -158,9 +171,12 @@ def model_file(model: Artifact) -> Path:
 
 
 def model_files(workspace: Workspace, model_id: str) -> dict[str, Path]:
-    """{file name: path} of a model's trainable and serving checkpoints; once it was measured its ONNX file, and in integers."""
+    """{file name: path} of a model's trainable and serving checkpoints; once it was measured its ONNX file, and in integers.
+
+    Of an outside model: its weights, and their description where they are compressed.
+    """
     model = require_artifact(workspace, model_id, "model")
-    found = [model.path / MODEL_FILE, model.path / SERVING_FILE]
+    found = [model.path / name for name in (MODEL_FILE, SERVING_FILE, DESCRIPTION_FILE)]
     for kind, name in _FILES_OF:
         found += [made.path / name for made in workspace.store.artifacts.list(kind=kind, parent=model_id)[:1]]
     return {path.name: path for path in found if path.exists()}
@@ -203,7 +219,12 @@ def model_archive(workspace: Workspace, model_id: str) -> bytes:
 
 def _user_columns(workspace: Workspace, model_id: str, names: Sequence[str]) -> tuple[list[int], list[int]]:
     """Columns of `ids` and of `values` of the named fields."""
-    schema = schema_of(workspace.store.artifacts.get(require_artifact(workspace, model_id, "model").config["dataset_id"]))
+    if not names:
+        return [], []
+    dataset_id = require_artifact(workspace, model_id, "model").config.get("dataset_id")
+    if dataset_id is None:
+        raise ConfigError("a model from outside has no named fields; export it without user fields")
+    schema = schema_of(workspace.store.artifacts.get(dataset_id))
     unknown = [name for name in names if name not in (*schema.field_names, *schema.value_names)]
     if unknown:
         known = ", ".join((*schema.field_names, *schema.value_names))

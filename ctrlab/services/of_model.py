@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from ctrlab.services.models import require_artifact
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.storage.records import ArtifactKind
@@ -26,9 +27,10 @@ def submit_for_model(workspace: Workspace, kind: str, title: str, config: AboutM
         needs: kinds of the other artifacts that the config names, each in its field `<kind>_id`.
 
     Raises:
-        UnknownNameError, ConfigError: an id is unknown, or is one of another kind.
+        UnknownNameError, ConfigError: an id is unknown, is one of another kind, or the model's kind does not allow the job.
     """
     model = require_artifact(workspace, config.model_id, "model")
+    abilities(workspace, model).require_for(kind)
     for needed in needs:
         require_artifact(workspace, getattr(config, f"{needed}_id"), needed)
     return workspace.store.jobs.submit(kind, title.format(model=model.name), config.to_dict()).id

@@ -21,6 +21,8 @@ from ctrlab.config import Config
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import Interval
 from ctrlab.plans.configs import UNCOMPRESSED, CompressionSpec
+from ctrlab.services.models import require_artifact
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 
 #: Size of the cache of answers, so that moving a slider back needs no measurement.
@@ -212,5 +214,10 @@ def preview_process(workspace: Workspace) -> PreviewProcess:
 
 
 def prepare(workspace: Workspace, model_id: str, spectra_id: str) -> None:
-    """Start the process and have it load a model, so that the first plan is measured at once; returns immediately."""
+    """Start the process and have it load a model, so that the first plan is measured at once; returns immediately.
+
+    Nothing starts for a model whose plans cannot be measured.
+    """
+    if not abilities(workspace, require_artifact(workspace, model_id, "model")).allows("sensitivity"):
+        return
     preview_process(workspace).ask(PreviewRequest(model_id=model_id, spectra_id=spectra_id, spec=UNCOMPRESSED), "prepare")

@@ -10,6 +10,7 @@ from ctrlab.errors import ConfigError
 from ctrlab.services.comparison import LOGITS_FILE, latest_evaluation
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_models
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -33,9 +34,11 @@ def submit_segments(workspace: Workspace, config: SegmentsConfig) -> str:
     """Queue the measurement; the job's result holds the new `segments` id.
 
     Raises:
-        ConfigError: the models are one, are of different datasets, or were not measured on the same rows.
+        ConfigError: the models are one, are from outside, are of different datasets, or were not measured on the same rows.
     """
     model, reference = require_models(workspace, [config.model_id, config.reference_id])
+    for own in (model, reference):
+        abilities(workspace, own).require("segments")
     if model.id == reference.id:
         raise ConfigError(f"{model.name} is compared with itself; give another model to compare it with")
     evaluations = [latest_evaluation(workspace, own.id) for own in (model, reference)]

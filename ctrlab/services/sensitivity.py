@@ -10,6 +10,7 @@ from ctrlab.plans.sensitivity import Sensitivity, load_sensitivity
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
 from ctrlab.services.of_model import newest_of_model, submit_for_model
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -40,7 +41,9 @@ def submit_sensitivity(workspace: Workspace, config: SensitivityConfig) -> str:
 
 
 def measure_once(workspace: Workspace, config: SensitivityConfig) -> None:
-    """Queue the measurement where these spectra have none and none was ever queued, however it ended."""
+    """Queue the measurement where it is possible and these spectra have none and none was ever queued, however it ended."""
+    if not abilities(workspace, require_artifact(workspace, config.model_id, "model")).allows("sensitivity"):
+        return
     with _queueing:
         if latest_sensitivity(workspace, config.model_id) is None and not _was_queued(workspace, config.spectra_id):
             submit_sensitivity(workspace, config)

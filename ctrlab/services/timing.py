@@ -12,6 +12,7 @@ from ctrlab.evaluation.speed_ratio import SpeedRatio, ratio_of_rounds
 from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, RUNTIMES, SPEED_BATCH
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_artifact
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 
@@ -34,8 +35,15 @@ class TimeConfig(Config):
 
 
 def submit_timing(workspace: Workspace, config: TimeConfig) -> str:
-    """Queue the timing of models together; the job's result lists the new `timings`."""
-    names = [require_artifact(workspace, model_id, "model").name for model_id in config.model_ids]
+    """Queue the timing of models together; the job's result lists the new `timings`.
+
+    Raises:
+        ConfigError: one of the models cannot be timed; the sentence says why.
+    """
+    models = [require_artifact(workspace, model_id, "model") for model_id in config.model_ids]
+    for model in models:
+        abilities(workspace, model).require("time")
+    names = [model.name for model in models]
     return workspace.store.jobs.submit("time", f"Time {', '.join(names)}", config.to_dict()).id
 
 

@@ -24,7 +24,10 @@ def header(workspace: Workspace) -> None:
     """Three menus, and the buttons for the theme and the link."""
     selection, artifacts = state.current(), workspace.store.artifacts
     datasets = artifacts.list(kind="dataset")
-    known = artifacts.list(kind="model", parent=selection.dataset) if selection.dataset else artifacts.list(kind="model")
+    known = [
+        model for model in artifacts.list(kind="model")
+        if selection.dataset is None or model.config.get("dataset_id") in (selection.dataset, None)
+    ]  # fmt: skip
     children = artifacts.list(kind="model", parent=selection.model) if selection.model else []
     compressed = [child for child in children if role_of(child) == "compressed" and not child.config.get("is_control")]
     with st.container(horizontal=True, vertical_alignment="center", gap="small", key="header"):

@@ -139,4 +139,6 @@ def _with_parents(workspace: Workspace, ids: dict[str, str]) -> dict[str, str]:
                 of_kind = [a.id for a in ancestors if a.kind == kind]
                 if of_kind and kind != child and ids.get(kind) not in of_kind:
                     ids[kind] = of_kind[0]
+                if not of_kind and kind == "dataset":  # a model from outside has none
+                    ids.pop("dataset", None)
     return ids

@@ -17,12 +17,11 @@ from typing import Any, BinaryIO
 
 import torch
 
-from ctrlab.decomposition.collect import look_up_counts
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
-from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.probe import PlanProbe
 from ctrlab.services.previews import Preview, PreviewRequest
-from ctrlab.services.work.shared import open_model, open_spectra
+from ctrlab.services.work.probes import open_probe
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.worker.processors import usable_processors
 
@@ -69,7 +68,7 @@ class Previewer:
 
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
-        self._probes: OrderedDict[tuple[str, str], Probe] = OrderedDict()
+        self._probes: OrderedDict[tuple[str, str], PlanProbe] = OrderedDict()
 
     def measure(self, request: PreviewRequest) -> Preview:
         """The plan's accuracy, and its change from the original, on the kept rows."""
@@ -87,14 +86,13 @@ class Previewer:
             seconds=time.perf_counter() - started,
         )
 
-    def _probe(self, model_id: str, spectra_id: str) -> Probe:
+    def _probe(self, model_id: str, spectra_id: str) -> PlanProbe:
         key = (model_id, spectra_id)
         if key not in self._probes:
-            _, model, dataset = open_model(self._workspace, model_id)
-            spectra = open_spectra(self._workspace, spectra_id)
+            probe = open_probe(self._workspace, model_id, spectra_id, with_counts=True)
             while len(self._probes) >= _KEPT_PROBES:
                 self._probes.popitem(last=False)
-            self._probes[key] = Probe(model, spectra, dataset.split("valid"), counts=look_up_counts(model, dataset))
+            self._probes[key] = probe
         self._probes.move_to_end(key)
         return self._probes[key]
 

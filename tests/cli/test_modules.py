@@ -7,8 +7,8 @@ import pytest
 from safetensors import safe_open
 
 from ctrlab.__main__ import main
-from ctrlab.cli.factory import make_module
 from ctrlab.errors import ConfigError
+from ctrlab.services.factories import make_module
 
 MAKER = """
 import torch

@@ -8,9 +8,11 @@ from numpy.typing import NDArray
 from ctrlab.evaluation.delong import auc_difference, auc_interval
 from ctrlab.evaluation.metrics import metrics_of
 from ctrlab.evaluation.prediction import predict_logits
+from ctrlab.services.capabilities import is_outside
 from ctrlab.services.comparison import LOGITS_FILE, EvaluateConfig, latest_evaluation
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import ONNX_FILE
+from ctrlab.services.work import outside
 from ctrlab.services.work.shared import open_serving, stage_folder
 from ctrlab.services.workspace import Workspace
 from ctrlab.serving.onnx_export import export_onnx
@@ -23,6 +25,9 @@ CONSTANT_LOGITS = 1e-6
 def evaluate_and_file(context: JobContext, model_id: str, config: EvaluateConfig | None = None) -> Artifact:
     """Accuracy of one model's serving form, with its ONNX file."""
     config = config or EvaluateConfig(model_ids=(model_id,))
+    stored = context.workspace.store.artifacts.get(model_id)
+    if is_outside(stored):
+        return outside.evaluate_and_file(context, stored)
     artifact, serving, dataset = open_serving(context.workspace, model_id)
     split = config.split if config.split in dataset.splits else "valid"
     rows = dataset.split(split)

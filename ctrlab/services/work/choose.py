@@ -1,13 +1,13 @@
 """The choice of a plan by measurement, for the command line and Python; imports torch."""
 
 from ctrlab.measuring.choose import Choice, MeasuredFront, candidate_specs, choose_spec
-from ctrlab.measuring.probe import Probe
+from ctrlab.measuring.probe import PlanProbe
 from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressionSpec, PlanSettings
 from ctrlab.plans.estimates import estimated_sensitivity
 from ctrlab.plans.sensitivity import Sensitivity
 from ctrlab.services.sensitivity import load_model_sensitivity
-from ctrlab.services.work.shared import open_model, open_spectra
+from ctrlab.services.work.probes import open_probe
 from ctrlab.services.workspace import Workspace
 
 
@@ -30,16 +30,15 @@ def choose(
     Raises:
         BudgetError: no plan meets the budget.
     """
-    _, model, dataset = open_model(workspace, model_id)
-    spectra = open_spectra(workspace, spectra_id)
-    probe = Probe(model, spectra, dataset.split("valid"))
+    probe = open_probe(workspace, model_id, spectra_id)
+    spectra = probe.spectra
     sensitivity = sensitivity_for(probe, settings, load_model_sensitivity(workspace, sensitivity_id) if sensitivity_id else None)
     if budget is None:
         return MeasuredFront(probe, sensitivity, spectra, settings, kind).smallest(max_auc_loss or 0.0)
     return choose_spec(probe, candidate_specs(probe.profile, sensitivity, budget, spectra, settings), settings.aim)
 
 
-def sensitivity_for(probe: Probe, settings: PlanSettings, measured: Sensitivity | None) -> Sensitivity:
+def sensitivity_for(probe: PlanProbe, settings: PlanSettings, measured: Sensitivity | None) -> Sensitivity:
     """What was measured, or else the estimate from the gradients that the probe's spectra hold."""
     if measured is not None:
         return measured

@@ -5,8 +5,10 @@ from dataclasses import asdict
 from typing import Any
 
 from ctrlab.compression.pipeline import PipelineResult, compress_and_finetune
+from ctrlab.services.capabilities import is_outside
 from ctrlab.services.compression import CompressJobConfig, compressed_name
 from ctrlab.services.handlers import JobContext
+from ctrlab.services.work import outside
 from ctrlab.services.work.evaluate import measure_and_file
 from ctrlab.services.work.shared import file_model, open_model, open_spectra, stage_folder
 from ctrlab.training.progress import FitProgress
@@ -17,6 +19,9 @@ _PIPELINE_SHARE = 0.85
 
 def run(config: CompressJobConfig, context: JobContext) -> dict[str, str]:
     """Compress, fine-tune, store the model, and measure it and its original."""
+    stored = context.workspace.store.artifacts.get(config.model_id)
+    if is_outside(stored):
+        return outside.compress_and_file(config, context, stored)
     original, model, dataset = open_model(context.workspace, config.model_id)
     spectra = open_spectra(context.workspace, config.spectra_id)
     share = _PIPELINE_SHARE if config.measure else 1.0

@@ -1,20 +1,19 @@
 """The `sensitivity` job."""
 
-from ctrlab.measuring.probe import Probe
 from ctrlab.measuring.sensitivity_probe import measure_sensitivity
 from ctrlab.plans.sensitivity import has_sensitivity, load_sensitivity, save_sensitivity
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.sensitivity import SensitivityConfig
-from ctrlab.services.work.shared import open_model, open_spectra, stage_folder
+from ctrlab.services.work.probes import open_probe
+from ctrlab.services.work.shared import stage_folder
 from ctrlab.storage import NewArtifact
 
 
 def run(config: SensitivityConfig, context: JobContext) -> dict[str, str]:
     """Truncate every layer alone, rank by rank, and file what was measured."""
-    artifact, model, dataset = open_model(context.workspace, config.model_id)
-    spectra = open_spectra(context.workspace, config.spectra_id)
+    artifact = context.workspace.store.artifacts.get(config.model_id)
     context.report(0.0, "measuring the original")
-    probe = Probe(model, spectra, dataset.split("valid"), max_rows=config.max_rows)
+    probe = open_probe(context.workspace, config.model_id, config.spectra_id, config.max_rows)
     folder = stage_folder(context, f"sensitivity-{config.model_id}")
     known = load_sensitivity(folder).layers if has_sensitivity(folder) else {}
     found = measure_sensitivity(

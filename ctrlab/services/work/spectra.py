@@ -2,8 +2,10 @@
 
 from ctrlab.decomposition.collect import collect_spectra
 from ctrlab.decomposition.spectrum import save_spectra
+from ctrlab.services.capabilities import is_outside
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.spectra import SpectraConfig
+from ctrlab.services.work import outside
 from ctrlab.services.work.shared import open_model
 from ctrlab.storage import Artifact, NewArtifact
 
@@ -15,6 +17,9 @@ def run(config: SpectraConfig, context: JobContext) -> dict[str, str]:
 
 def decompose_and_file(config: SpectraConfig, context: JobContext, start: float = 0.0, end: float = 1.0) -> Artifact:
     """Collect a model's spectra and file them; progress runs from `start` to `end`."""
+    stored = context.workspace.store.artifacts.get(config.model_id)
+    if is_outside(stored):
+        return outside.decompose(config, context, stored)
     artifact, model, dataset = open_model(context.workspace, config.model_id)
     found = collect_spectra(
         model,

@@ -7,6 +7,7 @@ from ctrlab.evaluation.latency import Contender, time_together
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.handlers import JobContext
 from ctrlab.services.models import ONNX_FILE, original_of, role_of
+from ctrlab.services.outside import abilities
 from ctrlab.services.timing import TimeConfig
 from ctrlab.services.work.accuracy import evaluate_and_file
 from ctrlab.services.work.shared import open_serving
@@ -25,10 +26,15 @@ def run(config: TimeConfig, context: JobContext) -> dict[str, Any]:
 def time_and_file(context: JobContext, config: TimeConfig, *, part: tuple[float, float] = (0.0, 1.0)) -> list[Artifact]:
     """Time models together and file one timing a group; those without an evaluation are evaluated first.
 
+    Those that cannot be timed are left out.
+
     part: where the job's progress begins and ends.
     """
-    models = [context.workspace.store.artifacts.get(model_id) for model_id in dict.fromkeys(config.model_ids)]
-    evaluate_missing(context, config.model_ids, part[0])
+    found = [context.workspace.store.artifacts.get(model_id) for model_id in dict.fromkeys(config.model_ids)]
+    models = [model for model in found if abilities(context.workspace, model).allows("time")]
+    if not models:
+        return []
+    evaluate_missing(context, [model.id for model in models], part[0])
     groups = list(_groups(models))
     start, share = part[0], (part[1] - part[0]) / len(groups)
     return [_time_group(context, config, group, start + share * number, share) for number, group in enumerate(groups)]

@@ -4,6 +4,7 @@ import streamlit as st
 
 from ctrlab.figures.text import difference, size
 from ctrlab.services import serving
+from ctrlab.services.outside import abilities
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache
 from ctrlab.ui.components.job_progress import watch
@@ -18,6 +19,9 @@ def integers(model_id: str) -> None:
             "An ONNX file whose tables are bytes and whose layers multiply bytes. It is compared with the float form row by row, "
             "and written only where it answers alike; the download for serving then has it."
         )
+        if reason := abilities(workspace, workspace.store.artifacts.get(model_id)).why_not("serve"):
+            st.info(reason, icon=":material/info:")
+            return
         made = serving.latest_integers(workspace, model_id)
         if made is not None:
             st.markdown(sentence(_said(made)))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 import streamlit as st
 
 from ctrlab.services import sensitivity as service
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 from ctrlab.ui import cache
 from ctrlab.ui.components.task import task
@@ -15,7 +16,12 @@ if TYPE_CHECKING:
 
 
 def measure_sensitivity(model_id: str, spectra_id: str) -> None:
-    """An explanation, the button that measures the sensitivity, then the progress of its job."""
+    """An explanation, the button that measures the sensitivity, then the progress of its job; the reason where it cannot be."""
+    workspace = cache.workspace()
+    reason = abilities(workspace, workspace.store.artifacts.get(model_id)).why_not("sensitivity")
+    if reason:
+        st.info(f"No AUC by rank. {reason}", icon=":material/info:")
+        return
     config = service.SensitivityConfig(model_id=model_id, spectra_id=spectra_id)
     with st.container(border=True, key="measure-sensitivity"):
         st.markdown(

@@ -13,6 +13,7 @@ from ctrlab.services import datasets, jobs, models, spectra
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.doubts import model_doubts
 from ctrlab.services.models import role_of
+from ctrlab.services.outside import abilities
 from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
 from ctrlab.ui import cache, format, state
@@ -20,6 +21,7 @@ from ctrlab.ui.components.artifact_picker import artifact_picker
 from ctrlab.ui.components.config_form import config_form
 from ctrlab.ui.components.downloads import download_table, file_stem
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
+from ctrlab.ui.components.outside_model import weights_reader, what_is_not_offered
 from ctrlab.ui.feedback import empty, escape, guarded, sentence, show_doubts
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.path_sources import paths_offered
@@ -31,11 +33,12 @@ def render() -> None:
     """The page."""
     workspace, selection = cache.workspace(), state.current()
     known = models.list_models(workspace)
-    job = job_of_page(("train", "import"))
+    job = job_of_page(("train", "import", "weights"))
     model = _selected_model(known) if known else None
     if selection.dataset is None:
         _choose_dataset()
         _progress(job)
+        weights_reader(job)
         return
     dataset = workspace.store.artifacts.get(selection.dataset)
     training = job is not None and job.active and job.kind == "train"
@@ -44,6 +47,7 @@ def render() -> None:
         _train(dataset, job)
     _progress(job, "train")
     _import(dataset, job)
+    weights_reader(job)
 
 
 def _choose_dataset() -> None:
@@ -65,7 +69,7 @@ def _choose_dataset() -> None:
 
 def _progress(job: Job | None, kind: str | None = None) -> None:
     """The job below the button that queued it: its progress, then what was made of it."""
-    if job is None or kind not in (None, job.kind):
+    if job is None or job.kind == "weights" or kind not in (None, job.kind):
         return
     job = job_progress(
         job.id, curves=job.kind == "train" and job.state != "succeeded", on_success=_select_result, quiet_success=True
@@ -97,6 +101,7 @@ def _selected_model(known: list[Artifact]) -> Artifact | None:
     _map(model)
     _learning_curve(model)
     _diagram(model)
+    what_is_not_offered(model)
     with st.expander(f"All models ({len(known)})", icon=":material/list:"):
         _table(known)
     return model
@@ -109,6 +114,9 @@ def _spectra_link(model: Artifact) -> None:
             PAGES["Spectra"].path, label="View spectra", icon=":material/arrow_forward:",
             query_params=state.current().params(job=None),
         )  # fmt: skip
+        return
+    if reason := abilities(cache.workspace(), model).why_not("spectra"):
+        st.caption(reason)
         return
     if st.button("Compute spectra", type="primary", icon=":material/bar_chart:", key="compute-spectra"):
         with guarded() as outcome:

@@ -7,6 +7,7 @@ import streamlit as st
 from ctrlab.reports.html_report import as_command, as_python, html_report
 from ctrlab.services import models, timing
 from ctrlab.services.annotations import annotate
+from ctrlab.services.outside import abilities
 from ctrlab.ui import cache
 from ctrlab.ui.components.comparison import Shown
 from ctrlab.ui.components.downloads import file_name
@@ -57,16 +58,18 @@ def _report(table: "pd.DataFrame", shown: Shown, baseline: str | None) -> None:
 
 
 def _time_again(table: "pd.DataFrame", chosen: str, baseline: str | None) -> None:
-    """Times all models in turns, or of many the chosen one and the baseline."""
-    ids = table["id"].tolist()
+    """Times all models in turns, or of many the chosen one and the baseline; disabled where one cannot be timed."""
+    ids, workspace = table["id"].tolist(), cache.workspace()
+    reasons = [abilities(workspace, model).why_not("time") for model in models.require_models(workspace, ids)]
+    reason = next(filter(None, reasons), "")
     timed = ids if len(ids) <= _TIMED else list(dict.fromkeys([baseline or ids[0], chosen]))
     what = "all models" if timed == ids else "the chosen model and the baseline"
     if st.button(
         "Time again", icon=":material/timer:", key="time-again",
-        help=f"Time {what} in turns in one job; best on a quiet machine.",
+        disabled=bool(reason), help=reason or f"Time {what} in turns in one job; best on a quiet machine.",
     ):  # fmt: skip
         with guarded() as outcome:
-            watch(timing.submit_timing(cache.workspace(), timing.TimeConfig(model_ids=tuple(timed))))
+            watch(timing.submit_timing(workspace, timing.TimeConfig(model_ids=tuple(timed))))
         if not outcome.failed:
             st.rerun()
 

@@ -9,6 +9,7 @@ from ctrlab.reports.comparison_view import best_of, comparison_view
 from ctrlab.services import comparison as service
 from ctrlab.services import models
 from ctrlab.services.compared import compared_models
+from ctrlab.services.outside import abilities
 from ctrlab.services.settings_difference import config_difference
 from ctrlab.services.workspace import Workspace
 from ctrlab.ui import address, cache, state
@@ -36,7 +37,7 @@ _NAMED = 2
 def render() -> None:
     """The page."""
     workspace, selection = cache.workspace(), state.current()
-    known = models.list_models(workspace, selection.dataset)
+    known = models.models_of_rows(workspace, selection.dataset, selection.model)
     if not known:
         empty(
             "Nothing to compare yet",
@@ -74,7 +75,12 @@ def _only_one(table: "pd.DataFrame") -> None:
 def _measure(workspace: Workspace, table: "pd.DataFrame") -> None:
     if (job := job_of_page(("time",), lambda job: bool(set(job.config["model_ids"]) & set(table["id"])))) is not None:
         job_progress(job.id, quiet_success=True)
-    missing = table.loc[table["log_loss"].isna(), "id"].tolist()
+    able = {model.id: abilities(workspace, model) for model in models.require_models(workspace, table["id"].tolist())}
+    for reason in dict.fromkeys(own.why_not("measure") for own in able.values()):
+        if reason:
+            st.info(reason, icon=":material/info:")
+    unmeasured = table.loc[table["log_loss"].isna() & table["measure"].isna(), "id"]
+    missing = [model_id for model_id in unmeasured if able[model_id].allows("measure")]
     if not missing and state.current().job is None:
         return
     names = table.loc[table["id"].isin(missing), "name"].tolist()

@@ -3,6 +3,7 @@
 import streamlit as st
 
 from ctrlab.services import segments as service
+from ctrlab.services.outside import abilities
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache
 from ctrlab.ui.components.downloads import download_table
@@ -26,6 +27,9 @@ def where_auc_was_lost(chosen: str, baseline: str, *, measured: bool) -> None:
     if not baseline or chosen == baseline or not measured:
         return
     workspace = cache.workspace()
+    if reason := abilities(workspace, workspace.store.artifacts.get(chosen)).why_not("segments"):
+        st.caption(reason)
+        return
     st.markdown("**Where AUC and log loss were lost**")
     found = service.latest_segments(workspace, chosen, baseline)
 

@@ -6,6 +6,8 @@ from functools import cached_property
 
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.models.profile import LayerProfile, ModelProfile
+from ctrlab.services.capabilities import Capabilities
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache
@@ -13,7 +15,10 @@ from ctrlab.ui import cache
 
 @dataclass(frozen=True)
 class CompressContext:
-    """A model with its profile and spectra; `linear` and `tables` are its compressible layers that have a spectrum."""
+    """A model with its profile and spectra; `linear` and `tables` are its compressible layers that have a spectrum.
+
+    train_rows, finetune_rows: of the dataset; 0 for a model from outside, which has none.
+    """
 
     workspace: Workspace
     model: Artifact
@@ -22,6 +27,7 @@ class CompressContext:
     spectra: Mapping[str, LayerSpectrum]
     linear: tuple[LayerProfile, ...]
     tables: tuple[LayerProfile, ...]
+    abilities: Capabilities
     train_rows: int
     finetune_rows: int
 
@@ -36,7 +42,8 @@ def load_context(workspace: Workspace, model_id: str, spectra_id: str) -> Compre
     model = workspace.store.artifacts.get(model_id)
     profile, spectra = cache.model_profile(workspace, model_id), cache.layer_spectra(workspace, spectra_id)
     layers = [layer for layer in profile.compressible if layer.layer_name in spectra]
-    rows = cache.dataset_summary(workspace, model.config["dataset_id"])["rows"]
+    dataset_id = model.config.get("dataset_id")
+    rows = cache.dataset_summary(workspace, dataset_id)["rows"] if dataset_id else {}
     return CompressContext(
         workspace=workspace,
         model=model,
@@ -45,6 +52,7 @@ def load_context(workspace: Workspace, model_id: str, spectra_id: str) -> Compre
         spectra=spectra,
         linear=tuple(layer for layer in layers if layer.kind == "linear"),
         tables=tuple(layer for layer in layers if layer.kind == "embedding"),
-        train_rows=rows["train"],
+        abilities=abilities(workspace, model),
+        train_rows=rows.get("train", 0),
         finetune_rows=rows.get("finetune", 0),
     )

@@ -11,7 +11,7 @@ from ctrlab.errors import CtrlabError
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import Prediction
 from ctrlab.services import previews
-from ctrlab.services.previews import Preview, PreviewRequest, Superseded
+from ctrlab.services.previews import Preview, PreviewError, PreviewRequest, Superseded
 from ctrlab.ui.feedback import sentence
 from ctrlab.ui.views.compress.context import CompressContext
 
@@ -33,7 +33,14 @@ class Measurement:
 
 
 def request(context: CompressContext, spec: CompressionSpec) -> "Future[Preview]":
-    """Request the measurement of the plan, in float32; the future is done at once for a plan that was measured before."""
+    """Request the measurement of the plan, in float32; the future is done at once for a plan that was measured before.
+
+    It fails at once where plans of the model cannot be measured.
+    """
+    if reason := context.abilities.why_not("sensitivity"):
+        refused: Future[Preview] = Future()
+        refused.set_exception(PreviewError(reason.rstrip(".")))
+        return refused
     wanted = PreviewRequest(model_id=context.model.id, spectra_id=context.spectra_id, spec=spec.replace(precision="float32"))
     client = st.session_state.setdefault("preview-client", uuid.uuid4().hex)
     return previews.preview_process(context.workspace).ask(wanted, client)

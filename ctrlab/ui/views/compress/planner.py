@@ -86,7 +86,7 @@ def planner(
 def _form(context: CompressContext, sensitivity: Sensitivity, options: PlanOptions, apply: Apply) -> str:
     """The goal, its number, the button. Returns the goal."""
     with st.container(horizontal=True, vertical_alignment="bottom", gap="small", key="planner-form"):
-        goals = list(_GOALS)
+        goals = [goal for goal in _GOALS if goal != LATENCY or context.abilities.allows("time")]
         index = goals.index(started) if (started := address.start("goal")) in goals else 0
         goal = st.selectbox(
             "Goal", goals, index, key="planner-goal", format_func=_GOALS.__getitem__, width=220, persist_state="session"

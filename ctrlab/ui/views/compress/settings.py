@@ -85,10 +85,13 @@ def _choice(config: CompressConfig, name: str) -> str:
 
 
 def _form(context: CompressContext) -> RunSettings:
-    fixed = {"plan": RankPlan(), "finetune": None}
+    fixed = {"plan": RankPlan(), "finetune": None, **context.abilities.fixed_settings}
     config = config_form(CompressConfig, key="compress", fixed=fixed, locked=_locked, columns=2, parameter="settings")
     if config is not None:
         st.caption(METHODS[config.method].description)
+    if not context.abilities.allows("finetune"):
+        st.caption(" ".join(dict.fromkeys(context.abilities.why_not(ability) for ability in ("methods", "finetune"))))
+        return RunSettings(config, False, 1)
     if config is not None and METHODS[config.method].retrains:
         config = config.replace(finetune=_whole_training(context))
     else:

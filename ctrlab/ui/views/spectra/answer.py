@@ -33,4 +33,11 @@ def answer(workspace: Workspace, model_id: str, spectra: Artifact) -> None:
 
 def _rows(spectra: Artifact) -> str:
     rows, split = spectra.summary.get("calibration_rows"), spectra.summary.get("split", service.SpectraConfig.split)
+    if split == "weights":
+        return (
+            "Of the weights alone, as if the inputs of a layer were independent and alike and every id equally frequent: "
+            "the file has no architecture to run rows through."
+        )
+    if split == "registered":
+        return f"Computed over {rows:,} rows that the model was registered with."
     return f"Computed over {rows:,} rows of the {split} split." if rows else f"Computed over the {split} split."

@@ -4,6 +4,7 @@ import streamlit as st
 
 from ctrlab.services import previews, sensitivity
 from ctrlab.services import spectra as service
+from ctrlab.services.outside import abilities
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache, state
@@ -47,6 +48,9 @@ def _selected_spectra(workspace: Workspace, selection: state.Selection) -> Artif
 
 def _compute(workspace: Workspace, model: Artifact) -> None:
     """The button that computes the spectra, then the progress of its job."""
+    if reason := abilities(workspace, model).why_not("spectra"):
+        st.info(f"{escape(model.name)} has no spectra. {reason}", icon=":material/info:")
+        return
     config = service.SpectraConfig(model_id=model.id)
     st.markdown(
         f"**{escape(model.name)}** has no spectra yet. One pass over the training rows measures the output of each linear layer; "

@@ -9,6 +9,7 @@ import streamlit as st
 
 from ctrlab.services import annotations, models
 from ctrlab.services.annotations import Subject
+from ctrlab.services.comparison import original_id_of
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact, Job
 from ctrlab.storage.folders import folder_bytes
@@ -128,13 +129,14 @@ def _open(page: str, subject: Subject) -> None:
 
 
 def _compare(chosen: Sequence[Subject]) -> None:
-    """A link to the comparison of chosen models of one dataset."""
+    """A link to the comparison of chosen models of one dataset, or of one outside model."""
     found = [subject for subject in chosen if isinstance(subject, Artifact) and subject.kind == "model"]
-    datasets = {model.config.get("dataset_id") for model in found}
-    if len(found) < 2 or len(datasets) != 1:
+    rows = {("dataset", own) if (own := model.config.get("dataset_id")) else ("model", original_id_of(model)) for model in found}
+    if len(found) < 2 or len(rows) != 1:
         return
     page = PAGES["Compare"]
-    params = {"dataset": str(datasets.pop()), "models": ",".join(model.id for model in found)}
+    key, value = rows.pop()
+    params = {key: value, "models": ",".join(model.id for model in found)}
     st.page_link(page.path, label=f"Compare {len(found)}", icon=page.icon, query_params=params)
 
 

@@ -1,0 +1,122 @@
+"""Functions named `module:function` that make an outside model, and which of them this user allowed to be imported.
+
+Importing a module runs its code. A factory is imported only by the command line that names it and, later, by jobs and the
+preview process where *this user, on this machine* registered that model with it: `register` writes model, address and folder into
+a file in the user's configuration folder, outside every home. A row of the store alone imports nothing, and no page can add to
+that file.
+"""
+
+import importlib
+import json
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import platformdirs
+
+from ctrlab.errors import ConfigError
+from ctrlab.services.workspace import Workspace
+from ctrlab.storage.folders import PRIVATE_FILE, make_private_folder
+
+_ALLOWED_FILE = "factories.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Factory:
+    """A function of a Python module. address: "module:function"; folder: searched for the module first."""
+
+    address: str
+    folder: str
+
+    @classmethod
+    def here(cls, address: str) -> Self:
+        """In the working folder.
+
+        Raises:
+            ConfigError: it is not written module:function.
+        """
+        module_name, _, function_name = address.partition(":")
+        if not module_name or not function_name:
+            raise ConfigError(f"the factory must be written module:function, such as train:make; got {address!r}")
+        return cls(address=address, folder=str(Path.cwd()))
+
+    def make(self) -> Any:
+        """Import the module and call the function.
+
+        Raises:
+            ConfigError: there is no such module or function.
+        """
+        module_name, _, function_name = self.address.partition(":")
+        if self.folder not in sys.path:
+            sys.path.insert(0, self.folder)
+        try:
+            module = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            raise ConfigError(
+                f"{module_name} cannot be imported from {self.folder} ({error}); start ctrlab in the folder of {module_name}.py"
+            ) from error
+        if not callable(getattr(module, function_name, None)):
+            raise ConfigError(f"{module_name} has no function {function_name}")
+        return getattr(module, function_name)()
+
+
+def make_module(address: str) -> Any:
+    """(module, calibration batches) from the factory at `address`, in the working folder.
+
+    Raises:
+        ConfigError: there is no such function, or it returns something else.
+    """
+    made = Factory.here(address).make()
+    if not isinstance(made, tuple) or len(made) != 2 or not hasattr(made[0], "named_modules"):
+        raise ConfigError(f"{address} must return a pair (module, batches); got {type(made).__name__}")
+    return made
+
+
+def allow(workspace: Workspace, model_id: str, factory: Factory) -> None:
+    """Let jobs and the preview process of this user import the factory for this model.
+
+    Raises:
+        ConfigError: the user's configuration folder cannot be written.
+    """
+    path = _allowed_path()
+    entries = [*_allowed(), _entry(workspace, model_id, factory)]
+    try:
+        make_private_folder(path.parent)
+        temporary = path.with_name(f".{path.name}.{os.getpid()}")
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(entries, file, indent=1)
+        temporary.replace(path)
+    except OSError as error:
+        raise ConfigError(
+            f"{path} cannot be written ({error.strerror}), so no other process may import the factory; set XDG_CONFIG_HOME to a "
+            "folder that can be written"
+        ) from error
+
+
+def check_allowed(workspace: Workspace, model_id: str, factory: Factory) -> None:
+    """ConfigError where this user has not registered the model with this factory on this machine."""
+    if _entry(workspace, model_id, factory) not in _allowed():
+        raise ConfigError(
+            f"the factory {factory.address} of {model_id} was not registered by this user on this machine, so it is not "
+            f"imported; run `ctrlab register {factory.address}` here"
+        )
+
+
+def _entry(workspace: Workspace, model_id: str, factory: Factory) -> dict[str, str]:
+    home = str(workspace.home.absolute())
+    return {"home": home, "model": model_id, "address": factory.address, "folder": factory.folder}
+
+
+def _allowed_path() -> Path:
+    return platformdirs.user_config_path("ctrlab", appauthor=False) / _ALLOWED_FILE
+
+
+def _allowed() -> list[dict[str, str]]:
+    try:
+        found = json.loads(_allowed_path().read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return found if isinstance(found, list) else []
