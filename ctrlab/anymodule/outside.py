@@ -31,7 +31,7 @@ class OutsideModel:
     labels: 0 or 1 of each row of `batches`, in their order (n,).
     evaluate: evaluate(module), the caller's own measure; higher is better.
     detached: a context in which the module can be copied, without optimizers and data loaders.
-    compress, restore: by default `ctrlab.compress` and `ctrlab.restore`; a framework's own give models that it can train.
+    restore: restore(module, path) by default `ctrlab.restore`; a framework's own returns models that it can train.
 
     >>> module = nn.Sequential(nn.Linear(4, 3), nn.Linear(3, 1))
     >>> model = OutsideModel(module=module, batches=[torch.zeros(2, 4), torch.zeros(2, 4)], labels=np.array([0, 1, 1, 0]))
@@ -87,8 +87,7 @@ class OutsideModel:
 
     def restored(self, path: Any) -> nn.Module:
         """The compressed module in the file at `path`, which `CompressionResult.save` wrote."""
-        with self.detached(self.module):
-            return self.restore(self.module, path)
+        return self.restore(self.module, path)
 
 
 def rows_in(batch: Any) -> int:

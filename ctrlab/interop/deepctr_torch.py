@@ -8,6 +8,7 @@ result.model.fit(train_inputs, train_labels, epochs=5)  # fine-tuning by the fra
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ import torch
 from torch import Tensor, nn
 
 from ctrlab.anymodule import compress as compress_any
+from ctrlab.anymodule import restore as restore_any
+from ctrlab.anymodule.outside import OutsideModel
 from ctrlab.compression.result import CompressionResult
 from ctrlab.decomposition.spectrum import LayerSpectrum
 from ctrlab.errors import DataError
@@ -70,6 +73,41 @@ def compress(
         )
     _rebuild(model, result.model)
     return result
+
+
+def restore(model: nn.Module, path: str | Path) -> nn.Module:
+    """The compressed DeepCTR-Torch model in a file that `CompressionResult.save` or the export of ctrlab wrote.
+
+    Args:
+        model: a model of the same class and settings, with any weights; not changed.
+
+    Raises:
+        CompressionError: `model` is not a DeepCTR-Torch model, or the file belongs to another architecture.
+    """
+    check_methods(model, "DeepCTR-Torch", ("predict", "get_regularization_loss", "input_from_feature_columns"))
+    with detached_attributes(model, _DETACHED):
+        compressed = restore_any(model, path)
+    _rebuild(model, compressed)
+    return compressed
+
+
+def outside_model(model: nn.Module, x: Inputs, y: Any, batch_size: int = 4096) -> OutsideModel:
+    """A DeepCTR-Torch model with rows and labels, for `Lab.register_deepctr_torch` or a function that `ctrlab register` calls.
+
+    Args:
+        model: a trained `deepctr_torch.models.basemodel.BaseModel`.
+        x, y: what `model.evaluate` takes.
+        batch_size: rows per batch; at least four batches are made, so that some only measure.
+
+    Raises:
+        DataError, CompressionError: as of `compress`.
+    """
+    check_methods(model, "DeepCTR-Torch", ("predict", "get_regularization_loss", "input_from_feature_columns"))
+    clicks = np.asarray(y).reshape(-1)
+    return OutsideModel(
+        module=model, batches=batches_of(model, x, min(batch_size, max(1, len(clicks) // 4))), labels=clicks,
+        detached=lambda own: detached_attributes(own, _DETACHED), restore=restore,
+    )  # fmt: skip
 
 
 def batches_of(model: nn.Module, x: Inputs, batch_size: int = 4096) -> list[Tensor]:

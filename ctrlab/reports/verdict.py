@@ -26,12 +26,18 @@ def verdict(original: Row, other: Row, rows: Sequence[Row]) -> str:
     measured, clicks = other["measured_rows"], other["measured_clicks"]
     change = other["auc"] - original["auc"]
     doubts = _doubts(original, other)
+    if change != change and _is_number(other.get("measure")) and _is_number(original.get("measure")):
+        return f"{text}; its own measure is {other['measure']:.6g}, where the original has {original['measure']:.6g}.{doubts}"
     if change != change:
         return f"{text}; {_no_auc(measured, clicks, other['split'])}.{doubts}"
     enough = has_enough_clicks(measured, clicks)
     interval = certainty(other["auc_change_low"], other["auc_change_high"], change, enough=enough)
     text += f"; AUC {difference(change)}{interval} on {rows_and_clicks(measured, clicks, other['split'])}"
     return text + (_control(other, change, rows) if enough else ".") + _seeds(other, rows) + doubts
+
+
+def _is_number(value: float | None) -> bool:
+    return value is not None and value == value
 
 
 def _no_auc(rows: float | None, clicks: float | None, split: str) -> str:

@@ -25,15 +25,15 @@ _NEEDS: dict[str, Ability] = {
     "control": "finetune", "segments": "segments",
 }  # fmt: skip
 
-_FACTORY = "register it with a function that makes it: `ctrlab register module:function`"
-_PROCESS = f"Only the Python process that registered this model holds it. Do it there (`lab.compress`), or {_FACTORY}."
+_FACTORY = "register it with a function that makes it (ctrlab register module:function)"
+_PROCESS = f"Only the Python process that registered this model holds it: do it there by Lab, or {_FACTORY}."
 _WEIGHTS = f"The file holds weights and no architecture. For more, {_FACTORY}."
-_NO_LABELS = "This model was registered without labels, so no AUC can be measured. Give labels, or a function `evaluate`."
-_ONE_NUMBER = "This model was registered with `evaluate` and without labels: jobs measure it so, but log loss needs labels."
-_OTHER_FRAMEWORK = "This model was trained outside ctrlab: fine-tune the compressed one by its own code (`lab.module`)."
+_NO_LABELS = "This model was registered without labels, so no AUC can be measured. Give labels, or a function that evaluates."
+_ONE_NUMBER = "This model was registered without labels: jobs measure it by its own function, but AUC and log loss need labels."
+_OTHER_FRAMEWORK = "This model was trained outside ctrlab: fine-tune the compressed one by its own code (Lab.module)."
 _METHODS = "Of a model from outside only AFM with a basis a table, in float32, is offered: its data flow is not known."
 _TIME = "Its serving form is not known to ctrlab, so it is not timed here; time it where it is served."
-_SERVE = "A model from outside is exported by its own code: `lab.module(id)` returns it, compressed."
+_SERVE = "A model from outside is exported by its own code: Lab.module(id) returns it, compressed."
 _SEGMENTS = "The rows of a model from outside have no named fields here, so its AUC is not split by them."
 
 

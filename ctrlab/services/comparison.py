@@ -18,6 +18,7 @@ from ctrlab.evaluation.speed_ratio import SpeedRatio
 from ctrlab.models.profile import ModelProfile
 from ctrlab.reports.comparison import LATENCY_BATCH_SIZES, RUNTIMES
 from ctrlab.reports.model_settings import settings_of
+from ctrlab.services.capabilities import is_outside
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.models import require_models, role_of
 from ctrlab.services.of_model import newest_of_model, newest_of_models
@@ -211,7 +212,7 @@ def _speeds(timings: Sequence[Artifact], model: Artifact, reference: Artifact | 
         for size in LATENCY_BATCH_SIZES:
             timing = latencies.get(runtime, {}).get(str(size), {})
             row |= {f"{runtime}_{key}_{size}": timing.get(key, np.nan) for key in ("p50_ms", "p99_ms", "rows_per_second")}
-            if reference is None or reference.id == model.id:
+            if reference is None or reference.id == model.id or is_outside(model):
                 found = SpeedRatio(batch_size=size, runtime=runtime)
             else:
                 found = ratio_in(timings, model.id, reference.id, runtime=runtime, batch_size=size)

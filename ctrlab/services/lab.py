@@ -138,6 +138,14 @@ class Lab:
         )  # fmt: skip
         return outside.register(self.workspace, model, name)
 
+    def register_fuxictr(self, model: "nn.Module", loader: Iterable[Any], *, name: str) -> Artifact:
+        """Store a model trained in FuxiCTR, with the batches and labels of a loader; `module` then returns FuxiCTR models."""
+        return outside.register(self.workspace, load("ctrlab.interop.fuxictr:outside_model")(model, loader), name)
+
+    def register_deepctr_torch(self, model: "nn.Module", x: Any, y: Any, *, name: str) -> Artifact:
+        """Store a model trained in DeepCTR-Torch, with rows and labels as its `evaluate` takes them; see `module`."""
+        return outside.register(self.workspace, load("ctrlab.interop.deepctr_torch:outside_model")(model, x, y), name)
+
     def register_factory(self, address: str, *, name: str = "") -> Artifact:
         """Store the model that the function `address`, written "module:function", makes in the working folder.
 

@@ -249,9 +249,10 @@ def _new_evaluation(
     workspace: Workspace, artifact: Artifact, model: OutsideModel, module: nn.Module, folder: Path
 ) -> NewArtifact:
     """Metrics on the labelled rows, and the number of the model's own `evaluate`."""
-    summary: dict[str, Any] = {"split": REGISTERED, "auc_change": None, "auc_interval": {}, "measure": None}
-    none = {"auc": None, "log_loss": None, "calibration_ratio": None, "calibration_error": None, "num_rows": 0, "num_clicks": 0}
-    summary["metrics"] = none
+    unknown = ("auc", "log_loss", "calibration_ratio", "calibration_error", "num_rows", "num_clicks")
+    summary: dict[str, Any] = {
+        "split": REGISTERED, "metrics": dict.fromkeys(unknown), "auc_change": None, "auc_interval": {}, "measure": None,
+    }  # fmt: skip
     if model.evaluate is not None:
         value = float(model.evaluate(module))
         summary["measure"] = value if math.isfinite(value) else None

@@ -144,7 +144,7 @@ def _facts(model: Artifact) -> None:
     )
     columns[1].metric(
         f"AUC ({split})", format.auc(metrics.get("auc")), border=True, delta_color="off", delta_arrow="off",
-        delta=f"log loss {format.auc(metrics['log_loss'])}, {_clicks(metrics)}" if metrics else "not measured yet",
+        delta=_measured(evaluation),
     )  # fmt: skip
     columns[2].metric(
         "Parameters", format.count(tables + dense), border=True, delta_color="off", delta_arrow="off",
@@ -160,6 +160,16 @@ def _facts(model: Artifact) -> None:
             f"Counted in the serving form. While training it has {format.count(trained)} parameters; what serving does not need "
             "is folded away."
         )
+
+
+def _measured(evaluation: Artifact | None) -> str:
+    """Log loss and clicks, or the number of an outside model's own function."""
+    if evaluation is None:
+        return "not measured yet"
+    if (own := evaluation.summary.get("measure")) is not None:
+        return f"own measure {own:.6g}"
+    metrics = evaluation.summary["metrics"]
+    return f"log loss {format.auc(metrics['log_loss'])}, {_clicks(metrics)}"
 
 
 def _clicks(metrics: dict[str, Any]) -> str:

@@ -76,10 +76,10 @@ def _measure(workspace: Workspace, table: "pd.DataFrame") -> None:
     if (job := job_of_page(("time",), lambda job: bool(set(job.config["model_ids"]) & set(table["id"])))) is not None:
         job_progress(job.id, quiet_success=True)
     able = {model.id: abilities(workspace, model) for model in models.require_models(workspace, table["id"].tolist())}
-    for reason in dict.fromkeys(own.why_not("measure") for own in able.values()):
+    unmeasured = table.loc[table["log_loss"].isna() & table["measure"].isna(), "id"]
+    for reason in dict.fromkeys(able[model_id].why_not("measure") for model_id in unmeasured):
         if reason:
             st.info(reason, icon=":material/info:")
-    unmeasured = table.loc[table["log_loss"].isna() & table["measure"].isna(), "id"]
     missing = [model_id for model_id in unmeasured if able[model_id].allows("measure")]
     if not missing and state.current().job is None:
         return

@@ -19,15 +19,14 @@ from ctrlab.ui import cache
 from ctrlab.ui.components import rank_plan
 from ctrlab.ui.views.compress.context import CompressContext, load_context
 
-_BY_VARIANCE = (
-    "Walks plans that keep the same share of variance in every layer. Measure the sensitivity to walk those that lose least AUC."
-)
+_ALIKE = "Walks plans that keep the same share of variance in every layer."
+_BY_VARIANCE = f"{_ALIKE} Measure the sensitivity to walk those that lose least AUC."
 _BY_ESTIMATE = (
     "Walks the plans that should lose least log loss for their size, by the gradients in the spectra. "
     "Measure the sensitivity to walk those that lose least AUC."
 )
 _BY_LOSS = "Walks the plans that lose least AUC for their size, by the measured sensitivity."
-_PLANNING = "Walks plans that keep the same share of variance in every layer, until those that lose least AUC are found."
+_PLANNING = f"{_ALIKE.rstrip('.')}, until those that lose least AUC are found."
 #: Shares of variance lost, evenly spaced in their logarithm.
 _LOST = tuple(np.geomspace(1e-4, 0.7, 48).tolist())
 
@@ -48,7 +47,7 @@ def walk(context: CompressContext, sensitivity_id: str | None, spec: Compression
     """The plans that the dial walks under `spec`, whose own plan must be empty; returns at once."""
     by_variance = _by_variance(context.workspace, context.model.id, context.spectra_id)
     if sensitivity_id is None and not has_gradients(context.profile, context.spectra):
-        return Walk(by_variance, _BY_VARIANCE)
+        return Walk(by_variance, _BY_VARIANCE if context.abilities.allows("sensitivity") else _ALIKE)
     future = _front(context.workspace, context.model.id, context.spectra_id, sensitivity_id, spec)
     if not future.done():
         return Walk(by_variance, _PLANNING, pending=True)
