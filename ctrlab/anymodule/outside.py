@@ -48,6 +48,8 @@ class OutsideModel:
     restore: Callable[[nn.Module, Any], nn.Module] = restore
 
     def __post_init__(self) -> None:
+        if not isinstance(self.module, nn.Module):
+            raise ConfigError(f"{type(self.module).__name__} is no torch module; give an nn.Module")
         if not self.batches:
             raise ConfigError("there are no calibration batches; give a list of what the module takes")
         if self.labels is None:

@@ -107,11 +107,13 @@ def comparison_text(table: pd.DataFrame) -> str:
     ]  # fmt: skip
     original = table.iloc[0]
     text = table_text(headers, [_comparison_cells(row, original) for _, row in table.iterrows()])
-    return "\n".join([text, *_measured_on(table), *_speed_notes(table)])
+    own = [f"{row['name']}: own measure {row['measure']:.6g}" for _, row in table.iterrows() if row["measure"] == row["measure"]]
+    return "\n".join([text, *own, *_measured_on(table), *_speed_notes(table)])
 
 
 def _comparison_cells(row: "pd.Series[Any]", original: "pd.Series[Any]") -> list[str]:
-    thousand_rows = [f"{row[f'{runtime}_rows_per_second_{SPEED_BATCH}'] / 1e3:.0f} k" for runtime in RUNTIMES]
+    rates = [row[f"{runtime}_rows_per_second_{SPEED_BATCH}"] / 1e3 for runtime in RUNTIMES]
+    thousand_rows = ["-" if rate != rate else f"{rate:.0f} k" for rate in rates]
     speeds = [_speed(row, runtime) for runtime in RUNTIMES]
     millions = [f"{row[part] / 1e6:.3f} M" for part in ("parameters_tables", "parameters_dense")]
     smaller = f"{original['parameters'] / row['parameters']:.2f}x"

@@ -25,6 +25,8 @@ _NEEDS: dict[str, Ability] = {
     "control": "finetune", "segments": "segments",
 }  # fmt: skip
 
+#: Settings of a compression that need the ability "methods".
+_OF_METHODS = ("method", "basis", "precision", "layer_precisions")
 _FACTORY = "register it with a function that makes it (ctrlab register module:function)"
 _PROCESS = f"Only the Python process that registered this model holds it: do it there by Lab, or {_FACTORY}."
 _WEIGHTS = f"The file holds weights and no architecture. For more, {_FACTORY}."
@@ -80,7 +82,11 @@ class Capabilities:
         defaults = CompressConfig(plan=RankPlan(), **self.fixed_settings)
         for name in self.fixed_settings:
             if name != "order" and getattr(config, name) != getattr(defaults, name):
-                self.require("methods" if name in ("method", "basis", "precision", "layer_precisions") else "finetune")
+                what = (
+                    "the compression has a fine-tuning (--no-finetune leaves it out)" if name == "finetune" else f"{name} is set"
+                )
+                ability: Ability = "methods" if name in _OF_METHODS else "finetune"
+                raise ConfigError(f"{what}: {self.why_not(ability).rstrip('.')}")
 
 
 def capabilities(model: Artifact, *, held: bool = False) -> Capabilities:

@@ -10,8 +10,11 @@ import importlib
 import json
 import os
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Self
 
 import platformdirs
@@ -21,6 +24,8 @@ from ctrlab.services.workspace import Workspace
 from ctrlab.storage.folders import PRIVATE_FILE, make_private_folder
 
 _ALLOWED_FILE = "factories.json"
+#: {folder of a factory: names of the modules that its calls imported from it}; the folder was put on the path for them.
+_imported: dict[str, set[str]] = {}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,12 +50,25 @@ class Factory:
     def make(self) -> Any:
         """Import the module and call the function.
 
+        Modules of other factories' folders are imported anew when those are called again, so that two folders may both have a
+        train.py.
+
         Raises:
-            ConfigError: there is no such module or function.
+            ConfigError: there is no such module or function, or a module of this name was imported from elsewhere.
         """
         module_name, _, function_name = self.address.partition(":")
+        _forget_other_folders(self.folder)
         if self.folder not in sys.path:
             sys.path.insert(0, self.folder)
+            _imported.setdefault(self.folder, set())
+        before = set(sys.modules)
+        try:
+            return self._function(module_name, function_name)()
+        finally:
+            if self.folder in _imported:
+                _imported[self.folder] |= _modules_below(self.folder) - before
+
+    def _function(self, module_name: str, function_name: str) -> Callable[[], Any]:
         try:
             module = importlib.import_module(module_name)
         except ModuleNotFoundError as error:
@@ -59,7 +77,19 @@ class Factory:
             ) from error
         if not callable(getattr(module, function_name, None)):
             raise ConfigError(f"{module_name} has no function {function_name}")
-        return getattr(module, function_name)()
+        self._check_origin(module)
+        function: Callable[[], Any] = getattr(module, function_name)
+        return function
+
+    def _check_origin(self, module: ModuleType) -> None:
+        """ConfigError where the folder has a module of this name, and another one is imported."""
+        found = PathFinder.find_spec(module.__name__.rpartition(".")[2], [self.folder]) if "." not in module.__name__ else None
+        if found is None or found.origin is None or module.__file__ is None:
+            return
+        if Path(found.origin).resolve() != Path(module.__file__).resolve():
+            raise ConfigError(
+                f"a module {module.__name__} is already imported from {module.__file__}; give {found.origin} another name"
+            )
 
 
 def make_module(address: str) -> Any:
@@ -103,6 +133,25 @@ def check_allowed(workspace: Workspace, model_id: str, factory: Factory) -> None
             f"the factory {factory.address} of {model_id} was not registered by this user on this machine, so it is not "
             f"imported; run `ctrlab register {factory.address}` here"
         )
+
+
+def _forget_other_folders(folder: str) -> None:
+    for other in [known for known in _imported if known != folder]:
+        for name in _imported.pop(other):
+            sys.modules.pop(name, None)
+        if other in sys.path:
+            sys.path.remove(other)
+
+
+def _modules_below(folder: str) -> set[str]:
+    """Names of the imported modules whose files lie in the folder itself, not in an environment below it."""
+    found = set()
+    for name, module in list(sys.modules.items()):
+        file = getattr(module, "__file__", None)
+        own = name.partition(".")[0] not in ("ctrlab", "__main__")
+        if own and file and file.startswith(folder + os.sep) and "site-packages" not in file:
+            found.add(name)
+    return found
 
 
 def _entry(workspace: Workspace, model_id: str, factory: Factory) -> dict[str, str]:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import sys
+from collections import OrderedDict
 
 import numpy as np
 import pytest
@@ -20,6 +21,7 @@ from ctrlab.services.capabilities import capabilities
 from ctrlab.services.compression import CompressJobConfig, submit_compress
 from ctrlab.services.previews import PreviewRequest
 from ctrlab.services.spectra import latest_spectra, load_layer_spectra
+from ctrlab.services.work import outside as work
 from ctrlab.storage import NewArtifact
 from ctrlab.worker.preview import Previewer
 from tests.support.outside_models import MAKER
@@ -63,8 +65,9 @@ def compressed(lab, registered):
 
 @pytest.fixture
 def forgotten(monkeypatch):
-    """No module is held: as in another process."""
+    """No module is held or was made: as in another process."""
     monkeypatch.setattr(outside, "_held", {})
+    monkeypatch.setattr(work, "_made", OrderedDict())
 
 
 def test_its_size_and_arithmetic_are_those_of_the_module(registered, theirs):
@@ -274,6 +277,30 @@ def test_a_broken_file_is_one_sentence(lab, folder):
     (folder / "broken.safetensors").write_bytes(b"broken")
     with pytest.raises(CtrlabError, match=r"broken\.safetensors is no safetensors file"):
         lab.read_weights(folder / "broken.safetensors")
+
+
+def test_two_folders_may_have_a_module_of_one_name(tmp_path):
+    made = []
+    for number in (1, 2, 1):
+        folder = tmp_path / str(number)
+        folder.mkdir(exist_ok=True)
+        (folder / "of_one_name.py").write_text(
+            f"import helper_of_one_name as own\n\ndef make():\n    return own.value, {number}\n"
+        )
+        (folder / "helper_of_one_name.py").write_text(f"value = {number}\n")
+        made.append(factories.Factory(address="of_one_name:make", folder=str(folder)).make())
+    assert made == [(1, 1), (2, 2), (1, 1)]
+
+
+def test_a_module_that_is_imported_from_elsewhere_is_not_taken_for_the_one_of_the_folder(tmp_path):
+    (tmp_path / "json.py").write_text("def make():\n    return 1\n\ndumps = make\n")
+    with pytest.raises(ConfigError, match="already imported from"):
+        factories.Factory(address="json:dumps", folder=str(tmp_path)).make()
+
+
+def test_what_is_no_module_is_refused_in_a_sentence(lab):
+    with pytest.raises(ConfigError, match="is no torch module"):
+        lab.register(3, [torch.zeros(2, 3)], name="Number")
 
 
 def test_the_command_line_module_is_made_in_the_working_folder(folder):

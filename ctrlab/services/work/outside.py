@@ -2,6 +2,7 @@
 
 import math
 import tempfile
+from collections import OrderedDict
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -44,6 +45,9 @@ from ctrlab.storage import Artifact, NewArtifact
 
 #: The rows of an outside model, in place of a split's name.
 REGISTERED = "registered"
+#: Modules made by factories that stay in memory: a job opens its model several times.
+_KEPT = 2
+_made: OrderedDict[tuple[Path, str], OutsideModel] = OrderedDict()
 
 
 def as_outside(made: Any, address: str) -> OutsideModel:
@@ -98,7 +102,8 @@ def open_outside(workspace: Workspace, artifact: Artifact) -> OutsideModel:
         ConfigError: no process but another holds it, or its factory may not be imported or makes another module.
     """
     original = original_of(workspace, artifact)
-    found, facts = held(workspace, original.id), facts_of(original)
+    key, facts = (workspace.home, original.id), facts_of(original)
+    found = held(workspace, original.id) or _made.get(key)
     if found is not None:
         return found
     if facts["kind"] != "factory":
@@ -111,7 +116,9 @@ def open_outside(workspace: Workspace, artifact: Artifact) -> OutsideModel:
     except (OSError, SafetensorError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[-1].strip()
         raise ConfigError(f"{factory.address} makes another module than was registered: {reason}; register it again") from error
-    hold(workspace, original.id, model)
+    while len(_made) >= _KEPT:
+        _made.popitem(last=False)
+    _made[key] = model
     return model
 
 
