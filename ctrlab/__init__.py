@@ -19,6 +19,7 @@ _HOMES = {
     "spectra": "ctrlab.anymodule",
     "compress": "ctrlab.anymodule",
     "restore": "ctrlab.anymodule",
+    "load_bundle": "ctrlab.serving.bundle.read",
     "Lab": "ctrlab.services.lab",
     "open_workspace": "ctrlab.services.workspace",
     "TrainConfig": "ctrlab.services.models",

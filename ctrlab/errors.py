@@ -55,6 +55,10 @@ class CompressionError(CtrlabError):
     """A rank plan does not fit the model it was applied to."""
 
 
+class ServingError(CtrlabError):
+    """A model cannot be served as it is, or a bundle is missing, damaged or answers otherwise than it should."""
+
+
 class StorageError(CtrlabError):
     """The store, or a file it points to, is missing, damaged or of another version."""
 

@@ -13,10 +13,11 @@ from ctrlab.cli.output import comparison_text, print_json, segments_text, table_
 from ctrlab.figures.text import rows_and_clicks, size
 from ctrlab.models.configs import MODELS
 from ctrlab.reports.training import finished_training, planned_training
-from ctrlab.services import annotations, comparison, models
+from ctrlab.services import annotations, comparison, export, models
 from ctrlab.services.doubts import model_doubts
 from ctrlab.services.lab import Lab
 from ctrlab.services.models import TrainConfig
+from ctrlab.services.outside import abilities
 from ctrlab.services.reporting import TABLE_FORMS
 from ctrlab.services.segments import latest_segments, moved_table, segments_table
 from ctrlab.services.serving import IntegersConfig
@@ -102,12 +103,13 @@ def run_import(args: argparse.Namespace) -> None:
 
 
 def _export(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
-    parser = declare_verb(subparsers, common, "export", run_export, "write a model to files: checkpoints and ONNX")
+    parser = declare_verb(
+        subparsers, common, "export", run_export, "write a model to files: a bundle for serving, and checkpoints"
+    )
     parser.add_argument("model", help="id of the model")
     parser.add_argument("folder", type=Path, help="folder to write to")
-    parser.add_argument(
-        "--integers", action="store_true", help="also an ONNX file that multiplies integers, checked against the float form"
-    )
+    parser.add_argument("--integers", action="store_true", help="the bundle multiplies integers, checked against the float form")
+    parser.add_argument("--calibrate", action="store_true", help="fit scale and intercept of the logit on the validation rows")
     parser.add_argument(
         "--user-fields", nargs="+", default=[], metavar="FIELD",
         help="fields of the user: also ONNX for many candidates of one user, whose part is computed once",
@@ -118,10 +120,15 @@ def _export(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
 def run_export(args: argparse.Namespace) -> None:
     """`export`."""
     with open_lab(args) as lab:
+        model = lab.workspace.store.artifacts.get(args.model)
+        reason = abilities(lab.workspace, model).why_not("serve")
         made = lab.integers(args.model, **flag_settings(IntegersConfig, args)) if args.integers else None
-        files = models.export_model(lab.workspace, args.model, args.folder, args.user_fields)
-        lines = [*map(str, files), *([made.summary["advice"]] if made else [])]
-        found = {"files": [str(path) for path in files], **({"integers": made.summary} if made else {})}
+        form = "integers" if made and not made.summary["refused"] else "float"
+        bundle = None if reason else lab.bundle(args.model, form=form, calibrate=args.calibrate)
+        files = export.export_model(lab.workspace, args.model, args.folder, args.user_fields, bundle=bundle)
+        lines = [*map(str, files), *([made.summary["advice"]] if made else []), *([reason] if reason else [])]
+        found = {"files": [str(path) for path in files], "bundle": bundle.summary["version"] if bundle else None}
+        found |= {"integers": made.summary} if made else {}
         print_json(found) if args.json else print("\n".join(lines))
 
 

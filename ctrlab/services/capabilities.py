@@ -13,7 +13,7 @@ from ctrlab.storage import Artifact
 
 #: spectra: of outputs, computed again. compress: a job makes the compressed model. measure: AUC and log loss, live and by jobs.
 #: sensitivity: of each layer. finetune: training by ctrlab, with its controls, recovery and methods that train. methods: others
-#: than AFM, a shared basis, integers. time: seconds of a call. serve: ONNX. segments: accuracy by value of a field.
+#: than AFM, a shared basis, integers. time: seconds of a call. serve: ONNX and bundles. segments: accuracy by value of a field.
 Ability = Literal["spectra", "compress", "measure", "sensitivity", "finetune", "methods", "time", "serve", "segments"]
 #: Where an outside model came from, in its config: "factory", "process" (Python objects alone) or "file" (weights alone).
 SOURCE = "outside"
@@ -21,7 +21,8 @@ SOURCE = "outside"
 #: The ability that each kind of job about a model needs.
 _NEEDS: dict[str, Ability] = {
     "spectra": "spectra", "compress": "compress", "sensitivity": "sensitivity", "evaluate": "measure", "speed": "time",
-    "plan_speed": "time", "time": "time", "integers": "serve", "shrink": "finetune", "analysis": "finetune",
+    "plan_speed": "time", "time": "time", "integers": "serve", "bundle": "serve",
+    "scores": "serve", "shrink": "finetune", "analysis": "finetune",
     "control": "finetune", "segments": "segments",
 }  # fmt: skip
 

@@ -27,6 +27,7 @@ from ctrlab.plans.ranks import plan_ranks, preset_plan
 from ctrlab.registry import load
 from ctrlab.services import (
     annotations,
+    bundles,
     comparison,
     compression,
     controls,
@@ -56,9 +57,12 @@ from ctrlab.storage.trash import TrashEntry
 from ctrlab.training.configs import FINETUNE, FitConfig
 
 if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
     from torch import nn
 
     from ctrlab.measuring.choose import Choice
+    from ctrlab.serving.bundle.read import Bundle
 
 OnProgress = Callable[[Job], None]
 
@@ -352,6 +356,25 @@ class Lab:
         """
         config = serving.IntegersConfig(model_id=model_id, **settings)
         return self._artifact(serving.submit_integers(self.workspace, config), "serving")
+
+    def bundle(self, model_id: str, **settings: Any) -> Artifact:
+        """Encoder and model in one folder that reads raw rows; `settings` are those of `BundleConfig`.
+
+        One that was made with these settings is returned as it is. Its files are in the artifact's folder `bundle`;
+        `ctrlab.load_bundle` opens it.
+        """
+        config = bundles.BundleConfig(model_id=model_id, **settings)
+        known = bundles.latest_bundle(self.workspace, model_id, config)
+        return known or self._artifact(bundles.submit_bundle(self.workspace, config), "bundle")
+
+    def predict(self, model_id: str, rows: Any) -> "NDArray[np.float32]":
+        """The probability of a click of each raw row, float32 (n,); `rows` are those of `Bundle.predict`.
+
+        They are those of the model's bundle in float, without calibration, which the first call makes.
+        """
+        made = self.bundle(model_id)
+        open_bundle: Callable[[Path], Bundle] = load("ctrlab.serving.bundle.read:load_bundle")
+        return open_bundle(made.path / bundles.BUNDLE_FOLDER).predict(rows)
 
     def compare(self, model_ids: Sequence[str], baseline: str | None = None, *, time_again: bool = False) -> pd.DataFrame:
         """The comparison table; what is missing is measured first: accuracy of each model, and speeds of all in one job.

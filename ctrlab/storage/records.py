@@ -7,14 +7,15 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 ArtifactKind = Literal[
-    "dataset", "model", "spectra", "sensitivity", "speed", "plan", "evaluation", "timing", "segments", "serving"
+    "dataset", "model", "spectra", "sensitivity", "speed", "plan", "evaluation", "timing", "segments", "serving", "bundle",
+    "scores",
 ]  # fmt: skip
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
 
 #: Each kind's prefix of an artifact id, such as "ds-0f3a9c2e".
 ID_PREFIXES: dict[str, str] = {
     "dataset": "ds", "model": "model", "spectra": "spectra", "sensitivity": "sens", "speed": "speed", "plan": "plan",
-    "evaluation": "eval", "timing": "timing", "segments": "seg", "serving": "serving",
+    "evaluation": "eval", "timing": "timing", "segments": "seg", "serving": "serving", "bundle": "bundle", "scores": "scores",
 }  # fmt: skip
 #: Characters of an artifact's name.
 MAX_NAME_LENGTH = 200

@@ -10,7 +10,7 @@ from ctrlab.data.synthetic import SyntheticConfig, write_sample
 from ctrlab.errors import ConfigError, CtrlabError, DataError, StorageError, UnknownNameError
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import predict
-from ctrlab.services import datasets, models, spectra
+from ctrlab.services import datasets, export, models, spectra
 from ctrlab.services.models import TrainConfig
 from ctrlab.services.settings_difference import config_difference
 from ctrlab.training.configs import FitConfig
@@ -112,7 +112,7 @@ def test_fine_tuning_never_ends_below_truncation_in_validation(compressed):
 
 
 def test_an_exported_model_comes_back_as_it_was(lab, dataset, compressed, tmp_path):
-    files = {path.name: path for path in models.export_model(lab.workspace, compressed.id, tmp_path)}
+    files = {path.name: path for path in export.export_model(lab.workspace, compressed.id, tmp_path)}
     assert set(files) == {"model.safetensors", "serving.safetensors", "model.onnx"}
     again = lab.import_checkpoint(dataset.id, files["model.safetensors"])
     table = lab.compare([compressed.id, again.id])
@@ -129,7 +129,7 @@ def test_the_difference_of_two_configs_shows_only_what_differs(lab, model, compr
 def test_a_checkpoint_of_another_encoding_is_refused_before_it_is_queued(lab, dataset, model, tmp_path):
     other = encoded(lab, write_table(tmp_path / "other.csv", seed=1), "other")
     with pytest.raises(DataError, match="another encoding"):
-        models.import_checkpoint(lab.workspace, other.id, models.export_model(lab.workspace, model.id, tmp_path)[0])
+        models.import_checkpoint(lab.workspace, other.id, export.export_model(lab.workspace, model.id, tmp_path)[0])
 
 
 def test_a_pickle_is_refused_before_it_is_queued(lab, dataset, tmp_path):

@@ -13,16 +13,26 @@ from ctrlab.models.base import CTRModel
 from ctrlab.serving.onnx_export import export_onnx
 from tests.support.small_models import digest_of
 
-_sessions: dict[str, onnxruntime.InferenceSession] = {}
+_sessions: dict[str, tuple[bytes, onnxruntime.InferenceSession]] = {}
+
+
+def onnx_file(model: CTRModel) -> bytes:
+    """The exported model as the content of its file."""
+    return _exported(model)[0]
 
 
 def onnx_session(model: CTRModel) -> onnxruntime.InferenceSession:
     """The exported model on one thread."""
+    return _exported(model)[1]
+
+
+def _exported(model: CTRModel) -> tuple[bytes, onnxruntime.InferenceSession]:
     key = digest_of(model)
     if key not in _sessions:
         with tempfile.TemporaryDirectory() as folder:
-            export_onnx(model, Path(folder) / "model.onnx")
-            _sessions[key] = open_onnx(Path(folder) / "model.onnx", threads=1)
+            path = Path(folder) / "model.onnx"
+            export_onnx(model, path)
+            _sessions[key] = (path.read_bytes(), open_onnx(path, threads=1))
     return _sessions[key]
 
 

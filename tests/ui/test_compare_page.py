@@ -7,6 +7,7 @@ from streamlit.testing.v1 import AppTest
 
 from ctrlab.plans.configs import CompressConfig, RankPlan
 from ctrlab.services.annotations import annotate
+from ctrlab.services.bundles import BundleConfig
 from ctrlab.services.comparison import EvaluateConfig
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.controls import finetune_key, submit_with_controls
@@ -192,3 +193,26 @@ def test_the_form_in_integers_is_exported_by_a_job_and_says_what_came_of_it(ids,
     assert not page.exception
     (job,) = store.jobs.list(5)
     assert (job.kind, job.config["model_id"]) == ("integers", ids["model"])
+
+
+def test_a_bundle_is_made_by_a_job_and_then_downloaded(ids, tmp_path):
+    store = open_workspace(tmp_path).store
+    page = open_page(model=ids["model"], chosen=ids["model"])
+    page.segmented_control(key=f"bundle-form-{ids['model']}").set_value("integers").run()
+    page.checkbox(key=f"bundle-calibrate-{ids['model']}").check().run()
+    page.button(key=f"make-bundle-{ids['model']}").click().run()
+    page.button(key="prepare-serving").click().run()
+    assert not page.exception
+    plain, chosen = store.jobs.list(5)
+    assert (plain.kind, BundleConfig.from_dict(plain.config)) == ("bundle", BundleConfig(model_id=ids["model"]))
+    assert BundleConfig.from_dict(chosen.config) == BundleConfig(model_id=ids["model"], form="integers", calibrate=True)
+    folder = tmp_path / "made" / "bundle"
+    folder.mkdir(parents=True)
+    (folder / "bundle.json").write_text("{}")
+    store.artifacts.add(NewArtifact(
+        "bundle", "Bundle", parents=[ids["model"]], config=plain.config, summary={"version": "abc", "form": "float"},
+        files_from=folder.parent,
+    ))  # fmt: skip
+    page = open_page(model=ids["model"], chosen=ids["model"])
+    assert page.button(key=f"make-bundle-{ids['model']}").label == "Version abc has this form"
+    assert "version abc, float" in next(one for one in page.get("download_button") if "serving" in one.label).help

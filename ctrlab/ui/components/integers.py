@@ -4,7 +4,6 @@ import streamlit as st
 
 from ctrlab.figures.text import difference, size
 from ctrlab.services import serving
-from ctrlab.services.outside import abilities
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache
 from ctrlab.ui.components.job_progress import watch
@@ -12,24 +11,20 @@ from ctrlab.ui.feedback import guarded, sentence
 
 
 def integers(model_id: str) -> None:
-    """A button with what there is of a model's integer form; the download for serving then has its file."""
+    """What there is of a model's integer form, and the button that exports it."""
     workspace = cache.workspace()
-    with st.popover("Integers", icon=":material/memory:"):
-        st.caption(
-            "An ONNX file whose tables are bytes and whose layers multiply bytes. It is compared with the float form row by row, "
-            "and written only where it answers alike; the download for serving then has it."
-        )
-        if reason := abilities(workspace, workspace.store.artifacts.get(model_id)).why_not("serve"):
-            st.info(reason, icon=":material/info:")
-            return
-        made = serving.latest_integers(workspace, model_id)
-        if made is not None:
-            st.markdown(sentence(_said(made)))
-        if st.button("Export again" if made else "Export in integers", key=f"integers-{model_id}"):
-            with guarded() as outcome:
-                watch(serving.submit_integers(workspace, serving.IntegersConfig(model_id=model_id)))
-            if not outcome.failed:
-                st.rerun()
+    st.caption(
+        "In integers, tables are bytes and layers multiply bytes. The form is compared with the float one row by row, and "
+        "written only where it answers alike."
+    )
+    made = serving.latest_integers(workspace, model_id)
+    if made is not None:
+        st.markdown(sentence(_said(made)))
+    if st.button("Export again" if made else "Export in integers", key=f"integers-{model_id}"):
+        with guarded() as outcome:
+            watch(serving.submit_integers(workspace, serving.IntegersConfig(model_id=model_id)))
+        if not outcome.failed:
+            st.rerun()
 
 
 def _said(made: Artifact) -> str:

@@ -18,6 +18,7 @@ from ctrlab.storage import Artifact, Job
 from ctrlab.training.configs import FitConfig
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.components.artifact_picker import artifact_picker
+from ctrlab.ui.components.bundle import bundle_options, bundle_progress, download_for_serving, score_rows
 from ctrlab.ui.components.config_form import config_form
 from ctrlab.ui.components.downloads import download_table, file_stem
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, watch
@@ -97,10 +98,15 @@ def _selected_model(known: list[Artifact]) -> Artifact | None:
     with right:
         _spectra_link(model)
     _facts(model)
+    with st.container(horizontal=True, key="serving"):
+        download_for_serving(model)
+        bundle_options(model)
+    bundle_progress([model.id])
     show_doubts(model_doubts(cache.workspace(), model))
     _map(model)
     _learning_curve(model)
     _diagram(model)
+    score_rows(model)
     what_is_not_offered(model)
     with st.expander(f"All models ({len(known)})", icon=":material/list:"):
         _table(known)

@@ -28,6 +28,8 @@ class BucketField(Field):
 
     A parsed cell is its bucket + 1, or 0 where the cell is missing. Ids are assigned by falling count in the training rows, equal
     counts by the smaller bucket.
+
+    buckets: in the order of their ids. ids: int32, the id of each parsed cell.
     """
 
     output = "ids"
@@ -38,7 +40,7 @@ class BucketField(Field):
         super().__init__(name, column, rules)
         self.min_count = min_count
         self.buckets: list[int] = []
-        self._ids: Ids = np.empty(0, np.int32)
+        self.ids: Ids = np.empty(0, np.int32)
 
     @property
     def field_dim(self) -> int:
@@ -53,7 +55,7 @@ class BucketField(Field):
         self._set_buckets([int(bucket) for bucket in by_count if counts[bucket] >= max(1, self.min_count)])
 
     def encode(self, cells: NDArray[np.int16]) -> Ids:
-        return self._ids[cells]
+        return self.ids[cells]
 
     def state(self) -> dict[str, Any]:
         own = {"min_count": self.min_count, "keys": self.buckets}
@@ -61,16 +63,17 @@ class BucketField(Field):
 
     def _set_buckets(self, buckets: list[int]) -> None:
         self.buckets = buckets
-        self._ids = np.full(self.num_buckets + 1, OUT_OF_VOCABULARY_ID, np.int32)
-        self._ids[MISSING_CODE] = MISSING_ID
-        self._ids[np.array(buckets, np.int64) + 1] = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(buckets))
+        self.ids = np.full(self.num_buckets + 1, OUT_OF_VOCABULARY_ID, np.int32)
+        self.ids[MISSING_CODE] = MISSING_ID
+        self.ids[np.array(buckets, np.int64) + 1] = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(buckets))
 
 
 class CriteoField(NumericField, BucketField):
     """Bucket floor(log(x)^2) for x > 2; each smaller integer has its own bucket, down to -60 (one bucket for all below)."""
 
-    _SMALL = 63
-    num_buckets = _SMALL + 2048
+    #: Buckets of the numbers up to 2.
+    SMALL = 63
+    num_buckets = SMALL + 2048
 
     def __init__(self, name: str, column: str, min_count: int, rules: CellRules = PLAIN_CELLS) -> None:
         NumericField.__init__(self, name, column, rules)
@@ -78,8 +81,8 @@ class CriteoField(NumericField, BucketField):
 
     def parse_numbers(self, numbers: Numbers) -> NDArray[np.int16]:
         with np.errstate(invalid="ignore", divide="ignore"):
-            large = np.floor(np.log(np.maximum(numbers, 2.0)) ** 2) + self._SMALL
-            small = np.maximum(np.floor(numbers) + (self._SMALL - 3), 0.0)
+            large = np.floor(np.log(np.maximum(numbers, 2.0)) ** 2) + self.SMALL
+            small = np.maximum(np.floor(numbers) + (self.SMALL - 3), 0.0)
         buckets = np.minimum(np.where(numbers > 2, large, small), self.num_buckets - 1)
         return np.where(np.isnan(buckets), MISSING_CODE, buckets + 1).astype(np.int16)
 

@@ -24,6 +24,7 @@ class ListField(Field):
     shares: name of the categorical field whose vocabulary the elements use. That vocabulary is fitted on the categorical field's
         own cells only, so adding a list to a dataset does not change the ids of its items. None: the list has its own vocabulary,
         by falling count of the elements within `max_length` in the training rows.
+    elements: the field of single elements, which has the vocabulary.
     """
 
     output = "lists"
@@ -42,7 +43,7 @@ class ListField(Field):
     ) -> None:
         super().__init__(name, column, rules)
         self.notation, self.max_length, self.shares = notation, max_length, shares
-        self._elements = TextField(name, column, min_count, rules)
+        self.elements = TextField(name, column, min_count, rules)
 
     @property
     def width(self) -> int:
@@ -50,21 +51,21 @@ class ListField(Field):
 
     @property
     def field_dim(self) -> int:
-        return self._elements.field_dim
+        return self.elements.field_dim
 
     @property
     def min_count(self) -> int:
         """The count that an element of the vocabulary has at least in the training rows."""
-        return self._elements.min_count
+        return self.elements.min_count
 
     @property
     def vocabulary(self) -> pl.Series:
         """Texts in the order of their ids."""
-        return self._elements.vocabulary
+        return self.elements.vocabulary
 
     def share_with(self, field: TextField) -> None:
         """Use `field`'s vocabulary. Call before that field is fitted."""
-        self._elements = field
+        self.elements = field
 
     def parse(self, texts: pl.Series) -> ParsedColumn:
         elements, rows = self._split(texts)
@@ -73,22 +74,22 @@ class ListField(Field):
 
     def fit(self, cells: ParsedCells) -> None:
         if not self.shares:
-            self._elements.fit(_Elements(cells))
+            self.elements.fit(_Elements(cells))
 
     def encode(self, cells: NDArray[np.uint64]) -> Ids:
-        return self._elements.encode(cells)  # the id of a missing element is PADDING_ID
+        return self.elements.encode(cells)  # the id of a missing element is PADDING_ID
 
     def transform(self, texts: pl.Series) -> Ids:
         elements, rows = self._split(texts)
         elements = canonical(elements, self.rules, unquote=True)
-        ids = self._elements.ids_of(elements)
+        ids = self.elements.ids_of(elements)
         return self._padded(ids, elements.is_not_null().to_numpy(), rows, len(texts), PADDING_ID)
 
     def state(self) -> dict[str, Any]:
         own: dict[str, Any] = {"separator": self.notation.separator, "max_length": self.max_length, "shares": self.shares}
         if self.notation.list_format:
             own["list_format"] = self.notation.list_format
-        return {"name": self.name, "column": self.column, "min_count": self._elements.min_count, **own, **self.rules.state()}
+        return {"name": self.name, "column": self.column, "min_count": self.elements.min_count, **own, **self.rules.state()}
 
     @classmethod
     def restore(cls, state: dict[str, Any]) -> Self:
@@ -99,12 +100,12 @@ class ListField(Field):
     def set_vocabulary(self, vocabulary: pl.Series) -> None:
         """Set the vocabulary; ignored when the list shares another field's."""
         if not self.shares:
-            self._elements.set_vocabulary(vocabulary)
+            self.elements.set_vocabulary(vocabulary)
 
     def release(self) -> None:
         """Free the vocabulary; ignored when the list shares another field's."""
         if not self.shares:
-            self._elements.release()
+            self.elements.release()
 
     def _split(self, texts: pl.Series) -> tuple[pl.Series, NDArray[np.intp]]:
         """The elements of all lists and the row of each, missing elements included."""

@@ -23,7 +23,10 @@ from ctrlab.data.tables.cells import PLAIN_CELLS, CellRules, canonical
 
 
 class TextField(Field):
-    """A categorical field. Ids are assigned by falling count in the training rows, equal counts in the byte order of the text."""
+    """A categorical field. Ids are assigned by falling count in the training rows, equal counts in the byte order of the text.
+
+    vocabulary: texts in the order of their ids. aliases: {other spelling of true or false: the text of the vocabulary}.
+    """
 
     output = "ids"
     input = "keys"
@@ -33,8 +36,8 @@ class TextField(Field):
         super().__init__(name, column, rules)
         self.min_count = min_count
         self.vocabulary = pl.Series(name, [], dtype=pl.String)
-        self._aliases: dict[str, str] = {}
-        self._table: NDArray[np.uint64] = np.zeros((1, 2), np.uint64)
+        self.aliases: dict[str, str] = {}
+        self._table: NDArray[np.uint64] | None = None
 
     @property
     def field_dim(self) -> int:
@@ -48,14 +51,13 @@ class TextField(Field):
         counted = merge_booleans(*count_distinct(cells, self.min_count))
         keys, texts = order_by_count(*counted, cells)
         self.set_vocabulary(texts)
-        aliases = key_aliases(self._aliases)
-        ids = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(keys))
-        same = [int(ids[keys == key][0]) for key in aliases.values()]
-        self._table = id_table(np.append(keys, np.array(list(aliases), np.uint64)), np.append(ids, np.array(same, np.int64)))
+        self._table = self._table_of(keys)
 
     def encode(self, cells: Keys) -> Ids:
         from ctrlab.data.encoding.compiled.keys import look_up_ids
 
+        if self._table is None:
+            self._table = self._table_of_vocabulary()
         ids: Ids = look_up_ids(cells.reshape(-1), MISSING_ID, OUT_OF_VOCABULARY_ID, self._table)
         return ids.reshape(cells.shape)
 
@@ -64,9 +66,9 @@ class TextField(Field):
 
     def ids_of(self, texts: pl.Series) -> Ids:
         """Ids int32 (n,) of canonical texts."""
-        # Looked up by text: a loaded vocabulary has no hash table of keys, and serving does not need the compiled loops.
-        if self._aliases:
-            texts = texts.replace(self._aliases)
+        # Looked up by text: a few rows are not worth the hash table of keys, nor loading the compiled loops.
+        if self.aliases:
+            texts = texts.replace(self.aliases)
         ids = shifted(texts.cast(self._enum, strict=False).to_physical(), NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID)
         return np.where(texts.is_null().to_numpy(), np.int32(MISSING_ID), ids)
 
@@ -80,12 +82,22 @@ class TextField(Field):
     def set_vocabulary(self, vocabulary: pl.Series) -> None:
         """Set the vocabulary: texts in the order of their ids."""
         self.vocabulary = vocabulary.alias(self.name)
-        self._aliases = boolean_aliases(vocabulary)
+        self.aliases = boolean_aliases(vocabulary)
+        self._table = None
 
     def release(self) -> None:
         """Free the vocabulary and the hash table that `encode` uses."""
         self.set_vocabulary(pl.Series([], dtype=pl.String))
-        self._table = np.zeros((1, 2), np.uint64)
+
+    def _table_of_vocabulary(self) -> NDArray[np.uint64]:
+        return self._table_of(keys_of_texts(self.vocabulary, self.rules)[0])
+
+    def _table_of(self, keys: Keys) -> NDArray[np.uint64]:
+        """Hash table from the keys of the vocabulary, in the order of their ids, and of its other spellings to ids."""
+        aliases = key_aliases(self.aliases)
+        ids = np.arange(NUM_RESERVED_IDS, NUM_RESERVED_IDS + len(keys))
+        same = [int(ids[keys == key][0]) for key in aliases.values()]
+        return id_table(np.append(keys, np.array(list(aliases), np.uint64)), np.append(ids, np.array(same, np.int64)))
 
     @cached_property
     def _enum(self) -> pl.Enum:

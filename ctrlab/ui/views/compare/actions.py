@@ -9,9 +9,8 @@ from ctrlab.services import models, timing
 from ctrlab.services.annotations import annotate
 from ctrlab.services.outside import abilities
 from ctrlab.ui import cache
+from ctrlab.ui.components.bundle import bundle_options, download_for_serving
 from ctrlab.ui.components.comparison import Shown
-from ctrlab.ui.components.downloads import file_name
-from ctrlab.ui.components.integers import integers
 from ctrlab.ui.components.job_progress import watch
 from ctrlab.ui.feedback import guarded
 
@@ -25,8 +24,9 @@ _TIMED = 12
 def actions(table: "pd.DataFrame", shown: Shown, baseline: str | None) -> None:
     """A row of buttons; the first ones concern the chosen model."""
     row = table[table["id"] == shown.chosen].iloc[0]
-    _download(shown.chosen, row["name"])
-    integers(shown.chosen)
+    model = cache.workspace().store.artifacts.get(shown.chosen)
+    download_for_serving(model)
+    bundle_options(model)
     _report(table, shown, baseline)
     if len(table) > 1:
         _time_again(table, shown.chosen, baseline)
@@ -37,15 +37,6 @@ def actions(table: "pd.DataFrame", shown: Shown, baseline: str | None) -> None:
         st.caption("In Python")
         st.code(as_python(ids, baseline), language="python", wrap_lines=True)
     _mark(row)
-
-
-def _download(model_id: str, name: str) -> None:
-    workspace = cache.workspace()
-    st.download_button(
-        "Download for serving", lambda: models.model_archive(workspace, model_id), file_name(name, suffix="zip"),
-        "application/zip", key="download-model", icon=":material/download:", type="primary", on_click="ignore",
-        help=f"{name}: its checkpoints and, once they were made, its ONNX files in float and in integers.",
-    )  # fmt: skip
 
 
 def _report(table: "pd.DataFrame", shown: Shown, baseline: str | None) -> None:

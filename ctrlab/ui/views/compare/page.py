@@ -14,6 +14,7 @@ from ctrlab.services.settings_difference import config_difference
 from ctrlab.services.workspace import Workspace
 from ctrlab.ui import address, cache, state
 from ctrlab.ui.components.artifact_picker import unique_labels
+from ctrlab.ui.components.bundle import bundle_progress
 from ctrlab.ui.components.comparison import comparison
 from ctrlab.ui.components.downloads import download_table
 from ctrlab.ui.components.explain import explain
@@ -60,6 +61,7 @@ def render() -> None:
     if len(table) == 1:
         _only_one(table)
     _measure(workspace, table)
+    bundle_progress(table["id"].tolist())
     st.fragment(_compared)(table, baseline)
 
 

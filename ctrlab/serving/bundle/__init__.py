@@ -1,0 +1,1 @@
+"""A bundle: everything that turns raw rows into probabilities, in one folder."""
