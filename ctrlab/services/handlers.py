@@ -42,6 +42,8 @@ HANDLER_MODULES = (
     "ctrlab.services.timing",
     "ctrlab.services.segments",
     "ctrlab.services.serving",
+    "ctrlab.services.bundles",
+    "ctrlab.services.scores",
     "ctrlab.services.controls",
     "ctrlab.services.shrink",
     "ctrlab.services.sample",

@@ -15,6 +15,7 @@ import pytest
 
 from ctrlab.config import Config, option
 from ctrlab.errors import ConfigError, DataError, JobCancelled, StorageError, UnknownNameError
+from ctrlab.services import handlers
 from ctrlab.services.handlers import JOB_HANDLERS, JobContext
 from ctrlab.services.jobs import cancel_job, ensure_worker, get_job, job_curves, job_log, list_jobs, retry_job, worker_state
 from ctrlab.services.runner import run_job
@@ -267,3 +268,12 @@ def test_the_request_side_loads_neither_torch_nor_sklearn() -> None:
     modules = "ctrlab.services.jobs, ctrlab.services.runner, ctrlab.services.handlers, ctrlab.services.workspace"
     script = f"import sys, {modules}\nassert not {{'torch', 'sklearn', 'streamlit', 'pandas'}} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", script], check=True, cwd=ROOT)
+
+
+def test_every_module_that_registers_a_kind_of_job_is_loaded_where_jobs_run():
+    """A child knows only the kinds of the modules in the list; a test process has imported them all anyway."""
+    services = Path(handlers.__file__).parent
+    registering = {
+        f"ctrlab.services.{path.stem}" for path in services.glob("*.py") if "JOB_HANDLERS.register(" in path.read_text()
+    }
+    assert registering - {"ctrlab.services.handlers"} == set(handlers.HANDLER_MODULES)

@@ -181,18 +181,13 @@ def test_the_header_never_shows_a_control_as_the_compressed_model(ids, tmp_path)
     assert "DeepFM, AFM" in header and "truncated only" not in header
 
 
-def test_the_form_in_integers_is_exported_by_a_job_and_says_what_came_of_it(ids, tmp_path):
-    store = open_workspace(tmp_path).store
+def test_what_came_of_the_form_in_integers_is_said(ids, tmp_path):
     refused = "serve the float form: a row's probability changes by 0.2000, and at most 0.05 is allowed"
-    store.artifacts.add(
+    open_workspace(tmp_path).store.artifacts.add(
         NewArtifact("serving", "In integers", parents=[ids["model"]], summary={"refused": "so", "advice": refused})
     )
     page = open_page(model=ids["model"], chosen=ids["model"])
-    assert "Serve the float form: a row's probability changes by 0.2000" in texts(page)
-    page.button(key=f"integers-{ids['model']}").click().run()
-    assert not page.exception
-    (job,) = store.jobs.list(5)
-    assert (job.kind, job.config["model_id"]) == ("integers", ids["model"])
+    assert any(f"In integers: {refused}" in caption.value for caption in page.caption)
 
 
 def test_a_bundle_is_made_by_a_job_and_then_downloaded(ids, tmp_path):

@@ -319,7 +319,7 @@ class Comparison {
     const search = node("input", { type: "search", placeholder: "Filter by name, method, ranks", "aria-label": "Filter the models", value: this.state.text });
     search.addEventListener("input", () => this.filter({ text: search.value }));
     this.search = search;
-    this.bar.append(search, this.count, this.reset, node("span", { class: "space" }), this.kindMenu(), this.limitMenu(), this.columnMenu(), this.exportMenu());
+    this.bar.append(search, this.count, this.reset, node("span", { class: "space" }), ...[this.kindMenu(), this.limitMenu()].filter(Boolean), this.columnMenu(), this.exportMenu());
   }
 
   filter(change) {

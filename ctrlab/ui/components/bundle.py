@@ -2,7 +2,6 @@
 
 import streamlit as st
 
-from ctrlab.figures.text import count, plural
 from ctrlab.services import bundles, export, scores
 from ctrlab.services.datasets import stage_upload
 from ctrlab.services.outside import abilities
@@ -60,6 +59,8 @@ def bundle_options(model: Artifact) -> None:
             "Calibrate probabilities", key=f"bundle-calibrate-{model.id}",
             help="Fits scale and intercept of the logit on the validation rows. AUC does not change, predicted clicks do.",
         )  # fmt: skip
+        if form == "integers":
+            st.caption("Tables are bytes and layers multiply bytes; refused where answers would be others than the float form's.")
         config = bundles.BundleConfig(model_id=model.id, form=form or "float", calibrate=calibrate)
         made = bundles.latest_bundle(cache.workspace(), model.id, config)
         label = f"Version {made.summary['version']} has this form" if made else "Make this bundle"
@@ -103,11 +104,11 @@ def score_rows(model: Artifact) -> None:
 
 def _scored(made: Artifact) -> None:
     summary = made.summary
-    st.markdown(f"{plural(summary['rows'], 'row')} scored, mean probability {summary['mean']:.4f}.")
+    st.markdown(f"{summary['rows']:,} rows scored, mean probability {summary['mean']:.4f}.")
     for note in summary["notes"]:
         st.warning(escape(sentence(f"{note['text']}; {note['remedy']}")), icon=":material/warning:")
     st.download_button(
-        f"Probabilities of {count(summary['rows'])} rows", (made.path / scores.SCORES_FILE).read_bytes, "scores.csv", "text/csv",
+        f"Probabilities of {summary['rows']:,} rows", (made.path / scores.SCORES_FILE).read_bytes, "scores.csv", "text/csv",
         key="download-scores", icon=":material/download:", on_click="ignore",
     )  # fmt: skip
 

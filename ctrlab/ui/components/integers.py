@@ -1,4 +1,4 @@
-"""The serving form that multiplies integers: its export, and what came of it."""
+"""What came of the export of a serving form that multiplies integers."""
 
 import streamlit as st
 
@@ -6,25 +6,13 @@ from ctrlab.figures.text import difference, size
 from ctrlab.services import serving
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache
-from ctrlab.ui.components.job_progress import watch
-from ctrlab.ui.feedback import guarded, sentence
 
 
 def integers(model_id: str) -> None:
-    """What there is of a model's integer form, and the button that exports it."""
-    workspace = cache.workspace()
-    st.caption(
-        "In integers, tables are bytes and layers multiply bytes. The form is compared with the float one row by row, and "
-        "written only where it answers alike."
-    )
-    made = serving.latest_integers(workspace, model_id)
+    """What came of a model's integer form, if it was exported."""
+    made = serving.latest_integers(cache.workspace(), model_id)
     if made is not None:
-        st.markdown(sentence(_said(made)))
-    if st.button("Export again" if made else "Export in integers", key=f"integers-{model_id}"):
-        with guarded() as outcome:
-            watch(serving.submit_integers(workspace, serving.IntegersConfig(model_id=model_id)))
-        if not outcome.failed:
-            st.rerun()
+        st.caption(f"In integers: {_said(made)}.")
 
 
 def _said(made: Artifact) -> str:
