@@ -4,7 +4,7 @@
 
 A DeepFM of the paper's size is built for the first 400,000 generated rows in Criteo's format (its weights do not matter for the
 time), compressed to the paper's ranks, and both are bundled; then the rows after these, without labels, are scored by
-`score_table`, as `ctrlab predict` does. Beside it `model.onnx` fed with texts, in one thread, by batch size.
+`score_table`, as `ctrlab predict` does. Then `model.onnx` is fed with texts, in one thread, by batch size.
 """
 
 import argparse

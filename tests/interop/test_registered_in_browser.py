@@ -15,7 +15,7 @@ from playwright.sync_api import expect, sync_playwright
 
 import ctrlab
 from ctrlab.interop import deepctr_torch, fuxictr
-from ctrlab.services.models import export_model
+from ctrlab.services.export import export_model
 from tests.interop.test_deepctr_torch_models import clicks, dcn
 from tests.interop.test_fuxictr_models import batches, deepfm
 from tests.support.browser import ERRORS, Dashboard, launch_settings, running_server

@@ -12,7 +12,7 @@ from deepctr_torch.inputs import SparseFeat, VarLenSparseFeat
 import ctrlab
 from ctrlab.errors import CompressionError
 from ctrlab.interop import deepctr_torch, fuxictr
-from ctrlab.services.models import export_model
+from ctrlab.services.export import export_model
 from tests.interop.test_deepctr_torch_models import clicks, dcn
 from tests.interop.test_fuxictr_models import batches, deepfm
 

@@ -113,7 +113,7 @@ def test_fine_tuning_never_ends_below_truncation_in_validation(compressed):
 
 def test_an_exported_model_comes_back_as_it_was(lab, dataset, compressed, tmp_path):
     files = {path.name: path for path in export.export_model(lab.workspace, compressed.id, tmp_path)}
-    assert set(files) == {"model.safetensors", "serving.safetensors", "model.onnx"}
+    assert set(files) == {"model.safetensors", "serving.safetensors", "model.ids.onnx"}
     again = lab.import_checkpoint(dataset.id, files["model.safetensors"])
     table = lab.compare([compressed.id, again.id])
     assert table["auc"].nunique() == 1 and table["parameters"].nunique() == 1

@@ -124,6 +124,13 @@ def load_bundle(path: str | Path, *, threads: int | None = None) -> Bundle:
 
     Raises:
         ServingError: no bundle, one of another format, or a file is missing or was changed.
+
+    `load_bundle("out").predict(frame)` gives the probability of every row of a data frame.
+
+    >>> load_bundle("no-such-folder")
+    Traceback (most recent call last):
+        ...
+    ctrlab.errors.ServingError: no-such-folder holds no bundle, or a damaged one; `ctrlab export MODEL no-such-folder` writes one
     """
     path = Path(path)
     manifest = read_manifest(path)
