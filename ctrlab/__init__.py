@@ -20,6 +20,7 @@ _HOMES = {
     "compress": "ctrlab.anymodule",
     "restore": "ctrlab.anymodule",
     "load_bundle": "ctrlab.serving.bundle.read",
+    "OutsideModel": "ctrlab.anymodule.outside",
     "Lab": "ctrlab.services.lab",
     "open_workspace": "ctrlab.services.workspace",
     "TrainConfig": "ctrlab.services.models",

@@ -79,10 +79,23 @@ class Preview:
         return cls(**{**values, **intervals})
 
 
+@dataclass(frozen=True, kw_only=True)
+class OwnMeasure:
+    """What an outside model's own `evaluate` gave for a truncated model and for the original; higher is better."""
+
+    value: float
+    original: float
+    seconds: float
+
+
+#: What the process says of a plan.
+Answer = Preview | OwnMeasure
+
+
 @dataclass(frozen=True)
 class _Asked:
     request: PreviewRequest
-    answer: "Future[Preview]"
+    answer: "Future[Answer]"
 
 
 class PreviewProcess:
@@ -102,16 +115,17 @@ class PreviewProcess:
         self._process: subprocess.Popen[bytes] | None = None
         self._running: _Asked | None = None
         self._waiting: OrderedDict[str, _Asked] = OrderedDict()
-        self._answers: OrderedDict[PreviewRequest, Preview] = OrderedDict()
+        self._answers: OrderedDict[PreviewRequest, Answer] = OrderedDict()
 
-    def ask(self, request: PreviewRequest, asker: str = "") -> "Future[Preview]":
+    def ask(self, request: PreviewRequest, asker: str = "") -> "Future[Answer]":
         """Request the measurement of a plan; returns immediately.
 
         Args:
             asker: the client, such as a browser session: its newer request replaces its pending one.
 
         Returns:
-            Its result is the preview, or raises CtrlabError with what went wrong (Superseded where it was replaced).
+            Its result is the preview, or an outside model's own measure, or raises CtrlabError with what went wrong (Superseded
+            where it was replaced).
         """
         with self._lock:
             known = self._answers.get(request)
@@ -184,22 +198,30 @@ class PreviewProcess:
     def _take(self, message: dict[str, Any]) -> None:
         with self._lock:
             asked, self._running = self._running, None
-            if asked is not None and "preview" in message:
-                self._answers[asked.request] = Preview.from_dict(message["preview"])
+            found = _answer_in(message)
+            if asked is not None and found is not None:
+                self._answers[asked.request] = found
                 while len(self._answers) > self._kept_answers:
                     self._answers.popitem(last=False)
             self._send_next()
         if asked is None:
             return
-        if "preview" in message:
-            asked.answer.set_result(Preview.from_dict(message["preview"]))
+        if found is not None:
+            asked.answer.set_result(found)
         else:
             asked.answer.set_exception(PreviewError(message["error"]))
 
 
-def _done(preview: Preview) -> "Future[Preview]":
-    answer: Future[Preview] = Future()
-    answer.set_result(preview)
+def _answer_in(message: dict[str, Any]) -> Answer | None:
+    """What a line of the process holds; None for an error."""
+    if "preview" in message:
+        return Preview.from_dict(message["preview"])
+    return OwnMeasure(**message["own"]) if "own" in message else None
+
+
+def _done(found: Answer) -> "Future[Answer]":
+    answer: Future[Answer] = Future()
+    answer.set_result(found)
     return answer
 
 

@@ -13,6 +13,7 @@ import sys
 import time
 from collections import OrderedDict
 from collections.abc import Sequence
+from dataclasses import asdict
 from typing import Any, BinaryIO
 
 import torch
@@ -20,7 +21,10 @@ import torch
 from ctrlab.errors import CtrlabError
 from ctrlab.evaluation.delong import auc_difference, auc_interval, log_loss_difference
 from ctrlab.measuring.probe import PlanProbe
-from ctrlab.services.previews import Preview, PreviewRequest
+from ctrlab.services.capabilities import is_outside
+from ctrlab.services.outside import facts_of
+from ctrlab.services.previews import Answer, OwnMeasure, Preview, PreviewRequest
+from ctrlab.services.work.outside import own_measures
 from ctrlab.services.work.probes import open_probe
 from ctrlab.services.workspace import Workspace, open_workspace
 from ctrlab.worker.processors import usable_processors
@@ -53,7 +57,8 @@ def main(argv: Sequence[str] | None = None) -> None:
 def _answer(previewer: "Previewer", line: str, answers: BinaryIO) -> None:
     message: dict[str, Any]
     try:
-        message = {"preview": previewer.measure(PreviewRequest.from_dict(json.loads(line))).to_dict()}
+        found = previewer.answer(PreviewRequest.from_dict(json.loads(line)))
+        message = {"preview": found.to_dict()} if isinstance(found, Preview) else {"own": asdict(found)}
     except CtrlabError as error:
         message = {"error": str(error)}
     except Exception as error:  # the page shows it, the log has the traceback, and the next request is answered
@@ -69,6 +74,15 @@ class Previewer:
     def __init__(self, workspace: Workspace) -> None:
         self._workspace = workspace
         self._probes: OrderedDict[tuple[str, str], PlanProbe] = OrderedDict()
+
+    def answer(self, request: PreviewRequest) -> Answer:
+        """The plan's accuracy; of an outside model without labels, what its own `evaluate` gives."""
+        stored = self._workspace.store.artifacts.get(request.model_id)
+        if not is_outside(stored) or facts_of(stored)["measure"] != "evaluate":
+            return self.measure(request)
+        started = time.perf_counter()
+        value, original = own_measures(self._workspace, stored, request.spectra_id, request.spec)
+        return OwnMeasure(value=value, original=original, seconds=time.perf_counter() - started)
 
     def measure(self, request: PreviewRequest) -> Preview:
         """The plan's accuracy, and its change from the original, on the kept rows."""

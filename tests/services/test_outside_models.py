@@ -200,6 +200,20 @@ def test_a_module_of_this_process_is_compressed_here_and_refused_elsewhere(lab, 
         lab.compress(model.id, ranks=RANKS)
 
 
+def test_the_preview_process_measures_by_the_models_own_function_where_there_are_no_labels(lab, forgotten, monkeypatch):
+    model = lab.register_factory("their_model:make_with_evaluate", name="Own function")
+    monkeypatch.setattr(outside, "_held", {})
+    smaller = lab.compress(model.id, ranks=RANKS)
+    request = PreviewRequest(model_id=model.id, spectra_id=lab.spectra_of(model.id).id, spec=CompressionSpec.of(RANKS))
+    found = Previewer(lab.workspace).answer(request)
+    (evaluation,) = lab.workspace.store.artifacts.list(kind="evaluation", parent=smaller.id)
+    (original,) = lab.workspace.store.artifacts.list(kind="evaluation", parent=model.id)
+    assert found.value == pytest.approx(evaluation.summary["measure"], abs=1e-6)
+    assert found.original == original.summary["measure"] != found.value
+    nothing = Previewer(lab.workspace).answer(request.replace(spec=CompressionSpec()))
+    assert nothing.value == nothing.original
+
+
 def test_without_labels_it_is_compressed_and_not_measured(lab):
     model = lab.register_factory("their_model:make_without_labels", name="No labels")
     smaller = lab.compress(model.id, ranks=RANKS)

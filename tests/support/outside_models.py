@@ -56,6 +56,19 @@ def make_without_labels():
     return trained(), rows()[0]
 
 
+def make_with_evaluate():
+    from ctrlab import OutsideModel
+
+    batches, clicks = rows()
+
+    def evaluate(module):
+        with torch.no_grad():
+            found = torch.cat([module(*batch) for batch in batches]).numpy()
+        return float(np.corrcoef(found, clicks)[0, 1])
+
+    return OutsideModel(module=trained(), batches=batches, evaluate=evaluate)
+
+
 def make_nonsense():
     return 3
 '''

@@ -222,6 +222,24 @@ class OutsideProbe:
         return Measurement.of(self.labels, logits_of(found, probabilities=self._probabilities))
 
 
+def own_measures(workspace: Workspace, artifact: Artifact, spectra_id: str, spec: CompressionSpec) -> tuple[float, float]:
+    """What an outside model's own `evaluate` gives for a compression and for the model as it is.
+
+    Raises:
+        ConfigError: the model cannot be made here, or has no such function.
+    """
+    model = open_outside(workspace, artifact)
+    if model.evaluate is None:
+        raise ConfigError(f"{artifact.name} has no function that evaluates; its factory returns none")
+    before = newest_of_model(workspace, "evaluation", artifact.id)
+    known = before.summary["measure"] if before is not None else None
+    original = float(model.evaluate(model.module)) if known is None else float(known)
+    if not effective_ranks(model_profile(workspace, artifact.id), spec):
+        return original, original
+    module = _compressed(model, spec, open_spectra(workspace, spectra_id), batches=None).model
+    return float(model.evaluate(module)), original
+
+
 def _compressed(
     model: OutsideModel, spec: CompressionSpec, spectra: Mapping[str, LayerSpectrum], batches: Any
 ) -> CompressionResult[nn.Module]:

@@ -147,12 +147,13 @@ def _of_onnx(path: Path) -> Iterator[Matrix]:
         values = np.array(numpy_helper.to_array(tensor))
         use, transposed = uses.get(name, ("", False))
         found = torch.from_numpy(values) if values.dtype.kind in "fiub" else torch.zeros(0)
+        layer = name.removesuffix(".weight")
         if use == "Gather:0":
-            yield Matrix(name, "embedding", found, 0)
+            yield Matrix(layer, "embedding", found, 0)
         elif use in ("MatMul:1", "Gemm:1") and found.ndim == 2:
-            yield Matrix(name, "linear", found if transposed else found.T.contiguous(), found.numel())
+            yield Matrix(layer, "linear", found if transposed else found.T.contiguous(), found.numel())
         else:
-            yield Matrix(name, "linear", found.reshape(-1), 0)
+            yield Matrix(layer, "linear", found.reshape(-1), 0)
 
 
 def _matrix(name: str, values: torch.Tensor) -> Matrix:

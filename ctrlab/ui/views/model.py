@@ -10,6 +10,7 @@ from ctrlab.models.configs import MODELS, ModelConfig
 from ctrlab.models.profile import ModelProfile
 from ctrlab.reports.training import planned_training
 from ctrlab.services import datasets, jobs, models, spectra
+from ctrlab.services.capabilities import is_outside
 from ctrlab.services.comparison import latest_evaluation
 from ctrlab.services.doubts import model_doubts
 from ctrlab.services.models import role_of
@@ -142,7 +143,7 @@ def _facts(model: Artifact) -> None:
     cost = model.summary["cost_serving"]
     evaluation = latest_evaluation(cache.workspace(), model.id)
     metrics: dict[str, Any] = evaluation.summary.get("metrics", {}) if evaluation else {}
-    split = evaluation.summary["split"] if evaluation else "test"
+    split = evaluation.summary["split"] if evaluation else "registered" if is_outside(model) else "test"
     tables, dense = cost["parameters_tables"], cost["parameters_dense"]
     columns = st.columns(4)
     columns[0].metric(

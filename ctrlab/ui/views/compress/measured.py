@@ -11,7 +11,7 @@ from ctrlab.errors import CtrlabError
 from ctrlab.plans.configs import CompressionSpec
 from ctrlab.plans.cost_prediction import Prediction
 from ctrlab.services import previews
-from ctrlab.services.previews import Preview, PreviewError, PreviewRequest, Superseded
+from ctrlab.services.previews import Answer, OwnMeasure, Preview, PreviewError, PreviewRequest, Superseded
 from ctrlab.ui.feedback import sentence
 from ctrlab.ui.views.compress.context import CompressContext
 
@@ -32,13 +32,13 @@ class Measurement:
     waiting: bool = False
 
 
-def request(context: CompressContext, spec: CompressionSpec) -> "Future[Preview]":
+def request(context: CompressContext, spec: CompressionSpec) -> "Future[Answer]":
     """Request the measurement of the plan, in float32; the future is done at once for a plan that was measured before.
 
     It fails at once where plans of the model cannot be measured.
     """
-    if reason := context.abilities.why_not("sensitivity"):
-        refused: Future[Preview] = Future()
+    if reason := context.abilities.why_not("measure"):
+        refused: Future[Answer] = Future()
         refused.set_exception(PreviewError(reason.rstrip(".")))
         return refused
     wanted = PreviewRequest(model_id=context.model.id, spectra_id=context.spectra_id, spec=spec.replace(precision="float32"))
@@ -51,7 +51,7 @@ def predicts_auc(prediction: Prediction) -> bool:
     return prediction.method.projects_outputs and prediction.method.keeps_latents
 
 
-def wait(answer: "Future[Preview]") -> Measurement:
+def wait(answer: "Future[Answer]") -> Measurement:
     """What is known of the measurement after a moment.
 
     Not for long: Streamlit does not interrupt the run of a fragment for another, so that a newer plan would wait as well.
@@ -60,7 +60,10 @@ def wait(answer: "Future[Preview]") -> Measurement:
     error = answer.exception() if answer.done() else None
     if answer.done() and error is None:
         st.session_state[_MEASURED] = True
-        return Measurement(answer.result())
+        found = answer.result()
+        if isinstance(found, OwnMeasure):
+            return Measurement(note=f"Own measure {found.value:.6g}, where the original has {found.original:.6g}.")
+        return Measurement(found)
     if isinstance(error, CtrlabError) and not isinstance(error, Superseded):
         return Measurement(note=f"Not measured. {sentence(str(error))}")
     seen = st.session_state.get(_MEASURED)
