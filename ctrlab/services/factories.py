@@ -19,7 +19,7 @@ from typing import Any, Self
 
 import platformdirs
 
-from ctrlab.errors import ConfigError
+from ctrlab.errors import ConfigError, CtrlabError
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage.folders import PRIVATE_FILE, make_private_folder
 
@@ -54,7 +54,7 @@ class Factory:
         train.py.
 
         Raises:
-            ConfigError: there is no such module or function, or a module of this name was imported from elsewhere.
+            ConfigError: there is no such module or function, a module of this name was imported from elsewhere, or it failed.
         """
         module_name, _, function_name = self.address.partition(":")
         _forget_other_folders(self.folder)
@@ -64,6 +64,13 @@ class Factory:
         before = set(sys.modules)
         try:
             return self._function(module_name, function_name)()
+        except CtrlabError:
+            raise
+        except Exception as error:  # of the user's own code
+            reason = " ".join(str(error).split()) or "no message"
+            raise ConfigError(
+                f"{self.address} failed with {type(error).__name__}: {reason}; call it in Python to see where"
+            ) from error
         finally:
             if self.folder in _imported:
                 _imported[self.folder] |= _modules_below(self.folder) - before

@@ -6,6 +6,7 @@ import sys
 from collections import OrderedDict
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -228,7 +229,7 @@ def test_without_labels_it_is_compressed_and_not_measured(lab):
 @pytest.mark.parametrize(
     ("address", "reason"),
     [("make", "module:function"), ("their_model:missing", "no function missing"), ("not_there:make", "cannot be imported"),
-     ("their_model:make_nonsense", "must return")],
+     ("their_model:make_nonsense", "must return"), ("their_model:make_fault", "failed with ZeroDivisionError")],
 )  # fmt: skip
 def test_a_factory_that_cannot_be_used_is_one_sentence(lab, address, reason):
     with pytest.raises(ConfigError, match=reason):
@@ -246,9 +247,12 @@ def test_labels_that_do_not_fit_are_refused(lab, labels, reason):
 
 def test_a_state_dict_gives_the_spectra_of_its_weights_and_says_what_is_missing(lab, folder):
     path, weight, table = folder / "bare.safetensors", torch.randn(6, 10), torch.randn(300, 4)
-    save_file({"mlp.0.weight": weight, "mlp.0.bias": torch.zeros(6), "embedding.site.weight": table}, str(path))
+    kernel = torch.zeros(2, 3, 4, dtype=torch.float16)
+    save_file({"mlp.0.weight": weight, "mlp.0.bias": torch.zeros(6), "embedding.site.weight": table, "conv": kernel}, str(path))
     model = lab.read_weights(path)
-    assert model.summary["cost"]["parameters_dense"] == 66
+    assert model.summary["cost"]["parameters_dense"] == 66 + 24
+    assert model.summary["cost"]["bytes_dense"] == 4 * 66 + 2 * 24
+    assert model.summary["other"] == {"conv": "a tensor of 3 dimensions, not a matrix"}
     assert model.summary["cost"]["parameters_tables"] == 1200
     found = load_layer_spectra(lab.workspace, latest_spectra(lab.workspace, model.id).id)
     singular = np.linalg.svd(weight.numpy(), compute_uv=False)
@@ -270,6 +274,19 @@ def test_an_onnx_file_gives_layers_sizes_and_macs(lab, folder, theirs):
     shapes = sorted((layer.kind, layer.in_features, layer.out_features) for layer in profile.layers)
     assert shapes == [("embedding", 60, 8), ("embedding", 90, 8), ("linear", 17, 24), ("linear", 24, 16)]
     assert profile.cost.macs == 17 * 24 + 24 * 16
+
+
+def test_an_onnx_file_that_names_another_file_is_refused(lab, folder):
+    weights = onnx.helper.make_tensor("w", onnx.TensorProto.FLOAT, [2, 2], [1.0, 2.0, 3.0, 4.0])
+    weights.ClearField("float_data")
+    weights.data_location = onnx.TensorProto.EXTERNAL
+    weights.external_data.add(key="location", value="/etc/hostname")
+    node = onnx.helper.make_node("MatMul", ["x", "w"], ["y"])
+    values = [onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, [1, 2]) for name in ("x", "y")]
+    graph = onnx.helper.make_graph([node], "g", values[:1], values[1:], [weights])
+    (folder / "outside.onnx").write_bytes(onnx.helper.make_model(graph).SerializeToString())
+    with pytest.raises(CtrlabError, match="keeps weights in another file"):
+        lab.read_weights(folder / "outside.onnx")
 
 
 def test_a_numpy_table_is_read_and_objects_in_one_are_refused(lab, folder):

@@ -69,6 +69,10 @@ def make_with_evaluate():
     return OutsideModel(module=trained(), batches=batches, evaluate=evaluate)
 
 
+def make_fault():
+    return 1 / 0
+
+
 def make_nonsense():
     return 3
 '''

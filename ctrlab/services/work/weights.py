@@ -1,6 +1,6 @@
 """The `weights` job: the matrices of a file without an architecture, and the spectra of the weights themselves."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -45,7 +45,7 @@ def run(config: WeightsConfig, context: JobContext) -> dict[str, str]:
     """Read the file, store its layers and the spectra of its weights."""
     path = input_path(context.workspace, config.path, uploaded=True)
     context.report(0.1, f"reading {path.name}")
-    found, other = read_matrices(path)
+    found, rest = read_matrices(path)
     if not found:
         raise DataError(f"{path.name} holds no matrix of two or more rows and columns, so there is no spectrum to show")
     spectra: dict[str, LayerSpectrum] = {}
@@ -53,7 +53,7 @@ def run(config: WeightsConfig, context: JobContext) -> dict[str, str]:
         context.stop_if_requested()
         context.report(0.1 + 0.9 * number / len(found), f"{matrix.name}, {number + 1:,} of {len(found):,}")
         spectra[matrix.name] = weight_spectrum(matrix)
-    profile = _profile(path, found, other)
+    profile = _profile(path, found, rest)
     folder = stage_folder(context, "spectra")
     save_spectra(folder, spectra)
     facts = {"kind": "file", "measure": "none", "file": path.name}
@@ -62,7 +62,7 @@ def run(config: WeightsConfig, context: JobContext) -> dict[str, str]:
     model = context.add_artifact(NewArtifact(
         "model", name, config={SOURCE: facts},
         summary={"role": "original", "architecture": profile.architecture, "profile": profile.to_dict(), "cost": cost,
-                 "cost_serving": cost, "other": {}},
+                 "cost_serving": cost, "other": {one.name: _why_no_layer(one.values) for one in rest if one.values.ndim > 1}},
     ))  # fmt: skip
     filed = context.add_artifact(NewArtifact(
         "spectra", f"Weight spectra of {name}"[:200], parents=[model.id], config={"model_id": model.id}, files_from=folder,
@@ -71,8 +71,8 @@ def run(config: WeightsConfig, context: JobContext) -> dict[str, str]:
     return {"model": model.id, "spectra": filed.id}
 
 
-def read_matrices(path: Path) -> tuple[list[Matrix], int]:
-    """(the matrices of a file, the number of all its other weights).
+def read_matrices(path: Path) -> tuple[list[Matrix], list[Matrix]]:
+    """(the matrices of a file that are layers or tables, all its other weights).
 
     Raises:
         DataError: the file cannot be read, or is a pickle.
@@ -82,13 +82,19 @@ def read_matrices(path: Path) -> tuple[list[Matrix], int]:
     if reader is None:
         raise DataError(f"{path.name} is none of {', '.join(readers)}")
     found: list[Matrix] = []
-    other = 0
+    rest: list[Matrix] = []
     for matrix in reader(path):
-        if matrix.values.ndim == 2 and min(matrix.values.shape) > 1 and matrix.values.is_floating_point():
-            found.append(matrix)
-        else:
-            other += matrix.values.numel()
-    return found, other
+        (rest if _why_no_layer(matrix.values) else found).append(matrix)
+    return found, rest
+
+
+def _why_no_layer(values: torch.Tensor) -> str:
+    """Why a tensor has no spectrum here; "" where it has one."""
+    if values.ndim != 2:
+        return f"a tensor of {values.ndim} dimensions, not a matrix"
+    if min(values.shape) < 2:
+        return "one row or one column"
+    return "" if values.is_floating_point() else f"it holds {str(values.dtype).removeprefix('torch.')}, not floats"
 
 
 def weight_spectrum(matrix: Matrix) -> LayerSpectrum:
@@ -115,7 +121,7 @@ def _of_safetensors(path: Path) -> Iterator[Matrix]:
     except (OSError, SafetensorError) as error:
         raise DataError(f"{path.name} is no safetensors file that can be read: {error}") from error
     for name, values in tensors.items():
-        yield _matrix(name.removesuffix(".weight"), values)
+        yield _matrix(_layer_name(name, tensors), values)
 
 
 def _of_npy(path: Path) -> Iterator[Matrix]:
@@ -133,10 +139,12 @@ def _of_onnx(path: Path) -> Iterator[Matrix]:
     from onnx import numpy_helper
 
     try:
-        model = onnx.load(str(path))
+        model = onnx.load(str(path), load_external_data=False)  # a file names no other file that is then opened
     except Exception as error:  # protobuf has its own exceptions
         raise DataError(f"{path.name} is no ONNX file that can be read: {error}") from error
     weights = {one.name: one for one in model.graph.initializer}
+    if any(tensor.data_location == onnx.TensorProto.EXTERNAL for tensor in weights.values()):
+        raise DataError(f"{path.name} keeps weights in another file; save it with its weights inside")
     uses: dict[str, tuple[str, bool]] = {}
     for node in model.graph.node:
         for place, name in enumerate(node.input):
@@ -147,13 +155,19 @@ def _of_onnx(path: Path) -> Iterator[Matrix]:
         values = np.array(numpy_helper.to_array(tensor))
         use, transposed = uses.get(name, ("", False))
         found = torch.from_numpy(values) if values.dtype.kind in "fiub" else torch.zeros(0)
-        layer = name.removesuffix(".weight")
+        layer = _layer_name(name, weights)
         if use == "Gather:0":
             yield Matrix(layer, "embedding", found, 0)
         elif use in ("MatMul:1", "Gemm:1") and found.ndim == 2:
             yield Matrix(layer, "linear", found if transposed else found.T.contiguous(), found.numel())
         else:
-            yield Matrix(layer, "linear", found.reshape(-1), 0)
+            yield Matrix(name, "linear", found if found.ndim != 2 else found.reshape(-1), 0)
+
+
+def _layer_name(name: str, names: Collection[str]) -> str:
+    """The layer of a weight, "mlp.0" of "mlp.0.weight", unless that is the name of another weight."""
+    layer = name.removesuffix(".weight")
+    return name if layer in names else layer
 
 
 def _matrix(name: str, values: torch.Tensor) -> Matrix:
@@ -164,13 +178,14 @@ def _matrix(name: str, values: torch.Tensor) -> Matrix:
     return Matrix(name, kind, values, 0 if kind == "embedding" else values.numel())
 
 
-def _profile(path: Path, found: list[Matrix], other: int) -> ModelProfile:
+def _profile(path: Path, found: list[Matrix], rest: list[Matrix]) -> ModelProfile:
     layers = tuple(_layer(matrix) for matrix in found)
     size = found[0].values.element_size()
-    tables = sum(layer.parameters for layer in layers if layer.kind == "embedding")
-    dense = sum(layer.parameters for layer in layers if layer.kind == "linear") + other
+    tables = [matrix.values for matrix in found if matrix.kind == "embedding"]
+    dense = [matrix.values for matrix in found if matrix.kind == "linear"] + [matrix.values for matrix in rest]
     cost = Cost(
-        parameters_tables=tables, parameters_dense=dense, bytes_tables=size * tables, bytes_dense=size * dense,
+        parameters_tables=sum(map(torch.numel, tables)), parameters_dense=sum(map(torch.numel, dense)),
+        bytes_tables=sum(values.nbytes for values in tables), bytes_dense=sum(values.nbytes for values in dense),
         macs=sum(matrix.macs for matrix in found),
     )  # fmt: skip
     return with_fixed_part(ModelProfile(
