@@ -1,6 +1,7 @@
 """Formatting of numbers, durations and settings for all pages; counts, sizes and shares as in `figures.text`."""
 
 import math
+from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
@@ -8,7 +9,8 @@ from ctrlab.figures import text
 from ctrlab.figures.text import MINUS, count, percent, plural, size, times
 
 __all__ = [
-    "MINUS", "ago", "auc", "count", "difference", "duration", "number", "percent", "plural", "rate", "setting", "size", "times",
+    "MINUS", "accuracy", "ago", "auc", "count", "difference", "duration", "number", "percent", "plural", "rate", "setting",
+    "size", "times",
 ]  # fmt: skip
 
 NONE = "\N{EN DASH}"
@@ -21,6 +23,16 @@ def _missing(value: float | None) -> bool:
 def number(value: float | None) -> str:
     """`count`, with a dash for None and NaN."""
     return NONE if _missing(value) else count(value)  # type: ignore[arg-type]
+
+
+def accuracy(evaluation: Mapping[str, Any]) -> str:
+    """The AUC of an evaluation's summary, or without one the number that an outside model's own function gave.
+
+    >>> accuracy({"metrics": {"auc": 0.75}}), accuracy({"metrics": {"auc": None}, "measure": 0.5})
+    ('AUC 0.7500', 'own measure 0.5')
+    """
+    found, own = evaluation["metrics"].get("auc"), evaluation.get("measure")
+    return f"own measure {own:.6g}" if found is None and own is not None else f"AUC {auc(found)}"
 
 
 def auc(value: float | None) -> str:

@@ -121,5 +121,5 @@ def _report(workspace: Workspace, job: Job) -> str:
     model = job.result.get("model")
     evaluation = newest_of_model(workspace, "evaluation", model) if isinstance(model, str) else None
     if job.state == "succeeded" and evaluation is not None:
-        return f"{line}, AUC {format.auc(evaluation.summary['metrics'].get('auc'))} on {evaluation.summary['split']} rows"
+        return f"{line}, {format.accuracy(evaluation.summary)} on {evaluation.summary['split']} rows"
     return f"{line}."

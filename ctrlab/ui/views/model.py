@@ -173,9 +173,9 @@ def _measured(evaluation: Artifact | None) -> str:
     """Log loss and clicks, or the number of an outside model's own function."""
     if evaluation is None:
         return "not measured yet"
-    if (own := evaluation.summary.get("measure")) is not None:
-        return f"own measure {own:.6g}"
-    metrics = evaluation.summary["metrics"]
+    metrics, own = evaluation.summary["metrics"], evaluation.summary.get("measure")
+    if metrics["log_loss"] is None and own is not None:
+        return format.accuracy(evaluation.summary)
     return f"log loss {format.auc(metrics['log_loss'])}, {_clicks(metrics)}"
 
 

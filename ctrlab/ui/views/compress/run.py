@@ -1,8 +1,5 @@
 """The button that compresses, the progress of its job, and the result."""
 
-from collections.abc import Mapping
-from typing import Any
-
 import streamlit as st
 
 from ctrlab.plans.configs import CompressConfig
@@ -73,22 +70,16 @@ def _submit(workspace: Workspace, config: service.CompressJobConfig, settings: R
     return service.submit_compress(workspace, config)
 
 
-def _accuracy(measured: Mapping[str, Any]) -> str:
-    """The AUC of an evaluation, or the number that an outside model's own `evaluate` gave."""
-    own = measured.get("measure")
-    return f"a measure of {own:.6g}" if own is not None else f"AUC {format.auc(measured['metrics']['auc'])}"
-
-
 def _done(context: CompressContext, job: Job) -> None:
     """What was made, its AUC, and the way to its comparison, which has its controls."""
     workspace = context.workspace
     compressed = workspace.store.artifacts.get(job.result["model"])
     cost, evaluation = compressed.summary["cost_serving"], latest_evaluation(workspace, compressed.id)
     measured = evaluation.summary if evaluation else None
-    auc = f", {_accuracy(measured)} on {measured['split']} rows" if measured else ""
+    auc = f", {format.accuracy(measured)} on {measured['split']} rows" if measured else ""
     before = latest_evaluation(workspace, context.model.id)
     if measured and before and before.summary["split"] == measured["split"]:
-        auc += f", where the original has {_accuracy(before.summary)}"
+        auc += f", where the original has {format.accuracy(before.summary)}"
     st.success(
         f"{escape(compressed.name)} is ready: {count(cost['parameters_tables'] + cost['parameters_dense'])} parameters{auc}.",
         icon=":material/check_circle:",
