@@ -152,3 +152,16 @@ def _unseen(field: TextField | ListField) -> str:
     while (field.vocabulary == text).any():
         text += "."
     return text
+
+
+def joined(parts: Sequence[Feeds]) -> Feeds:
+    """Inputs of several requests as those of one; lists are filled up to the longest."""
+    return {name: _joined([part[name] for part in parts]) for name in parts[0]}
+
+
+def _joined(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
+    if parts[0].ndim == 1:
+        return np.concatenate(parts)
+    width = max(part.shape[1] for part in parts)
+    filled = [np.concatenate([part, np.full((len(part), width - part.shape[1]), "", object)], axis=1) for part in parts]
+    return np.concatenate(filled)

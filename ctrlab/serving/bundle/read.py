@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from ctrlab.data.encoding.encoder import EncodedBlock, FieldEncoder
 from ctrlab.data.encoding.fields.buckets import ClockField
 from ctrlab.errors import DataError, ServingError
-from ctrlab.serving.bundle.columns import columns_of
+from ctrlab.serving.bundle.columns import Column, Feeds, columns_of
+from ctrlab.serving.bundle.rows import inputs_of_cells
 
 FORMAT = 1
 MANIFEST, RAW_FILE, IDS_FILE, EXAMPLES_FILE, README_FILE = (
@@ -95,10 +96,35 @@ class Bundle:
         found = np.concatenate([np.empty(0, np.float32), *map(logits, batches)])
         return probabilities(found, self.manifest["calibration"])
 
+    def predict_cells(self, cells: Mapping[str, Sequence[Any]]) -> NDArray[np.float32]:
+        """`predict` of columns of JSON values by the file that reads raw values: the fastest for few rows, strict about cells.
+
+        Raises:
+            DataError: a column is missing, or a cell is none of its column; with the column and the number of the row.
+        """
+        return self.predict_inputs(self.inputs(cells))
+
+    def inputs(self, cells: Mapping[str, Sequence[Any]]) -> Feeds:
+        """Columns of JSON values as inputs of the file that reads raw values; raises as `predict_cells`."""
+        return inputs_of_cells(self._columns, cells)
+
+    def predict_inputs(self, inputs: Feeds) -> NDArray[np.float32]:
+        """The probabilities of such inputs."""
+        found: NDArray[np.float32] = self._raw.run(None, inputs)[0]
+        return found
+
+    @cached_property
+    def _raw(self) -> onnxruntime.InferenceSession:
+        return _session(self.path / RAW_FILE, 1)
+
+    @cached_property
+    def _columns(self) -> list[Column]:
+        return columns_of(self.fields, lists=True)
+
     def check(self) -> None:
         """Predict the examples; ServingError where a probability is another than the bundle says."""
         examples = json.loads((self.path / EXAMPLES_FILE).read_text())
-        session = _session(self.path / RAW_FILE)
+        session = self._raw
         kinds = {value.name: value.type for value in session.get_inputs()}
         found = session.run(None, {name: as_input(examples["rows"][name], kinds[name]) for name in kinds})[0]
         furthest = float(np.abs(found - np.array(examples["probability"], np.float32)).max())

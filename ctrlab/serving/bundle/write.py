@@ -19,7 +19,7 @@ from ctrlab.data.dataset import EncodedDataset, Split
 from ctrlab.data.encoding.encoder import ENCODER_FILE, VOCABULARY_FILE, EncodedBlock, FieldEncoder
 from ctrlab.data.encoding.fields import TextField
 from ctrlab.errors import ServingError, StorageError
-from ctrlab.serving.bundle.columns import Column, Feeds, columns_of, inputs_of_rows
+from ctrlab.serving.bundle.columns import Column, Feeds, columns_of, inputs_of_rows, joined
 from ctrlab.serving.bundle.raw_graph import Calibration, raw_model
 from ctrlab.serving.bundle.read import (
     BATCH_ROWS,
@@ -142,7 +142,7 @@ def _check_odd_rows(
     rows = [first]
     for column in columns:
         rows += [{**first, column.name: own} for own in _odd_cells(column)]
-    feeds = {name: _stacked([row[name] for row in rows]) for name in first}
+    feeds = joined(rows)
     ids = onnxruntime.InferenceSession(str(source.ids_file), providers=["CPUExecutionProvider"])
     encoded = encoder_of(columns).transform(_texts(columns, feeds))
     parts = {"ids": encoded.ids, "values": encoded.values, "lists": encoded.lists}
@@ -180,14 +180,6 @@ def _odd_cells(column: Column) -> list[NDArray[Any]]:
         return [np.array([cells], object) for cells in ([""], ["never seen", "", "NA"], ["x"] * 70)]
     cells = [] if column.kind == "time" else [np.nan, np.inf, -np.inf, 0.0, -1.0, 1e30, -1e30, 0.5, 3.0]
     return [np.array([cell], np.float64) for cell in cells]
-
-
-def _stacked(parts: Sequence[NDArray[Any]]) -> NDArray[Any]:
-    if parts[0].ndim == 1:
-        return np.concatenate(parts)
-    width = max(part.shape[1] for part in parts)
-    padded = [np.concatenate([part, np.full((1, width - part.shape[1]), "", object)], axis=1) for part in parts]
-    return np.concatenate(padded)
 
 
 def _texts(columns: Sequence[Column], feeds: Feeds) -> pl.DataFrame:

@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from ctrlab.data.encoding.fields.base import NUM_RESERVED_IDS, Field, Ids, ParsedCells, ParsedColumn, shifted
+from ctrlab.data.encoding.fields.base import NUM_RESERVED_IDS, Field, Ids, ParsedCells, ParsedColumn
 from ctrlab.data.encoding.fields.vocabulary import (
     Keys,
     boolean_aliases,
@@ -66,11 +66,9 @@ class TextField(Field):
 
     def ids_of(self, texts: pl.Series) -> Ids:
         """Ids int32 (n,) of canonical texts."""
-        # Looked up by text: a few rows are not worth the hash table of keys, nor loading the compiled loops.
-        if self.aliases:
-            texts = texts.replace(self.aliases)
-        ids = shifted(texts.cast(self._enum, strict=False).to_physical(), NUM_RESERVED_IDS, OUT_OF_VOCABULARY_ID)
-        return np.where(texts.is_null().to_numpy(), np.int32(MISSING_ID), ids)
+        # By text: a few rows are not worth the hash table of keys, nor loading the compiled loops.
+        known = self._ids_by_text
+        return np.fromiter((known.get(text, OUT_OF_VOCABULARY_ID) for text in texts.to_list()), np.int32, len(texts))
 
     def state(self) -> dict[str, Any]:
         return {"name": self.name, "column": self.column, "min_count": self.min_count, **self.rules.state()}
@@ -84,6 +82,7 @@ class TextField(Field):
         self.vocabulary = vocabulary.alias(self.name)
         self.aliases = boolean_aliases(vocabulary)
         self._table = None
+        self.__dict__.pop("_ids_by_text", None)
 
     def release(self) -> None:
         """Free the vocabulary and the hash table that `encode` uses."""
@@ -100,5 +99,7 @@ class TextField(Field):
         return id_table(np.append(keys, np.array(list(aliases), np.uint64)), np.append(ids, np.array(same, np.int64)))
 
     @cached_property
-    def _enum(self) -> pl.Enum:
-        return pl.Enum(self.vocabulary)
+    def _ids_by_text(self) -> dict[str | None, int]:
+        """{text: its id}, also of other spellings and of null; made once, for it takes longer than most look-ups."""
+        ids: dict[str | None, int] = {text: NUM_RESERVED_IDS + place for place, text in enumerate(self.vocabulary.to_list())}
+        return {None: MISSING_ID} | {alias: ids[text] for alias, text in self.aliases.items()} | ids
