@@ -48,7 +48,7 @@ def run_compress_module(args: argparse.Namespace) -> None:
     with warnings.catch_warnings(record=True) as warned:
         warnings.simplefilter("always", CalibrationWarning)
         result = ctrlab.compress(
-            module, batches, variance=args.variance, ranks=ranks, on_batch=_progress(args.json),
+            module, batches, variance=args.variance, ranks=ranks, on_batch=batch_progress(args.json),
             filter_fn=(lambda name, _: any(fnmatchcase(name, pattern) for pattern in patterns)) if patterns else None,
             **flag_settings(CompressConfig, args),
         )  # fmt: skip
@@ -67,7 +67,7 @@ def _text(facts: dict[str, Any], files: list[str]) -> str:
     return "\n".join([table, *skipped, *checked, *files])
 
 
-def _progress(silent: bool) -> Callable[[int], None] | None:
+def batch_progress(silent: bool) -> Callable[[int], None] | None:
     """Writes the number of batches done to standard error, once a second; None where nobody reads it."""
     if silent or not sys.stderr.isatty():
         return None

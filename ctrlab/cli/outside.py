@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from ctrlab.cli.common import Subparsers, declare_verb, open_lab, print_artifact
+from ctrlab.cli.modules import batch_progress
 from ctrlab.cli.output import table_text
 from ctrlab.figures.text import count, size
 from ctrlab.services.comparison import latest_evaluation
@@ -28,7 +29,7 @@ def declare_outside(subparsers: Subparsers, common: argparse.ArgumentParser) -> 
 def run_register(args: argparse.Namespace) -> None:
     """`register`."""
     with open_lab(args) as lab:
-        model = lab.register_factory(args.factory, name=args.name)
+        model = lab.register_factory(args.factory, name=args.name, on_batch=batch_progress(args.json))
         print_artifact(args, model, _text(lab, model))
 
 

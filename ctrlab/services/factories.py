@@ -22,8 +22,10 @@ import platformdirs
 from ctrlab.errors import ConfigError, CtrlabError
 from ctrlab.services.workspace import Workspace
 from ctrlab.storage.folders import PRIVATE_FILE, make_private_folder
+from ctrlab.storage.locks import FileLock
 
 _ALLOWED_FILE = "factories.json"
+_LOCK_SECONDS = 10.0
 #: {folder of a factory: names of the modules that its calls imported from it}; the folder was put on the path for them.
 _imported: dict[str, set[str]] = {}
 
@@ -115,22 +117,31 @@ def allow(workspace: Workspace, model_id: str, factory: Factory) -> None:
     """Let jobs and the preview process of this user import the factory for this model.
 
     Raises:
-        ConfigError: the user's configuration folder cannot be written.
+        ConfigError: the user's configuration folder cannot be written, or another process writes there for long.
     """
     path = _allowed_path()
-    entries = [*_allowed(), _entry(workspace, model_id, factory)]
     try:
         make_private_folder(path.parent)
-        temporary = path.with_name(f".{path.name}.{os.getpid()}")
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(entries, file, indent=1)
-        temporary.replace(path)
+        lock = FileLock(path.with_suffix(".lock"))
+        if not lock.acquire(_LOCK_SECONDS):  # two registrations at once keep both entries
+            raise ConfigError(f"another process holds {lock.path}; wait for its registration to end, then register again")
+        try:
+            _write(path, [*_allowed(), _entry(workspace, model_id, factory)])
+        finally:
+            lock.release()
     except OSError as error:
         raise ConfigError(
             f"{path} cannot be written ({error.strerror}), so no other process may import the factory; set XDG_CONFIG_HOME to a "
             "folder that can be written"
         ) from error
+
+
+def _write(path: Path, entries: list[dict[str, str]]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, PRIVATE_FILE)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump(entries, file, indent=1)
+    temporary.replace(path)
 
 
 def check_allowed(workspace: Workspace, model_id: str, factory: Factory) -> None:

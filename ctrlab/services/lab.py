@@ -150,18 +150,18 @@ class Lab:
         """Store a model trained in DeepCTR-Torch, with rows and labels as its `evaluate` takes them; see `module`."""
         return outside.register(self.workspace, load("ctrlab.interop.deepctr_torch:outside_model")(model, x, y), name)
 
-    def register_factory(self, address: str, *, name: str = "") -> Artifact:
+    def register_factory(self, address: str, *, name: str = "", on_batch: Callable[[int], None] | None = None) -> Artifact:
         """Store the model that the function `address`, written "module:function", makes in the working folder.
 
         The function returns (module, batches), (module, batches, labels) or an `OutsideModel`. Jobs and the preview process of
-        this user call it again; the weights are those stored now.
+        this user call it again; the weights are those stored now. on_batch(number of batches done) is called after each.
 
         Raises:
             ConfigError: there is no such function, or it returns something else.
         """
         factory = Factory.here(address)
         model = load("ctrlab.services.work.outside:as_outside")(factory.make(), address)
-        return outside.register(self.workspace, model, name or type(model.module).__name__, factory)
+        return outside.register(self.workspace, model, name or type(model.module).__name__, factory, on_batch)
 
     def read_weights(self, path: Path, name: str = "") -> Artifact:
         """Store the layers of a .safetensors, .npy or .onnx file and the spectra of its weights; it has no architecture."""

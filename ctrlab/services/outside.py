@@ -1,5 +1,6 @@
 """Models trained elsewhere: those that this process holds, and the job that reads a file of weights."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,12 +34,16 @@ class WeightsConfig(Config):
     name: str = ""
 
 
-def register(workspace: Workspace, model: "OutsideModel", name: str, factory: Factory | None = None) -> Artifact:
+def register(
+    workspace: Workspace, model: "OutsideModel", name: str, factory: Factory | None = None,
+    on_batch: Callable[[int], None] | None = None,
+) -> Artifact:  # fmt: skip
     """Store a module's layers, sizes, weights and spectra, and measure it where it has labels or `evaluate`.
 
     This process holds the module from now on. With `factory` jobs and the preview process of this user may make it again.
+    on_batch(number of batches done) is called after each calibration batch.
     """
-    made: Artifact = load("ctrlab.services.work.outside:register")(workspace, model, name, factory)
+    made: Artifact = load("ctrlab.services.work.outside:register")(workspace, model, name, factory, on_batch)
     return made
 
 

@@ -66,9 +66,11 @@ def as_outside(made: Any, address: str) -> OutsideModel:
     return OutsideModel(module=made[0], batches=list(made[1]), labels=labels)
 
 
-def register(workspace: Workspace, model: OutsideModel, name: str, factory: Factory | None) -> Artifact:
+def register(
+    workspace: Workspace, model: OutsideModel, name: str, factory: Factory | None, on_batch: Callable[[int], None] | None
+) -> Artifact:
     """Store a module's layers, sizes, weights and spectra, and its first measurement."""
-    spectra = collect(model.module, model.calibration, forward=model.forward)
+    spectra = collect(model.module, model.calibration, forward=model.forward, on_batch=on_batch)
     found = profile_module(model.module, model.batches[0], model.forward)
     profile = _only_with_spectra(found.profile, spectra)
     measure = "labels" if model.labels is not None else "evaluate" if model.evaluate is not None else "none"
