@@ -22,6 +22,8 @@ _HOMES = {
     "load_bundle": "ctrlab.serving.bundle.read",
     "OutsideModel": "ctrlab.anymodule.outside",
     "Lab": "ctrlab.services.lab",
+    "evaluate_scores": "ctrlab.services.given_scores",
+    "GivenScoresConfig": "ctrlab.services.given_scores",
     "open_workspace": "ctrlab.services.workspace",
     "TrainConfig": "ctrlab.services.models",
     "FitConfig": "ctrlab.training.configs",

@@ -62,6 +62,11 @@ def add_label_flags(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def given_label(args: argparse.Namespace, default: str) -> ColumnConfig:
+    """The label column by its flags alone, where no table is inspected."""
+    return ColumnConfig(name=args.label or default, role="label", **_label_settings(args))
+
+
 def add_column_flags(parser: argparse.ArgumentParser) -> None:
     """Add the flags for settings of columns."""
     group = parser.add_argument_group("columns", "flags with COLUMN=VALUE may be given several times; a name may hold =")

@@ -11,6 +11,7 @@ from ctrlab.cli.modules import declare_modules
 from ctrlab.cli.outside import declare_outside
 from ctrlab.cli.planning import declare_planning
 from ctrlab.cli.predict import declare_predict
+from ctrlab.cli.score import declare_score
 from ctrlab.cli.serve_model import declare_serve_model
 from ctrlab.cli.shrink import declare_shrink
 from ctrlab.cli.storage import declare_storage
@@ -22,6 +23,6 @@ def add_verbs(subparsers: Subparsers, common: argparse.ArgumentParser) -> None:
     """Declare every verb; each leaves its function in `args.run`."""
     for declare in (
         declare_data, declare_models, declare_compress, declare_planning, declare_shrink, declare_modules, declare_outside,
-        declare_tables, declare_predict, declare_serve_model, declare_jobs, declare_storage, declare_sweep,
+        declare_tables, declare_predict, declare_score, declare_serve_model, declare_jobs, declare_storage, declare_sweep,
     ):  # fmt: skip
         declare(subparsers, common)
