@@ -3,10 +3,15 @@
 from dataclasses import dataclass
 
 from ctrlab.config import Config, option
+from ctrlab.plans.analysis import Analysis
 from ctrlab.services.handlers import JOB_HANDLERS
 from ctrlab.services.of_model import submit_for_model
 from ctrlab.services.workspace import Workspace
 
+#: Inside a report's artifact.
+REPORT_FILE = "report.html"
+#: Jobs among which an analysis is looked for.
+_LAST_JOBS = 200
 _GOALS = ("times", "megabytes", "auc_loss", "faster")
 
 
@@ -38,6 +43,7 @@ class ShrinkConfig(Config):
         True,
         help="Also run the controls: the original with the same fine-tuning, truncation alone, and one trained from scratch.",
     )
+    bundle: bool = option(True, help="Also make the bundle that serves it: in integers where they answer alike, else in float.")
     name: str = option("", help="Shown in lists; empty for a name made from method and size.")
 
     @property
@@ -67,8 +73,16 @@ class AnalysisConfig(Config):
 
 
 def submit_shrink(workspace: Workspace, config: ShrinkConfig) -> str:
-    """Queue the whole way; the job's result holds the new `model` id, its `controls` and the `verdict`, a sentence."""
+    """Queue the whole way; the result has the ids `model`, `controls`, `report` and `bundle`, and the `verdict` in words."""
     return submit_for_model(workspace, "shrink", "Shrink {model}", config)
+
+
+def latest_analysis(workspace: Workspace, model_id: str) -> Analysis | None:
+    """The newest analysis of a model among the last jobs; None where there is none."""
+    for job in workspace.store.jobs.list(_LAST_JOBS, states=("succeeded",)):
+        if job.kind == "analysis" and job.config.get("model_id") == model_id:
+            return Analysis.from_dict(job.result["analysis"])
+    return None
 
 
 def submit_analysis(workspace: Workspace, config: AnalysisConfig) -> str:

@@ -8,7 +8,7 @@ from typing import Any, Literal, NamedTuple
 
 ArtifactKind = Literal[
     "dataset", "model", "spectra", "sensitivity", "speed", "plan", "evaluation", "timing", "segments", "serving", "bundle",
-    "scores",
+    "scores", "report",
 ]  # fmt: skip
 JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "interrupted"]
 
@@ -16,6 +16,7 @@ JobState = Literal["queued", "running", "succeeded", "failed", "cancelled", "int
 ID_PREFIXES: dict[str, str] = {
     "dataset": "ds", "model": "model", "spectra": "spectra", "sensitivity": "sens", "speed": "speed", "plan": "plan",
     "evaluation": "eval", "timing": "timing", "segments": "seg", "serving": "serving", "bundle": "bundle", "scores": "scores",
+    "report": "report",
 }  # fmt: skip
 #: Characters of an artifact's name.
 MAX_NAME_LENGTH = 200

@@ -35,6 +35,9 @@ def test_a_shrunk_model_has_the_size_asked_for_and_a_stopped_job_goes_on_after_i
     assert model.config["compression"]["recovery"] == "best" and ended.result["spectra"] in done
     roles = [lab.workspace.store.artifacts.get(one).summary["role"] for one in ended.result["controls"]]
     assert roles == ["control", "compressed", "from_scratch"]
+    report = lab.workspace.store.artifacts.get(ended.result["report"])
+    assert model.name in (report.path / shrink.REPORT_FILE).read_text() and report.parents == (model.id,)
+    assert lab.workspace.store.artifacts.get(ended.result["bundle"]).parents == (model.id,)
     assert "smaller" in ended.result["verdict"] and "fine-tuning alone gave" in ended.result["verdict"]
 
 

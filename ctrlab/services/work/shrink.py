@@ -1,7 +1,9 @@
 """The `shrink` job, from a model to a measured smaller one, and the `analysis` job."""
 
+from collections.abc import Callable
 from typing import Any
 
+from ctrlab.errors import ServingError
 from ctrlab.measuring.analyse import analyse
 from ctrlab.measuring.choose import MeasuredFront, candidate_specs, choose_spec
 from ctrlab.measuring.probe import MAX_ROWS, Probe
@@ -9,26 +11,30 @@ from ctrlab.plans.budgets import Budget
 from ctrlab.plans.configs import CompressConfig, CompressionSpec, PlanSettings
 from ctrlab.plans.cost_prediction import serving_cost
 from ctrlab.reports.verdict import verdict
+from ctrlab.services.bundles import BundleConfig, latest_bundle
 from ctrlab.services.compared import compared_models
 from ctrlab.services.compression import CompressJobConfig
 from ctrlab.services.controls import compression_arms, kind_of_arm
-from ctrlab.services.handlers import JobContext
+from ctrlab.services.handlers import JOB_HANDLERS, JobContext
 from ctrlab.services.plans import load_plan
+from ctrlab.services.reporting import report_text
 from ctrlab.services.sensitivity import SensitivityConfig, latest_sensitivity, load_model_sensitivity
-from ctrlab.services.shrink import AnalysisConfig, ShrinkConfig
+from ctrlab.services.shrink import REPORT_FILE, AnalysisConfig, ShrinkConfig
 from ctrlab.services.spectra import SpectraConfig, has_loss_estimates, latest_spectra
 from ctrlab.services.speed import DEFAULT_BATCH_SIZE, PlanSpeedConfig, SpeedConfig, latest_speed
 from ctrlab.services.work.choose import sensitivity_for
 from ctrlab.services.work.parts import Parts
-from ctrlab.services.work.shared import open_model, open_spectra
+from ctrlab.services.work.shared import open_model, open_spectra, stage_folder
 from ctrlab.services.work.spectra import decompose_and_file
 from ctrlab.services.workspace import Workspace
+from ctrlab.storage import NewArtifact
 from ctrlab.training.configs import FINETUNE
 
 #: How plans are made; what is measured decides between precisions.
 SETTINGS = PlanSettings(method="weighted_afm", bits="planned")
 #: {part: its share of the progress bar}; controls are trainings, so they take most.
-_SHARES = {"spectra": 15.0, "sensitivity": 15.0, "speed": 15.0, "plan": 15.0, "compression": 25.0, "verdict": 1.0}
+_SHARES = {"spectra": 15.0, "sensitivity": 15.0, "speed": 15.0, "plan": 15.0, "compression": 25.0, "verdict": 1.0, "report": 1.0,
+           "bundle": 4.0}  # fmt: skip
 _CONTROL_SHARE = 25.0
 
 
@@ -36,7 +42,8 @@ def run(config: ShrinkConfig, context: JobContext) -> dict[str, Any]:
     """-> the id of the compressed `model`, the ids of its `controls`, and the `verdict`."""
     names = [f"control {number}" for number in range(1, 4)] if config.controls else []
     wanted = ("sensitivity", "speed") if config.faster is not None else ()
-    shares = {name: share for name, share in _SHARES.items() if name not in ("sensitivity", "speed") or name in wanted}
+    skipped = {"sensitivity", "speed"} - set(wanted) | (set() if config.bundle else {"bundle"})
+    shares = {name: share for name, share in _SHARES.items() if name not in skipped}
     parts = Parts(context, shares | dict.fromkeys(names, _CONTROL_SHARE / 3))
     spectra_id = parts.do("spectra", lambda part: {"spectra": spectra_with_gradients(part, config.model_id)})["spectra"]
     spec = _planned_for_speed(config, parts, spectra_id, context.workspace) if config.faster is not None else (
@@ -50,7 +57,10 @@ def run(config: ShrinkConfig, context: JobContext) -> dict[str, Any]:
         controls.append(parts.do_job(name, kind_of_arm(arm), arm)["model"])
     said = parts.do("verdict", lambda part: {"said": _verdict(part.workspace, config.model_id, compressed, controls)})["said"]
     context.log(said)
-    return {"model": compressed, "controls": controls, "spectra": spectra_id, "verdict": said}
+    arms = [config.model_id, compressed, *controls]
+    report = parts.do("report", lambda part: {"report": _report(part, arms, compressed)})["report"]
+    made = {"bundle": parts.do("bundle", lambda part: _bundle(part, compressed))["bundle"]} if config.bundle else {}
+    return {"model": compressed, "controls": controls, "spectra": spectra_id, "verdict": said, "report": report, **made}
 
 
 def run_analysis(config: AnalysisConfig, context: JobContext) -> dict[str, Any]:
@@ -118,6 +128,32 @@ def _planned_for_speed(config: ShrinkConfig, parts: Parts, spectra_id: str, work
 
 def _settings(spec: CompressionSpec) -> dict[str, Any]:
     return {name: getattr(spec, name) for name in ("plan", "method", "bottleneck", "basis", "precision", "layer_precisions")}
+
+
+def _report(context: JobContext, arms: list[str], compressed: str) -> str:
+    """The comparison of all arms as one HTML file, filed under the compressed model."""
+    folder = stage_folder(context, "file")
+    name = context.workspace.store.artifacts.get(compressed).name
+    text = report_text(context.workspace, arms, baseline=arms[0], chosen=compressed, title=f"{name} and its controls")
+    (folder / REPORT_FILE).write_text(text)
+    return context.add_artifact(NewArtifact("report", f"Report on {name}", parents=[compressed], files_from=folder)).id
+
+
+def _bundle(context: JobContext, compressed: str) -> dict[str, Any]:
+    """The bundle in integers, or in float where integers were refused."""
+    for form in ("integers", "float"):
+        config = BundleConfig(model_id=compressed, form=form)
+        known = latest_bundle(context.workspace, compressed, config)
+        if known is not None:
+            return {"bundle": known.id}
+        try:
+            run_bundle: Callable[..., dict[str, Any]] = JOB_HANDLERS["bundle"].builder()
+            return run_bundle(config, context)
+        except ServingError as error:
+            if form == "float":
+                raise
+            context.log(str(error))
+    raise AssertionError("one of the forms was returned")
 
 
 def _verdict(workspace: Workspace, original_id: str, compressed_id: str, controls: list[str]) -> str:

@@ -6,11 +6,13 @@ import streamlit as st
 
 import ctrlab
 from ctrlab.services import jobs, sample
+from ctrlab.services.models import role_of
 from ctrlab.storage import Artifact, Job
 from ctrlab.ui import cache, format, state
 from ctrlab.ui.chart_code import load_chart_code
 from ctrlab.ui.components.job_progress import job_of_page, job_progress, result_links, state_badge, watch
 from ctrlab.ui.components.recent_results import Result, recent_results, results
+from ctrlab.ui.components.shrink import make_smaller, shrink_progress
 from ctrlab.ui.feedback import escape, guarded
 from ctrlab.ui.navigation import PAGES
 
@@ -58,8 +60,11 @@ def _continue(found: list[Result]) -> None:
         with st.container(gap=None, width="stretch", key="continue-text"):
             st.caption("Continue")
             st.markdown(f"**{escape(models[0].name)}**" + (f", {newest.text}" if newest else ""))
-        with st.container(width="content", key="continue-link"):
+        with st.container(width="content", horizontal=True, vertical_alignment="center", key="continue-link"):
+            if role_of(models[0]) == "original":
+                make_smaller(models[0], key="home")
             _next_step(models[0], newest)
+    shrink_progress(models[0].id)
 
 
 def _next_step(model: Artifact, result: Result | None) -> None:

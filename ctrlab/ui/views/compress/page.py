@@ -13,6 +13,7 @@ from ctrlab.services.workspace import Workspace
 from ctrlab.storage import Artifact
 from ctrlab.ui import cache, state
 from ctrlab.ui.components import rank_plan
+from ctrlab.ui.components.shrink import make_smaller, shrink_progress
 from ctrlab.ui.feedback import empty, escape
 from ctrlab.ui.navigation import PAGES
 from ctrlab.ui.views.compress import measured
@@ -41,6 +42,8 @@ def render() -> None:
     if cache.model_profile(workspace, model.id).compressed:
         _is_compressed(workspace, model)
         return
+    make_smaller(model, key="compress")
+    shrink_progress(model.id)
     spectra_id = selection.spectra or _latest(workspace, model.id)
     if spectra_id is None:
         what = f"Ranks are chosen from the spectra of {escape(model.name)}. Computing them takes one pass over the training rows."
