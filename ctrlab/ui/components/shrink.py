@@ -1,5 +1,8 @@
 """Making a model smaller in one job: the goal, the button, the progress, and the verdict at its end."""
 
+from collections.abc import Callable
+from functools import partial
+
 import streamlit as st
 
 from ctrlab.services import shrink
@@ -43,11 +46,10 @@ def make_smaller(model: Artifact, *, key: str) -> None:
             "show what the compression itself does, and take most of the time.",
         )  # fmt: skip
         config = shrink.ShrinkConfig.from_dict({"model_id": model.id, "controls": controls, goal: number})
-        if st.button(_label(goal, number), type="primary", key=f"run-shrink-{key}", width="stretch"):
-            with guarded() as outcome:
-                watch(shrink.submit_shrink(workspace, config))
-            if not outcome.failed:
-                st.rerun(scope="app")
+        st.button(
+            _label(goal, number), type="primary", key=f"run-shrink-{key}", width="stretch", on_click=_queue,
+            args=(key, partial(shrink.submit_shrink, workspace, config)),
+        )  # fmt: skip
         _possible(model, key)
 
 
@@ -76,11 +78,11 @@ def _possible(model: Artifact, key: str) -> None:
     found = shrink.latest_analysis(cache.workspace(), model.id)
     if found is None:
         st.caption("How small does it get at no loss, and at two small ones? An analysis measures it before you choose.")
-        if st.button("Analyse", key=f"analyse-{key}"):
-            with guarded() as outcome:
-                watch(shrink.submit_analysis(cache.workspace(), shrink.AnalysisConfig(model_id=model.id)))
-            if not outcome.failed:
-                st.rerun(scope="app")
+        config = shrink.AnalysisConfig(model_id=model.id)
+        st.button(
+            "Analyse", key=f"analyse-{key}", on_click=_queue,
+            args=(key, partial(shrink.submit_analysis, cache.workspace(), config)),
+        )  # fmt: skip
         return
     for option in found.options:
         loss = "no loss of AUC" if option.max_auc_loss == 0 else f"at most {option.max_auc_loss:g} of AUC lost"
@@ -88,6 +90,14 @@ def _possible(model: Artifact, key: str) -> None:
     blockers = ", ".join(f"`{blocker.layer_name}`" for blocker in found.blockers)
     then = f" What keeps the last one from being smaller: {blockers}." if blockers else ""
     st.caption(f"Before recovery and fine-tuning, on {found.num_rows:,} validation rows.{then}")
+
+
+def _queue(key: str, submit: Callable[[], str]) -> None:
+    """Queue the job and close the popover, which would cover its progress."""
+    with guarded() as outcome:
+        watch(submit())
+    if not outcome.failed:
+        st.session_state[f"shrink-{key}"] = False
 
 
 def _label(goal: str, number: float) -> str:
